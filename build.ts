@@ -1,0 +1,108 @@
+#!/usr/bin/env bun
+/**
+ * Builds mlxlm: MLX's SDK → native library → one executable.
+ *
+ *   bun build.ts [--backend cpu|cuda|metal] [--target linux-x64|linux-arm64|darwin-arm64] [--mlx-prefix DIR]
+ *
+ * A second run redoes only what changed.
+ */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { parseArgs } from "node:util";
+import type { EmbeddedBundle } from "./src/embedded-files";
+import type { Backend, Target } from "./vendor/mlx/sdk";
+import { fail, run } from "./vendor/mlx/toolchain";
+
+const root = import.meta.dir;
+const cache = join(root, ".cache");
+const backends: readonly Backend[] = ["cpu", "cuda", "metal"];
+const targets: readonly Target[] = ["linux-x64", "linux-arm64", "darwin-arm64"];
+
+function choice<T extends string>(flag: string, value: string, known: readonly T[]): T {
+  if (!known.includes(value as T)) fail(`--${flag} must be one of ${known.join(", ")}, not "${value}"`);
+  return value as T;
+}
+
+function options() {
+  const flags = { backend: { type: "string" }, target: { type: "string" }, "mlx-prefix": { type: "string" } } as const;
+  try {
+    return parseArgs({ args: process.argv.slice(2), options: flags }).values;
+  } catch (error) {
+    return fail((error as Error).message);
+  }
+}
+
+const values = options();
+const host = `${process.platform}-${process.arch}`;
+const target = choice("target", values.target ?? host, targets);
+const backend = choice("backend", values.backend ?? (target === "darwin-arm64" ? "metal" : "cpu"), backends);
+const native = target === host ? join(root, "dist/native") : join(root, "dist", target, "native");
+
+if (!existsSync(join(root, "node_modules/tokenizers"))) {
+  run([process.execPath, "install", "--frozen-lockfile"], { cwd: root });
+}
+
+const { toolchain } = await import("./vendor/mlx/toolchain");
+const { buildNative } = await import("./vendor/mlx/native");
+buildNative({ backend, target, mlxPrefix: values["mlx-prefix"], cache, output: native }, toolchain(cache));
+
+const bundles: Record<string, EmbeddedBundle> = {
+  // CUDA's libraries are larger than an executable can hold: they stay in a folder beside it.
+  ...(backend === "cuda" ? {} : { native: pack(native) }),
+  demo: pack(join(root, "src/demo/model")),
+};
+const outfile = target === host ? join(root, "dist/mlxlm") : join(root, "dist", target, "mlxlm");
+await compileExecutable(outfile, bundles);
+console.error(`built ${relative(process.cwd(), outfile)}`);
+
+/** Compresses a folder's files into the cache, each once, and lists them for embedding. */
+function pack(folder: string): EmbeddedBundle {
+  const packed = join(cache, "packed");
+  mkdirSync(packed, { recursive: true });
+  const names = [...new Bun.Glob("**/*").scanSync({ cwd: folder })].sort();
+  const files = names.map((name) => {
+    const bytes = readFileSync(join(folder, name));
+    const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+    const path = join(packed, `${sha256}.zst`);
+    if (!existsSync(path)) {
+      writeFileSync(`${path}.${process.pid}`, Bun.zstdCompressSync(bytes, { level: 12 }));
+      renameSync(`${path}.${process.pid}`, path);
+    }
+    return { name, path, size: bytes.length, sha256 };
+  });
+  const id = new Bun.CryptoHasher("sha256").update(JSON.stringify(files.map(({ name, sha256 }) => [name, sha256])));
+  return { id: id.digest("hex").slice(0, 16), files };
+}
+
+/** The source that takes the place of src/embedded-files.ts. */
+function embeddedSource(bundles: Record<string, EmbeddedBundle>): string {
+  const imports: string[] = [];
+  const entries = Object.entries(bundles).map(([name, bundle]) => {
+    const files = bundle.files.map(({ path, ...file }) => {
+      imports.push(`import file${imports.length} from ${JSON.stringify(path)} with { type: "file" };`);
+      return `{ ...${JSON.stringify(file)}, path: file${imports.length - 1} }`;
+    });
+    return `${JSON.stringify(name)}: { id: ${JSON.stringify(bundle.id)}, files: [${files.join(", ")}] }`;
+  });
+  return `${imports.join("\n")}\nexport const bundles = { ${entries.join(", ")} };\n`;
+}
+
+async function compileExecutable(outfile: string, bundles: Record<string, EmbeddedBundle>): Promise<void> {
+  const built = await Bun.build({
+    entrypoints: [join(root, "cmd/main.ts")],
+    compile: { target: `bun-${target}`, outfile },
+    minify: { whitespace: true, syntax: true },
+    plugins: [
+      {
+        name: "embedded files",
+        setup(build) {
+          build.onLoad({ filter: /src[\\/]embedded-files\.ts$/ }, () => ({
+            contents: embeddedSource(bundles),
+            loader: "js",
+          }));
+        },
+      },
+    ],
+  });
+  if (!built.success) fail(built.logs.join("\n"));
+}

@@ -1,0 +1,102 @@
+/** MLX's fused operations: one kernel each on the GPU. */
+import * as abi from "./generated/ops";
+import { wrap, wrapAll } from "./operand";
+import { Tensor } from "./tensor";
+
+/** x / √(mean(x², last axis) + eps) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
+export function rmsNorm(x: Tensor, weight: Tensor | null, eps: number): Tensor {
+  return wrap(abi.fast_rms_norm(x.handle, weight?.handle ?? null, eps));
+}
+
+/** (x − mean) / √(var + eps) · weight + bias over the last axis, accumulated in float32. */
+export function layerNorm(x: Tensor, weight: Tensor | null, bias: Tensor | null, eps: number): Tensor {
+  return wrap(abi.fast_layer_norm(x.handle, weight?.handle ?? null, bias?.handle ?? null, eps));
+}
+
+/** −log softmax(logits)[target] along the last axis: logits (…, V), targets (…) → (…). */
+export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
+  return wrap(abi.fast_cross_entropy(logits.handle, targets.handle));
+}
+
+export interface Rope {
+  /** Whether pairs are neighbours (x₀, x₁) instead of halves (x₀, x_{d/2}). */
+  traditional?: boolean;
+  /** Angle base; null where `freqs` are given. */
+  base?: number | null;
+  /** Factor on positions. */
+  scale?: number;
+  /** Position of the first row: a number, or a tensor with one per batch row. */
+  offset?: number | Tensor;
+  /** Inverse frequencies, (dims / 2). */
+  freqs?: Tensor | null;
+}
+
+/** Rotary embedding of x (…, T, D) on its first `dims` features. Su et al. 2021, arXiv:2104.09864. */
+export function rope(x: Tensor, dims: number, options: Rope = {}): Tensor {
+  const { traditional = false, base = 10_000, scale = 1, offset = 0, freqs = null } = options;
+  const angles = freqs ? null : base;
+  return wrap(
+    offset instanceof Tensor
+      ? abi.fast_rope_at(x.handle, dims, traditional, angles, scale, offset.handle, freqs?.handle ?? null)
+      : abi.fast_rope(x.handle, dims, traditional, angles, scale, offset, freqs?.handle ?? null),
+  );
+}
+
+export interface Attention {
+  /** Factor on the scores, usually 1/√D. */
+  scale: number;
+  /** "causal", a bool mask (true: attend), or an additive one; broadcastable to (B, H, T, S). */
+  mask?: "causal" | Tensor | null;
+  /** Extra scores per head that take part in the softmax and attend to nothing, (H). */
+  sinks?: Tensor | null;
+}
+
+/** softmax(q kᵀ · scale + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) with H a multiple of Hkv → (B, H, T, D). */
+export function scaledDotProductAttention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { scale, mask = null, sinks = null }: Attention,
+): Tensor {
+  const mode = mask === "causal" ? "causal" : "";
+  const values = mask instanceof Tensor ? mask.handle : null;
+  return wrap(
+    abi.fast_scaled_dot_product_attention(
+      q.handle,
+      k.handle,
+      v.handle,
+      scale,
+      mode,
+      values,
+      sinks?.handle ?? null,
+      false,
+    ),
+  );
+}
+
+/**
+ * Gated delta rule, the recurrence of Gated DeltaNet (Yang et al. 2024, arXiv:2412.06464).
+ * Returns the outputs and the last state.
+ */
+export function gatedDeltaUpdate(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  gates: Tensor,
+  beta: Tensor,
+  { state, mask }: { state?: Tensor | null; mask?: Tensor | null } = {},
+): [Tensor, Tensor] {
+  return wrapAll(
+    abi.fast_gated_delta_update(
+      q.handle,
+      k.handle,
+      v.handle,
+      gates.handle,
+      beta.handle,
+      state?.handle ?? null,
+      mask?.handle ?? null,
+    ),
+  ) as [Tensor, Tensor];
+}
+
+export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";

@@ -1,0 +1,43 @@
+/** Results of native calls: a negative number is an error whose text the library holds. */
+import { toArrayBuffer } from "bun:ffi";
+import { pendingThrow } from "./closures";
+import { MlxError } from "./error";
+import { native } from "./library";
+import { readInts } from "./mailbox";
+
+/** A slot of the native table: index and generation in one positive int32. */
+export type Handle = number;
+
+/** Position of a dtype in MLX's enumeration. */
+export type DtypeCode = number;
+
+function fail(): never {
+  const thrown = pendingThrow();
+  if (thrown) throw thrown.error;
+  throw new MlxError(String(native.mlxlm_last_error()));
+}
+
+/**
+ * Passes a native result on.
+ * @throws MlxError with MLX's own text; or whatever a JavaScript function threw inside the call, unchanged.
+ */
+export function checked(result: number): number {
+  if (result < 0) fail();
+  return result;
+}
+
+/** The handles of a call that posts a list of them. */
+export function readHandles(count: number): Handle[] {
+  return readInts(checked(count));
+}
+
+const decoder = new TextDecoder();
+
+/** The text that the last call posted, `length` bytes, as its NUL-closed fields. */
+export function readFields(length: number): string[] {
+  if (checked(length) === 0) return [];
+  const address = native.mlxlm_text();
+  if (address === null) return [];
+  const text = decoder.decode(new Uint8Array(toArrayBuffer(address, 0, length)));
+  return text.split("\0").slice(0, -1);
+}

@@ -1,0 +1,134 @@
+/** Weights in few bits: packed values with a scale (and, for affine, a bias) per group. */
+import { codeOf, type Dtype } from "./dtype";
+import * as abi from "./generated/ops";
+import { wrap, wrapAll } from "./operand";
+import type { GatherIndices } from "./products";
+import type { Tensor } from "./tensor";
+
+export type QuantizationMode = "affine" | "mxfp4" | "mxfp8" | "nvfp4";
+
+/** How a weight is quantized; absent numbers take the mode's own (affine: 4 bits in groups of 64). */
+export interface Quantization {
+  groupSize?: number | null;
+  bits?: number | null;
+  mode?: QuantizationMode;
+}
+
+const parts = ({ groupSize = null, bits = null, mode = "affine" }: Quantization) => [groupSize, bits, mode] as const;
+
+/** w (…, K) → packed (…, K · bits / 32) uint32, scales (…, K / groupSize) and, for affine, biases of the same shape. */
+export function quantize(
+  w: Tensor,
+  options: Quantization & { globalScale?: Tensor | null } = {},
+): [packed: Tensor, scales: Tensor, biases?: Tensor] {
+  return wrapAll(abi.quantize(w.handle, ...parts(options), options.globalScale?.handle ?? null)) as [
+    Tensor,
+    Tensor,
+    Tensor?,
+  ];
+}
+
+/** The inverse of `quantize`, but for what rounding took. */
+export function dequantize(
+  w: Tensor,
+  scales: Tensor,
+  biases: Tensor | null = null,
+  options: Quantization & { globalScale?: Tensor | null; dtype?: Dtype } = {},
+): Tensor {
+  const dtype = options.dtype ? codeOf(options.dtype) : null;
+  return wrap(
+    abi.dequantize(
+      w.handle,
+      scales.handle,
+      biases?.handle ?? null,
+      ...parts(options),
+      options.globalScale?.handle ?? null,
+      dtype,
+    ),
+  );
+}
+
+/** x (…, K) × the quantized w: (N, K) where transposed (the default) → (…, N). */
+export function quantizedMatmul(
+  x: Tensor,
+  w: Tensor,
+  scales: Tensor,
+  biases: Tensor | null = null,
+  { transpose = true, ...options }: Quantization & { transpose?: boolean } = {},
+): Tensor {
+  return wrap(
+    abi.quantized_matmul(x.handle, w.handle, scales.handle, biases?.handle ?? null, transpose, ...parts(options)),
+  );
+}
+
+/** `gatherMm` on quantized matrices. */
+export function gatherQmm(
+  x: Tensor,
+  w: Tensor,
+  scales: Tensor,
+  biases: Tensor | null = null,
+  options: Quantization & GatherIndices & { transpose?: boolean; globalScale?: Tensor | null } = {},
+): Tensor {
+  const { lhsIndices, rhsIndices, transpose = true, sortedIndices = false, globalScale } = options;
+  return wrap(
+    abi.gather_qmm(
+      x.handle,
+      w.handle,
+      scales.handle,
+      biases?.handle ?? null,
+      lhsIndices?.handle ?? null,
+      rhsIndices?.handle ?? null,
+      transpose,
+      ...parts(options),
+      globalScale?.handle ?? null,
+      sortedIndices,
+    ),
+  );
+}
+
+interface GlobalScales {
+  globalScaleX?: Tensor | null;
+  globalScaleW?: Tensor | null;
+}
+
+/** x × w with both quantized (nvfp4 or mxfp8): x on the fly; w packed with its scales, or float without. */
+export function qqmm(
+  x: Tensor,
+  w: Tensor,
+  scales: Tensor | null = null,
+  { globalScaleX, globalScaleW, mode = "nvfp4", ...options }: Quantization & GlobalScales = {},
+): Tensor {
+  return wrap(
+    abi.qqmm(
+      x.handle,
+      w.handle,
+      scales?.handle ?? null,
+      ...parts({ ...options, mode }),
+      globalScaleX?.handle ?? null,
+      globalScaleW?.handle ?? null,
+    ),
+  );
+}
+
+/** `gatherMm` with both sides quantized. */
+export function gatherQqmm(
+  x: Tensor,
+  w: Tensor,
+  scales: Tensor | null = null,
+  options: Quantization & GatherIndices & GlobalScales = {},
+): Tensor {
+  const { lhsIndices, rhsIndices, sortedIndices = false, globalScaleX, globalScaleW, mode = "nvfp4" } = options;
+  return wrap(
+    abi.gather_qqmm(
+      x.handle,
+      w.handle,
+      scales?.handle ?? null,
+      lhsIndices?.handle ?? null,
+      rhsIndices?.handle ?? null,
+      ...parts({ ...options, mode }),
+      globalScaleX?.handle ?? null,
+      globalScaleW?.handle ?? null,
+      sortedIndices,
+    ),
+  );
+}

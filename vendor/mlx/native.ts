@@ -1,0 +1,97 @@
+/** Compiles the C ABI against an SDK and gathers what must lie beside it at run time. */
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { cxxSource } from "./generate";
+import { type Backend, mlxSdk, openblas, type Target } from "./sdk";
+import { run, type Toolchain } from "./toolchain";
+
+export interface NativeBuild {
+  backend: Backend;
+  target: Target;
+  /** Someone's own MLX install instead of the pinned SDK. */
+  mlxPrefix?: string;
+  /** Folder for downloads and intermediate files. */
+  cache: string;
+  /** Folder that gets lib/ (and include/ for CUDA, whose kernels are compiled at run time). */
+  output: string;
+  /** Further arguments for cmake: a toolchain file, say. */
+  cmakeArgs?: readonly string[];
+}
+
+/** Writes a file only where its content changes, so that ninja sees no news. */
+function writeIfChanged(path: string, content: string): void {
+  if (!existsSync(path) || readFileSync(path, "utf8") !== content) writeFileSync(path, content);
+}
+
+export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): void {
+  const { backend, target, mlxPrefix, cache, cmakeArgs = [] } = options;
+  const sdk = mlxPrefix ? { prefix: mlxPrefix, companions: null } : mlxSdk(backend, target, join(cache, "sdk"));
+  const blas = backend === "cpu" && !mlxPrefix ? openblas(target, join(cache, "sdk")) : null;
+
+  const build = join(cache, "build", `${target}-${backend}${mlxPrefix ? "-own" : ""}`);
+  mkdirSync(join(build, "generated"), { recursive: true });
+  writeIfChanged(join(build, "generated/ops.cpp"), cxxSource());
+
+  const configure = [
+    ...[
+      "-S",
+      import.meta.dir,
+      "-B",
+      build,
+      "-G",
+      "Ninja",
+      `-DCMAKE_MAKE_PROGRAM=${ninja}`,
+      "-DCMAKE_BUILD_TYPE=Release",
+    ],
+    ...[
+      `-DCMAKE_PREFIX_PATH=${sdk.prefix}`,
+      `-DMLXLM_GENERATED=${join(build, "generated")}`,
+      `-DMLXLM_OPENBLAS=${blas ?? ""}`,
+    ],
+    ...cmakeArgs,
+  ];
+  // Configuring anew costs a second: only when its arguments or the build file changed.
+  const stamp = `${configure.join("\n")}\n${readFileSync(join(import.meta.dir, "CMakeLists.txt"), "utf8")}`;
+  const stampFile = join(build, "configured.txt");
+  if (!existsSync(stampFile) || readFileSync(stampFile, "utf8") !== stamp) {
+    rmSync(join(build, "CMakeCache.txt"), { force: true });
+    run([cmake, ...configure]);
+    writeFileSync(stampFile, stamp);
+  }
+  run([cmake, "--build", build]);
+  gather(build, sdk, blas, options);
+}
+
+function gather(
+  build: string,
+  sdk: { prefix: string; companions: string | null },
+  blas: string | null,
+  options: NativeBuild,
+): void {
+  const lib = join(options.output, "lib");
+  mkdirSync(lib, { recursive: true });
+  const isLibrary = (name: string) => /\.(so|dylib|metallib)(\.|$)/.test(name);
+  const from = (folder: string) =>
+    readdirSync(folder)
+      .filter(isLibrary)
+      .map((name) => join(folder, name));
+
+  const wanted = [...from(build), ...from(join(sdk.prefix, "lib")), ...(sdk.companions ? from(sdk.companions) : [])];
+  if (blas) wanted.push(blas);
+  for (const file of wanted) copyIfNewer(file, join(lib, basename(file)));
+  for (const name of readdirSync(lib)) {
+    if (!wanted.some((file) => basename(file) === name)) rmSync(join(lib, name), { recursive: true });
+  }
+
+  const include = join(options.output, "include");
+  rmSync(include, { recursive: true, force: true });
+  if (options.backend === "cuda") cpSync(join(sdk.prefix, "include"), include, { recursive: true });
+}
+
+function copyIfNewer(from: string, to: string): void {
+  const [source, target] = [Bun.file(from), Bun.file(to)];
+  if (existsSync(to) && target.size === source.size && target.lastModified >= source.lastModified) return;
+  // A new file, not new bytes in the old one: a running process may have it mapped.
+  rmSync(to, { force: true });
+  copyFileSync(from, to);
+}

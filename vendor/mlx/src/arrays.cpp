@@ -1,0 +1,156 @@
+// Arrays from and to host memory, their facts, evaluation.
+#include "abi.h"
+
+#include <cstring>
+
+using namespace mlxlm;
+
+namespace {
+
+// An evaluated, row-contiguous version of the array, safe to read on the host.
+array readable(const array& source) {
+  array result = source;
+  result.eval();
+  if (!result.flags().row_contiguous) {
+    result = mx::contiguous(result, false, current_stream());
+    result.eval();
+  }
+  return result;
+}
+
+template <class T>
+double first_element(const array& value) {
+  return static_cast<double>(value.data<T>()[0]);
+}
+
+double number_of(const array& value) {
+  switch (value.dtype().val()) {
+    case mx::Dtype::Val::bool_:
+      return first_element<bool>(value);
+    case mx::Dtype::Val::uint8:
+      return first_element<uint8_t>(value);
+    case mx::Dtype::Val::uint16:
+      return first_element<uint16_t>(value);
+    case mx::Dtype::Val::uint32:
+      return first_element<uint32_t>(value);
+    case mx::Dtype::Val::uint64:
+      return first_element<uint64_t>(value);
+    case mx::Dtype::Val::int8:
+      return first_element<int8_t>(value);
+    case mx::Dtype::Val::int16:
+      return first_element<int16_t>(value);
+    case mx::Dtype::Val::int32:
+      return first_element<int32_t>(value);
+    case mx::Dtype::Val::int64:
+      return first_element<int64_t>(value);
+    case mx::Dtype::Val::float16:
+      return static_cast<float>(value.data<mx::float16_t>()[0]);
+    case mx::Dtype::Val::float32:
+      return first_element<float>(value);
+    case mx::Dtype::Val::float64:
+      return first_element<double>(value);
+    case mx::Dtype::Val::bfloat16:
+      return static_cast<float>(value.data<mx::bfloat16_t>()[0]);
+    case mx::Dtype::Val::complex64:
+      throw std::invalid_argument("a complex64 tensor has no single number: read it with toArray()");
+  }
+  throw std::invalid_argument("unknown dtype");
+}
+
+} // namespace
+
+extern "C" {
+
+// A copy of `bytes` bytes of host memory as an array of the shape in the mailbox.
+int32_t mlxlm_from_data(const void* data, double bytes, int32_t rank, int32_t dtype) {
+  return guarded([&] {
+    auto shape = MailReader().shape(rank);
+    array result(mx::allocator::malloc(static_cast<size_t>(bytes)), shape, dtype_of(dtype));
+    if (static_cast<double>(result.nbytes()) != bytes) {
+      throw std::invalid_argument("the data is not as long as its shape and dtype say");
+    }
+    if (bytes > 0) {
+      std::memcpy(result.data<char>(), data, static_cast<size_t>(bytes));
+    }
+    return put(std::move(result));
+  });
+}
+
+int32_t mlxlm_scalar(double value, int32_t dtype) {
+  return guarded([&] {
+    auto type = dtype_of(dtype);
+    if (mx::issubdtype(type, mx::integer)) {
+      return put(array(static_cast<int64_t>(value), type));
+    }
+    return put(type == mx::float64 ? array(value, type) : array(static_cast<float>(value), type));
+  });
+}
+
+// Mailbox: dtype code, then the shape. Returns the rank.
+int32_t mlxlm_describe(int32_t handle) {
+  return guarded([&] {
+    const auto& value = at(handle);
+    auto& box = mailbox();
+    box.data[0] = static_cast<int32_t>(value.dtype().val());
+    std::memcpy(box.data + 1, value.shape().data(), value.ndim() * sizeof(int32_t));
+    return static_cast<int32_t>(value.ndim());
+  });
+}
+
+// Evaluates and copies the whole array, in row-major order, into `destination`.
+int32_t mlxlm_read(int32_t handle, void* destination, double bytes) {
+  return guarded([&] {
+    auto value = readable(at(handle));
+    if (static_cast<double>(value.nbytes()) != bytes) {
+      throw std::invalid_argument("the buffer does not have the tensor's size");
+    }
+    if (bytes > 0) {
+      std::memcpy(destination, value.data<char>(), value.nbytes());
+    }
+    return 0;
+  });
+}
+
+// Evaluates a one-element array; the number is left beside the mailbox.
+int32_t mlxlm_item(int32_t handle) {
+  return guarded([&] {
+    auto& value = at(handle);
+    if (value.size() != 1) {
+      throw std::invalid_argument("item() needs a tensor of one element, this one has " + std::to_string(value.size()));
+    }
+    value.eval();
+    *mailbox().number = number_of(value);
+    return 0;
+  });
+}
+
+int32_t mlxlm_eval(int32_t count) {
+  return guarded([&] {
+    mx::eval(MailReader().arrays(count));
+    return 0;
+  });
+}
+
+int32_t mlxlm_async_eval(int32_t count) {
+  return guarded([&] {
+    mx::async_eval(MailReader().arrays(count));
+    return 0;
+  });
+}
+
+// Whether the array's values exist already (1) or are still to be computed (0).
+int32_t mlxlm_is_evaluated(int32_t handle) {
+  return guarded([&] { return at(handle).is_available() ? 1 : 0; });
+}
+
+// Puts a copy of another handle's array in a slot of its own.
+int32_t mlxlm_share(int32_t handle) {
+  return guarded([&] { return put(at(handle)); });
+}
+
+// NumPy's promotion of two dtypes, as MLX does it.
+int32_t mlxlm_promote(int32_t a, int32_t b) {
+  return guarded([&] { return static_cast<int32_t>(mx::promote_types(dtype_of(a), dtype_of(b)).val()); });
+}
+
+} // extern "C"
