@@ -179,7 +179,7 @@ export function putAlongAxis(x: Tensor, indices: Tensor, values: Operand, { axis
   return wrap(abi.reshape(flat, x.shape));
 }
 
-export function scatterAddAxis(x: Tensor, indices: Tensor, values: Operand, axis: number): Tensor {
+export function scatterAddAxis(x: Tensor, indices: Tensor, values: Operand, { axis }: { axis: number }): Tensor {
   return wrap(abi.scatter_add_axis(x.handle, indices.handle, operandHandle(values, x), axis));
 }
 

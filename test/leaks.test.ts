@@ -1,0 +1,63 @@
+/** Nothing may grow with work done: handles, closures, memory; and no view of native memory may go stale. */
+import { expect, test } from "bun:test";
+import * as mx from "../src/mlx";
+import { mail } from "../src/mlx/mailbox";
+
+test("200,000 calls through kept views read what was written", () => {
+  // A typed array whose storage the JIT moves would read back old numbers (its address is handed over once).
+  const x = mx.ones([2, 3, 5]);
+  let stale = 0;
+  for (let i = 0; i < 200_000; i++) {
+    const y = x.reshape([1 + (i % 2) * 4, 30 / (1 + (i % 2) * 4)]);
+    const [rows, columns] = y.shape;
+    if (rows !== 1 + (i % 2) * 4 || rows * columns! !== 30 || mail[1] !== rows) stale += 1;
+    y.dispose();
+  }
+  x.dispose();
+  expect(stale).toBe(0);
+});
+
+test("gradients leave no tensor and no function behind", () => {
+  const w = mx.random.normal({ shape: [16, 16] });
+  mx.eval(w, mx.random.state.get());
+  const loss = (p: mx.Tensor) => p.matmul(p).square().sum();
+  const step = () =>
+    mx.scope(() => {
+      const [value, gradient] = mx.valueAndGrad(loss)(w);
+      mx.eval(value, gradient);
+    });
+  step();
+  const before = [mx.liveHandles(), mx.liveFunctions()];
+  for (let i = 0; i < 500; i++) step();
+  expect([mx.liveHandles(), mx.liveFunctions()]).toEqual(before);
+  w.dispose();
+});
+
+test("checkpoints, custom functions and vmap leave nothing behind", () => {
+  const x = mx.ones([4]);
+  const square = mx.customFunction((a) => a.square(), { vjp: ([a], [c]) => [a!.multiply(2).multiply(c!)] });
+  const twice = mx.checkpoint((a: mx.Tensor) => a.multiply(2));
+  const each = mx.vmap((a) => a.add(1));
+  const step = () =>
+    mx.scope(() => {
+      const gradient = mx.grad((a: mx.Tensor) => square(twice(a))[0]!.sum())(x) as mx.Tensor;
+      mx.eval(gradient, each(x));
+      expect(gradient.toList()).toEqual([8, 8, 8, 8]);
+    });
+  step();
+  const before = [mx.liveHandles(), mx.liveFunctions()];
+  for (let i = 0; i < 200; i++) step();
+  expect([mx.liveHandles(), mx.liveFunctions()]).toEqual(before);
+  x.dispose();
+});
+
+test("memory in use returns to where it was", () => {
+  mx.clearCache();
+  const before = mx.activeMemory();
+  for (let i = 0; i < 50; i++) {
+    mx.scope(() => {
+      mx.eval(mx.ones([256, 256]).matmul(mx.ones([256, 256])));
+    });
+  }
+  expect(mx.activeMemory()).toBe(before);
+});

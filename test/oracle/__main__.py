@@ -1,0 +1,11 @@
+"""Regenerates test/fixtures from Python mlx-lm, the oracle: `python test/oracle` with requirements.txt installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "models", "checkpoint", "text"]
+
+for script in SCRIPTS:
+    print(f"-- {script}", flush=True)
+    subprocess.run([sys.executable, Path(__file__).parent / f"{script}.py"], check=True)

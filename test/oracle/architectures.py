@@ -1,0 +1,82 @@
+"""The tiny models of the parity fixtures: config.json, the checkpoint's tensor names, and a salt.
+
+The salt only picks one draw of the weights: `models.py --search NAME` looked for one whose greedy choices are far
+from a tie and varied.
+"""
+
+BASE = {
+    "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "max_position_embeddings": 2048,
+}
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0],
+    "long_factor": [1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 6.0, 8.0],
+}
+SLIDING = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+
+
+def config(model_type, **changes):
+    return {"model_type": model_type, **BASE, **changes}
+
+
+CONFIGS = {
+    "llama": config("llama", tie_word_embeddings=True),
+    "llama_bias": config(
+        "llama", tie_word_embeddings=False, attention_bias=True, mlp_bias=True, head_dim=24, rope_traditional=True,
+        rope_scaling={"type": "linear", "factor": 2.0},
+    ),
+    "llama_llama3": config("llama", tie_word_embeddings=False, rope_theta=500000.0, rope_scaling=LLAMA3),
+    "llama_sliding": config(
+        "llama", tie_word_embeddings=True, num_hidden_layers=5, layer_types=SLIDING, sliding_window=6,
+    ),
+    "mistral": config("mistral", tie_word_embeddings=False, num_key_value_heads=1, sliding_window=None),
+    "qwen3": config("qwen3", tie_word_embeddings=True, head_dim=32),
+    "qwen3_yarn": config("qwen3", tie_word_embeddings=False, head_dim=16, rope_scaling=YARN),
+    "gemma3_text": config(
+        "gemma3_text", hidden_size=32, num_hidden_layers=6, head_dim=32, num_key_value_heads=1, query_pre_attn_scalar=32,
+        sliding_window=6, sliding_window_pattern=3, rope_theta=1000000.0, rope_local_base_freq=10000.0,
+        rope_scaling={"rope_type": "linear", "factor": 8.0},
+    ),
+    "gemma3_text_untied": config(
+        "gemma3_text", num_hidden_layers=4, head_dim=16, query_pre_attn_scalar=16, sliding_window=16,
+        sliding_window_pattern=2,
+    ),
+    "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
+    "phi3_longrope": config(
+        "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
+    ),
+    "mixtral": config(
+        "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
+    ),
+}
+
+SALTS = {
+    "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
+    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mixtral": 2,
+}
+
+
+def experts(name, shape):
+    """A stacked expert tensor under the names that a Hugging Face checkpoint of Mixtral gives its parts."""
+    prefix, projection = name.split("switch_mlp.")
+    part = {"gate_proj.weight": "w1.weight", "down_proj.weight": "w2.weight", "up_proj.weight": "w3.weight"}[projection]
+    return {f"{prefix}experts.{e}.{part}": shape[1:] for e in range(shape[0])}
+
+
+def checkpoint(name, parameters):
+    """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
+    shapes = {}
+    for path, x in parameters:
+        if "switch_mlp." in path:
+            shapes |= experts(path, list(x.shape))
+        elif path != "lm_head.weight" or name != "gemma3_text":
+            shapes[path] = list(x.shape)
+    return shapes

@@ -1,0 +1,173 @@
+"""Model fixtures: logits, greedy tokens and sampled tokens of mlx-lm for tiny models with weights by formula.
+
+    python models.py [NAME ...]       write the fixtures
+    python models.py --search NAME    find a salt whose greedy choices are far from a tie
+
+For each run the smallest gap between the best and the second best logit is printed. An argmax can only differ
+between two machines where that gap is about as small as their rounding.
+"""
+
+import os
+import sys
+
+os.environ["MLX_DISABLE_COMPILE"] = "1"  # compiled equals eager bit for bit on the CPU, and needs g++
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.sample_utils import make_sampler
+from mlx_lm.utils import _get_classes
+
+import encode
+from architectures import CONFIGS, SALTS, checkpoint
+from weights import weight
+
+PROMPT = [7, 201, 42, 99, 13, 250, 128, 64]
+BATCH = [[7, 201, 42, 99], [13, 250, 128, 64]]
+STEPS = [PROMPT[:5], PROMPT[5:6], PROMPT[6:7], PROMPT[7:]]
+COLUMNS = 8  # every eighth logit is kept of each position, and all of them of the prompt's last
+GREEDY, SAMPLED, SEED = 64, 32, 42
+ENOUGH = 0.0625  # a bfloat16 gap at which a search may stop: two units in the last place of a logit between 4 and 8
+VARIED = 12  # distinct tokens among the greedy ones
+QUANTIZATION = {"group_size": 32, "bits": 4}
+SAMPLERS = {
+    "top_p": {"temp": 0.8, "top_p": 0.9},
+    "top_k": {"temp": 0.8, "top_k": 20},
+    "min_p": {"temp": 0.8, "min_p": 0.05},
+    "xtc": {"temp": 0.8, "xtc_probability": 0.5, "xtc_threshold": 0.05, "xtc_special_tokens": [10]},
+    "all": {"temp": 0.8, "top_p": 0.95, "min_p": 0.02, "top_k": 40, "xtc_probability": 0.3, "xtc_threshold": 0.05},
+}
+
+
+def widen_gather_mm():
+    """Lets bfloat16 mixtures of experts run: MLX's gather_mm on the CPU takes float32 only, so the oracle multiplies the
+    bfloat16 values in float32 and rounds the result."""
+    gather_mm = mx.gather_mm
+
+    def widened(a, b, *args, **kwargs):
+        if a.dtype == mx.float32:
+            return gather_mm(a, b, *args, **kwargs)
+        return gather_mm(a.astype(mx.float32), b.astype(mx.float32), *args, **kwargs).astype(a.dtype)
+
+    mx.gather_mm = widened
+
+
+def build(name, salt, dtype=mx.float32, quantized=False):
+    """The model and the shapes of its checkpoint."""
+    Model, Args = _get_classes(CONFIGS[name])
+    model = Model(Args.from_dict(CONFIGS[name]))
+    shapes = checkpoint(name, tree_flatten(model.parameters()))
+    weights = {k: mx.array(weight(k, s, salt)) for k, s in shapes.items()}
+    model.load_weights(list(model.sanitize(weights).items() if hasattr(model, "sanitize") else weights.items()))
+    model.set_dtype(dtype)
+    if quantized:
+        nn.quantize(model, **QUANTIZATION)
+    model.eval()
+    mx.eval(model.parameters())
+    return model, shapes
+
+
+def logits(model, inputs, cache=None):
+    out = model(mx.array(inputs), cache=cache)
+    return encode.float32(out[..., ::COLUMNS])
+
+
+def greedy(model, count=GREEDY):
+    """Tokens, and the gaps between the two best logits, in units of bfloat16's last place for a bfloat16 model."""
+    tokens, gaps = [], []
+    for token, logprobs in generate_step(mx.array(PROMPT), model, max_tokens=count):
+        best, second = mx.topk(logprobs.astype(mx.float32), 2).tolist()[::-1]
+        tokens.append(token)
+        gaps.append(best - second)
+    return tokens, min(gaps)
+
+
+class Shaken:
+    """The model with noise of a given size on its logits: what another BLAS may do, many times over."""
+
+    def __init__(self, model, size):
+        self.model, self.size, self.layers = model, size, model.layers
+        self.key = mx.random.key(1)
+
+    def __call__(self, *args, **kwargs):
+        out = self.model(*args, **kwargs)
+        self.key, key = mx.random.split(self.key)
+        return out + self.size * mx.random.uniform(-1, 1, out.shape, key=key)
+
+
+def sample(model, options, shake=0.0):
+    cache = make_prompt_cache(model)
+    runner = Shaken(model, shake) if shake else model
+    mx.random.seed(SEED)
+    steps = generate_step(
+        mx.array(PROMPT), runner, max_tokens=SAMPLED, sampler=make_sampler(**options), prompt_cache=cache
+    )
+    return [token for token, _ in steps]
+
+
+def fixture(name):
+    salt = SALTS.get(name, 0)
+    model, shapes = build(name, salt)
+    data = {"config": CONFIGS[name], "salt": salt, "weights": shapes, "prompt": PROMPT, "columns": COLUMNS}
+    last = model(mx.array([PROMPT]))[:, -1]
+    data["prefill"] = {"logits": logits(model, [PROMPT]), "last": encode.float32(last)}
+    cache = make_prompt_cache(model)
+    data["steps"] = [{"inputs": s, "logits": logits(model, [s], cache)} for s in STEPS]
+    data["batch"] = {"inputs": BATCH, "logits": logits(model, BATCH)}
+
+    tokens, gap = greedy(model)
+    report = [f"f32 {gap:.1e} ({len(set(tokens))} distinct)"]
+    data["float32"] = {"greedy": tokens}
+    for kind, dtype, quantized in (("bfloat16", mx.bfloat16, False), ("affine4", mx.float32, True)):
+        other, _ = build(name, salt, dtype, quantized)
+        tokens, gap = greedy(other)
+        data[kind] = {"logits": logits(other, [PROMPT]), "greedy": tokens}
+        report.append(f"{kind} {gap:.1e} ({len(set(tokens))})")
+
+    data["seed"], data["sampled"] = SEED, {}
+    for kind, options in SAMPLERS.items():
+        tokens = sample(model, options)
+        if tokens != sample(model, options, shake=2e-5):
+            report.append(f"{kind} UNSTABLE")
+        data["sampled"][kind] = {"options": options, "tokens": tokens}
+    encode.write(f"models/{name}.json", data)
+    print("  smallest gaps:", ", ".join(report))
+
+
+def quality(name, salt):
+    """Larger is better: the smallest gap where it matters, 0 if the text is monotonous or a sampler is unstable."""
+    model, _ = build(name, salt)
+    tokens, gap = greedy(model)
+    if gap < 2e-3 or len(set(tokens)) < VARIED:
+        return 0, ()
+    quantized, _ = build(name, salt, quantized=True)
+    tokens, gap4 = greedy(quantized)
+    if gap4 < 2e-3 or len(set(tokens)) < VARIED:
+        return 0, ()
+    rounded, _ = build(name, salt, mx.bfloat16)
+    tokens, gap16 = greedy(rounded)
+    if gap16 == 0 or len(set(tokens)) < VARIED:
+        return 0, ()
+    if any(sample(model, options) != sample(model, options, 2e-5) for options in SAMPLERS.values()):
+        return 0, ()
+    return gap16, (gap, gap4)
+
+
+def search(name, tries):
+    best = (0, (), None)
+    for salt in range(tries):
+        score, gaps = quality(name, salt)
+        if score > best[0]:
+            best = (score, gaps, salt)
+            print(name, "salt", salt, "bf16 gap", score, "f32, 4-bit", gaps, flush=True)
+        if score >= ENOUGH:
+            return
+
+
+if __name__ == "__main__":
+    widen_gather_mm()
+    names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
+    for name in names:
+        search(name, 60) if "--search" in sys.argv else fixture(name)
