@@ -10,8 +10,9 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import type { EmbeddedBundle } from "./src/embedded-files";
+import { buildNative } from "./vendor/mlx/native";
 import type { Backend, Target } from "./vendor/mlx/sdk";
-import { fail, run } from "./vendor/mlx/toolchain";
+import { fail, run, toolchain } from "./vendor/mlx/toolchain";
 
 const root = import.meta.dir;
 const cache = join(root, ".cache");
@@ -42,13 +43,10 @@ if (!existsSync(join(root, "node_modules/tokenizers"))) {
   run([process.execPath, "install", "--frozen-lockfile"], { cwd: root });
 }
 
-const { toolchain } = await import("./vendor/mlx/toolchain");
-const { buildNative } = await import("./vendor/mlx/native");
 buildNative({ backend, target, mlxPrefix: values["mlx-prefix"], cache, output: native }, toolchain(cache));
 
 const bundles: Record<string, EmbeddedBundle> = {
-  // CUDA's libraries are larger than an executable can hold: they stay in a folder beside it.
-  ...(backend === "cuda" ? {} : { native: pack(native) }),
+  native: pack(native),
   demo: pack(join(root, "src/demo/model")),
 };
 const outfile = target === host ? join(root, "dist/mlxlm") : join(root, "dist", target, "mlxlm");

@@ -1,9 +1,10 @@
 /** Compiles the C ABI against an SDK and gathers what must lie beside it at run time. */
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { crossBuildMacos } from "./cross";
 import { cxxSource } from "./generate";
 import { type Backend, mlxSdk, openblas, type Target } from "./sdk";
-import { run, type Toolchain } from "./toolchain";
+import { fail, run, type Toolchain } from "./toolchain";
 
 export interface NativeBuild {
   backend: Backend;
@@ -14,8 +15,6 @@ export interface NativeBuild {
   cache: string;
   /** Folder that gets lib/ (and include/ for CUDA, whose kernels are compiled at run time). */
   output: string;
-  /** Further arguments for cmake: a toolchain file, say. */
-  cmakeArgs?: readonly string[];
 }
 
 /** Writes a file only where its content changes, so that ninja sees no news. */
@@ -24,7 +23,7 @@ function writeIfChanged(path: string, content: string): void {
 }
 
 export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): void {
-  const { backend, target, mlxPrefix, cache, cmakeArgs = [] } = options;
+  const { backend, target, mlxPrefix, cache } = options;
   const sdk = mlxPrefix ? { prefix: mlxPrefix, companions: null } : mlxSdk(backend, target, join(cache, "sdk"));
   const blas = backend === "cpu" && !mlxPrefix ? openblas(target, join(cache, "sdk")) : null;
 
@@ -32,24 +31,30 @@ export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): 
   mkdirSync(join(build, "generated"), { recursive: true });
   writeIfChanged(join(build, "generated/ops.cpp"), cxxSource());
 
-  const configure = [
-    ...[
-      "-S",
-      import.meta.dir,
-      "-B",
-      build,
-      "-G",
-      "Ninja",
-      `-DCMAKE_MAKE_PROGRAM=${ninja}`,
-      "-DCMAKE_BUILD_TYPE=Release",
-    ],
-    ...[
-      `-DCMAKE_PREFIX_PATH=${sdk.prefix}`,
-      `-DMLXLM_GENERATED=${join(build, "generated")}`,
-      `-DMLXLM_OPENBLAS=${blas ?? ""}`,
-    ],
-    ...cmakeArgs,
-  ];
+  const host = `${process.platform}-${process.arch}`;
+  if (target === host) compileHere(build, sdk.prefix, blas, backend, { cmake, ninja });
+  else if (target === "darwin-arm64") crossBuildMacos(sdk.prefix, build, cache);
+  else fail(`a library for ${target} is built on such a machine (this one is ${host})`);
+  gather(build, sdk, blas, options);
+}
+
+function compileHere(
+  build: string,
+  prefix: string,
+  blas: string | null,
+  backend: Backend,
+  { cmake, ninja }: Toolchain,
+): void {
+  const settings = {
+    CMAKE_MAKE_PROGRAM: ninja,
+    CMAKE_BUILD_TYPE: "Release",
+    CMAKE_PREFIX_PATH: prefix,
+    MLXLM_BACKEND: backend,
+    MLXLM_GENERATED: join(build, "generated"),
+    MLXLM_OPENBLAS: blas ?? "",
+  };
+  const defines = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
+  const configure = ["-S", import.meta.dir, "-B", build, "-G", "Ninja", ...defines];
   // Configuring anew costs a second: only when its arguments or the build file changed.
   const stamp = `${configure.join("\n")}\n${readFileSync(join(import.meta.dir, "CMakeLists.txt"), "utf8")}`;
   const stampFile = join(build, "configured.txt");
@@ -59,7 +64,6 @@ export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): 
     writeFileSync(stampFile, stamp);
   }
   run([cmake, "--build", build]);
-  gather(build, sdk, blas, options);
 }
 
 function gather(

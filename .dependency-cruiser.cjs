@@ -1,0 +1,61 @@
+/** The floor plan: imports point down this list, and only src/mlx speaks to native code. */
+const floors = [
+  "cmd",
+  "src/cli",
+  "src/serve",
+  "src/evaluate",
+  "src/tune",
+  "src/quant",
+  "src/demo",
+  "src/convert",
+  "src/generate",
+  "src/sample",
+  "src/text",
+  "src/hub",
+  "src/models",
+  "src/nn",
+  "src/optim",
+  "src/mlx",
+];
+
+const folder = (name) => `^${name}/`;
+const tests = "\\.test\\.ts$";
+
+module.exports = {
+  forbidden: [
+    ...floors.slice(1).map((floor, i) => ({
+      name: `${floor.replace("src/", "")}-looks-down`,
+      comment: `${floor} may import only what stands below it`,
+      severity: "error",
+      from: { path: folder(floor), pathNot: tests },
+      to: { path: floors.slice(0, i + 1).map(folder) },
+    })),
+    {
+      name: "ground-is-ground",
+      comment: "the few files directly under src/ import no room",
+      severity: "error",
+      from: { path: "^src/[^/]+\\.ts$" },
+      to: { path: [...floors.map(folder)] },
+    },
+    {
+      name: "ffi-in-mlx-only",
+      comment: "only the façade speaks to native code",
+      severity: "error",
+      from: { pathNot: "^src/mlx/" },
+      to: { path: "^bun:ffi$" },
+    },
+    {
+      name: "no-orphans",
+      comment: "a file that nothing imports is dead",
+      severity: "error",
+      from: { orphan: true, path: "^src/", pathNot: tests },
+      to: {},
+    },
+  ],
+  options: {
+    doNotFollow: { path: "node_modules" },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: "tsconfig.json" },
+    builtInModules: { add: ["bun", "bun:ffi", "bun:test"] },
+  },
+};
