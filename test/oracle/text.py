@@ -74,7 +74,7 @@ def byte_fallback():
         special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)],
         show_progress=False,
     )
-    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "add_eos_token": False}
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_eos_token": True}
     return tokenizer, trainer, config
 
 
@@ -106,6 +106,9 @@ def train(name):
         state = json.loads(tokenizer.to_str())
         state["added_tokens"] = state["added_tokens"][:3]
         tokenizer = Tokenizer.from_str(json.dumps(state))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B:1", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
     if name == "word-piece":
         ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,0 +1,197 @@
+/** Chat templates: Jinja as transformers runs it, under a bound on work and output. */
+import { Environment, parse, tokenize } from "@huggingface/jinja";
+import { UserError } from "../errors";
+import { strftime } from "./strftime";
+import { BoundedInterpreter, BudgetExceeded } from "./template-interpreter";
+import { size, toValue } from "./template-values";
+
+/** A message as templates see it: role, content (text, or a list of parts), and whatever else a model knows. */
+export interface ChatMessage {
+  role: string;
+  content?: string | ContentPart[] | null;
+  [field: string]: unknown;
+}
+
+export interface ContentPart {
+  type: string;
+  text?: string;
+  [field: string]: unknown;
+}
+
+export interface ChatOptions {
+  /** Ends the prompt with the header of the model's answer. */
+  addGenerationPrompt?: boolean;
+  /** Leaves the last message open for the model to go on with: its content, or the field that is named. */
+  continueFinalMessage?: boolean | string;
+  /** Functions that the model may call, as JSON schemas. */
+  tools?: unknown[] | null;
+  documents?: unknown[] | null;
+  /** More variables for the template; they win over the tokenizer's own. */
+  kwargs?: Record<string, unknown>;
+  /** What strftime_now tells; the present by default. */
+  now?: Date;
+}
+
+const MAX_TEMPLATE = 500_000;
+/** The engine scans runs of whitespace in quadratic time. */
+const LONG_WHITESPACE = /\s{500}/;
+
+/** What a template may do, in steps: so much for any chat, and more with what it is given to look at. */
+const STEPS = { base: 500_000, perMessage: 1_000, perInputStep: 64 };
+
+const REASONING_FIELDS = ["reasoning_content", "thinking", "reasoning"];
+
+class Refused extends Error {}
+
+export class ChatTemplate {
+  readonly #program: ReturnType<typeof parse>;
+
+  /**
+   * @param source the Jinja text.
+   * @param owner what it belongs to, for error messages.
+   * @throws UserError for a template that does not parse.
+   */
+  constructor(
+    private readonly source: string,
+    private readonly owner: string,
+  ) {
+    if (source.length > MAX_TEMPLATE || LONG_WHITESPACE.test(source)) {
+      throw this.#error("is too large to be a chat template");
+    }
+    try {
+      this.#program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+    } catch (cause) {
+      throw this.#error(`does not parse: ${reason(cause)}`, { cause });
+    }
+  }
+
+  /**
+   * Renders the prompt of a chat.
+   * @throws UserError where the template refuses the messages, uses what the engine lacks, or does not come to an end.
+   */
+  render(messages: ChatMessage[], options: ChatOptions = {}): string {
+    if (messages.length === 0) throw new UserError("A chat needs at least one message.");
+    const chat = messages.map(withoutNulls).map(aliasReasoning);
+    if (!options.continueFinalMessage) return this.#run(chat, options);
+    if (options.addGenerationPrompt) {
+      throw new UserError("A prompt can't both continue the last message and open a new one.");
+    }
+    return this.#continue(chat, options);
+  }
+
+  #run(messages: ChatMessage[], options: ChatOptions): string {
+    const inputs = {
+      messages,
+      tools: options.tools ?? null,
+      documents: options.documents ?? null,
+      add_generation_prompt: options.addGenerationPrompt ?? false,
+      ...options.kwargs,
+    };
+    const environment = new Environment();
+    try {
+      const steps = STEPS.base + STEPS.perMessage * messages.length + STEPS.perInputStep * size(toValue(inputs));
+      const interpreter = new BoundedInterpreter(environment, this.#program, steps);
+      const globals = templateGlobals(interpreter.spend, options.now ?? new Date());
+      for (const [name, value] of Object.entries({ ...globals, ...inputs })) {
+        // A function that the environment brings along (namespace) must not be declared twice.
+        if (environment.variables.has(name)) environment.setVariable(name, toValue(value));
+        else environment.set(name, value);
+      }
+      return interpreter.render();
+    } catch (cause) {
+      throw this.#failure(cause);
+    }
+  }
+
+  /** Marks the end of the last message, renders, and cuts at the mark. */
+  #continue(messages: ChatMessage[], options: ChatOptions): string {
+    const field = typeof options.continueFinalMessage === "string" ? options.continueFinalMessage : "content";
+    const { final, marked, fields } = markFinal(messages.at(-1)!, field);
+    if (!fields.some((name) => this.source.includes(name))) {
+      throw this.#error(`has no place for "${field}", so the last message can't be continued`);
+    }
+    const text = this.#run([...messages.slice(0, -1), marked], options);
+    const end = text.lastIndexOf(MARK.trim());
+    if (end < 0 || !text.includes(final.trim())) {
+      throw this.#error("changes the last message, so it can't be continued");
+    }
+    // A template that trims the message leaves only a part of the mark; the spaces before it go too then.
+    return text.startsWith(MARK, end) ? text.slice(0, end) : text.slice(0, end).trimEnd();
+  }
+
+  #failure(cause: unknown): UserError {
+    if (cause instanceof BudgetExceeded) {
+      return this.#error("takes too much work to render; it may never end", { cause });
+    }
+    if (cause instanceof Refused) {
+      return this.#error(`refuses these messages: ${reason(cause)}`, {
+        hint: "Change the messages to what the model's template accepts, or ignore the template.",
+        cause,
+      });
+    }
+    return this.#error(`failed: ${reason(cause)}`, { cause });
+  }
+
+  #error(problem: string, options: { hint?: string; cause?: unknown } = {}): UserError {
+    return new UserError(`The chat template of ${this.owner} ${problem.replace(/[^.!?]$/, "$&.")}`, options);
+  }
+}
+
+/** What every template can call, beside the engine's filters and tests. */
+function templateGlobals(spend: (steps: number) => void, now: Date): Record<string, unknown> {
+  return {
+    true: true,
+    True: true,
+    false: false,
+    False: false,
+    none: null,
+    None: null,
+    raise_exception(message: unknown) {
+      throw new Refused(String(message));
+    },
+    strftime_now: (format: unknown) => strftime(now, String(format)),
+    range(first: number, second?: number, step = 1) {
+      const [start, stop] = second === undefined ? [0, first] : [first, second];
+      const count = Math.max(0, Math.ceil((stop - start) / step));
+      if (!Number.isFinite(count)) throw new Error("range() takes integers, and a step other than 0");
+      spend(count * 2);
+      return Array.from({ length: count }, (_, i) => start + i * step);
+    },
+  };
+}
+
+const MARK = "CONTINUE_FINAL_MESSAGE_TAG ";
+
+/** The last message with a mark at its end, the text that it had, and the fields by which a template may show it. */
+function markFinal(message: ChatMessage, field: string): { final: string; marked: ChatMessage; fields: string[] } {
+  const value = message[field];
+  if (typeof value === "string") {
+    const fields = REASONING_FIELDS.includes(field)
+      ? REASONING_FIELDS.filter((name) => message[name] === value)
+      : [field];
+    const marked = Object.fromEntries(fields.map((name) => [name, value + MARK]));
+    return { final: value, marked: { ...message, ...marked }, fields };
+  }
+  const parts = Array.isArray(value) ? (value as ContentPart[]) : [];
+  const last = parts.findLastIndex((part) => typeof part.text === "string");
+  if (last < 0) throw new UserError(`The last message has no text in "${field}" to continue.`);
+  const final = parts[last]!.text!;
+  const marked = parts.with(last, { ...parts[last]!, text: final + MARK });
+  return { final, marked: { ...message, [field]: marked }, fields: [field] };
+}
+
+/** APIs send null for what is absent; templates rather test whether a field is there. */
+function withoutNulls(message: ChatMessage): ChatMessage {
+  return Object.fromEntries(Object.entries(message).filter(([, value]) => value != null)) as ChatMessage;
+}
+
+/** A message's reasoning goes by several names; templates read the first, gpt-oss's the second. */
+function aliasReasoning(message: ChatMessage): ChatMessage {
+  const reasoning = REASONING_FIELDS.map((name) => message[name]).find((value) => value != null);
+  return reasoning == null ? message : { thinking: reasoning, ...message, reasoning_content: reasoning };
+}
+
+function reason(cause: unknown): string {
+  if (cause instanceof RangeError) return "it is nested too deep";
+  return (cause as Error).message.trim();
+}

@@ -1,0 +1,171 @@
+/** Text to token ids and back: the native tokenizer of one checkpoint. */
+import { join } from "node:path";
+import type { Tokenizer as NativeTokenizer } from "tokenizers";
+import { z } from "zod";
+import { ExitCode, UserError } from "../errors";
+import { native } from "./native";
+import { type AddedToken, damaged, parseJson, readJson, specialTokens, type TokenizerConfig } from "./tokenizer-config";
+import { type Component, defect, gpt2TokenizerJson, modelType, outline, TokenizerJson } from "./tokenizer-json";
+
+export interface EncodeOptions {
+  /** Lets the post-processor add bos, eos and the like; true by default, as in transformers. */
+  addSpecialTokens?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Leaves special tokens out; false by default. */
+  skipSpecialTokens?: boolean;
+}
+
+export class Codec {
+  /** Entries of the vocabulary, added tokens among them. */
+  readonly vocabSize: number;
+  /** tokenizer.json's decoder, which decides how text is streamed. */
+  readonly decoder: Component | null;
+
+  readonly #native: NativeTokenizer;
+  readonly #decoder: ReturnType<NativeTokenizer["getDecoder"]>;
+  readonly #special: Set<string>;
+  readonly #path: string;
+  readonly #cleansUp: boolean;
+  readonly #writesNewlineAsTag: boolean;
+
+  constructor(tokenizer: NativeTokenizer, json: TokenizerJson, config: TokenizerConfig, path: string) {
+    this.#native = tokenizer;
+    this.#decoder = tokenizer.getDecoder();
+    this.#path = path;
+    this.#special = new Set(specialTokens(config));
+    const added: { content: string; special: boolean }[] = [
+      ...(json.added_tokens ?? []),
+      ...Object.values(config.added_tokens_decoder ?? {}),
+    ];
+    for (const { content, special } of added) if (special) this.#special.add(content);
+    // The clean-up is made for WordPiece and would eat real spaces of a BPE text, so it does not apply there.
+    this.#cleansUp = config.clean_up_tokenization_spaces === true && modelType(json) !== "BPE";
+    this.#writesNewlineAsTag = config.tokenizer_class === "NewlineTokenizer";
+    this.vocabSize = tokenizer.getVocabSize(true);
+    this.decoder = json.decoder ?? null;
+  }
+
+  /** The ids of a text. It runs on the library's own threads, so the caller's loop goes on. */
+  async encode(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    const [ids] = await this.encodeBatch([text], options);
+    return ids!;
+  }
+
+  /** The ids of many texts, encoded in parallel. */
+  async encodeBatch(texts: string[], { addSpecialTokens = true }: EncodeOptions = {}): Promise<number[][]> {
+    const sources = this.#writesNewlineAsTag ? texts.map((text) => text.replaceAll("\n", "<n>")) : texts;
+    try {
+      const encodings = await this.#native.encodeBatch(sources, { addSpecialTokens });
+      return encodings.map((encoding) => encoding.getIds());
+    } catch (cause) {
+      throw damaged(this.#path, `encoding failed (${(cause as Error).message})`, cause);
+    }
+  }
+
+  /** The text of token ids; ids without a token are passed over. */
+  decode(ids: number[], { skipSpecialTokens = false }: DecodeOptions = {}): string {
+    const tokens: string[] = [];
+    for (const id of ids) {
+      const token = this.tokenOf(id);
+      if (token !== null && !(skipSpecialTokens && this.#special.has(token))) tokens.push(token);
+    }
+    const text = this.#decoder ? this.#decoder.decode(tokens) : tokens.join(" ");
+    const cleaned = this.#cleansUp ? cleanUpSpaces(text) : text;
+    return this.#writesNewlineAsTag ? cleaned.replaceAll("<n>", "\n") : cleaned;
+  }
+
+  idOf(token: string): number | null {
+    return this.#native.tokenToId(token);
+  }
+
+  tokenOf(id: number): string | null {
+    return this.#native.idToToken(id);
+  }
+}
+
+/**
+ * Opens the tokenizer of a checkpoint folder: tokenizer.json, else GPT-2's vocab.json and merges.txt.
+ * @throws UserError where there is neither, or the files are damaged.
+ */
+export async function openCodec(folder: string, config: TokenizerConfig): Promise<Codec> {
+  const path = join(folder, "tokenizer.json");
+  const file = Bun.file(path);
+  if (await file.exists()) {
+    const text = await file.text();
+    return build(text, parseJson(path, outline(text), TokenizerJson), config, path);
+  }
+  const json = await readGpt2Files(folder, config);
+  if (json) return build(JSON.stringify(json), json, config, join(folder, "vocab.json"));
+  throw await noTokenizer(folder);
+}
+
+function build(text: string, json: TokenizerJson, config: TokenizerConfig, path: string): Codec {
+  const problem = defect(json);
+  if (problem) throw damaged(path, problem);
+  try {
+    const tokenizer = native.Tokenizer.fromString(text);
+    tokenizer.disableTruncation();
+    tokenizer.disablePadding();
+    addTokens(tokenizer, json, config);
+    return new Codec(tokenizer, json, config, path);
+  } catch (cause) {
+    throw damaged(path, (cause as Error).message, cause);
+  }
+}
+
+/** Adds what tokenizer_config.json declares beyond tokenizer.json, in the order of its ids. */
+function addTokens(tokenizer: NativeTokenizer, json: TokenizerJson, config: TokenizerConfig): void {
+  const known = new Set(json.added_tokens?.map(({ content }) => content));
+  const declared = Object.entries(config.added_tokens_decoder ?? {}).sort(([a], [b]) => Number(a) - Number(b));
+  const missing = declared.map(([, token]) => token).filter(({ content }) => !known.has(content));
+  if (missing.length > 0) tokenizer.addAddedTokens(missing.map(toNative));
+  tokenizer.addSpecialTokens(specialTokens(config));
+}
+
+function toNative(token: AddedToken) {
+  return new native.AddedToken(token.content, token.special, {
+    singleWord: token.single_word,
+    leftStrip: token.lstrip,
+    rightStrip: token.rstrip,
+    normalized: token.normalized ?? !token.special,
+  });
+}
+
+async function readGpt2Files(folder: string, config: TokenizerConfig): Promise<TokenizerJson | null> {
+  if (!/^GPT2Tokenizer(Fast)?$/.test(config.tokenizer_class ?? "GPT2Tokenizer")) return null;
+  const vocab = await readJson(join(folder, "vocab.json"), z.record(z.string(), z.int().nonnegative()));
+  const merges = Bun.file(join(folder, "merges.txt"));
+  return vocab && (await merges.exists()) ? gpt2TokenizerJson(vocab, await merges.text()) : null;
+}
+
+async function noTokenizer(folder: string): Promise<UserError> {
+  const others = ["tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt"];
+  const there = await Promise.all(others.map((name) => Bun.file(join(folder, name)).exists()));
+  const found = others.filter((_, i) => there[i]);
+  return new UserError(
+    found.length > 0
+      ? `${folder} has ${found.join(" and ")} but no tokenizer.json, the only tokenizer format that mlxlm reads.`
+      : `${folder} has no tokenizer.json.`,
+    {
+      code: ExitCode.notFound,
+      hint: "Most models exist on the Hub with a tokenizer.json; transformers' AutoTokenizer writes one on save_pretrained.",
+    },
+  );
+}
+
+/** Takes out the spaces that a decoder of words leaves before punctuation, in the order that transformers does. */
+function cleanUpSpaces(text: string): string {
+  return text
+    .replaceAll(" .", ".")
+    .replaceAll(" ?", "?")
+    .replaceAll(" !", "!")
+    .replaceAll(" ,", ",")
+    .replaceAll(" ' ", "'")
+    .replaceAll(" n't", "n't")
+    .replaceAll(" 'm", "'m")
+    .replaceAll(" 's", "'s")
+    .replaceAll(" 've", "'ve")
+    .replaceAll(" 're", "'re");
+}

@@ -1,0 +1,148 @@
+/** Python's string methods, where the template engine lacks them or differs. */
+import { isString, str, type Value } from "./template-values";
+
+/** Accounts for work that a call is about to do, in steps; throws when that is too much. */
+export type Spend = (steps: number) => void;
+
+type Result = string | number | boolean | string[];
+type Method = (text: string, args: unknown[], spend: Spend) => Result;
+
+const WHITESPACE = new Set(
+  "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
+);
+const LINE_END = /\r\n|[\n\r\v\f\x85\u2028\u2029]/;
+
+/** Arguments are JavaScript values; lists hold the engine's, and keyword arguments come last as a Map. */
+const METHODS: Record<string, Method> = {
+  strip: (text, [characters]) => strip(text, characters, "both"),
+  lstrip: (text, [characters]) => strip(text, characters, "start"),
+  rstrip: (text, [characters]) => strip(text, characters, "end"),
+  replace: (text, [from, to, count], spend) =>
+    replace(text, expectString(from, "replace"), expectString(to, "replace"), expectCount(count, "count"), spend),
+  split: (text, [separator, max], spend) => {
+    const parts = split(text, separator, expectCount(max, "maxsplit"));
+    spend(parts.length);
+    return parts;
+  },
+  rsplit: (text, [separator, max], spend) => {
+    spend(text.length);
+    return rsplit(text, separator, expectCount(max, "maxsplit"));
+  },
+  splitlines: (text) => {
+    const lines = text.split(LINE_END);
+    return lines.at(-1) === "" ? lines.slice(0, -1) : lines;
+  },
+  join: (text, [items], spend) => join(items, text, spend),
+  find: (text, [part]) => position(text, text.indexOf(expectString(part, "find"))),
+  rfind: (text, [part]) => position(text, text.lastIndexOf(expectString(part, "rfind"))),
+  count: (text, [part]) => text.split(expectString(part, "count")).length - 1,
+  startswith: (text, [prefixes], spend) => anyAffix(prefixes, spend, (prefix) => text.startsWith(prefix)),
+  endswith: (text, [suffixes], spend) => anyAffix(suffixes, spend, (suffix) => text.endsWith(suffix)),
+  removeprefix: (text, [prefix]) =>
+    typeof prefix === "string" && text.startsWith(prefix) ? text.slice(prefix.length) : text,
+  removesuffix: (text, [suffix]) =>
+    typeof suffix === "string" && suffix !== "" && text.endsWith(suffix) ? text.slice(0, -suffix.length) : text,
+  capitalize: (text) => capitalize(text),
+  title: (text) => text.replace(/\p{L}+/gu, capitalize),
+  isdigit: (text) => /^\p{Nd}+$/u.test(text),
+  isalpha: (text) => /^\p{L}+$/u.test(text),
+  isalnum: (text) => /^[\p{L}\p{N}]+$/u.test(text),
+  isspace: (text) => text !== "" && strip(text, undefined, "start") === "",
+};
+
+export function stringMethod(name: string): Method | undefined {
+  return Object.hasOwn(METHODS, name) ? METHODS[name] : undefined;
+}
+
+/** Takes whitespace, or any of the given characters, off an end or both. */
+export function strip(text: string, characters: unknown, side: "start" | "end" | "both"): string {
+  const stripped = typeof characters === "string" ? new Set(characters) : WHITESPACE;
+  let [from, to] = [0, text.length];
+  while (side !== "end" && from < to) {
+    const character = String.fromCodePoint(text.codePointAt(from)!);
+    if (!stripped.has(character)) break;
+    from += character.length;
+  }
+  while (side !== "start" && from < to) {
+    const character = [...text.slice(Math.max(from, to - 2), to)].at(-1)!;
+    if (!stripped.has(character)) break;
+    to -= character.length;
+  }
+  return text.slice(from, to);
+}
+
+/** str.join: the items as Python prints them. */
+export function join(items: unknown, separator: string, spend: Spend): string {
+  const texts = typeof items === "string" ? [...items] : (items as Value[]).map(str);
+  spend(texts.reduce((length, text) => length + text.length + separator.length, 0) / 16);
+  return texts.join(separator);
+}
+
+/** str.replace: the first `count` occurrences, or all; an empty `from` stands between any two characters. */
+export function replace(text: string, from: string, to: string, count: number | null, spend: Spend): string {
+  const parts = from === "" ? ["", ...text, ""] : text.split(from);
+  const replaced = count === null || count < 0 ? parts.length - 1 : Math.min(count, parts.length - 1);
+  spend(parts.length + (text.length + replaced * to.length) / 16);
+  const head = parts.slice(0, replaced + 1).join(to);
+  return replaced === parts.length - 1 ? head : head + from + parts.slice(replaced + 1).join(from);
+}
+
+function split(text: string, separator: unknown, max: number | null): string[] {
+  if (typeof separator === "string") {
+    if (separator === "") throw new Error("split() takes a separator that is not empty");
+    const parts = text.split(separator);
+    return max === null || max < 0 || parts.length - 1 <= max
+      ? parts
+      : [...parts.slice(0, max), parts.slice(max).join(separator)];
+  }
+  const words = [...text.matchAll(/\S+/g)];
+  const kept = max === null || max < 0 ? words : words.slice(0, max);
+  const rest = words[kept.length];
+  return [...kept.map(([word]) => word), ...(rest ? [text.slice(rest.index)] : [])];
+}
+
+function rsplit(text: string, separator: unknown, max: number | null): string[] {
+  if (typeof separator !== "string") return text.split(/\s+/).filter((word) => word !== "");
+  const parts = text.split(separator);
+  if (max === null || max < 0 || parts.length - 1 <= max) return parts;
+  const cut = parts.length - max;
+  return [parts.slice(0, cut).join(separator), ...parts.slice(cut)];
+}
+
+/** startswith and endswith take one text, or a tuple of them. */
+function anyAffix(affixes: unknown, spend: Spend, fits: (affix: string) => boolean): boolean {
+  const texts = Array.isArray(affixes) ? (affixes as Value[]).map((affix) => affix.value) : [affixes];
+  return texts.some((affix) => {
+    const text = expectString(affix, "startswith and endswith");
+    spend(text.length / 16);
+    return fits(text);
+  });
+}
+
+/** An index in UTF-16 units as one in characters, which is what Python counts. */
+function position(text: string, index: number): number {
+  return index < 0 ? index : [...text.slice(0, index)].length;
+}
+
+function capitalize(text: string): string {
+  const [first = "", ...rest] = text;
+  return first.toUpperCase() + rest.join("").toLowerCase();
+}
+
+function expectString(value: unknown, method: string): string {
+  if (typeof value !== "string") throw new Error(`${method}() takes strings`);
+  return value;
+}
+
+function expectCount(value: unknown, keyword: string): number | null {
+  const given = value instanceof Map ? (value.get(keyword) as Value | undefined)?.value : value;
+  if (given === undefined || given === null) return null;
+  if (typeof given !== "number") throw new Error(`${keyword} must be a number`);
+  return given;
+}
+
+/** A value that must be text, as a JavaScript string. */
+export function textOf(value: Value, filter: string): string {
+  if (!isString(value)) throw new Error(`the filter ${filter} takes text, not ${value.type}`);
+  return value.value;
+}
