@@ -1,0 +1,55 @@
+"""mlx-lm's side of decode.ts: the same shape, random weights, greedy, by mlx-lm's own clock. Prints one JSON line."""
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+from mlx_lm.generate import generate_step, wired_limit
+
+parser = argparse.ArgumentParser()
+parser.add_argument("shape")
+parser.add_argument("--dtype", default="bfloat16")
+parser.add_argument("--bits", type=int)
+parser.add_argument("--prompt", type=int, default=128)
+parser.add_argument("--tokens", type=int, default=256)
+args = parser.parse_args()
+
+config = json.loads((Path(__file__).parent / "shapes.json").read_text())[args.shape]
+module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+mx.random.seed(0)
+model = module.Model(module.ModelArgs.from_dict(config))
+model.update(tree_map(lambda p: p.astype(getattr(mx, args.dtype)), model.parameters()))
+if args.bits:
+    nn.quantize(model, group_size=64, bits=args.bits)
+mx.eval(model.parameters())
+mx.clear_cache()
+mx.reset_peak_memory()
+
+
+def run():
+    prompt = mx.array([(i * 7919) % config["vocab_size"] for i in range(args.prompt)])
+    began = time.perf_counter()
+    for n, _ in enumerate(generate_step(prompt, model, max_tokens=args.tokens)):
+        if n == 0:
+            prompt_time = time.perf_counter() - began
+            began = time.perf_counter()
+    return prompt_time, time.perf_counter() - began
+
+
+with wired_limit(model):
+    run()
+    prompt_time, decode_time = run()
+print(
+    json.dumps(
+        {
+            "prompt_tps": args.prompt / prompt_time,
+            "generation_tps": args.tokens / decode_time,
+            "peak_memory": mx.get_peak_memory() / 1e9,
+        }
+    )
+)

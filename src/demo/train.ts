@@ -1,0 +1,136 @@
+/**
+ * Makes the demo model: tokenizer, training by mlxlm's own autodiff, 8-bit files. `bun run demo` runs it; on two CPU
+ * cores it takes about an hour. Python with the `tokenizers` package is needed for the tokenizer alone.
+ *
+ *   bun src/demo/train.ts [--steps 2000] [--batch 8] [--length 192] [--rate 2e-3] [--output DIR] [--keep-tokenizer]
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import * as mx from "../mlx";
+import type { Tensor } from "../mlx";
+import { createModel, type LanguageModel } from "../models";
+import { crossEntropy, quantize } from "../nn";
+import { AdamW, clipGradNorm, cosineDecay, joinSchedules, linearSchedule } from "../optim";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
+import { documents } from "./corpus";
+import { config, writeConfig } from "./shape";
+
+/** The seed of the training text, and of the weights. */
+const seed = 1;
+
+/** How many documents the tokenizer is trained on. */
+const tokenizerDocuments = 30_000;
+
+async function trainTokenizer(folder: string): Promise<void> {
+  const source = documents(seed + 1);
+  const text = Array.from({ length: tokenizerDocuments }, () => source.next().value).join("");
+  const python = Bun.spawn([process.env.DEMO_PYTHON ?? "python3", join(import.meta.dir, "tokenizer.py"), join(folder, "tokenizer.json")], {
+    stdin: new Blob([text]),
+    stderr: "inherit",
+  });
+  if ((await python.exited) !== 0) throw new Error("training the tokenizer failed: Python needs the tokenizers package");
+}
+
+/** Endless batches of token ids (batch, length + 1), cut from one stream of documents. */
+async function* batches(tokenizer: Tokenizer, batch: number, length: number): AsyncGenerator<Int32Array, never, void> {
+  const source = documents(seed);
+  let stream: number[] = [];
+  for (;;) {
+    const wanted = batch * length + 1;
+    while (stream.length < wanted) {
+      const texts = Array.from({ length: 64 }, () => source.next().value);
+      for (const ids of await tokenizer.encodeBatch(texts, { addSpecialTokens: false })) stream.push(...ids);
+    }
+    const rows = new Int32Array(batch * (length + 1));
+    for (let row = 0; row < batch; row++) rows.set(stream.slice(row * length, (row + 1) * length + 1), row * (length + 1));
+    stream = stream.slice(batch * length);
+    yield rows;
+  }
+}
+
+/** One step: the loss, and the model's new parameters in place. */
+function trainStep(model: LanguageModel, optimizer: AdamW, tokens: Tensor): Tensor {
+  const loss = mx.scope(() => {
+    const inputs = tokens.at(":", mx.slice(0, -1));
+    const targets = tokens.at(":", mx.slice(1));
+    const names = model.namedParameters();
+    const current = Object.fromEntries(names.map(([path, tensor], i) => [`${i}`, tensor] as const));
+    const lossOf = (parameters: Record<string, Tensor>) => {
+      model.update(names.map(([path], i) => [path, parameters[i]!]));
+      const value = crossEntropy(model.forward(inputs), targets, { reduction: "mean" });
+      model.update(names);
+      return value;
+    };
+    const [value, gradients] = mx.valueAndGrad(lossOf)(current) as [Tensor, Record<string, Tensor>];
+    const byPath = new Map(names.map(([path], i) => [path, gradients[i]!]));
+    const [clipped] = clipGradNorm(byPath, 1);
+    model.update(optimizer.update(names, clipped));
+    return value;
+  });
+  mx.eval(loss, model.namedParameters(), optimizer.state);
+  return loss;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      steps: { type: "string", default: "2000" },
+      batch: { type: "string", default: "8" },
+      length: { type: "string", default: "192" },
+      rate: { type: "string", default: "2e-3" },
+      output: { type: "string", default: join(import.meta.dir, "model") },
+      "keep-tokenizer": { type: "boolean", default: false },
+    },
+  });
+  const [steps, batch, length] = [Number(values.steps), Number(values.batch), Number(values.length)];
+  mkdirSync(values.output, { recursive: true });
+  if (!values["keep-tokenizer"]) await trainTokenizer(values.output);
+  await writeConfig(values.output);
+  const tokenizer = await loadTokenizer(values.output);
+
+  // Buffers of a step are used again by the next one: keep them instead of asking the system anew.
+  mx.setCacheLimit(4e9);
+  mx.random.seed(seed);
+  const model = await createModel(config, values.output);
+  mx.eval(model.parameters());
+  const size = model.namedParameters().reduce((sum, [, tensor]) => sum + tensor.size, 0);
+  console.error(`${(size / 1e6).toFixed(2)} M parameters, ${steps} steps of ${batch * length} tokens`);
+
+  const warmup = Math.ceil(steps / 20);
+  const rate = Number(values.rate);
+  const schedule = joinSchedules([linearSchedule(0, rate, warmup), cosineDecay(rate, steps - warmup, rate / 20)], [warmup]);
+  const optimizer = new AdamW(schedule, { betas: [0.9, 0.98], weightDecay: 0.05, biasCorrection: true });
+
+  const began = performance.now();
+  let step = 0;
+  let recent = 0;
+  for await (const rows of batches(tokenizer, batch, length)) {
+    const tokens = mx.array(rows, "int32", [batch, length + 1]);
+    const loss = trainStep(model, optimizer, tokens);
+    recent += loss.item();
+    loss.dispose();
+    tokens.dispose();
+    step += 1;
+    if (step % 50 === 0 || step === steps) {
+      const seconds = (performance.now() - began) / 1000;
+      const span = step % 50 === 0 ? 50 : step % 50;
+      console.error(
+        `step ${step}  loss ${(recent / span).toFixed(4)}  ${((step * batch * length) / seconds).toFixed(0)} tok/s  ${seconds.toFixed(0)} s`,
+      );
+      recent = 0;
+    }
+    if (step % 500 === 0 || step === steps) save(model, values.output, step === steps);
+    if (step === steps) break;
+  }
+}
+
+/** Writes the weights: as they are while training goes on, in 8 bits at the end. */
+function save(model: LanguageModel, folder: string, final: boolean): void {
+  if (final) quantize(model, { groupSize: 64, bits: 8 });
+  mx.eval(model.parameters());
+  const name = final ? "model.safetensors" : "checkpoint.safetensors";
+  mx.saveSafetensors(join(folder, name), new Map(model.namedParameters()), { format: "mlx" });
+}
+
+await main();

@@ -1,0 +1,139 @@
+/** The decoding loop: prefill in chunks, then one token after the other, the device always one step ahead. */
+import { UserError } from "../errors";
+import { breathe } from "../macrotask";
+import * as mx from "../mlx";
+import type { Tensor } from "../mlx";
+import type { Cache, LanguageModel } from "../models";
+
+/** Picks tokens: log-probabilities (B, V) → ids (B). */
+export type Sampler = (logprobs: Tensor) => Tensor;
+
+/** Changes logits (B, V) in view of all tokens so far, (T). */
+export type LogitsProcessor = (tokens: Tensor, logits: Tensor) => Tensor;
+
+export interface StepOptions {
+  /** How many tokens; -1: no limit. */
+  maxTokens?: number;
+  sampler?: Sampler;
+  logitsProcessors?: readonly LogitsProcessor[];
+  /** Continued and changed in place; made anew, and disposed of at the end, where absent. */
+  cache?: Cache[];
+  /** How many prompt tokens are processed at a time. */
+  prefillStepSize?: number;
+  /** Hand out the log-probabilities of every token. */
+  logprobs?: boolean;
+  /** Called after each chunk of the prompt. */
+  onPrefill?: (done: number, total: number) => void;
+  /** Ends the loop between two steps. */
+  signal?: AbortSignal;
+}
+
+export interface Step {
+  token: number;
+  /** (V), where asked for. The receiver disposes of it. */
+  logprobs: Tensor | null;
+}
+
+/** The allocator gives memory back after this many tokens. */
+const stepsPerCleanup = 256;
+
+const greedy: Sampler = (logprobs) => mx.argmax(logprobs, { axis: -1 });
+
+/** A step that has been submitted to the device and not been read. */
+interface Pending {
+  token: Tensor;
+  logprobs: Tensor | null;
+}
+
+/**
+ * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
+ * the device computes; when the loop ends after N tokens, the cache holds those N.
+ * @throws UserError for an empty prompt
+ */
+export async function* generateSteps(
+  model: LanguageModel,
+  prompt: readonly number[],
+  options: StepOptions = {},
+): AsyncGenerator<Step, void, void> {
+  const { maxTokens = 256, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
+  if (prompt.length === 0) throw new UserError("the prompt is empty", { hint: "Give it at least one token of text." });
+  const cache = options.cache ?? model.makeCache();
+  let history: Tensor | null = null;
+
+  const submit = (input: Tensor): Pending => {
+    const pending = mx.scope(() => {
+      const logits = model.forward(input.reshape(1, -1), { cache }).at(":", -1);
+      let scores = logits;
+      if (logitsProcessors.length > 0) {
+        const seen: Tensor = history ? mx.concatenate([history, input]) : mx.copy(input);
+        if (history) mx.release(history);
+        history = mx.keep(seen);
+        for (const process of logitsProcessors) scores = process(seen, scores);
+      }
+      const logprobs = scores.subtract(scores.logsumexp({ axis: -1, keepdims: true }));
+      return { token: sampler(logprobs), logprobs: options.logprobs ? logprobs.squeeze(0) : null };
+    });
+    mx.asyncEval(pending.token, pending.logprobs);
+    return pending;
+  };
+
+  let next: Pending | null = null;
+  try {
+    const last = await prefill(model, prompt, cache, options);
+    if (signal?.aborted) return;
+    if (logitsProcessors.length > 0 && prompt.length > 1) history = mx.array(prompt.slice(0, -1), "uint32");
+
+    let current = submit(last);
+    last.dispose();
+    for (let n = 0; ; n++) {
+      next = n === maxTokens ? null : submit(current.token);
+      const token = current.token.item();
+      current.token.dispose();
+      if (n === 0) onPrefill?.(prompt.length, prompt.length);
+      if (!next || signal?.aborted) {
+        current.logprobs?.dispose();
+        return;
+      }
+      yield { token, logprobs: current.logprobs };
+      if (n % stepsPerCleanup === 0) mx.clearCache();
+      await breathe();
+      current = next;
+      next = null;
+    }
+  } finally {
+    if (next) {
+      next.token.dispose();
+      next.logprobs?.dispose();
+    }
+    if (history) mx.release(history);
+    if (!options.cache) for (const layer of cache) layer.dispose();
+  }
+}
+
+/** Feeds all of the prompt but its last token, and returns that one, (1). */
+async function prefill(
+  model: LanguageModel,
+  prompt: readonly number[],
+  cache: Cache[],
+  { prefillStepSize = 2048, onPrefill, signal }: StepOptions,
+): Promise<Tensor> {
+  const tokens = mx.array(prompt, "uint32");
+  try {
+    const total = prompt.length;
+    onPrefill?.(0, total);
+    for (let done = 0; total - done > 1 && !signal?.aborted; ) {
+      const count = Math.min(prefillStepSize, total - done - 1);
+      mx.scope(() => {
+        model.forward(tokens.at(mx.slice(done, done + count)).reshape(1, -1), { cache });
+      });
+      mx.eval(cache.map((layer) => layer.state));
+      mx.clearCache();
+      done += count;
+      onPrefill?.(done, total);
+      await breathe();
+    }
+    return tokens.at(mx.slice(-1));
+  } finally {
+    tokens.dispose();
+  }
+}

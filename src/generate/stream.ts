@@ -1,0 +1,84 @@
+/** Text as it is generated, with the figures that mlx-lm reports, by the same clock. */
+import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
+import type { LanguageModel } from "../models";
+import type { Tokenizer } from "../text/tokenizer";
+import { generateSteps, type StepOptions } from "./step";
+import { withWiredLimit } from "./wired";
+
+export type FinishReason = "stop" | "length" | "interrupted";
+
+/** One segment of text. Field names are mlx-lm's. */
+export interface GenerationResponse {
+  /** The text that came with this token, possibly "". */
+  text: string;
+  token: number;
+  prompt_tokens: number;
+  /** Tokens a second until the first generated token. */
+  prompt_tps: number;
+  generation_tokens: number;
+  /** Tokens a second after it. */
+  generation_tps: number;
+  /** GB (10⁹ bytes). */
+  peak_memory: number;
+  /** Null but for the last response. */
+  finish_reason: FinishReason | null;
+}
+
+/**
+ * Generates text from token ids.
+ * @throws UserError for an empty prompt or `maxTokens` 0
+ */
+export async function* streamGenerate(
+  model: LanguageModel,
+  tokenizer: Tokenizer,
+  prompt: readonly number[],
+  options: StepOptions = {},
+): AsyncGenerator<GenerationResponse, void, void> {
+  const { maxTokens = 256, signal } = options;
+  if (!Number.isInteger(maxTokens) || maxTokens === 0 || maxTokens < -1) {
+    throw new UserError(`max-tokens must be 1 or more, or -1 for no limit, not ${maxTokens}`, { code: ExitCode.usage });
+  }
+  const restoreWiredLimit = withWiredLimit(model);
+  const detokenizer = tokenizer.detokenizer();
+  let began = performance.now();
+  let promptTps = 0;
+  let count = 0;
+  let token = -1;
+
+  const response = (finishReason: FinishReason | null): GenerationResponse => ({
+    text: detokenizer.lastSegment(),
+    token,
+    prompt_tokens: prompt.length,
+    prompt_tps: promptTps,
+    generation_tokens: count,
+    generation_tps: count / ((performance.now() - began) / 1000),
+    peak_memory: mx.peakMemory() / 1e9,
+    finish_reason: finishReason,
+  });
+
+  try {
+    let finish: FinishReason = "length";
+    for await (const step of generateSteps(model, prompt, { ...options, maxTokens })) {
+      if (count === 0) {
+        promptTps = prompt.length / ((performance.now() - began) / 1000);
+        began = performance.now();
+      }
+      count += 1;
+      token = step.token;
+      step.logprobs?.dispose();
+      if (tokenizer.eosTokenIds.has(token)) {
+        finish = "stop";
+        break;
+      }
+      detokenizer.addToken(token);
+      if (count === maxTokens) break;
+      yield response(null);
+    }
+    if (signal?.aborted) finish = "interrupted";
+    detokenizer.finalize();
+    yield response(finish);
+  } finally {
+    restoreWiredLimit();
+  }
+}

@@ -1,0 +1,102 @@
+/** Reading config.json: fields that many architectures share, and errors that name the field. */
+import { z } from "zod";
+import { UserError } from "../errors";
+import { type RopeOptions, RopeScaling } from "../nn";
+
+export const size = z.int().positive();
+
+/** Where transformers 5 writes what `rope_theta` and `rope_scaling` were. Parameters per layer type are not read. */
+export const ropeFields = {
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: RopeScaling.nullish(),
+  rope_parameters: RopeScaling.nullish(),
+};
+
+type RopeFields = z.infer<z.ZodObject<typeof ropeFields>>;
+
+/** Base and stretching of rotary embeddings, from the old fields or the new one. */
+export function ropeOptions(
+  { rope_theta, rope_scaling, rope_parameters }: RopeFields,
+  { base }: { base: number },
+): Pick<RopeOptions, "base" | "scaling"> {
+  return {
+    base: rope_theta ?? rope_parameters?.rope_theta ?? base,
+    scaling: rope_scaling ?? rope_parameters,
+  };
+}
+
+interface HeadFields {
+  hidden_size: number;
+  num_attention_heads: number;
+  num_key_value_heads?: number | null;
+  head_dim?: number | null;
+}
+
+export interface Heads {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+}
+
+/** Numbers of heads and their width, with what the configuration leaves out. */
+export function headsOf(args: HeadFields): Heads {
+  const heads = args.num_attention_heads;
+  return {
+    heads,
+    kvHeads: args.num_key_value_heads ?? heads,
+    headDim: args.head_dim ?? Math.floor(args.hidden_size / heads),
+  };
+}
+
+/** For `superRefine`: queries must be shared evenly by key-value heads, and the width by heads. */
+export function checkHeads(args: HeadFields, context: z.RefinementCtx): void {
+  const { heads, kvHeads } = headsOf(args);
+  const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+  if (heads % kvHeads !== 0) {
+    problem("num_key_value_heads", `is ${kvHeads}, but "num_attention_heads" (${heads}) must be a multiple of it`);
+  }
+  if (!args.head_dim && args.hidden_size % heads !== 0) {
+    problem("hidden_size", `is ${args.hidden_size}, but must be a multiple of "num_attention_heads" (${heads})`);
+  }
+}
+
+/**
+ * config.json as the arguments of an architecture.
+ * @param source what the error calls the file's place: a folder or repo
+ * @throws UserError that names the first wrong field, its value and what was expected
+ */
+export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: string): T {
+  const result = schema.safeParse(config);
+  if (result.success) return result.data;
+  const [first, ...others] = result.error.issues;
+  const rest = others.length > 0 ? ` (and ${others.length} more)` : "";
+  throw new UserError(`config.json of ${source}: ${describe(first!, config)}${rest}`, {
+    hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
+    cause: result.error,
+  });
+}
+
+function describe(issue: z.core.$ZodIssue, config: object): string {
+  const value = issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], config);
+  const field = `"${issue.path.join(".")}"`;
+  if (issue.code === "custom") return `${field} ${issue.message}`;
+  if (value === undefined) return `${field} is missing`;
+  return `${field} is ${JSON.stringify(value)}, but must be ${expectation(issue)}`;
+}
+
+function expectation(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_type":
+      return (
+        { int: "an integer", number: "a number", string: "a text", boolean: "true or false", array: "a list" }[
+          issue.expected as string
+        ] ?? `of type ${issue.expected}`
+      );
+    case "too_small":
+      return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
+    case "invalid_value":
+      return `one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
+    default:
+      return `something else: ${issue.message}`;
+  }
+}

@@ -1,0 +1,127 @@
+/** Mixtral: Llama with the MLP replaced by experts, of which a router picks a few for each token. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  Decoder,
+  type DecoderLayer,
+  Embedding,
+  type KeyValueCache,
+  Linear,
+  type Mask,
+  Module,
+  RMSNorm,
+  SwitchGLU,
+} from "../nn";
+import { checkHeads, ropeFields, ropeOptions, size } from "./args";
+import { CausalLM } from "./language-model";
+import { Attention } from "./llama";
+
+export const Args = z
+  .object({
+    vocab_size: size.default(32_000),
+    hidden_size: size.default(4096),
+    intermediate_size: size.default(14_336),
+    num_hidden_layers: size.default(32),
+    num_attention_heads: size.default(32),
+    num_experts_per_tok: size.default(2),
+    num_key_value_heads: size.nullable().default(8),
+    num_local_experts: size.default(8),
+    rms_norm_eps: z.number().positive().default(1e-5),
+    ...ropeFields,
+    rope_traditional: z.boolean().default(false),
+    tie_word_embeddings: z.boolean().default(false),
+  })
+  .superRefine(checkHeads)
+  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
+    if (used <= all) return;
+    const message = `is ${used}, but "num_local_experts" is ${all}`;
+    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
+  });
+
+type Args = z.infer<typeof Args>;
+
+class SparseMoeBlock extends Module {
+  gate: Linear;
+  switch_mlp: SwitchGLU;
+  readonly expertsPerToken: number;
+
+  constructor(args: Args) {
+    super();
+    this.gate = new Linear(args.hidden_size, args.num_local_experts, { bias: false });
+    this.switch_mlp = new SwitchGLU(args.hidden_size, args.intermediate_size, args.num_local_experts);
+    this.expertsPerToken = args.num_experts_per_tok;
+  }
+
+  /** x (B, T, D) → (B, T, D): the chosen experts' results, weighted by a softmax over their gates. */
+  forward(x: Tensor): Tensor {
+    const gates = this.gate.forward(x);
+    const k = this.expertsPerToken;
+    const order = mx.argpartition(gates.negative(), k - 1, { axis: -1 });
+    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+    const weights = mx.softmax(gates.takeAlongAxis(experts, -1), { axis: -1, precise: true });
+    return this.switch_mlp.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+  }
+}
+
+class Block extends Module implements DecoderLayer {
+  self_attn: Attention;
+  block_sparse_moe: SparseMoeBlock;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D, rms_norm_eps: eps } = args;
+    // Positions are never stretched, whatever the configuration says.
+    const rope = { rope_theta: ropeOptions(args, { base: 1e6 }).base, rope_scaling: null, rope_parameters: null };
+    this.self_attn = new Attention({ ...args, ...rope, attention_bias: false });
+    this.block_sparse_moe = new SparseMoeBlock(args);
+    this.input_layernorm = new RMSNorm(D, eps);
+    this.post_attention_layernorm = new RMSNorm(D, eps);
+  }
+
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const h = x.add(this.self_attn.forward(this.input_layernorm.forward(x), mask, cache));
+    return h.add(this.block_sparse_moe.forward(this.post_attention_layernorm.forward(h)));
+  }
+}
+
+/** The names that checkpoints give the experts' projections, by ours. */
+const projections = { gate_proj: "w1", down_proj: "w2", up_proj: "w3" };
+
+export class Model extends CausalLM {
+  readonly experts: number;
+
+  constructor(args: Args) {
+    const { hidden_size: D, vocab_size: V } = args;
+    super(
+      new Decoder(
+        new Embedding(V, D),
+        Array.from({ length: args.num_hidden_layers }, () => new Block(args)),
+        new RMSNorm(D, args.rms_norm_eps),
+      ),
+      args.tie_word_embeddings ? undefined : new Linear(D, V, { bias: false }),
+    );
+    this.experts = args.num_local_experts;
+  }
+
+  /** Stacks the experts' weights, which the original checkpoints have one by one. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const sanitized = super.sanitize(weights);
+    for (const layer of this.layers.keys()) {
+      const prefix = `model.layers.${layer}.block_sparse_moe`;
+      for (const [ours, theirs] of Object.entries(projections)) {
+        for (const kind of ["weight", "scales", "biases"]) {
+          const names = Array.from({ length: this.experts }, (_, e) => `${prefix}.experts.${e}.${theirs}.${kind}`);
+          if (!sanitized.has(names[0]!)) continue;
+          const parts = names.flatMap((name) => sanitized.get(name) ?? []);
+          if (parts.length < names.length) continue;
+          sanitized.set(`${prefix}.switch_mlp.${ours}.${kind}`, mx.stack(parts));
+          for (const name of names) sanitized.delete(name);
+        }
+      }
+    }
+    return sanitized;
+  }
+}

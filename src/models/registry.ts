@@ -1,0 +1,59 @@
+/** Architectures by the `model_type` of config.json. Each is loaded when it is asked for. */
+import type { z } from "zod";
+import { ExitCode, UserError } from "../errors";
+import { parseArgs } from "./args";
+import type { LanguageModel } from "./language-model";
+import { nearest } from "./nearest";
+
+/** What a model file exports: the schema of its configuration, and the model. */
+export interface Architecture {
+  Args: z.ZodType;
+  Model: new (
+    // biome-ignore lint/suspicious/noExplicitAny: each model takes what its own Args give
+    args: any,
+  ) => LanguageModel;
+}
+
+const architectures: Record<string, () => Promise<Architecture>> = {
+  gemma3_text: () => import("./gemma3_text"),
+  llama: () => import("./llama"),
+  mixtral: () => import("./mixtral"),
+  phi3: () => import("./phi3"),
+  qwen3: () => import("./qwen3"),
+};
+
+/** Model types that are another one by name only. */
+const remapping: Record<string, string> = {
+  iquestcoder: "llama",
+  mistral: "llama",
+  xverse: "llama",
+};
+
+/** The model types that can be loaded, in alphabetical order. */
+export const modelTypes: readonly string[] = [...Object.keys(architectures), ...Object.keys(remapping)].sort();
+
+/** @throws UserError for a model type that is not supported */
+export async function architecture(modelType: string): Promise<Architecture> {
+  const name = Object.hasOwn(remapping, modelType) ? remapping[modelType]! : modelType;
+  if (Object.hasOwn(architectures, name)) return architectures[name]!();
+  const similar = nearest(modelType, modelTypes);
+  throw new UserError(`models of type "${modelType}" are not supported`, {
+    code: ExitCode.notFound,
+    hint: similar.length > 0 ? `The nearest supported: ${similar.join(", ")}` : `Supported: ${modelTypes.join(", ")}`,
+  });
+}
+
+/**
+ * A model of the configuration, with random weights that are drawn only if they are used. Lazy.
+ * @param source what errors call the place of config.json: a folder or repo
+ * @throws UserError for a model type that is not supported, or a field that is missing or wrong
+ */
+export async function createModel(config: Record<string, unknown>, source: string): Promise<LanguageModel> {
+  const { model_type: modelType } = config;
+  if (typeof modelType !== "string") {
+    const problem = modelType === undefined ? "is missing" : `is ${JSON.stringify(modelType)}, but must be a text`;
+    throw new UserError(`config.json of ${source}: "model_type" ${problem}`);
+  }
+  const { Args, Model } = await architecture(modelType);
+  return new Model(parseArgs(Args, config, source));
+}

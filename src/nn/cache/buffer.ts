@@ -1,0 +1,68 @@
+/** The pair of buffers behind a key-value cache: kept tensors (B, Hkv, S, D), replaced as wholes. */
+
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
+
+/** Rows are added by this many at a time, so that most writes find room. */
+export const step = 256;
+
+/** `x[..., from:to, :]` */
+export function rows(x: Tensor, from?: number, to?: number): Tensor {
+  return x.at(mx.ellipsis, mx.slice(from, to), ":");
+}
+
+export function joinRows(...parts: Tensor[]): Tensor {
+  return mx.concatenate(parts, { axis: 2 });
+}
+
+/** `count` rows of zeros in the shape and dtype of `like`. */
+export function zeroRows(like: Tensor, count: number): Tensor {
+  const [batch, heads, , dims] = like.shape as [number, number, number, number];
+  return mx.zeros([batch, heads, count, dims], like.dtype);
+}
+
+/** The buffer with `values` written from row `at` on. Its memory is reused where the old buffer is freed before eval. */
+export function writeRows(x: Tensor, at: number, values: Tensor): Tensor {
+  return x.put([mx.ellipsis, mx.slice(at, at + values.dim(2)), ":"], values);
+}
+
+export class Buffers {
+  keys: Tensor | null = null;
+  values: Tensor | null = null;
+
+  /** Rows allocated. */
+  get length(): number {
+    return this.keys?.dim(2) ?? 0;
+  }
+
+  get nbytes(): number {
+    return (this.keys?.nbytes ?? 0) + (this.values?.nbytes ?? 0);
+  }
+
+  /**
+   * Keeps new buffers and gives the old ones back to the current scope: MLX writes in place only if nothing else
+   * holds the old array when the graph is evaluated.
+   */
+  set(keys: Tensor | null, values: Tensor | null): void {
+    const old = [this.keys, this.values];
+    mx.keep([keys, values]);
+    mx.release(old);
+    this.keys = keys;
+    this.values = values;
+  }
+
+  /** Applies one change to both; `added` are the new keys and values that go with it. */
+  change(added: readonly [Tensor, Tensor], next: (buffer: Tensor | null, added: Tensor) => Tensor): void {
+    this.set(next(this.keys, added[0]), next(this.values, added[1]));
+  }
+
+  /** Both, up to a row. They must not be empty. */
+  first(length: number): [Tensor, Tensor] {
+    const [keys, values] = [this.keys!, this.values!];
+    return length < this.length ? [rows(keys, 0, length), rows(values, 0, length)] : [keys, values];
+  }
+
+  dispose(): void {
+    this.set(null, null);
+  }
+}

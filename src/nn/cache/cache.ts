@@ -1,0 +1,39 @@
+/** What every layer's memory of a sequence can do. */
+import type { Tensor } from "../../mlx";
+import type { Mask } from "../masks";
+
+/** The state that one layer carries from one forward pass to the next. Changed in place, freed by `dispose`. */
+export interface Cache {
+  /** All that makes up the cache, as a tree: its tensors, and numbers that say how to read them. For `eval` and files. */
+  state: unknown;
+  /** How many tokens can be read back. */
+  readonly size: number;
+  /** Bytes of its buffers. */
+  readonly nbytes: number;
+  readonly empty: boolean;
+  /** Whether `trim` works in the present state. */
+  isTrimmable(): boolean;
+  /** Forgets the last `count` tokens, or as many as there are, and returns how many. */
+  trim(count: number): number;
+  dispose(): void;
+}
+
+export interface MaskOptions {
+  /** How many of the latest tokens a token may attend to, itself included. */
+  window?: number | null;
+  /** Ask for an array where "causal" would do. */
+  asArray?: boolean;
+}
+
+/** A cache of attention's keys and values. */
+export interface KeyValueCache extends Cache {
+  /** How many tokens have passed: the position of the next one. */
+  readonly offset: number;
+  /**
+   * Appends keys and values (B, Hkv, T, D) and returns all that the T new tokens may attend to, (B, Hkv, S, D). They
+   * belong to the current scope or the cache.
+   */
+  update(keys: Tensor, values: Tensor): [keys: Tensor, values: Tensor];
+  /** The mask for `length` tokens that are about to be appended. */
+  makeMask(length: number, options?: MaskOptions): Mask;
+}

@@ -1,0 +1,72 @@
+/** The cache of full attention: keys and values of all tokens, in buffers that grow by blocks. */
+import type { Tensor } from "../../mlx";
+import { type Mask, windowedMask } from "../masks";
+import { Buffers, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import type { KeyValueCache, MaskOptions } from "./cache";
+
+export class KVCache implements KeyValueCache {
+  readonly #buffers = new Buffers();
+  #offset = 0;
+
+  get offset(): number {
+    return this.#offset;
+  }
+
+  get size(): number {
+    return this.#offset;
+  }
+
+  get nbytes(): number {
+    return this.#buffers.nbytes;
+  }
+
+  get empty(): boolean {
+    return this.#buffers.keys === null;
+  }
+
+  update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    const before = this.#offset;
+    const count = keys.dim(2);
+    this.#buffers.change([keys, values], (buffer, added) => writeRows(this.#room(buffer, added), before, added));
+    this.#offset += count;
+    return this.#buffers.first(this.#offset);
+  }
+
+  /** The buffer with room for the rows that come. What lies behind a `trim` in a full buffer is cut off first. */
+  #room(buffer: Tensor | null, added: Tensor): Tensor {
+    const count = added.dim(2);
+    if (buffer && this.#offset + count <= buffer.dim(2)) return buffer;
+    const more = zeroRows(added, Math.ceil(count / step) * step);
+    if (!buffer) return more;
+    return joinRows(this.#offset % step === 0 ? buffer : rows(buffer, 0, this.#offset), more);
+  }
+
+  makeMask(length: number, options: MaskOptions = {}): Mask {
+    return windowedMask(length, this.#offset, options);
+  }
+
+  isTrimmable(): boolean {
+    return true;
+  }
+
+  trim(count: number): number {
+    const trimmed = Math.min(this.#offset, count);
+    this.#offset -= trimmed;
+    return trimmed;
+  }
+
+  /** Keys, values (with their unused rows), offset. */
+  get state(): [keys: Tensor | null, values: Tensor | null, offset: number] {
+    return [this.#buffers.keys, this.#buffers.values, this.#offset];
+  }
+
+  set state([keys, values, offset]: [keys: Tensor | null, values: Tensor | null, offset: number]) {
+    this.#buffers.set(keys, values);
+    this.#offset = offset;
+  }
+
+  dispose(): void {
+    this.#buffers.dispose();
+    this.#offset = 0;
+  }
+}

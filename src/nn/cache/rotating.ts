@@ -1,0 +1,138 @@
+/** The cache of sliding-window attention: the last `maxSize` tokens, and the first `keep`, in a ring. */
+
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
+import { causalMask, type Mask } from "../masks";
+import { Buffers, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import type { KeyValueCache, MaskOptions } from "./cache";
+
+export class RotatingKVCache implements KeyValueCache {
+  readonly #buffers = new Buffers();
+  #offset = 0;
+  /** The row that the next single token goes to. */
+  #index = 0;
+
+  /** Keeps `maxSize` tokens, `keep` of them the very first. */
+  constructor(
+    private maxSize: number,
+    private keep = 0,
+  ) {}
+
+  get offset(): number {
+    return this.#offset;
+  }
+
+  get size(): number {
+    return Math.min(this.#offset, this.maxSize);
+  }
+
+  get nbytes(): number {
+    return this.#buffers.nbytes;
+  }
+
+  get empty(): boolean {
+    return this.#buffers.keys === null;
+  }
+
+  /** One token goes round the ring; several are appended to the tokens in order of time, and the oldest drop out. */
+  update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    return keys.dim(2) === 1 ? this.#rotate(keys, values) : this.#append(keys, values);
+  }
+
+  #append(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    this.#buffers.change([keys, values], (buffer, added) => {
+      if (!buffer) return added;
+      const ordered = this.#inOrderOfTime(buffer);
+      // Each of the new tokens still sees maxSize tokens: its own and maxSize − 1 before it.
+      return joinRows(...this.#withoutOldest(ordered, ordered.dim(2) - this.maxSize + 1), added);
+    });
+    this.#offset += keys.dim(2);
+    this.#index = this.#buffers.length;
+    return [this.#buffers.keys!, this.#buffers.values!];
+  }
+
+  #rotate(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    const length = this.#buffers.length;
+    const grow = length === 0 || (this.#offset >= length && length < this.maxSize);
+    const more = Math.min(step, this.maxSize - this.#offset);
+    const excess = (grow ? length + more : length) - this.maxSize;
+
+    let at = grow ? this.#offset : this.#index;
+    if (excess > 0) at = this.maxSize;
+    if (at === this.maxSize) at = this.keep;
+
+    this.#buffers.change([keys, values], (buffer, added) => {
+      let room = buffer ?? zeroRows(added, more);
+      if (buffer && grow) room = joinRows(buffer, zeroRows(added, more));
+      if (excess > 0) room = joinRows(...this.#withoutOldest(room, excess));
+      return writeRows(room, at, added);
+    });
+    this.#offset += 1;
+    this.#index = at + 1;
+    return this.#buffers.first(this.#offset);
+  }
+
+  #inOrderOfTime(buffer: Tensor): Tensor {
+    const at = this.#index;
+    if (at === buffer.dim(2)) return buffer;
+    if (at >= this.#offset) return rows(buffer, 0, at);
+    return joinRows(rows(buffer, 0, this.keep), rows(buffer, at), rows(buffer, this.keep, at));
+  }
+
+  /** The parts of a buffer in order of time that stay when `count` tokens after the first `keep` go. */
+  #withoutOldest(buffer: Tensor, count: number): Tensor[] {
+    return count > 0 ? [rows(buffer, 0, this.keep), rows(buffer, count + this.keep)] : [buffer];
+  }
+
+  makeMask(length: number, { window, asArray = false }: MaskOptions = {}): Mask {
+    if (length > 1) {
+      const reach = window || this.maxSize;
+      const offset = Math.min(this.maxSize - 1, this.#offset);
+      return offset + length > reach || asArray ? causalMask(length, { offset, window: reach }) : "causal";
+    }
+    if (!window || this.#offset < window || this.maxSize <= window) return null;
+    // The window is shorter than the ring: it ends at the row that this token is about to take.
+    const at = this.#index >= this.maxSize ? 0 : this.#index;
+    const held = Math.min(this.#offset + 1, this.maxSize);
+    return mx.roll(mx.arange(held).greaterEqual(held - window), at + 1);
+  }
+
+  isTrimmable(): boolean {
+    return this.#offset < this.maxSize;
+  }
+
+  trim(count: number): number {
+    const trimmed = Math.min(this.#offset, count);
+    this.#offset -= trimmed;
+    this.#index -= trimmed;
+    return trimmed;
+  }
+
+  /** Keys, values, offset, keep, maxSize, index of the next row. */
+  get state(): RotatingState {
+    return [this.#buffers.keys, this.#buffers.values, this.#offset, this.keep, this.maxSize, this.#index];
+  }
+
+  set state([keys, values, offset, keep, maxSize, index]: RotatingState) {
+    this.#buffers.set(keys, values);
+    this.#offset = offset;
+    this.keep = keep;
+    this.maxSize = maxSize;
+    this.#index = index;
+  }
+
+  dispose(): void {
+    this.#buffers.dispose();
+    this.#offset = 0;
+    this.#index = 0;
+  }
+}
+
+type RotatingState = [
+  keys: Tensor | null,
+  values: Tensor | null,
+  offset: number,
+  keep: number,
+  maxSize: number,
+  index: number,
+];

@@ -1,0 +1,16 @@
+/** Layers, and the blocks that models share. */
+export * from "./activations";
+export * from "./attention";
+export * from "./cache";
+export * from "./decoder";
+export * from "./embedding";
+export { type Layer, Linear, type Packing, type Quantizable, QuantizedLinear } from "./linear";
+export * from "./losses";
+export * from "./masks";
+export * from "./mlp";
+export { Module, parameter, type Weights } from "./module";
+export * from "./norms";
+export { fuseProjections, project } from "./projection";
+export * from "./quantize";
+export * from "./rope";
+export { QuantizedSwitchLinear, SwitchGLU, SwitchLinear } from "./switch";

@@ -1,0 +1,143 @@
+/**
+ * Projections that share their input, as one product. Decoding is bound by memory and by the number of operations, so
+ * one wide product beats several narrow ones. The joint weight is made once after loading; each layer's own tensors
+ * become views of it, so the parameter tree stays the checkpoint's and memory is not doubled.
+ */
+
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { type Layer, Linear, linear, type Packing, QuantizedLinear, quantizedLinear } from "./linear";
+import { Module, parameter } from "./module";
+
+/** Names of layers that share their input wherever they stand side by side. */
+const sharedInputs = [
+  ["q_proj", "k_proj", "v_proj"],
+  ["gate_proj", "up_proj"],
+];
+
+type Projection = Linear | QuantizedLinear;
+
+/** The tensors of a layer that have one row for each output. */
+interface Rows {
+  weight: Tensor;
+  scales?: Tensor;
+  biases?: Tensor;
+  bias?: Tensor;
+}
+
+const rowNames = ["weight", "scales", "biases", "bias"] as const;
+
+const rowsOf = (layer: Rows) => rowNames.map((name) => layer[name]);
+
+/** Several layers as one. A hidden field of the first of them, which frees it. */
+export class JointProjection extends Module implements Rows {
+  readonly #members: readonly Projection[];
+  readonly #views: readonly (Tensor | undefined)[][];
+  /** Where each member's outputs end, but the last's. */
+  readonly #ends: readonly number[];
+  readonly #packing: Packing | null;
+  weight!: Tensor;
+  scales?: Tensor;
+  biases?: Tensor;
+  bias?: Tensor;
+
+  /** Takes over the members' tensors: they become views of the joint ones. Lazy. */
+  constructor(members: readonly Projection[]) {
+    super();
+    const ends: number[] = [];
+    for (const { weight } of members) ends.push((ends.at(-1) ?? 0) + weight.dim(0));
+    ends.pop();
+
+    for (const name of rowNames) {
+      const parts = members.map((member) => (member as Rows)[name]).filter((part) => part !== undefined);
+      if (parts.length === 0) continue;
+      const joint = parameter(mx.concatenate(parts));
+      this[name] = joint;
+      for (const [i, view] of joint.split(ends).entries()) members[i]!.update([[name, view]]);
+    }
+    this.#members = members;
+    this.#views = members.map(rowsOf);
+    this.#ends = ends;
+    this.#packing = members[0] instanceof QuantizedLinear ? members[0].packing : null;
+  }
+
+  /** Whether these are the layers that were joined. */
+  joins(layers: readonly Layer[]): boolean {
+    return layers.length === this.#members.length && layers.every((layer, i) => layer === this.#members[i]);
+  }
+
+  /** Whether the layers still have the tensors that they had: training and tracing put others in. */
+  isCurrent(): boolean {
+    return this.#members.every((member, i) => rowsOf(member).every((tensor, j) => tensor === this.#views[i]![j]));
+  }
+
+  /** The members' results side by side: x (…, K) → (…, N₁ + N₂ + …) */
+  forward(x: Tensor): Tensor {
+    return this.#packing
+      ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.#packing)
+      : linear(x, this.weight, this.bias);
+  }
+
+  /** The members' results from `forward`'s. */
+  split(joint: Tensor): Tensor[] {
+    return joint.split(this.#ends, -1);
+  }
+}
+
+const isProjection = (layer: unknown): layer is Projection =>
+  layer instanceof Linear || layer instanceof QuantizedLinear;
+
+function jointOf(layers: readonly Layer[]): JointProjection | null {
+  const first = layers[0];
+  if (!isProjection(first) || !first._joint?.joins(layers)) return null;
+  if (first._joint.isCurrent()) return first._joint;
+  // The weights were replaced, so the joint copy is stale for good.
+  separate(first);
+  return null;
+}
+
+function separate(first: Projection): void {
+  first._joint?.dispose();
+  first._joint = undefined;
+}
+
+/** The layers' results on x (…, K), each (…, N): one product where `fuseProjections` joined exactly these. */
+export function project(x: Tensor, layers: readonly Layer[]): Tensor[] {
+  const joint = jointOf(layers);
+  return joint ? joint.split(joint.forward(x)) : layers.map((layer) => layer.forward(x));
+}
+
+/** The layers' results side by side on the last axis, or null where they are not joined. */
+export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | null {
+  return jointOf(layers)?.forward(x) ?? null;
+}
+
+/** Whether the layers can be one: all plain or all packed alike, in one dtype, all with a bias or none. */
+function canJoin(layers: readonly unknown[]): layers is Projection[] {
+  const kinds = layers.map((layer) => {
+    if (!isProjection(layer)) return null;
+    const how = layer instanceof QuantizedLinear ? [layer.scales.dtype, ...Object.values(layer.packing)] : [];
+    return [layer.weight.dtype, layer.weight.dim(1), layer.bias?.dtype, ...how].join();
+  });
+  return kinds[0] !== null && kinds.every((kind) => kind === kinds[0]);
+}
+
+/**
+ * Joins the projections of a loaded model that share their input. Evaluates them group by group, so that at most one
+ * group is in memory twice; call it when no scope or map holds the checkpoint's tensors any more.
+ */
+export function fuseProjections(model: Module): void {
+  for (const [, module] of model.namedModules()) {
+    for (const names of sharedInputs) {
+      const layers = names.map((name) => (module as unknown as Record<string, unknown>)[name]);
+      if (!canJoin(layers)) continue;
+      const first = layers[0]!;
+      separate(first);
+      first._joint = mx.scope(() => new JointProjection(layers));
+      mx.eval(
+        first._joint.parameters(),
+        layers.map((layer) => layer.parameters()),
+      );
+    }
+  }
+}

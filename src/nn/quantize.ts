@@ -1,0 +1,89 @@
+/** Replacing a model's layers by quantized ones. */
+import { UserError } from "../errors";
+import type { Quantization, QuantizationMode, Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { Quantizable } from "./linear";
+import type { Module } from "./module";
+
+/** What becomes of a layer: quantized with the common options, with its own, or left alone. */
+export type QuantizationChoice = boolean | Quantization;
+
+export interface QuantizeOptions extends Quantization {
+  /** Asked about every layer that has no layers below it; all that can be quantized are, unless given. */
+  predicate?: (path: string, module: Module) => QuantizationChoice;
+}
+
+export function isQuantizable(module: Module): module is Quantizable {
+  return "toQuantized" in module;
+}
+
+/**
+ * Quantizes layers in place, lazily.
+ * @throws Error where the predicate chooses a layer that cannot be quantized
+ */
+export function quantize(model: Module, { predicate = (_, m) => isQuantizable(m), ...common }: QuantizeOptions = {}) {
+  for (const [path, module] of model.namedModules()) {
+    if (path === "" || module.children().length > 0) continue;
+    const choice = predicate(path, module);
+    if (choice === false) continue;
+    if (!isQuantizable(module)) throw new Error(`${path}: a ${module.constructor.name} cannot be quantized`);
+    const options = choice === true ? common : choice;
+    model.replace(
+      path,
+      mx.scope(() => module.toQuantized(options)),
+    );
+    module.dispose();
+  }
+}
+
+/** An entry of config.json's `quantization`. */
+interface ConfigEntry {
+  group_size?: number | null;
+  bits?: number | null;
+  mode?: QuantizationMode;
+}
+
+/** config.json's `quantization`: common numbers, and entries by path for layers that differ. */
+export interface QuantizationConfig extends ConfigEntry {
+  [path: string]: unknown;
+}
+
+const fromConfig = ({ group_size, bits, mode }: ConfigEntry): Quantization => ({ groupSize: group_size, bits, mode });
+
+/**
+ * Gives the model the structure of a quantized checkpoint, before its weights are loaded. An entry of the
+ * configuration decides about its path; other layers are quantized where the checkpoint has scales for them, in the
+ * way that the shapes tell.
+ * @throws UserError where the shapes tell no way that MLX knows
+ */
+export function quantizeForCheckpoint(
+  model: Module,
+  config: QuantizationConfig,
+  weights: ReadonlyMap<string, Tensor>,
+): void {
+  quantize(model, {
+    ...fromConfig(config),
+    predicate(path, module) {
+      const entry = config[path];
+      if (typeof entry === "boolean") return entry;
+      if (typeof entry === "object" && entry !== null) return fromConfig(entry as ConfigEntry);
+      return isQuantizable(module) && weights.has(`${path}.scales`) && inferQuantization(path, module, weights);
+    },
+  });
+}
+
+/** The one-byte formats, by bits and group size. */
+const byteScaled: Record<string, QuantizationMode> = { "4,16": "nvfp4", "4,32": "mxfp4", "8,32": "mxfp8" };
+
+function inferQuantization(path: string, module: Quantizable, weights: ReadonlyMap<string, Tensor>): Quantization {
+  const inputDims = module.weight.dim(-1);
+  const scales = weights.get(`${path}.scales`)!;
+  const packed = weights.get(`${path}.weight`);
+  if (!packed) throw new UserError(`the weights have ${path}.scales, but not ${path}.weight`);
+  const groupSize = Math.floor(inputDims / scales.dim(-1));
+  const bits = Math.floor((packed.dim(-1) * 32) / inputDims);
+  // Only affine keeps scales in a floating dtype; each other mode has one width and group size.
+  const mode = scales.dtype === "uint8" ? byteScaled[`${bits},${groupSize}`] : "affine";
+  if (mode) return { groupSize, bits, mode };
+  throw new UserError(`${path}: no quantization has one-byte scales, ${bits} bits and groups of ${groupSize}`);
+}

@@ -1,0 +1,197 @@
+/**
+ * Rotary position embeddings (Su et al. 2021, arXiv:2104.09864) and the ways to stretch them over longer contexts.
+ * Configurations name the way by `rope_scaling.type`, or `rope_type`.
+ */
+import { z } from "zod";
+import { ExitCode, UserError } from "../errors";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { Module } from "./module";
+import * as frequencies from "./rope-frequencies";
+
+/** How positions are stretched, as config.json says it. */
+export const RopeScaling = z.object({
+  type: z.string().nullish(),
+  rope_type: z.string().nullish(),
+  factor: z.number().positive().nullish(),
+  /** llama3, yarn, longrope: the context length of the first training. */
+  original_max_position_embeddings: z.number().positive().nullish(),
+  /** llama3 */
+  low_freq_factor: z.number().nullish(),
+  high_freq_factor: z.number().nullish(),
+  /** yarn */
+  beta_fast: z.number().nullish(),
+  beta_slow: z.number().nullish(),
+  mscale: z.number().nullish(),
+  mscale_all_dim: z.number().nullish(),
+  /** longrope */
+  short_factor: z.union([z.number(), z.array(z.number())]).nullish(),
+  long_factor: z.union([z.number(), z.array(z.number())]).nullish(),
+  /** proportional */
+  partial_rotary_factor: z.number().nullish(),
+  /** mrope */
+  mrope_section: z.array(z.number()).nullish(),
+  /** The angle base, where the configuration says it here (transformers 5). */
+  rope_theta: z.number().positive().nullish(),
+});
+
+export type RopeScaling = z.infer<typeof RopeScaling>;
+
+/** Rotates heads x (B, H, T, D) by their positions, the first row's being `offset` (a tensor: one for each of B). */
+export interface RotaryEmbedding extends Module {
+  forward(x: Tensor, offset?: number | Tensor): Tensor;
+}
+
+/** The plain kind: angle = position · scale · base^(−2i / dims). */
+export class RoPE extends Module implements RotaryEmbedding {
+  readonly traditional: boolean;
+  readonly base: number;
+  readonly scale: number;
+
+  /** Rotates the first `dims` features of a head. `traditional`: pairs are neighbours, not halves. */
+  constructor(
+    readonly dims: number,
+    { traditional = false, base = 10_000, scale = 1 }: { traditional?: boolean; base?: number; scale?: number } = {},
+  ) {
+    super();
+    this.traditional = traditional;
+    this.base = base;
+    this.scale = scale;
+  }
+
+  forward(x: Tensor, offset: number | Tensor = 0): Tensor {
+    const { traditional, base, scale } = this;
+    return mx.fast.rope(x, this.dims, { traditional, base, scale, offset });
+  }
+}
+
+/** RoPE with wavelengths of its own, and optionally a factor on what it rotates. */
+export class FrequencyRoPE extends Module implements RotaryEmbedding {
+  readonly traditional: boolean;
+  readonly magnitude: number;
+  /** (dims / 2): angle = position / frequency */
+  readonly _frequencies: Tensor;
+
+  constructor(
+    readonly dims: number,
+    makeFrequencies: () => Tensor,
+    { traditional = false, magnitude = 1 }: { traditional?: boolean; magnitude?: number } = {},
+  ) {
+    super();
+    this._frequencies = mx.keep(mx.scope(makeFrequencies));
+    this.traditional = traditional;
+    this.magnitude = magnitude;
+  }
+
+  forward(x: Tensor, offset: number | Tensor = 0): Tensor {
+    const { dims, traditional, magnitude } = this;
+    const scaled = magnitude === 1 ? x : x.multiplyAt([mx.ellipsis, mx.slice(0, dims)], magnitude);
+    return mx.fast.rope(scaled, dims, { traditional, base: null, offset, freqs: this._frequencies });
+  }
+}
+
+/** Dynamic NTK scaling: the base grows with the length of the sequence beyond `maxPositions`. */
+export class DynamicNTKRoPE extends Module implements RotaryEmbedding {
+  constructor(
+    readonly dims: number,
+    readonly options: { traditional: boolean; base: number; factor: number; maxPositions: number },
+  ) {
+    super();
+  }
+
+  forward(x: Tensor, offset = 0): Tensor {
+    const { traditional, base, factor, maxPositions } = this.options;
+    const length = Math.max(x.dim(-2) + offset, maxPositions);
+    const growth = (factor * length) / maxPositions - (factor - 1);
+    return mx.fast.rope(x, this.dims, {
+      traditional,
+      base: base * growth ** (this.dims / (this.dims - 2)),
+      offset,
+    });
+  }
+}
+
+/** LongRoPE, also called su: a factor for every frequency. Ding et al. 2024, arXiv:2402.13753. */
+export function longRoPE(
+  dims: number,
+  {
+    base,
+    maxPositions,
+    originalMaxPositions,
+    longFactor,
+  }: { base: number; maxPositions: number; originalMaxPositions: number; longFactor: number | readonly number[] },
+): FrequencyRoPE {
+  const stretch = maxPositions / originalMaxPositions;
+  const magnitude = stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(originalMaxPositions));
+  return new FrequencyRoPE(dims, () => frequencies.longrope(dims, base, longFactor), { magnitude });
+}
+
+export interface RopeOptions {
+  dims: number;
+  base: number;
+  traditional?: boolean;
+  scaling?: RopeScaling | null;
+  /** The longest context that the model was trained for. */
+  maxPositions?: number | null;
+}
+
+/**
+ * The rotary embedding that a configuration asks for.
+ * @throws UserError for a type that is not known or lacks one of its numbers
+ */
+export function initializeRope(options: RopeOptions): RotaryEmbedding {
+  const { dims, base, traditional = false } = options;
+  const scaling = options.scaling ?? {};
+  const type = scaling.type || (scaling.rope_type ?? "default");
+  const required = <T>(value: T | null | undefined, name: string): T => {
+    if (value !== null && value !== undefined) return value;
+    throw new UserError(`config.json: rotary embeddings of type "${type}" need "${name}"`);
+  };
+  const factor = () => required(scaling.factor, "factor");
+  const maxPositions = () => required(options.maxPositions, "max_position_embeddings");
+
+  switch (type) {
+    case "default":
+    case "mrope": {
+      const sections = scaling.mrope_section;
+      if (type === "mrope" && sections?.length !== 3) {
+        throw new UserError(
+          `config.json: "mrope_section" must be a list of 3 numbers, not ${JSON.stringify(sections)}`,
+        );
+      }
+      return new RoPE(dims, { traditional, base });
+    }
+    case "linear":
+      return new RoPE(dims, { traditional, base, scale: 1 / factor() });
+    case "dynamic":
+      return new DynamicNTKRoPE(dims, { traditional, base, factor: factor(), maxPositions: maxPositions() });
+    case "llama3": {
+      const bands = { ...scaling, factor: factor() };
+      return new FrequencyRoPE(dims, () => frequencies.llama3(dims, base, bands), { traditional });
+    }
+    case "yarn":
+    case "deepseek_yarn":
+    case "telechat3-yarn": {
+      const yarn = { ...scaling, factor: factor() };
+      const magnitude = frequencies.yarnMagnitude(yarn);
+      return new FrequencyRoPE(dims, () => frequencies.yarn(dims, base, yarn), { traditional, magnitude });
+    }
+    case "longrope":
+      return longRoPE(dims, {
+        base,
+        maxPositions: maxPositions(),
+        originalMaxPositions: required(scaling.original_max_position_embeddings, "original_max_position_embeddings"),
+        longFactor: required(scaling.long_factor, "long_factor"),
+      });
+    case "proportional": {
+      const rotated = Math.trunc(dims * (scaling.partial_rotary_factor ?? 1));
+      return new FrequencyRoPE(dims, () => frequencies.proportional(dims, base, rotated, scaling.factor ?? 1), {
+        traditional,
+      });
+    }
+    default:
+      throw new UserError(`config.json: rotary embeddings of type "${type}" are not supported`, {
+        code: ExitCode.notFound,
+      });
+  }
+}

@@ -1,0 +1,136 @@
+/** Layers of many experts of which each token uses a few. Shazeer et al. 2017, arXiv:1701.06538. */
+
+import type { Quantization, Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { swiglu } from "./activations";
+import { expertProducts } from "./expert-products";
+import { uniformWeight } from "./init";
+import { type Packing, pack, packing, type Quantizable } from "./linear";
+import { Module, parameter } from "./module";
+
+/** What a layer of experts computes: x (…, 1, 1 or k, M, K), indices (…, k) of experts → (…, k, M, N). */
+interface ExpertLayer {
+  forward(x: Tensor, indices: Tensor, options?: { sorted?: boolean }): Tensor;
+}
+
+function addBias(x: Tensor, bias: Tensor | undefined, indices: Tensor): Tensor {
+  return bias ? x.add(bias.take(indices, 0).expandDims(-2)) : x;
+}
+
+/** One linear layer per expert. */
+export class SwitchLinear extends Module implements ExpertLayer, Quantizable {
+  /** (experts, outputDims, inputDims) */
+  weight: Tensor;
+  /** (experts, outputDims) */
+  bias?: Tensor;
+
+  constructor(inputDims: number, outputDims: number, experts: number, { bias = true }: { bias?: boolean } = {}) {
+    super();
+    this.weight = parameter(uniformWeight([experts, outputDims, inputDims], inputDims));
+    if (bias) this.bias = parameter(mx.zeros([experts, outputDims]));
+  }
+
+  forward(x: Tensor, indices: Tensor, { sorted = false }: { sorted?: boolean } = {}): Tensor {
+    return addBias(expertProducts(x, this.weight, indices, sorted), this.bias, indices);
+  }
+
+  toQuantized(options?: Quantization): QuantizedSwitchLinear {
+    const [experts, outputDims, inputDims] = this.weight.shape as [number, number, number];
+    const layer = new QuantizedSwitchLinear(inputDims, outputDims, experts, { ...options, bias: false });
+    layer.update({ ...pack(this.weight, layer.packing) });
+    if (this.bias) layer.bias = parameter(this.bias);
+    return layer;
+  }
+}
+
+/** One packed linear layer per expert. */
+export class QuantizedSwitchLinear extends Module implements ExpertLayer {
+  /** (experts, outputDims, inputDims · bits / 32), uint32 */
+  weight: Tensor;
+  /** (experts, outputDims, inputDims / groupSize) */
+  scales: Tensor;
+  /** Like `scales`; only in affine mode. */
+  biases?: Tensor;
+  /** (experts, outputDims) */
+  bias?: Tensor;
+  readonly packing: Packing;
+
+  constructor(
+    inputDims: number,
+    outputDims: number,
+    experts: number,
+    { bias = true, ...options }: Quantization & { bias?: boolean } = {},
+  ) {
+    super();
+    this.packing = packing(options);
+    const packed = mx.scope(() => pack(uniformWeight([experts, outputDims, inputDims], inputDims), this.packing));
+    this.weight = parameter(packed.weight);
+    this.scales = parameter(packed.scales);
+    if (packed.biases) this.biases = parameter(packed.biases);
+    if (bias) this.bias = parameter(mx.zeros([experts, outputDims]));
+    this.freeze();
+  }
+
+  forward(x: Tensor, indices: Tensor, { sorted = false }: { sorted?: boolean } = {}): Tensor {
+    const product = mx.gatherQmm(x, this.weight, this.scales, this.biases ?? null, {
+      ...this.packing,
+      rhsIndices: indices,
+      sortedIndices: sorted,
+    });
+    return addBias(product, this.bias, indices);
+  }
+}
+
+/** From how many expert uses on tokens are sorted by expert, so that each expert's weight is read in one go. */
+const sortingPays = 64;
+
+/** x (…, 1, 1, K) flattened and in the order of experts, the indices likewise, and the way back. */
+function sortByExpert(x: Tensor, indices: Tensor): { x: Tensor; indices: Tensor; inverse: Tensor } {
+  const perToken = indices.dim(-1);
+  const flat = indices.flatten();
+  const order = mx.argsort(flat);
+  const rows = x.flatten(0, -3).take(order.floorDivide(perToken), 0);
+  return { x: rows, indices: flat.take(order, 0), inverse: mx.argsort(order) };
+}
+
+export interface SwitchGLUOptions {
+  bias?: boolean;
+  activation?: (gate: Tensor, x: Tensor) => Tensor;
+}
+
+/** A gated feed-forward block per expert. */
+export class SwitchGLU extends Module {
+  gate_proj: SwitchLinear;
+  up_proj: SwitchLinear;
+  down_proj: SwitchLinear;
+  readonly activation: (gate: Tensor, x: Tensor) => Tensor;
+
+  constructor(
+    dims: number,
+    hiddenDims: number,
+    experts: number,
+    { bias = false, activation = swiglu }: SwitchGLUOptions = {},
+  ) {
+    super();
+    this.gate_proj = new SwitchLinear(dims, hiddenDims, experts, { bias });
+    this.up_proj = new SwitchLinear(dims, hiddenDims, experts, { bias });
+    this.down_proj = new SwitchLinear(hiddenDims, dims, experts, { bias });
+    this.activation = activation;
+  }
+
+  /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
+  forward(x: Tensor, indices: Tensor): Tensor {
+    const chosen = mx.stopGradient(indices);
+    const tokens = x.expandDims([-2, -3]);
+    if (chosen.size < sortingPays) return this.#experts(tokens, chosen, false).squeeze(-2);
+    const sorted = sortByExpert(tokens, chosen);
+    const results = this.#experts(sorted.x, sorted.indices, true).take(sorted.inverse, 0);
+    return results.unflatten(0, chosen.shape).squeeze(-2);
+  }
+
+  #experts(x: Tensor, indices: Tensor, sorted: boolean): Tensor {
+    const up = this.up_proj.forward(x, indices, { sorted });
+    const gate = this.gate_proj.forward(x, indices, { sorted });
+    return this.down_proj.forward(this.activation(gate, up), indices, { sorted });
+  }
+}

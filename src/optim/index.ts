@@ -1,0 +1,4 @@
+/** Optimizers, schedules, gradient tools. */
+export * from "./adam";
+export * from "./clip";
+export * from "./schedules";
