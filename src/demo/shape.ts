@@ -40,7 +40,8 @@ const tokenizerConfig = {
 
 /** Writes config.json, tokenizer_config.json and the chat template. */
 export async function writeConfig(folder: string): Promise<void> {
-  const write = (name: string, content: object) => Bun.write(join(folder, name), `${JSON.stringify(content, null, 2)}\n`);
+  const write = (name: string, content: object) =>
+    Bun.write(join(folder, name), `${JSON.stringify(content, null, 2)}\n`);
   await write("config.json", { ...config, quantization: { group_size: 64, bits: 8 } });
   await write("tokenizer_config.json", tokenizerConfig);
   await Bun.write(join(folder, "chat_template.jinja"), chatTemplate);

@@ -7,8 +7,8 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import * as mx from "../mlx";
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
 import { crossEntropy, quantize } from "../nn";
 import { AdamW, clipGradNorm, cosineDecay, joinSchedules, linearSchedule } from "../optim";
@@ -25,11 +25,15 @@ const tokenizerDocuments = 30_000;
 async function trainTokenizer(folder: string): Promise<void> {
   const source = documents(seed + 1);
   const text = Array.from({ length: tokenizerDocuments }, () => source.next().value).join("");
-  const python = Bun.spawn([process.env.DEMO_PYTHON ?? "python3", join(import.meta.dir, "tokenizer.py"), join(folder, "tokenizer.json")], {
-    stdin: new Blob([text]),
-    stderr: "inherit",
-  });
-  if ((await python.exited) !== 0) throw new Error("training the tokenizer failed: Python needs the tokenizers package");
+  const python = Bun.spawn(
+    [process.env.DEMO_PYTHON ?? "python3", join(import.meta.dir, "tokenizer.py"), join(folder, "tokenizer.json")],
+    {
+      stdin: new Blob([text]),
+      stderr: "inherit",
+    },
+  );
+  if ((await python.exited) !== 0)
+    throw new Error("training the tokenizer failed: Python needs the tokenizers package");
 }
 
 /** Endless batches of token ids (batch, length + 1), cut from one stream of documents. */
@@ -43,7 +47,8 @@ async function* batches(tokenizer: Tokenizer, batch: number, length: number): As
       for (const ids of await tokenizer.encodeBatch(texts, { addSpecialTokens: false })) stream.push(...ids);
     }
     const rows = new Int32Array(batch * (length + 1));
-    for (let row = 0; row < batch; row++) rows.set(stream.slice(row * length, (row + 1) * length + 1), row * (length + 1));
+    for (let row = 0; row < batch; row++)
+      rows.set(stream.slice(row * length, (row + 1) * length + 1), row * (length + 1));
     stream = stream.slice(batch * length);
     yield rows;
   }
@@ -99,7 +104,10 @@ async function main(): Promise<void> {
 
   const warmup = Math.ceil(steps / 20);
   const rate = Number(values.rate);
-  const schedule = joinSchedules([linearSchedule(0, rate, warmup), cosineDecay(rate, steps - warmup, rate / 20)], [warmup]);
+  const schedule = joinSchedules(
+    [linearSchedule(0, rate, warmup), cosineDecay(rate, steps - warmup, rate / 20)],
+    [warmup],
+  );
   const optimizer = new AdamW(schedule, { betas: [0.9, 0.98], weightDecay: 0.05, biasCorrection: true });
 
   const began = performance.now();

@@ -1,15 +1,10 @@
 /** The decoding loop: prefill in chunks, then one token after the other, the device always one step ahead. */
-import { UserError } from "../errors";
+import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
-import * as mx from "../mlx";
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
-
-/** Picks tokens: log-probabilities (B, V) → ids (B). */
-export type Sampler = (logprobs: Tensor) => Tensor;
-
-/** Changes logits (B, V) in view of all tokens so far, (T). */
-export type LogitsProcessor = (tokens: Tensor, logits: Tensor) => Tensor;
+import { greedy, type LogitsProcessor, type Sampler } from "../sample";
 
 export interface StepOptions {
   /** How many tokens; -1: no limit. */
@@ -37,8 +32,6 @@ export interface Step {
 /** The allocator gives memory back after this many tokens. */
 const stepsPerCleanup = 256;
 
-const greedy: Sampler = (logprobs) => mx.argmax(logprobs, { axis: -1 });
-
 /** A step that has been submitted to the device and not been read. */
 interface Pending {
   token: Tensor;
@@ -48,7 +41,7 @@ interface Pending {
 /**
  * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
  * the device computes; when the loop ends after N tokens, the cache holds those N.
- * @throws UserError for an empty prompt
+ * @throws UserError for an empty prompt, or ids that the model does not know
  */
 export async function* generateSteps(
   model: LanguageModel,
@@ -56,7 +49,7 @@ export async function* generateSteps(
   options: StepOptions = {},
 ): AsyncGenerator<Step, void, void> {
   const { maxTokens = 256, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
-  if (prompt.length === 0) throw new UserError("the prompt is empty", { hint: "Give it at least one token of text." });
+  checkPrompt(prompt, model.vocabSize);
   const cache = options.cache ?? model.makeCache();
   let history: Tensor | null = null;
 
@@ -107,6 +100,18 @@ export async function* generateSteps(
     }
     if (history) mx.release(history);
     if (!options.cache) for (const layer of cache) layer.dispose();
+  }
+}
+
+function checkPrompt(prompt: readonly number[], vocabSize: number): void {
+  if (prompt.length === 0) {
+    throw new UserError("the prompt is empty", { code: ExitCode.usage, hint: "Give at least one word: --prompt TEXT" });
+  }
+  const foreign = prompt.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (foreign !== undefined) {
+    throw new UserError(`the prompt has token ${foreign}, but the model knows only ${vocabSize}`, {
+      hint: "The tokenizer and the weights do not belong together: check the model's folder.",
+    });
   }
 }
 

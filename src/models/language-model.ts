@@ -19,6 +19,8 @@ export interface CacheOptions {
 
 export interface LanguageModel extends Module {
   readonly layers: readonly Module[];
+  /** How many token ids the embedding has. MLX checks none: an id beyond it would read foreign memory. */
+  readonly vocabSize: number;
   /** Token ids (B, T), uint32 → logits (B, T, V) */
   forward(inputs: Tensor, options?: { cache?: readonly Cache[]; inputEmbeddings?: Tensor }): Tensor;
   /** A checkpoint's tensors under this model's names. Applied to its own names it changes nothing. */
@@ -41,6 +43,10 @@ export class CausalLM extends Module implements LanguageModel {
 
   get layers(): DecoderLayer[] {
     return this.model.layers;
+  }
+
+  get vocabSize(): number {
+    return this.model.embed_tokens.weight.dim(0);
   }
 
   forward(inputs: Tensor, options?: ForwardOptions): Tensor {

@@ -135,10 +135,13 @@ export class Model extends CausalLM {
   constructor(args: Args) {
     const { hidden_size: D, vocab_size: V } = args;
     const types = args.layer_types ?? new Array<"full_attention">(args.num_hidden_layers).fill("full_attention");
-    const block = (type: (typeof types)[number]) => {
-      const mlp = () => new GatedMLP(D, args.intermediate_size, { bias: args.mlp_bias });
-      return new Block(new Attention(args), mlp(), args, type === "sliding_attention" ? args.sliding_window : null);
-    };
+    const block = (type: (typeof types)[number]) =>
+      new Block(
+        new Attention(args),
+        new GatedMLP(D, args.intermediate_size, { bias: args.mlp_bias }),
+        args,
+        type === "sliding_attention" ? args.sliding_window : null,
+      );
     super(
       new Decoder(new Embedding(V, D), types.map(block), new RMSNorm(D, args.rms_norm_eps)),
       args.tie_word_embeddings ? undefined : new Linear(D, V, { bias: false }),

@@ -5,14 +5,14 @@ import {
   attention,
   Decoder,
   Embedding,
+  initializeRope,
   joinHeads,
   type KeyValueCache,
   Linear,
-  longRoPE,
   type Mask,
   Module,
   RMSNorm,
-  RoPE,
+  type RopeOptions,
   type RotaryEmbedding,
   splitQueriesKeysValues,
   swiglu,
@@ -32,30 +32,32 @@ export const Args = z
     rms_norm_eps: z.number().positive(),
     ...ropeFields,
     rope_traditional: z.boolean().default(false),
-    partial_rotary_factor: z.number().positive().default(1),
+    partial_rotary_factor: z.number().positive().nullish(),
     max_position_embeddings: size.default(131_072),
-    original_max_position_embeddings: size.default(4096),
+    original_max_position_embeddings: size.nullish(),
     tie_word_embeddings: z.boolean().default(false),
   })
   .superRefine(checkHeads);
 
 type Args = z.infer<typeof Args>;
 
-/** LongRoPE, a linear stretch, or plain positions for every other type. */
-function rope(args: Args): RotaryEmbedding {
+/** LongRoPE or a linear stretch, on part of a head; other types are not used by this family. */
+function phiRope(args: Args): RopeOptions {
   const { base, scaling } = ropeOptions(args, { base: 10_000 });
-  const dims = Math.trunc(headsOf(args).headDim * args.partial_rotary_factor);
-  const type = scaling?.type ?? scaling?.rope_type;
-  if ((type === "longrope" || type === "su") && scaling?.long_factor) {
-    return longRoPE(dims, {
-      base,
-      maxPositions: args.max_position_embeddings,
-      originalMaxPositions: args.original_max_position_embeddings,
-      longFactor: scaling.long_factor,
-    });
-  }
-  const scale = type === "linear" && scaling?.factor ? 1 / scaling.factor : 1;
-  return new RoPE(dims, { traditional: args.rope_traditional, base, scale });
+  const part = args.partial_rotary_factor ?? scaling?.partial_rotary_factor ?? 1;
+  const type = scaling?.type ?? scaling?.rope_type ?? "default";
+  const known = ["default", "linear", "longrope", "su"].includes(type);
+  if (!known) console.warn(`rope_scaling of type "${type}" is ignored: Phi-3 has linear, su and longrope`);
+  const original = args.original_max_position_embeddings ?? scaling?.original_max_position_embeddings ?? 4096;
+  return {
+    dims: Math.trunc(headsOf(args).headDim * part),
+    base,
+    traditional: args.rope_traditional,
+    scaling: known
+      ? { ...scaling, type: type === "su" ? "longrope" : type, original_max_position_embeddings: original }
+      : null,
+    maxPositions: args.max_position_embeddings,
+  };
 }
 
 class Attention extends Module {
@@ -66,12 +68,12 @@ class Attention extends Module {
   readonly kvHeads: number;
   readonly scale: number;
 
-  constructor(args: Args) {
+  constructor(args: Args, rope: RopeOptions) {
     super();
     const { heads, kvHeads, headDim } = headsOf(args);
     this.qkv_proj = new Linear(args.hidden_size, (heads + 2 * kvHeads) * headDim, { bias: false });
     this.o_proj = new Linear(heads * headDim, args.hidden_size, { bias: false });
-    this.rope = rope(args);
+    this.rope = initializeRope(rope);
     this.heads = heads;
     this.kvHeads = kvHeads;
     this.scale = headDim ** -0.5;
@@ -106,7 +108,8 @@ class MLP extends Module {
 export class Model extends CausalLM {
   constructor(args: Args) {
     const { hidden_size: D, vocab_size: V } = args;
-    const block = () => new Block(new Attention(args), new MLP(D, args.intermediate_size), args);
+    const rope = phiRope(args);
+    const block = () => new Block(new Attention(args, rope), new MLP(D, args.intermediate_size), args);
     super(
       new Decoder(
         new Embedding(V, D),

@@ -1,6 +1,7 @@
 /** Architectures by the `model_type` of config.json. Each is loaded when it is asked for. */
 import type { z } from "zod";
 import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
 import { parseArgs } from "./args";
 import type { LanguageModel } from "./language-model";
 import { nearest } from "./nearest";
@@ -52,8 +53,12 @@ export async function createModel(config: Record<string, unknown>, source: strin
   const { model_type: modelType } = config;
   if (typeof modelType !== "string") {
     const problem = modelType === undefined ? "is missing" : `is ${JSON.stringify(modelType)}, but must be a text`;
-    throw new UserError(`config.json of ${source}: "model_type" ${problem}`);
+    throw new UserError(`config.json of ${source}: "model_type" ${problem}`, {
+      hint: `It must name an architecture: ${modelTypes.join(", ")}`,
+    });
   }
   const { Args, Model } = await architecture(modelType);
-  return new Model(parseArgs(Args, config, source));
+  const args = parseArgs(Args, config, source);
+  // Parameters are kept; what their making left over is freed.
+  return mx.scope(() => new Model(args));
 }

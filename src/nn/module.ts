@@ -79,10 +79,11 @@ export abstract class Module {
     return tree;
   }
 
-  /** Excludes parameters from training: all of this module and those below, or only the fields with these names. */
+  /** Excludes parameters from training: all that there are here and below, or the fields with these names. */
   freeze({ keys }: { keys?: readonly string[] } = {}): this {
     for (const [, module] of this.namedModules()) {
-      for (const name of keys ?? Object.keys(module)) module.#frozen.add(name);
+      const own = [...module.#parts()].filter(([, part]) => part instanceof Tensor);
+      for (const name of keys ?? own.map(([path]) => path.split(".")[0]!)) module.#frozen.add(name);
     }
     return this;
   }

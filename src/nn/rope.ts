@@ -25,7 +25,6 @@ export const RopeScaling = z.object({
   mscale: z.number().nullish(),
   mscale_all_dim: z.number().nullish(),
   /** longrope */
-  short_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   long_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   /** proportional */
   partial_rotary_factor: z.number().nullish(),
@@ -111,8 +110,11 @@ export class DynamicNTKRoPE extends Module implements RotaryEmbedding {
   }
 }
 
-/** LongRoPE, also called su: a factor for every frequency. Ding et al. 2024, arXiv:2402.13753. */
-export function longRoPE(
+/**
+ * LongRoPE, also called su: a factor for every frequency (Ding et al. 2024, arXiv:2402.13753). The factors for long
+ * contexts serve all lengths, as in mlx-lm: keys in a cache cannot be rotated again when a short one grows.
+ */
+function longRoPE(
   dims: number,
   {
     base,

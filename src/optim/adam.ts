@@ -1,6 +1,7 @@
 /** Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101. */
-import * as mx from "../mlx";
+
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 
 /** A learning rate, or one by step (the first is 0). */
 export type LearningRate = number | ((step: number) => number);

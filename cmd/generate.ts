@@ -1,0 +1,102 @@
+/** `mlxlm generate`: text from a prompt. */
+import { command } from "../src/cli/command";
+import { ExitCode, UserError } from "../src/errors";
+import { generateFlags } from "./generate.flags";
+
+export default command({
+  name: "generate",
+  summary: "Generate text from a prompt",
+  examples: [
+    'mlxlm generate --model demo --prompt "What is 27 + 58?"',
+    'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?" --max-tokens 500',
+    "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
+  ],
+  flags: generateFlags,
+
+  async run({ flags, out, signal }) {
+    // What needs the native library is loaded here, so that --help does not.
+    const mx = await import("../src/mlx");
+    const { openModel } = await import("../src/cli/model");
+    const { encodePrompt, unescapePrompt } = await import("../src/generate/prompt");
+    const { streamGenerate } = await import("../src/generate/stream");
+    const { makeSampler } = await import("../src/sample");
+
+    if (flags.device) mx.setDefaultDevice(flags.device);
+    // Before loading, as the reference does: making the model draws random numbers too.
+    if (flags.seed !== undefined) mx.random.seed(flags.seed);
+
+    const { model, tokenizer, contextLength } = await openModel(flags.model, out);
+    for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
+
+    const text = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
+    const prompt = await encodePrompt(tokenizer, text, {
+      system: flags.systemPrompt,
+      prefill: flags.prefillResponse,
+      raw: flags.ignoreChatTemplate,
+      templateVariables: flags.chatTemplateConfig,
+    });
+    if (contextLength !== null && prompt.length > contextLength) {
+      throw new UserError(`the prompt has ${prompt.length} tokens, the model takes ${contextLength}`, {
+        code: ExitCode.usage,
+        hint: "Shorten the prompt, or take a model with a longer context.",
+      });
+    }
+    const sampler = makeSampler({
+      temp: flags.temp,
+      topP: flags.topP,
+      minP: flags.minP,
+      topK: flags.topK,
+      minTokensToKeep: flags.minTokensToKeep,
+      xtcProbability: flags.xtcProbability,
+      xtcThreshold: flags.xtcThreshold,
+      xtcSpecialTokens: [...(await tokenizer.encode("\n")), ...tokenizer.eosTokenIds],
+    });
+
+    const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
+    const cache = model.makeCache({ maxSize: flags.maxKvSize });
+    const rule = "=".repeat(10);
+    if (flags.verbose) out.info(rule);
+    let answer = "";
+    let last: import("../src/generate/stream").GenerationResponse | undefined;
+    try {
+      for await (const response of streamGenerate(model, tokenizer, prompt, {
+        maxTokens: flags.maxTokens,
+        prefillStepSize: flags.prefillStepSize,
+        onPrefill: (done, total) => bar.at(done, total),
+        sampler,
+        cache,
+        signal,
+      })) {
+        if (!last) bar.end();
+        out.text(response.text);
+        answer += response.text;
+        last = response;
+      }
+    } finally {
+      bar.end();
+      for (const layer of cache) layer.dispose();
+      model.dispose();
+    }
+
+    out.text("\n");
+    if (last && flags.verbose) {
+      out.info(rule);
+      if (answer === "") out.info("No text generated for this prompt");
+      else for (const line of statistics(last)) out.info(line);
+    }
+    if (last) {
+      const { token: _, ...figures } = last;
+      out.result({ ...figures, text: answer });
+    }
+    if (signal.aborted) process.exitCode = ExitCode.interrupted;
+  },
+});
+
+/** The three lines that mlx-lm prints. */
+function statistics(last: import("../src/generate/stream").GenerationResponse): string[] {
+  return [
+    `Prompt: ${last.prompt_tokens} tokens, ${last.prompt_tps.toFixed(3)} tokens-per-sec`,
+    `Generation: ${last.generation_tokens} tokens, ${last.generation_tps.toFixed(3)} tokens-per-sec`,
+    `Peak memory: ${last.peak_memory.toFixed(3)} GB`,
+  ];
+}

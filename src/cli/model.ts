@@ -1,0 +1,40 @@
+/** The model that a command runs: found, downloaded with a bar, loaded. */
+import { contextLength } from "../convert/config";
+import { type LoadedModel, loadModel } from "../convert/load";
+import { demoFolder, demoName } from "../demo/folder";
+import { resolveModel } from "../hub/resolve";
+import type { Output } from "./output";
+
+/** The model that mlx-lm takes where none is named. */
+const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
+
+/** Folder of the named model; of mlx-lm's default where none is named and it is in the cache, else of the demo. */
+async function modelFolder(name: string | undefined, out: Output): Promise<string> {
+  if (name === demoName) return demoFolder();
+  if (name === undefined) {
+    const cached = await resolveModel(referenceDefault, { offline: true }).catch(() => null);
+    if (cached) return cached.path;
+    out.info(`No model was named: this is the small demo model inside mlxlm. Another one: --model FOLDER or REPO`);
+    return demoFolder();
+  }
+  const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
+  try {
+    const { path } = await resolveModel(name, { onProgress: ({ done, total }) => bar.at(done, total) });
+    return path;
+  } finally {
+    bar.end();
+  }
+}
+
+export interface OpenedModel extends LoadedModel {
+  folder: string;
+  /** How many tokens fit, where the configuration says so. */
+  contextLength: number | null;
+}
+
+/** @throws UserError for whatever keeps the model from running */
+export async function openModel(name: string | undefined, out: Output): Promise<OpenedModel> {
+  const folder = await modelFolder(name, out);
+  const loaded = await loadModel(folder);
+  return { ...loaded, folder, contextLength: contextLength(loaded.config) };
+}

@@ -1,0 +1,206 @@
+/** Every way in which a checkpoint can be broken ends in an error that says what, where and what to do. */
+import { afterAll, describe, expect, test } from "bun:test";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
+import { loadModel } from "./load";
+
+const sound = join(import.meta.dir, "../../test/fixtures/checkpoint");
+const temporary = mkdtempSync(join(tmpdir(), "mlxlm-load-"));
+afterAll(() => rmSync(temporary, { recursive: true }));
+
+// The generator keeps one key for good.
+mx.random.seed(1);
+
+let folders = 0;
+
+/** A copy of the sound checkpoint, broken by `change`. */
+function broken(change: (folder: string) => void): string {
+  const folder = join(temporary, `${folders++}`);
+  cpSync(sound, folder, { recursive: true });
+  change(folder);
+  return folder;
+}
+
+const write = (folder: string, name: string, content: string | object) =>
+  writeFileSync(join(folder, name), typeof content === "string" ? content : JSON.stringify(content));
+
+const json = (folder: string, name: string) => JSON.parse(readFileSync(join(folder, name), "utf8"));
+
+const config = (change: object) => (folder: string) =>
+  write(folder, "config.json", { ...json(folder, "config.json"), ...change });
+
+const weights = (change: (arrays: Map<string, mx.Tensor>) => void) => (folder: string) =>
+  mx.scope(() => {
+    const path = join(folder, "model.safetensors");
+    const { arrays } = mx.loadSafetensors(path);
+    mx.eval(arrays);
+    change(arrays);
+    rmSync(join(folder, "model.safetensors.index.json"), { force: true });
+    rmSync(path);
+    mx.saveSafetensors(path, arrays);
+  });
+
+const index = (change: (map: Record<string, string>) => void) => (folder: string) => {
+  const content = json(folder, "model.safetensors.index.json");
+  change(content.weight_map);
+  write(folder, "model.safetensors.index.json", content);
+};
+
+const firstName = Object.keys(json(sound, "model.safetensors.index.json").weight_map)[0]!;
+
+const cases: [name: string, change: (folder: string) => void, message: RegExp, code?: number][] = [
+  ["no config", (f) => rmSync(join(f, "config.json")), /has no config\.json/, ExitCode.notFound],
+  ["an empty config", (f) => write(f, "config.json", ""), /config\.json .* is empty/],
+  ["a config that is cut off", (f) => write(f, "config.json", '{"model_type": "lla'), /config\.json .* not JSON/],
+  ["a config that is a list", (f) => write(f, "config.json", "[]"), /must hold an object, not a list/],
+  [
+    "a config that nests too deep",
+    (f) => write(f, "config.json", `{"a":${"[".repeat(50_000)}${"]".repeat(50_000)}}`),
+    /nests deeper/,
+  ],
+  ["no model_type", config({ model_type: undefined }), /"model_type" is missing/],
+  ["a model_type that is a number", config({ model_type: 7 }), /"model_type" is 7/],
+  ["an unknown model_type", config({ model_type: "lama" }), /"lama" are not supported/, ExitCode.notFound],
+  ["a model_type that is a path", config({ model_type: "../../etc/passwd" }), /not supported/, ExitCode.notFound],
+  ["a model_type that every object has", config({ model_type: "constructor" }), /not supported/, ExitCode.notFound],
+  ["a size as text", config({ hidden_size: "64" }), /"hidden_size" is "64"/],
+  ["a negative size", config({ num_hidden_layers: -1 }), /"num_hidden_layers" is -1/],
+  ["a missing size", config({ hidden_size: undefined }), /"hidden_size"/],
+  ["heads that don't divide", config({ num_attention_heads: 3 }), /num_attention_heads/],
+  ["Python code", config({ model_file: "model.py" }), /Python/, ExitCode.notFound],
+  [
+    "another tool's quantization",
+    config({ quantization: undefined, quantization_config: { quant_method: "gptq" } }),
+    /"gptq"/,
+    ExitCode.notFound,
+  ],
+  [
+    "no weights",
+    (f) => rmSync(join(f, "model.safetensors.index.json")) ?? rmSync(join(f, "model.safetensors")),
+    /has no weights/,
+    ExitCode.notFound,
+  ],
+  [
+    "a shard that is missing",
+    (f) => rmSync(join(f, "model.safetensors")),
+    /lacks the weight file model\.safetensors/,
+    ExitCode.notFound,
+  ],
+  ["an index without a map", (f) => write(f, "model.safetensors.index.json", { metadata: {} }), /"weight_map"/],
+  [
+    "an index that names a parent folder",
+    index((map) => {
+      map[firstName] = "../model.safetensors";
+    }),
+    /outside the folder/,
+  ],
+  [
+    "an index that names an absolute path",
+    index((map) => {
+      map[firstName] = "/etc/hostname";
+    }),
+    /outside the folder/,
+  ],
+  [
+    "an index that names a foreign shard",
+    index((map) => {
+      map[firstName] = "model-2.safetensors";
+    }),
+    /lacks the weight file/,
+    ExitCode.notFound,
+  ],
+  [
+    "an index with a tensor that is nowhere",
+    index((map) => {
+      map["model.layers.9.ghost"] = "model.safetensors";
+    }),
+    /in no file/,
+  ],
+  ["a shard that is a link to elsewhere", linkedShard, /outside the folder/],
+  ["weights that are cut off", (f) => truncateSync(join(f, "model.safetensors"), 5000), /cut off/],
+  ["weights of zero bytes", (f) => truncateSync(join(f, "model.safetensors"), 0), /has 0 bytes/],
+  ["weights that are text", (f) => write(f, "model.safetensors", "<html>not found</html>"), /not a sound safetensors/],
+  [
+    "a missing tensor",
+    weights((arrays) => {
+      arrays.delete("model.norm.weight");
+    }),
+    /missing: model\.norm\.weight/,
+  ],
+  [
+    "an unknown tensor",
+    weights((arrays) => {
+      arrays.set("extra.weight", mx.ones([2]));
+    }),
+    /unknown: extra\.weight/,
+  ],
+  [
+    "a tensor of the wrong shape",
+    weights((arrays) => {
+      arrays.set("model.norm.weight", mx.ones([3]));
+    }),
+    /model\.norm\.weight is \(3\)/,
+  ],
+  ["no tokenizer", (f) => rmSync(join(f, "tokenizer.json")), /tokenizer/i, ExitCode.notFound],
+  ["a tokenizer that is cut off", (f) => truncateSync(join(f, "tokenizer.json"), 100), /tokenizer\.json/],
+  ["a tokenizer of zero bytes", (f) => truncateSync(join(f, "tokenizer.json"), 0), /tokenizer\.json/],
+];
+
+function linkedShard(folder: string): void {
+  const outside = join(temporary, `outside-${folders}`);
+  mkdirSync(outside);
+  cpSync(join(folder, "model.safetensors"), join(outside, "model.safetensors"));
+  rmSync(join(folder, "model.safetensors"));
+  symlinkSync(join(outside, "model.safetensors"), join(folder, "model.safetensors"));
+}
+
+describe("a broken checkpoint", () => {
+  test.each(cases)("%s", async (_, change, message, code = ExitCode.failure) => {
+    const folder = broken(change);
+    const before = mx.liveHandles();
+    const error = await loadModel(folder).then(
+      () => null,
+      (thrown) => thrown,
+    );
+    expect(error).toBeInstanceOf(UserError);
+    expect(error.message).toMatch(message);
+    expect(error.hint).toBeTruthy();
+    expect(error.code).toBe(code);
+    expect(mx.liveHandles()).toBe(before);
+  });
+});
+
+test("a sound checkpoint loads, and frees all it took", async () => {
+  mx.eval(mx.random.state.get());
+  const before = mx.liveHandles();
+  const { model, tokenizer } = await loadModel(sound);
+  expect(model.vocabSize).toBeGreaterThan(100);
+  expect(tokenizer.vocabSize).toBeLessThanOrEqual(model.vocabSize);
+  model.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("links into the blobs of the same cached repo are followed", async () => {
+  const repo = join(temporary, "models--org--name");
+  const snapshot = join(repo, "snapshots/abc");
+  mkdirSync(join(repo, "blobs"), { recursive: true });
+  mkdirSync(snapshot, { recursive: true });
+  for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]) {
+    cpSync(join(sound, name), join(repo, "blobs", name));
+    symlinkSync(`../../blobs/${name}`, join(snapshot, name));
+  }
+  const { model } = await loadModel(snapshot);
+  model.dispose();
+});
