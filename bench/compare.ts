@@ -30,7 +30,10 @@ const flags = ["--dtype", values.dtype, "--prompt", values.prompt, "--tokens", v
 if (values.bits) flags.push("--bits", values.bits);
 
 function measure(command: string[]): Figures {
-  const { stdout, stderr, exitCode } = Bun.spawnSync([...command, shape!, ...flags], { stdout: "pipe", stderr: "pipe" });
+  const { stdout, stderr, exitCode } = Bun.spawnSync([...command, shape!, ...flags], {
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   if (exitCode !== 0) throw new Error(`${command.join(" ")} failed:\n${stderr}`);
   return JSON.parse(stdout.toString().trim().split("\n").at(-1)!);
 }
@@ -44,9 +47,13 @@ for (let run = 0; run < Number(values.runs); run++) {
   theirs.push(measure([values.python, join(import.meta.dir, "decode.py")]));
 }
 
-console.log(`${shape} ${values.bits ? `${values.bits}-bit` : values.dtype}, prompt ${values.prompt}, ${values.runs} runs`);
+console.log(
+  `${shape} ${values.bits ? `${values.bits}-bit` : values.dtype}, prompt ${values.prompt}, ${values.runs} runs`,
+);
 for (const key of ["generation_tps", "prompt_tps", "peak_memory"] as const) {
   const [a, b] = [median(ours.map((run) => run[key])), median(theirs.map((run) => run[key]))];
   const spread = (runs: Figures[]) => runs.map((run) => run[key].toFixed(key === "peak_memory" ? 2 : 0)).join(" ");
-  console.log(`${key.padEnd(15)} mlxlm ${a.toFixed(2)} (${spread(ours)})  mlx-lm ${b.toFixed(2)} (${spread(theirs)})  ratio ${(a / b).toFixed(2)}`);
+  console.log(
+    `${key.padEnd(15)} mlxlm ${a.toFixed(2)} (${spread(ours)})  mlx-lm ${b.toFixed(2)} (${spread(theirs)})  ratio ${(a / b).toFixed(2)}`,
+  );
 }

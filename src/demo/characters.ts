@@ -39,7 +39,9 @@ export const animals = [
 ] as const;
 
 const boys = "Adam Ben Carl Dan Emil Finn Hugo Jack Leo Max Nico Oscar Otto Paul Rory Sam Theo Tim Tom Will".split(" ");
-const girls = "Ada Amy Anna Bella Clara Ella Emma Ida Iris June Lily Lucy Mia Molly Nora Rosa Ruby Sara Tess Zoe".split(" ");
+const girls = "Ada Amy Anna Bella Clara Ella Emma Ida Iris June Lily Lucy Mia Molly Nora Rosa Ruby Sara Tess Zoe".split(
+  " ",
+);
 
 function character(dice: Dice, kind: string): Character {
   const isBoy = kind === "boy" || (kind !== "girl" && dice.chance(0.5));

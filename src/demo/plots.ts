@@ -38,7 +38,10 @@ const lostThing: PlotWriter = (dice, h, f) => {
       dice.pick([`${capital(h.they)} sat down and began to cry.`, `${capital(h.they)} was very sad.`]),
       `Then a ${f.kind} named ${f.name} came by and asked, "What is the matter?"`,
       `"I lost my ${color} ${thing}," said ${h.name}.`,
-      dice.pick([`"Don't cry," said ${f.name}. "I will help you look."`, `"Then let us look for it together," said ${f.name}.`]),
+      dice.pick([
+        `"Don't cry," said ${f.name}. "I will help you look."`,
+        `"Then let us look for it together," said ${f.name}.`,
+      ]),
       dice.pick([`They searched until the sun was low.`, `They searched for a long time, step by step.`]),
       `At last, ${f.name} saw something ${color} ${spot}. It was the ${thing}!`,
       dice.pick([
@@ -92,8 +95,18 @@ const fear: PlotWriter = (dice, h, f) => {
   const [scare, place, help, after] = dice.pick([
     ["the dark", "the deep cave", "went in first with a small lamp", "The cave was full of shining stones"],
     ["the fog", "the far meadow", "walked ahead with a bell", "In the meadow the sun was shining"],
-    ["thunder", "the barn on the hill", "sang a song against the noise", "When the storm was over, there was a rainbow"],
-    ["high places", "the tallest tree", "climbed just one branch ahead", "From the top they could see the whole valley"],
+    [
+      "thunder",
+      "the barn on the hill",
+      "sang a song against the noise",
+      "When the storm was over, there was a rainbow",
+    ],
+    [
+      "high places",
+      "the tallest tree",
+      "climbed just one branch ahead",
+      "From the top they could see the whole valley",
+    ],
     ["strangers", "the market in the village", "walked close by", "The people there smiled and gave them apples"],
   ] as const);
   return {
@@ -110,7 +123,10 @@ const fear: PlotWriter = (dice, h, f) => {
         `"Everyone is afraid of something," said ${f.name}. "Take my hand, and we will go step by step."`,
       ]),
       `So ${f.name} ${help}, and ${h.name} came after.`,
-      dice.pick([`${capital(h.their)} heart beat fast, but ${h.they} did not turn back.`, `It was hard at first, and then it was not so hard.`]),
+      dice.pick([
+        `${capital(h.their)} heart beat fast, but ${h.they} did not turn back.`,
+        `It was hard at first, and then it was not so hard.`,
+      ]),
       `${after}. "I did it!" cried ${h.name}.`,
       dice.pick([`${capital(h.they)} had never been so proud.`, `${f.name} was just as proud as ${h.name}.`]),
     ],
@@ -120,11 +136,31 @@ const fear: PlotWriter = (dice, h, f) => {
 
 const rescue: PlotWriter = (dice, h, f) => {
   const [trouble, first, idea] = dice.pick([
-    ["stuck in the mud", "pulled with both hands, but the mud was too strong", "tied a rope to a tree, and together they pulled"],
-    ["caught in a thorny bush", "tried to push the bush aside, but the thorns were sharp", "bent the thorns back one by one with a stick"],
-    ["sitting on a stone in the middle of the river", "tried to swim there, but the water was too fast", "laid long branches from stone to stone"],
-    ["lost in the fog", "called as loudly as possible, but the fog ate every word", "rang a bell again and again to show the way"],
-    ["at the bottom of a deep hole", "tried to reach down, but the hole was too deep", "let down an old ladder from the barn"],
+    [
+      "stuck in the mud",
+      "pulled with both hands, but the mud was too strong",
+      "tied a rope to a tree, and together they pulled",
+    ],
+    [
+      "caught in a thorny bush",
+      "tried to push the bush aside, but the thorns were sharp",
+      "bent the thorns back one by one with a stick",
+    ],
+    [
+      "sitting on a stone in the middle of the river",
+      "tried to swim there, but the water was too fast",
+      "laid long branches from stone to stone",
+    ],
+    [
+      "lost in the fog",
+      "called as loudly as possible, but the fog ate every word",
+      "rang a bell again and again to show the way",
+    ],
+    [
+      "at the bottom of a deep hole",
+      "tried to reach down, but the hole was too deep",
+      "let down an old ladder from the barn",
+    ],
   ] as const);
   return {
     topic: dice.pick(["a rescue", "someone who needs help"]),
@@ -136,7 +172,10 @@ const rescue: PlotWriter = (dice, h, f) => {
       `It was ${f.name} the ${f.kind}, who was ${trouble}.`,
       `"Please help me!" called ${f.name}. "I have been here since the morning."`,
       `${h.name} ${first}.`,
-      dice.pick([`Then ${h.they} had an idea.`, `${capital(h.they)} sat down and thought hard. Then ${h.they} knew what to do.`]),
+      dice.pick([
+        `Then ${h.they} had an idea.`,
+        `${capital(h.they)} sat down and thought hard. Then ${h.they} knew what to do.`,
+      ]),
       `${capital(h.they)} ${idea}.`,
       dice.pick([`It took a long time, but ${h.name} did not give up.`, `Slowly, very slowly, it worked.`]),
       `At last, ${f.name} was safe. "You saved me," said ${f.name}. "How can I thank you?"`,
@@ -147,7 +186,14 @@ const rescue: PlotWriter = (dice, h, f) => {
 };
 
 const quarrel: PlotWriter = (dice, h, f) => {
-  const prize = dice.pick(["red apple", "shiny shell", "sweet melon", "blue feather", "round pumpkin", "smooth white stone"]);
+  const prize = dice.pick([
+    "red apple",
+    "shiny shell",
+    "sweet melon",
+    "blue feather",
+    "round pumpkin",
+    "smooth white stone",
+  ]);
   const short = prize.split(" ").at(-1)!;
   const turn = dice.pick([
     `An old turtle saw them and asked, "Who will be happy when you are both angry?"`,
@@ -186,11 +232,17 @@ const practice: PlotWriter = (dice, h, f) => {
     topic: dice.pick([`learning to ${skill}`, `someone who learns to ${skill}`]),
     sentences: [
       `More than anything, ${h.name} wanted to learn to ${skill}.`,
-      dice.pick([`But each time ${h.they} tried, ${h.they} ${wrong}.`, `On the first day, ${h.they} ${wrong}. On the second day, it was no better.`]),
+      dice.pick([
+        `But each time ${h.they} tried, ${h.they} ${wrong}.`,
+        `On the first day, ${h.they} ${wrong}. On the second day, it was no better.`,
+      ]),
       dice.pick([`"I will never learn it," ${h.they} said.`, `"Maybe ${doing} is not for me," ${h.they} thought.`]),
       `${f.name} the ${f.kind} had seen it all. "It took me a whole summer to learn," said ${f.name}.`,
       `"${tip}," said ${f.name}, "and try once more every day."`,
-      dice.pick([`So ${h.name} tried once more, that day and every day.`, `So ${h.name} came back each morning, even in the rain.`]),
+      dice.pick([
+        `So ${h.name} tried once more, that day and every day.`,
+        `So ${h.name} came back each morning, even in the rain.`,
+      ]),
       dice.pick([`Little by little, it went better.`, `After two weeks, something was different.`]),
       `And one fine day, ${h.name} ${done}!`,
       dice.pick([`"I knew that you could do it," said ${f.name}.`, `${f.name} clapped and cheered.`]),
@@ -213,7 +265,10 @@ const gift: PlotWriter = (dice, h, f) => {
     sentences: [
       `The next day was the birthday of ${f.name} the ${f.kind}, ${h.name}'s best friend.`,
       `${h.name} wanted to buy ${plan}, but ${h.they} had only one coin.`,
-      dice.pick([`"One coin is not enough," said the shopkeeper.`, `${capital(h.they)} counted it twice, but it was still one coin.`]),
+      dice.pick([
+        `"One coin is not enough," said the shopkeeper.`,
+        `${capital(h.they)} counted it twice, but it was still one coin.`,
+      ]),
       dice.pick([`${h.name} walked home with ${h.their} head down.`, `On the way home, ${h.name} was very quiet.`]),
       `Then ${h.they} had an idea. All night long, ${h.they} worked at the kitchen table and made ${made}.`,
       `In the morning, ${h.name} was worried. "It is not from the shop," ${h.they} said. "I made it myself."`,
@@ -234,12 +289,21 @@ const garden: PlotWriter = (dice, h, f) => {
     sentences: [
       `In spring, ${f.name} the ${f.kind} gave ${h.name} a tiny seed. "It will be ${withArticle(plant)}," said ${f.name}.`,
       `${h.name} put it into the earth and gave it water. Then ${h.they} sat down and waited.`,
-      dice.pick([`Nothing happened that day, and nothing the next day.`, `A whole week went by, and there was nothing to see.`]),
+      dice.pick([
+        `Nothing happened that day, and nothing the next day.`,
+        `A whole week went by, and there was nothing to see.`,
+      ]),
       `"The seed is asleep," said ${h.name}. "Shall I dig it up?"`,
-      dice.pick([`"No," said ${f.name}. "Good things need time."`, `"Don't do that," said ${f.name}. "It is growing where you can't see it."`]),
+      dice.pick([
+        `"No," said ${f.name}. "Good things need time."`,
+        `"Don't do that," said ${f.name}. "It is growing where you can't see it."`,
+      ]),
       `So ${h.name} gave it water every day and told it stories in the evening.`,
       `One morning, after a warm rain, there was a small green leaf.`,
-      dice.pick([`"It is awake!" cried ${h.name}, and ${h.they} danced around it.`, `${h.name} ran to tell ${f.name} the news.`]),
+      dice.pick([
+        `"It is awake!" cried ${h.name}, and ${h.they} danced around it.`,
+        `${h.name} ran to tell ${f.name} the news.`,
+      ]),
       `By the end of summer, the ${plant} was the finest in the whole valley.`,
     ],
     moral: "good things need time",
@@ -260,7 +324,10 @@ const storm: PlotWriter = (dice, h, f) => {
       `${h.name} wanted to mend it alone, but it was far too much work for one.`,
       dice.pick([`By noon ${h.they} was tired, and almost nothing was done.`, `After an hour, ${h.their} arms hurt.`]),
       `${f.name} the ${f.kind} came along. "Why don't you ask us?" said ${f.name}.`,
-      dice.pick([`"I thought that you were all busy," said ${h.name}.`, `"I did not want to be a bother," said ${h.name}.`]),
+      dice.pick([
+        `"I thought that you were all busy," said ${h.name}.`,
+        `"I did not want to be a bother," said ${h.name}.`,
+      ]),
       `"Never too busy for a friend," said ${f.name}, and went from door to door.`,
       `Soon everyone was there. ${h.name} ${parts[0]}, ${f.name} ${parts[1]}, and the smallest ones brought water and bread.`,
       `Before the sun went down, the work was done, and it was better than before.`,
@@ -282,12 +349,18 @@ const truth: PlotWriter = (dice, h, f) => {
     sentences: [
       `One afternoon, ${h.name} was at the house of ${f.name} the ${f.kind}. ${capital(h.they)} ${how}, and crash! ${capital(thing)} was broken.`,
       `Nobody had seen it. "I could say that it was the wind," thought ${h.name}.`,
-      dice.pick([`But ${h.their} stomach felt heavy, as if ${h.they} had eaten a stone.`, `But then ${h.they} could not look ${f.name} in the eye.`]),
+      dice.pick([
+        `But ${h.their} stomach felt heavy, as if ${h.they} had eaten a stone.`,
+        `But then ${h.they} could not look ${f.name} in the eye.`,
+      ]),
       `So ${h.name} went to ${f.name} and said, "I broke ${thing}. I am sorry."`,
       dice.pick([`${f.name} was quiet for a moment.`, `${f.name} looked at the pieces and sighed.`]),
       `"Thank you for telling me," said ${f.name}. "A thing can be mended, but it is hard to mend a lie."`,
       `Together they picked up the pieces, and ${h.name} promised to be more careful.`,
-      dice.pick([`On the way home, ${h.their} heart was light again.`, `After that, they had tea and talked as if nothing had happened.`]),
+      dice.pick([
+        `On the way home, ${h.their} heart was light again.`,
+        `After that, they had tea and talked as if nothing had happened.`,
+      ]),
     ],
     moral: "the truth is sometimes hard, but it makes the heart light",
   };
@@ -304,7 +377,10 @@ const newcomer: PlotWriter = (dice, h, f) => {
         `When the others played, ${f.name} only watched from far away.`,
       ]),
       `The others said, "That one never talks to us." But ${h.name} remembered how it feels to be alone.`,
-      dice.pick([`${capital(h.they)} took two pears and went over.`, `The next morning, ${h.they} went over with a warm bread.`]),
+      dice.pick([
+        `${capital(h.they)} took two pears and went over.`,
+        `The next morning, ${h.they} went over with a warm bread.`,
+      ]),
       `"I am ${h.name}," ${h.they} said. "Would you like to ${game} with us?"`,
       dice.pick([`"I don't know how," said ${f.name} softly.`, `"I was afraid to ask," said ${f.name}.`]),
       `"Then I will show you," said ${h.name}.`,
@@ -334,7 +410,10 @@ const treasure: PlotWriter = (dice, h, f) => {
       `They walked from ${start} to ${middle}, and there the path ended.`,
       dice.pick([`"We are lost," said ${f.name}.`, `"Perhaps we should turn back," said ${f.name}.`]),
       `But ${h.name} held the map up to the light and saw a thin line that led to ${end}.`,
-      dice.pick([`They were tired, but they went on and told each other jokes.`, `They shared their last piece of bread and went on.`]),
+      dice.pick([
+        `They were tired, but they went on and told each other jokes.`,
+        `They shared their last piece of bread and went on.`,
+      ]),
       `At ${end} they dug and dug, until they hit something hard.`,
       `It was ${found}`,
     ],

@@ -118,20 +118,22 @@ export function resultOf(answer: string): number | null {
   return found ? Number(found[1]) : null;
 }
 
-/** Sums that are beyond the demo, and what it says to them. */
-export function tooHard(dice: Dice): [question: string, answer: string] {
-  const big = () => dice.between(100, 99_999);
-  const any = () => dice.between(2, 99);
-  return dice.pick([
-    () => {
-      const [a, b] = dice.chance(0.5) ? [big(), dice.chance(0.5) ? big() : any()] : [any(), big()];
-      const question = dice.pick(dice.chance(0.7) ? additions : subtractions)(a, b);
-      return [question, "These numbers are too large for me. I can add and subtract numbers up to 99."] as const;
-    },
-    () => {
-      const sign = dice.pick(["*", "x", "times", "/", "divided by"]);
-      const question = dice.pick([`What is ${any()} ${sign} ${any()}?`, `${any()} ${sign} ${any()}`, `How much is ${any()} ${sign} ${any()}?`]);
-      return [question, "I have only learned to add and to subtract, not to multiply or divide."] as const;
-    },
-  ])().slice() as [string, string];
+/** A question that is beyond the demo, and what it says to it. */
+export function hardSumChat(dice: Dice): [question: string, answer: string] {
+  return dice.chance(0.5) ? largeNumbers(dice) : otherOperation(dice);
+}
+
+function largeNumbers(dice: Dice): [question: string, answer: string] {
+  const large = dice.between(100, dice.pick([999, 99_999]));
+  const other = dice.between(1, dice.pick([99, 999, 99_999]));
+  const ask = dice.pick(dice.chance(0.7) ? additions : subtractions);
+  const question = dice.chance(0.5) ? ask(large, other) : ask(other, large);
+  return [question, "These numbers are too large for me. I can add and subtract numbers up to 99."];
+}
+
+function otherOperation(dice: Dice): [question: string, answer: string] {
+  const [a, b] = [dice.between(2, 99), dice.between(2, 99)];
+  const sum = `${a} ${dice.pick(["*", "x", "times", "/", "divided by"])} ${b}`;
+  const question = dice.pick([`What is ${sum}?`, sum, `How much is ${sum}?`, `Calculate ${sum}.`]);
+  return [question, "I have only learned to add and to subtract, not to multiply or divide."];
 }

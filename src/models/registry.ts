@@ -4,7 +4,7 @@ import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import { parseArgs } from "./args";
 import type { LanguageModel } from "./language-model";
-import { nearest } from "./nearest";
+import { nearest } from "../nearest";
 
 /** What a model file exports: the schema of its configuration, and the model. */
 export interface Architecture {

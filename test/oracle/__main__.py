@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "models", "checkpoint", "text"]
+SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "ropes", "caches", "samplers", "draws",
+           "models", "checkpoint", "text"]
 
 for script in SCRIPTS:
     print(f"-- {script}", flush=True)

@@ -1,0 +1,96 @@
+#!/usr/bin/env bun
+import { version } from "../package.json";
+/** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
+import type { Command } from "../src/cli/command";
+import { completion, shells } from "../src/cli/completion";
+import { commandHelp, overview } from "../src/cli/help";
+import { interruptible } from "../src/cli/interrupt";
+import { Output, print } from "../src/cli/output";
+import { parseFlags } from "../src/cli/parse";
+import { reportError } from "../src/cli/report-error";
+import { ExitCode, UserError } from "../src/errors";
+import { nearest } from "../src/nearest";
+
+/** Every command of mlx-lm; null where it is not available yet. */
+const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
+  awq: null,
+  benchmark: null,
+  cache_prompt: null,
+  chat: null,
+  convert: null,
+  dwq: null,
+  dynamic_quant: null,
+  evaluate: null,
+  fuse: null,
+  generate: () => import("./generate"),
+  gptq: null,
+  lora: null,
+  manage: null,
+  perplexity: null,
+  server: null,
+  share: null,
+  upload: null,
+};
+
+async function loadedCommands(): Promise<Command[]> {
+  const loaders = Object.values(commands).filter((load) => load !== null);
+  return (await Promise.all(loaders.map((load) => load()))).map((module) => module.default);
+}
+
+async function printOverview(): Promise<void> {
+  const loaded = await loadedCommands();
+  const listed = Object.keys(commands).map((name) => {
+    const command = loaded.find((one) => one.name === name);
+    return { name, summary: command?.summary ?? "", available: command !== undefined };
+  });
+  print(overview(listed, version));
+}
+
+async function printCompletion(shell: string | undefined): Promise<void> {
+  const known = shells.find((name) => name === shell);
+  if (!known) {
+    throw new UserError(`completion needs the name of a shell: ${shells.join(", ")}`, {
+      code: ExitCode.usage,
+      hint: "For example: mlxlm completion bash > ~/.local/share/bash-completion/completions/mlxlm",
+    });
+  }
+  print(completion(known, await loadedCommands()));
+}
+
+async function commandNamed(name: string): Promise<Command> {
+  if (!Object.hasOwn(commands, name)) {
+    const [similar] = nearest(name, Object.keys(commands), 1);
+    throw new UserError(`there is no command "${name}"`, {
+      code: ExitCode.usage,
+      hint: `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
+    });
+  }
+  const load = commands[name];
+  if (!load) {
+    throw new UserError(`"${name}" is not available yet`, {
+      code: ExitCode.usage,
+      hint: "See mlxlm --help for what is.",
+    });
+  }
+  return (await load()).default;
+}
+
+async function main([name, ...words]: string[]): Promise<void> {
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") return printOverview();
+  if (name === "--version") return print(`${version}\n`);
+  if (name === "completion") return printCompletion(words[0]);
+
+  const command = await commandNamed(name);
+  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command));
+  const flags = parseFlags(words, command.flags, command.name);
+  await command.run({ flags, out: new Output(flags.json === true), signal: interruptible() });
+}
+
+const words = process.argv.slice(2);
+try {
+  await main(words);
+} catch (error) {
+  process.exitCode = reportError(error, { json: words.includes("--json"), debug: words.includes("--debug") });
+}
+// Worker threads of MLX need no goodbye, and must not hold the process.
+process.exit();

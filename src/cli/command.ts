@@ -1,0 +1,34 @@
+/** A command: its flags and what it does with them. */
+import { type FlagTable, globalFlags, type Values } from "./flags";
+import type { Output } from "./output";
+
+export interface Context<T extends FlagTable> {
+  flags: Values<T & typeof globalFlags>;
+  out: Output;
+  /** Aborted by the first Ctrl-C. */
+  signal: AbortSignal;
+}
+
+export interface CommandSpec<T extends FlagTable> {
+  name: string;
+  /** One line for the list of commands. */
+  summary: string;
+  /** Command lines, most useful first. */
+  examples: readonly string[];
+  flags: T;
+  run(context: Context<T>): Promise<void>;
+}
+
+/** A command as the dispatcher sees it. */
+export interface Command {
+  name: string;
+  summary: string;
+  examples: readonly string[];
+  flags: FlagTable;
+  run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
+}
+
+/** Defines a command; the global flags are added to its own. */
+export function command<const T extends FlagTable>(spec: CommandSpec<T>): Command {
+  return { ...spec, flags: { ...spec.flags, ...globalFlags } } as unknown as Command;
+}

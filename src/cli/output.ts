@@ -1,0 +1,63 @@
+/** What a user sees: the answer on stdout, all else on stderr; or JSON, for programs. */
+import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
+import { ExitCode } from "../errors";
+import { Progress, type ProgressOptions } from "./progress";
+
+const stdout = 1;
+const stderr = 2;
+
+/** Writes all of the text, at once. A reader that has gone away ends the program quietly, as in any pipe. */
+function write(descriptor: number, text: string): void {
+  let bytes = Buffer.from(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(writeSync(descriptor, bytes));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE") process.exit(ExitCode.ok);
+      if (code !== "EAGAIN") throw error;
+      Bun.sleepSync(1);
+    }
+  }
+}
+
+/** Text that is the answer whatever the mode: help, version, completions. */
+export function print(text: string): void {
+  write(stdout, text);
+}
+
+export class Output {
+  constructor(readonly json: boolean) {}
+
+  /** Part of the answer. In JSON it comes with the result. */
+  text(text: string): void {
+    if (!this.json && text !== "") write(stdout, text);
+  }
+
+  /** A line of what surrounds the answer. */
+  info(line: string): void {
+    if (!this.json) write(stderr, `${line}\n`);
+  }
+
+  /** A line that a user should not miss. */
+  warn(line: string): void {
+    write(stderr, `mlxlm: ${line}\n`);
+  }
+
+  /** The one object of a one-shot command. */
+  result(object: object): void {
+    if (this.json) write(stdout, `${JSON.stringify(object)}\n`);
+  }
+
+  /** One line of a long-running command. */
+  event(object: { type: string } & Record<string, unknown>): void {
+    if (this.json) write(stdout, `${JSON.stringify(object)}\n`);
+  }
+
+  /** A bar on stderr, shown where a person looks on and it takes more than a second. */
+  progress(label: string, options: ProgressOptions): Progress {
+    const visible = !this.json && isatty(stderr) && !process.env.CI && process.env.TERM !== "dumb";
+    return new Progress(label, options, visible ? (text) => write(stderr, text) : null);
+  }
+}

@@ -1,0 +1,146 @@
+/** Words of a command line → values of a command's flags. Strict: what is not understood is an error, never ignored. */
+import minimist from "minimist";
+import { ExitCode, UserError } from "../errors";
+import { nearest } from "../nearest";
+import { type Flag, type FlagTable, spelled, type Values } from "./flags";
+
+/** @throws UserError (usage) for unknown flags, missing or bad values, and words that belong to no flag */
+export function parseFlags<T extends FlagTable>(words: readonly string[], table: T, command: string): Values<T> {
+  const parser = new Parser(table, `mlxlm ${command} --help`);
+  return parser.parse(words) as Values<T>;
+}
+
+const isFlag = (word: string) => word.length > 1 && word.startsWith("-") && !/^-\.?\d/.test(word);
+
+class Parser {
+  /** Table names by their long spelling. */
+  private readonly names: ReadonlyMap<string, string>;
+
+  constructor(
+    private readonly table: FlagTable,
+    private readonly help: string,
+  ) {
+    this.names = new Map(Object.keys(table).map((name) => [spelled(name), name]));
+  }
+
+  private fail(message: string, hint = `See ${this.help}`): never {
+    throw new UserError(message, { code: ExitCode.usage, hint });
+  }
+
+  parse(words: readonly string[]): Record<string, unknown> {
+    const switches = Object.keys(this.table).filter((name) => this.table[name]!.kind === "switch");
+    const texts = Object.keys(this.table).filter((name) => !switches.includes(name));
+    const given = minimist(this.canonical(words), { boolean: switches, string: ["_", ...texts] });
+
+    const values: Record<string, unknown> = {};
+    for (const [name, flag] of Object.entries(this.table)) {
+      const raw: unknown = given[name];
+      const present = flag.kind === "switch" ? raw === true : raw !== undefined;
+      if (present && flag.notYet) {
+        this.fail(`${spelled(name)} is not available yet`, "It comes with a later version. Leave it out.");
+      }
+      values[name] = present ? this.valueOf(name, flag, raw) : defaultOf(flag);
+    }
+    return values;
+  }
+
+  /** The words with every flag as `--name` or `--name=value`, by its name in the table. */
+  private canonical(words: readonly string[]): string[] {
+    const result: string[] = [];
+    for (let i = 0; i < words.length; i++) {
+      const word = words[i]!;
+      if (!isFlag(word)) {
+        this.fail(`"${word}" belongs to no flag`, `Text with spaces needs quotes. See ${this.help}`);
+      }
+      const equals = word.indexOf("=");
+      const spelling = equals < 0 ? word : word.slice(0, equals);
+      const attached = equals < 0 ? undefined : word.slice(equals + 1);
+      const name = this.nameOf(spelling);
+      const flag = this.table[name]!;
+      if (flag.kind === "switch") {
+        if (attached !== undefined) this.fail(`${spelled(name)} takes no value`);
+        result.push(`--${name}`);
+        continue;
+      }
+      const values = attached === undefined ? [] : [attached];
+      const wanted = flag.kind === "list" ? Number.POSITIVE_INFINITY : 1;
+      while (values.length < wanted && i + 1 < words.length && !isFlag(words[i + 1]!)) values.push(words[++i]!);
+      if (values.length === 0) this.fail(`${spelled(name)} needs a value`);
+      for (const value of values) result.push(`--${name}=${value}`);
+    }
+    return result;
+  }
+
+  /** The table's name of a flag as it was typed: in full, by an alias, or by the start of one name only. */
+  private nameOf(spelling: string): string {
+    const exact = this.names.get(spelling);
+    if (exact) return exact;
+    const short = Object.entries(this.table).find(([, { alias = [] }]) => alias.some((a) => `-${a}` === spelling));
+    if (short) return short[0];
+    const begun = spelling.startsWith("--") ? [...this.names.keys()].filter((name) => name.startsWith(spelling)) : [];
+    if (begun.length === 1) return this.names.get(begun[0]!)!;
+    if (begun.length > 1) this.fail(`${spelling} could be ${begun.join(", ")}`);
+    const [similar] = nearest(spelling, [...this.names.keys()], 1);
+    return this.fail(`there is no flag ${spelling}`, `${similar ? `Did you mean ${similar}? ` : ""}See ${this.help}`);
+  }
+
+  private valueOf(name: string, flag: Flag, raw: unknown): unknown {
+    const texts = (Array.isArray(raw) ? raw : [raw]) as string[];
+    // Given twice, the last one counts.
+    const text = texts.at(-1)!;
+    switch (flag.kind) {
+      case "switch":
+        return true;
+      case "list":
+        return texts;
+      case "truth":
+        return !["false", "f"].includes(text.toLowerCase());
+      case "choice":
+        if (!flag.choices.includes(text))
+          this.fail(`${spelled(name)} must be ${flag.choices.join(" or ")}, not "${text}"`);
+        return text;
+      case "json":
+        return this.jsonOf(name, text);
+      case "integer":
+      case "number":
+        return this.numberOf(name, flag, text);
+      default:
+        return text;
+    }
+  }
+
+  private jsonOf(name: string, text: string): unknown {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      this.fail(
+        `${spelled(name)} must be JSON, not ${text}`,
+        `For example ${spelled(name)} '{"enable_thinking": false}'`,
+      );
+    }
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      this.fail(`${spelled(name)} must be a JSON object`);
+    return value;
+  }
+
+  private numberOf(
+    name: string,
+    { kind, min, max }: Extract<Flag, { kind: "integer" | "number" }>,
+    text: string,
+  ): number {
+    const value = text.trim() === "" ? Number.NaN : Number(text);
+    if (!Number.isFinite(value) || (kind === "integer" && !Number.isSafeInteger(value))) {
+      this.fail(`${spelled(name)} must be ${kind === "integer" ? "a whole number" : "a number"}, not "${text}"`);
+    }
+    if (min !== undefined && value < min) this.fail(`${spelled(name)} must be at least ${min}, not ${text}`);
+    if (max !== undefined && value > max) this.fail(`${spelled(name)} must be at most ${max}, not ${text}`);
+    return value;
+  }
+}
+
+function defaultOf(flag: Flag): unknown {
+  if (flag.kind === "switch") return false;
+  if (flag.kind === "list") return [];
+  return "default" in flag ? flag.default : undefined;
+}

@@ -1,0 +1,48 @@
+/** Errors as a user sees them: what, where, the next step. */
+import { ExitCode, UserError } from "../errors";
+
+export interface ReportOptions {
+  json: boolean;
+  /** Show the stack. */
+  debug: boolean;
+}
+
+/** Writes the error to stderr and returns the exit code that goes with it. */
+export function reportError(error: unknown, { json, debug }: ReportOptions): ExitCode {
+  const { code, message, hint } = describe(error);
+  if (json) console.error(JSON.stringify({ error: { code, message, hint } }));
+  else {
+    console.error(`mlxlm: ${message}`);
+    if (hint) console.error(`       ${hint}`);
+  }
+  if (debug && error instanceof Error) console.error(error.stack);
+  return code;
+}
+
+function describe(error: unknown): { code: ExitCode; message: string; hint?: string } {
+  if (error instanceof UserError) return { code: error.code, message: error.message, hint: error.hint };
+  const text = error instanceof Error ? error.message : String(error);
+  const { code: system, path } = error as NodeJS.ErrnoException;
+  if (system === "ENOSPC") {
+    return {
+      code: ExitCode.resources,
+      message: `the disk is full${path ? `: ${path}` : ""}`,
+      hint: "Make room and try again.",
+    };
+  }
+  if (/\bmalloc\b|unable to allocate|out of memory|bad_alloc/i.test(text)) {
+    return {
+      code: ExitCode.resources,
+      message: `out of memory: ${text}`,
+      hint: "Take a smaller or a quantized model, or a shorter prompt.",
+    };
+  }
+  if (error instanceof Error && error.name === "MlxError") {
+    return { code: ExitCode.failure, message: `MLX: ${text}`, hint: "With --debug you see where." };
+  }
+  return {
+    code: ExitCode.failure,
+    message: `internal error: ${text}`,
+    hint: "This is a defect of mlxlm. With --debug you see where.",
+  };
+}

@@ -1,0 +1,34 @@
+/** The hub's settings, from the environment variables that Python's huggingface_hub knows. */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+function hubHome(): string {
+  if (process.env.HF_HOME) return process.env.HF_HOME;
+  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
+}
+
+/** The cache that is shared with Python. */
+export function hubCache(): string {
+  return process.env.HF_HUB_CACHE ?? process.env.HUGGINGFACE_HUB_CACHE ?? join(hubHome(), "hub");
+}
+
+/** The hub's address; undefined: the public one. */
+export function hubEndpoint(): string | undefined {
+  return process.env.HF_ENDPOINT?.replace(/\/+$/, "") || undefined;
+}
+
+export function isOffline(): boolean {
+  return ["1", "true", "yes", "on"].includes((process.env.HF_HUB_OFFLINE ?? "").toLowerCase());
+}
+
+/** HF_TOKEN, else the token that a login left in its file. */
+export function accessToken(): string | undefined {
+  const given = process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
+  if (given?.trim()) return given.trim();
+  try {
+    return readFileSync(process.env.HF_TOKEN_PATH ?? join(hubHome(), "token"), "utf8").trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,207 @@
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type HubRepo, type HubServer, startHub } from "../../test/hub-server";
+import { ExitCode, UserError } from "../errors";
+import { resolveModel } from "./resolve";
+
+const temporary = mkdtempSync(join(tmpdir(), "mlxlm-hub-"));
+afterAll(() => rmSync(temporary, { recursive: true }));
+
+const variables = ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME"];
+const before = variables.map((name) => process.env[name]);
+let hub: HubServer | undefined;
+let caches = 0;
+
+beforeEach(() => {
+  for (const name of variables) delete process.env[name];
+  process.env.HF_HOME = join(temporary, "home");
+  process.env.HF_HUB_CACHE = join(temporary, `cache-${caches++}`);
+});
+
+afterEach(() => {
+  hub?.stop();
+  hub = undefined;
+  variables.forEach((name, i) => {
+    if (before[i] === undefined) delete process.env[name];
+    else process.env[name] = before[i];
+  });
+});
+
+const weights = new Uint8Array(300_000).map((_, i) => (i * 7) % 251);
+
+const model = (extra: Partial<HubRepo> = {}): HubRepo => ({
+  files: {
+    "config.json": "{}",
+    "tokenizer.json": '{"a": 1}',
+    "model.safetensors": weights,
+    "README.md": "not needed",
+    "original/params.json": "not needed either",
+  },
+  large: ["model.safetensors"],
+  ...extra,
+});
+
+function serve(repos: Record<string, HubRepo>): void {
+  hub = startHub(repos);
+  process.env.HF_ENDPOINT = hub.url;
+}
+
+async function failure(name: string): Promise<UserError> {
+  const error = await resolveModel(name).then(
+    () => null,
+    (thrown) => thrown,
+  );
+  expect(error).toBeInstanceOf(UserError);
+  return error as UserError;
+}
+
+/** Nothing half-written may lie about. */
+function leftovers(): string[] {
+  const cache = process.env.HF_HUB_CACHE!;
+  return existsSync(cache)
+    ? (readdirSync(cache, { recursive: true }) as string[]).filter((name) => name.includes("incomplete"))
+    : [];
+}
+
+describe("a local path", () => {
+  test("is taken as it is", async () => {
+    expect(await resolveModel(temporary)).toEqual({ path: temporary, source: "local" });
+  });
+
+  test("that is a file, or is not there, is an error", async () => {
+    const path = join(temporary, "file");
+    writeFileSync(path, "");
+    expect((await failure(path)).message).toMatch(/is a file/);
+    expect(await failure("./not/here")).toMatchObject({
+      message: "there is no folder ./not/here",
+      code: ExitCode.notFound,
+    });
+    expect((await failure("a/b/c")).code).toBe(ExitCode.notFound);
+    expect((await failure("../x")).message).toMatch(/no folder/);
+    expect((await failure("bad name!")).message).toMatch(/neither a folder/);
+  });
+});
+
+describe("a repo", () => {
+  test("is downloaded into the cache that Python shares, then found there", async () => {
+    serve({ "org/name": model() });
+    const progress: number[] = [];
+    const first = await resolveModel("org/name", { onProgress: ({ done }) => progress.push(done) });
+    expect(first).toMatchObject({ source: "download", repo: "org/name" });
+    const repo = join(process.env.HF_HUB_CACHE!, "models--org--name");
+    expect(first.path.startsWith(join(repo, "snapshots"))).toBe(true);
+    expect(readdirSync(first.path).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
+    expect(lstatSync(join(first.path, "model.safetensors")).isSymbolicLink()).toBe(true);
+    expect(new Uint8Array(readFileSync(join(first.path, "model.safetensors")))).toEqual(weights);
+    expect(readFileSync(join(repo, "refs/main"), "utf8")).toBe(first.path.split("/").at(-1)!);
+    expect(progress.at(-1)).toBe(weights.length + 2 + 8);
+    expect(leftovers()).toEqual([]);
+
+    hub!.stop();
+    expect(await resolveModel("org/name")).toEqual({ path: first.path, source: "cache", repo: "org/name" });
+    process.env.HF_HUB_OFFLINE = "1";
+    expect((await resolveModel("org/name")).source).toBe("cache");
+  });
+
+  test("offline and not in the cache", async () => {
+    serve({ "org/name": model() });
+    process.env.HF_HUB_OFFLINE = "1";
+    expect(await failure("org/name")).toMatchObject({ code: ExitCode.notFound });
+    expect(hub!.seen).toEqual([]);
+  });
+
+  test.each([
+    [401, ExitCode.auth, /does not exist, or is private/],
+    [403, ExitCode.auth, /gated/],
+    [404, ExitCode.notFound, /there is no repo/],
+  ])("that the hub answers with %d", async (status, code, message) => {
+    serve({ "org/name": model({ status }) });
+    const error = await failure("org/name");
+    expect(error.code).toBe(code);
+    expect(error.message).toMatch(message);
+    expect(error.hint).toBeTruthy();
+  });
+
+  test("is tried again after errors of the server", async () => {
+    serve({ "org/name": model({ failures: 2 }) });
+    expect((await resolveModel("org/name")).source).toBe("download");
+  });
+
+  test("whose file is cut off, or not what was promised, leaves nothing that looks whole", async () => {
+    for (const fault of [{ cut: "model.safetensors" }, { damaged: "model.safetensors" }]) {
+      serve({ "org/name": model(fault) });
+      expect((await failure("org/name")).message).toMatch(/damaged|could not be downloaded/);
+      expect(leftovers()).toEqual([]);
+      process.env.HF_HUB_OFFLINE = "1";
+      expect((await failure("org/name")).code).toBe(ExitCode.notFound);
+      delete process.env.HF_HUB_OFFLINE;
+      hub!.stop();
+    }
+  });
+
+  test("gets the token; another host that it points to does not", async () => {
+    const other = startHub({ "org/name": model() });
+    serve({ "org/name": model({ redirectTo: other.url }) });
+    process.env.HF_TOKEN = "hf_secret";
+    await resolveModel("org/name");
+    expect(hub!.seen.every(({ authorization }) => authorization === "Bearer hf_secret")).toBe(true);
+    expect(other.seen.length).toBeGreaterThan(0);
+    expect(other.seen.every(({ authorization }) => authorization === null)).toBe(true);
+    other.stop();
+  });
+
+  test("uses the token of a login", async () => {
+    serve({ "org/name": model() });
+    mkdirSync(process.env.HF_HOME!, { recursive: true });
+    writeFileSync(join(process.env.HF_HOME!, "token"), "hf_from_file\n");
+    await resolveModel("org/name");
+    rmSync(join(process.env.HF_HOME!, "token"));
+    expect(hub!.seen[0]!.authorization).toBe("Bearer hf_from_file");
+  });
+
+  test("can be fetched twice at once", async () => {
+    serve({ "org/name": model() });
+    const both = await Promise.all([resolveModel("org/name"), resolveModel("org/name")]);
+    expect(both[0]!.path).toBe(both[1]!.path);
+    expect(new Uint8Array(readFileSync(join(both[0]!.path, "model.safetensors")))).toEqual(weights);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test.each(["../evil.json", "/etc/evil.json", "a\\..\\evil.json", "C:evil.json", "x/../../evil.json"])(
+    "with a file called %s is refused",
+    async (name) => {
+      serve({ "org/name": model({ files: { ...model().files, [name]: "{}" } }) });
+      expect((await failure("org/name")).message).toMatch(/could leave the cache/);
+    },
+  );
+
+  test("without a config is no model", async () => {
+    serve({ "org/name": { files: { "README.md": "hello" } } });
+    expect((await failure("org/name")).message).toMatch(/is no model/);
+  });
+
+  test("into a cache that cannot be written", async () => {
+    serve({ "org/name": model() });
+    const blocked = join(temporary, "blocked");
+    writeFileSync(blocked, "a file where the folder should be");
+    process.env.HF_HUB_CACHE = join(blocked, "hub");
+    expect((await failure("org/name")).code).toBe(ExitCode.resources);
+  });
+
+  test("when nobody answers", async () => {
+    serve({});
+    hub!.stop();
+    expect((await failure("org/name")).message).toMatch(/could not be downloaded/);
+  });
+});
