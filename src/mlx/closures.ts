@@ -6,6 +6,7 @@ import { JSCallback } from "bun:ffi";
 import { native } from "./library";
 import { beginMail, mail, readInts, writeInts } from "./mailbox";
 import type { Handle } from "./native";
+import { inNativeScope } from "./scope";
 
 /** A function of lists of tensors, given and returning handles. */
 export type HandleFunction = (...lists: Handle[][]) => Handle[];
@@ -31,7 +32,7 @@ function enter(id: number, listCount: number): number {
       at += length;
       return list;
     });
-    const results = fn(...lists);
+    const results = inNativeScope(() => fn(...lists));
     beginMail();
     return writeInts(results);
   } catch (error) {

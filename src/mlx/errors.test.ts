@@ -30,7 +30,11 @@ const wrong: [name: string, act: () => unknown, message: RegExp][] = [
   ["a negative memory limit", () => mx.setMemoryLimit(-1), /memory limit/],
   ["a gradient of a vector", () => mx.grad((x: mx.Tensor) => x.multiply(2))(mx.ones([3])), /\[vjp\]/],
   ["a gradient by nothing", () => mx.grad(() => mx.ones([]))("text"), /no tensor/],
-  ["an async function under a transform", () => mx.grad((async () => mx.ones([])) as never)(mx.ones([1])), /synchronous/],
+  [
+    "an async function under a transform",
+    () => mx.grad((async () => mx.ones([])) as never)(mx.ones([1])),
+    /synchronous/,
+  ],
 ];
 
 const emptyKernel = { name: "empty", inputNames: ["a"], outputNames: ["b"], source: "b[0] = a[0];" };

@@ -1,4 +1,6 @@
 /** MLX's fused operations: one kernel each on the GPU. */
+import { rotateHalves } from "./cpu-rope";
+import { defaultDevice } from "./devices";
 import * as abi from "./generated/ops";
 import { wrap, wrapAll } from "./operand";
 import { Tensor } from "./tensor";
@@ -35,6 +37,9 @@ export interface Rope {
 export function rope(x: Tensor, dims: number, options: Rope = {}): Tensor {
   const { traditional = false, base = 10_000, scale = 1, offset = 0, freqs = null } = options;
   const angles = freqs ? null : base;
+  if (typeof offset === "number" && !traditional && x.ndim === 4 && defaultDevice() === "cpu") {
+    return rotateHalves(x, dims, { base: angles, scale, offset, freqs });
+  }
   return wrap(
     offset instanceof Tensor
       ? abi.fast_rope_at(x.handle, dims, traditional, angles, scale, offset.handle, freqs?.handle ?? null)

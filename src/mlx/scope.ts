@@ -14,6 +14,24 @@ function send(tensors: readonly Tensor[]): number {
   return writeInts(tensors.map((tensor) => tensor.handle));
 }
 
+let scopeCount = 0;
+const openScopes: number[] = [];
+
+/** The innermost open scope's number, 0 outside of all: what is made now lives as long as it is open. */
+export function currentScope(): number {
+  return openScopes.at(-1) ?? 0;
+}
+
+/** Runs `fn` in what counts as a scope of its own, whose freeing the native side sees to. */
+export function inNativeScope<T>(fn: () => T): T {
+  openScopes.push(++scopeCount);
+  try {
+    return fn();
+  } finally {
+    openScopes.pop();
+  }
+}
+
 /**
  * Runs `fn` and frees every tensor made inside but those that it returns (arrays, plain objects and maps are walked);
  * they pass to the enclosing scope. Build a graph in a scope, leave it, then evaluate: MLX can then reuse buffers.
@@ -23,7 +41,7 @@ export function scope<T>(fn: () => T): T {
   checked(native.mlxlm_scope_begin());
   let result: T;
   try {
-    result = fn();
+    result = inNativeScope(fn);
   } catch (error) {
     native.mlxlm_scope_end(0);
     throw error;
