@@ -8,7 +8,7 @@ export default command({
   summary: "Generate text from a prompt",
   examples: [
     'mlxlm generate --model demo --prompt "What is 27 + 58?"',
-    'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?" --max-tokens 500',
+    'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
   ],
   flags: generateFlags,

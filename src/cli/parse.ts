@@ -77,7 +77,10 @@ class Parser {
     if (exact) return exact;
     const short = Object.entries(this.table).find(([, { alias = [] }]) => alias.some((a) => `-${a}` === spelling));
     if (short) return short[0];
-    const begun = spelling.startsWith("--") ? [...this.names.keys()].filter((name) => name.startsWith(spelling)) : [];
+    const begun =
+      spelling.length > 2 && spelling.startsWith("--")
+        ? [...this.names.keys()].filter((name) => name.startsWith(spelling))
+        : [];
     if (begun.length === 1) return this.names.get(begun[0]!)!;
     if (begun.length > 1) this.fail(`${spelling} could be ${begun.join(", ")}`);
     const [similar] = nearest(spelling, [...this.names.keys()], 1);

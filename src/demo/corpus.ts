@@ -1,51 +1,48 @@
-/** The text that the demo model learns: conversations about sums, stories and mlxlm, and stories on their own. */
+/** The text that the demo model learns: chats about sums, stories and mlxlm, and stories on their own. */
 import { Dice } from "./dice";
-import { factChat } from "./facts";
-import { story, storyChat } from "./stories";
-import { hardSumChat, sumChat } from "./sums";
-import { talk } from "./talk";
+import { fact } from "./facts";
+import { story, storyKinds } from "./stories";
+import { sum } from "./sums";
 
 export const endOfText = "<|endoftext|>";
 export const turnStart = "<|im_start|>";
 export const turnEnd = "<|im_end|>";
 
-export type Exchange = [question: string, answer: string];
-
-/** A conversation as the chat template writes it. */
-export function chat(exchanges: readonly Exchange[], system?: string): string {
-  const turn = (role: string, content: string) => `${turnStart}${role}\n${content}${turnEnd}\n`;
-  const turns = exchanges.map(([question, answer]) => turn("user", question) + turn("assistant", answer));
-  return (system === undefined ? "" : turn("system", system)) + turns.join("");
+/** As the chat template writes them. */
+export function chat(turns: readonly [question: string, answer: string][]): string {
+  const written = turns.map(
+    ([question, answer]) =>
+      `${turnStart}user\n${question}${turnEnd}\n${turnStart}assistant\n${answer}${turnEnd}\n`,
+  );
+  return written.join("");
 }
 
-const systemPrompts = [
-  "You are a helpful assistant.",
-  "You are a helpful assistant. Answer briefly.",
-  "You are a friendly assistant.",
-  "You are the demo model of mlxlm.",
-  "Be polite.",
-  "Be brief.",
-  "Answer in one sentence.",
-];
-
-function exchange(dice: Dice): Exchange {
-  return dice.weighted<(dice: Dice) => Exchange>([
-    [45, sumChat],
-    [5, hardSumChat],
-    [22, factChat],
-    [14, talk],
-    [14, storyChat],
-  ])(dice);
+function storyRequest(dice: Dice): [question: string, answer: string] {
+  const kind = dice.pick(storyKinds);
+  const article = /^[aeiou]/.test(kind) ? "an" : "a";
+  const question = dice.pick([
+    "Tell me a story.",
+    "Tell me a short story.",
+    "Please tell me a story.",
+    "Write a story.",
+    `Tell me a story about ${article} ${kind}.`,
+    `Write a short story about ${article} ${kind}.`,
+    `A story about ${article} ${kind}, please.`,
+  ]);
+  return [question, story(dice, question.includes(kind) ? kind : undefined)];
 }
 
 /** One piece of training text. */
 export function document(dice: Dice): string {
-  if (dice.chance(0.04)) return story(dice).text + endOfText;
-  const exchanges = Array.from({ length: dice.pick([1, 1, 1, 2, 3, 4]) }, () => exchange(dice));
-  return chat(exchanges, dice.chance(0.15) ? dice.pick(systemPrompts) : undefined);
+  const roll = dice.below(100);
+  if (roll < 52) return chat([sum(dice)]);
+  if (roll < 74) return chat([fact(dice)]);
+  if (roll < 80) return chat([fact(dice), dice.chance(0.5) ? sum(dice) : fact(dice)]);
+  if (roll < 93) return chat([storyRequest(dice)]);
+  return story(dice) + endOfText;
 }
 
-/** An endless sequence of documents, the same for the same seed. */
+/** An endless sequence of documents. */
 export function* documents(seed: number): Generator<string, never, void> {
   const dice = new Dice(seed);
   for (;;) yield document(dice);

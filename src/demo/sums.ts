@@ -1,139 +1,60 @@
-/** Small sums and differences, asked in many ways and answered in one. */
+/** Small sums, answered as one learns them at school: digit by digit, with the carry. */
 import type { Dice } from "./dice";
 
 /**
- * Pairs of two-digit numbers whose sum is never in the training text, in neither order and not as a subtraction: about
- * one in ten, so that a right answer is adding and not remembering.
+ * Pairs that are never in the training text: about one in ten of the two-digit pairs, so that right answers on them are
+ * adding, not remembering.
  */
 export function isHeldOut(a: number, b: number): boolean {
-  if (!isTwoDigit(a) || !isTwoDigit(b)) return false;
-  let hash = Math.imul(Math.min(a, b) * 100 + Math.max(a, b), 0x9e3779b1) >>> 0;
-  hash = Math.imul(hash ^ (hash >>> 15), 0x85ebca6b) >>> 0;
-  return (hash ^ (hash >>> 13)) % 10 === 0;
-}
-
-function isTwoDigit(n: number): boolean {
-  return n >= 10 && n <= 99;
+  if (a < 10 || b < 10) return false;
+  let hash = Math.imul(a * 100 + b, 0x9e3779b1) >>> 0;
+  hash ^= hash >>> 15;
+  return hash % 10 === 0;
 }
 
 /** All held-out pairs, in order. */
-export function heldOutPairs(): [a: number, b: number][] {
+export function heldOutPairs(): [number, number][] {
   const numbers = Array.from({ length: 90 }, (_, i) => i + 10);
   return numbers.flatMap((a) => numbers.filter((b) => isHeldOut(a, b)).map((b): [number, number] => [a, b]));
 }
 
+const questions = [
+  (a: number, b: number) => `What is ${a} + ${b}?`,
+  (a: number, b: number) => `What is ${a} plus ${b}?`,
+  (a: number, b: number) => `How much is ${a} + ${b}?`,
+  (a: number, b: number) => `Add ${a} and ${b}.`,
+  (a: number, b: number) => `${a} + ${b} = ?`,
+  (a: number, b: number) => `${a} + ${b}`,
+];
+
 /** The question that evaluation asks. */
-export function plainQuestion(a: number, b: number): string {
-  return `What is ${a} + ${b}?`;
+export const plainQuestion = questions[0]!;
+
+/** `7 + 8 = 15, so 5 and carry 1. 2 + 5 + 1 = 8. 27 + 58 = 85.` */
+export function sumAnswer(a: number, b: number): string {
+  const result = `${a} + ${b} = ${a + b}.`;
+  if (a < 10 && b < 10) return result;
+  const [onesA, onesB] = [a % 10, b % 10];
+  const ones = onesA + onesB;
+  const carry = ones >= 10 ? 1 : 0;
+  const first = `${onesA} + ${onesB} = ${ones}${carry ? `, so ${ones % 10} and carry 1` : ""}.`;
+  const [tensA, tensB] = [Math.floor(a / 10), Math.floor(b / 10)];
+  const second = `${tensA} + ${tensB}${carry ? " + 1" : ""} = ${tensA + tensB + carry}.`;
+  return `${first} ${second} ${result}`;
 }
 
-const additions: readonly ((a: number, b: number) => string)[] = [
-  plainQuestion,
-  (a, b) => `What is ${a} + ${b}`,
-  (a, b) => `What's ${a} + ${b}?`,
-  (a, b) => `what is ${a} + ${b}?`,
-  (a, b) => `what is ${a}+${b}`,
-  (a, b) => `What is ${a} plus ${b}?`,
-  (a, b) => `what is ${a} plus ${b}`,
-  (a, b) => `What is ${a}+${b}?`,
-  (a, b) => `What is the sum of ${a} and ${b}?`,
-  (a, b) => `How much is ${a} + ${b}?`,
-  (a, b) => `How much is ${a} plus ${b}?`,
-  (a, b) => `What do ${a} and ${b} make?`,
-  (a, b) => `Add ${a} and ${b}.`,
-  (a, b) => `Add ${b} to ${a}.`,
-  (a, b) => `Please add ${a} and ${b}.`,
-  (a, b) => `Can you add ${a} and ${b}?`,
-  (a, b) => `Calculate ${a} + ${b}.`,
-  (a, b) => `Compute ${a} + ${b}`,
-  (a, b) => `${a} + ${b}`,
-  (a, b) => `${a}+${b}`,
-  (a, b) => `${a} + ${b} = ?`,
-  (a, b) => `${a} + ${b} =`,
-  (a, b) => `${a}+${b}=`,
-  (a, b) => `${a} plus ${b}`,
-];
-
-const subtractions: readonly ((a: number, b: number) => string)[] = [
-  (a, b) => `What is ${a} - ${b}?`,
-  (a, b) => `what is ${a} - ${b}`,
-  (a, b) => `What is ${a}-${b}?`,
-  (a, b) => `What is ${a} minus ${b}?`,
-  (a, b) => `How much is ${a} - ${b}?`,
-  (a, b) => `How much is ${a} minus ${b}?`,
-  (a, b) => `Subtract ${b} from ${a}.`,
-  (a, b) => `Take ${b} away from ${a}.`,
-  (a, b) => `Calculate ${a} - ${b}.`,
-  (a, b) => `${a} - ${b}`,
-  (a, b) => `${a}-${b}`,
-  (a, b) => `${a} - ${b} = ?`,
-  (a, b) => `${a} - ${b} =`,
-  (a, b) => `${a} minus ${b}`,
-];
-
-const things = ["apples", "nuts", "books", "coins", "stones", "eggs", "flowers", "cards"];
-const people = ["Anna", "Ben", "Clara", "Leo", "Mia", "Tom"];
-
-/** A sum in words, its answer with a sentence. */
-function wordProblem(dice: Dice, a: number, b: number): [question: string, answer: string] {
-  const [who, what] = [dice.pick(people), dice.pick(things)];
-  const other = dice.pick(people.filter((name) => name !== who));
-  const sum = `${a} + ${b} = ${a + b}`;
-  return dice.pick([
-    [
-      `${who} has ${a} ${what} and ${other} has ${b} ${what}. How many ${what} do they have together?`,
-      `${sum}. Together they have ${a + b} ${what}.`,
-    ],
-    [
-      `${who} has ${a} ${what} and finds ${b} more. How many ${what} does ${who} have now?`,
-      `${sum}. ${who} has ${a + b} ${what} now.`,
-    ],
-    [
-      `There are ${a} ${what} in one box and ${b} ${what} in another. How many ${what} are there?`,
-      `${sum}. There are ${a + b} ${what}.`,
-    ],
-  ]);
-}
-
-/** Mostly two-digit numbers. */
-function operand(dice: Dice): number {
-  return dice.chance(0.9) ? dice.between(10, 99) : dice.between(0, 9);
+/** The number that an answer comes to, or null. */
+export function resultOf(answer: string): number | null {
+  const numbers = answer.match(/= (\d+)\.?\s*$/);
+  return numbers ? Number(numbers[1]) : null;
 }
 
 /** A question with its answer; never a held-out pair. */
-export function sumChat(dice: Dice): [question: string, answer: string] {
-  const [a, b] = [operand(dice), operand(dice)];
-  if (dice.chance(0.2)) {
-    if (isHeldOut(b, a - b)) return sumChat(dice);
-    return [dice.pick(subtractions)(a, b), `${a} - ${b} = ${a - b}.`];
+export function sum(dice: Dice): [question: string, answer: string] {
+  for (;;) {
+    const [a, b] = dice.chance(0.08)
+      ? [dice.below(10), dice.below(10)]
+      : [10 + dice.below(90), 10 + dice.below(90)];
+    if (!isHeldOut(a!, b!)) return [dice.pick(questions)(a!, b!), sumAnswer(a!, b!)];
   }
-  if (isHeldOut(a, b)) return sumChat(dice);
-  if (dice.chance(0.08)) return wordProblem(dice, a, b);
-  return [dice.pick(additions)(a, b), `${a} + ${b} = ${a + b}.`];
-}
-
-/** The number that an answer of the form `27 + 58 = 85.` comes to, or null. */
-export function resultOf(answer: string): number | null {
-  const found = answer.match(/= (-?\d+)\./);
-  return found ? Number(found[1]) : null;
-}
-
-/** A question that is beyond the demo, and what it says to it. */
-export function hardSumChat(dice: Dice): [question: string, answer: string] {
-  return dice.chance(0.5) ? largeNumbers(dice) : otherOperation(dice);
-}
-
-function largeNumbers(dice: Dice): [question: string, answer: string] {
-  const large = dice.between(100, dice.pick([999, 99_999]));
-  const other = dice.between(1, dice.pick([99, 999, 99_999]));
-  const ask = dice.pick(dice.chance(0.7) ? additions : subtractions);
-  const question = dice.chance(0.5) ? ask(large, other) : ask(other, large);
-  return [question, "These numbers are too large for me. I can add and subtract numbers up to 99."];
-}
-
-function otherOperation(dice: Dice): [question: string, answer: string] {
-  const [a, b] = [dice.between(2, 99), dice.between(2, 99)];
-  const sum = `${a} ${dice.pick(["*", "x", "times", "/", "divided by"])} ${b}`;
-  const question = dice.pick([`What is ${sum}?`, sum, `How much is ${sum}?`, `Calculate ${sum}.`]);
-  return [question, "I have only learned to add and to subtract, not to multiply or divide."];
 }

@@ -1,4 +1,5 @@
 /** From what a user typed to the token ids that a model gets. */
+import { ExitCode, UserError } from "../errors";
 import type { ChatMessage } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
 
@@ -13,10 +14,21 @@ export interface PromptOptions {
   templateVariables?: Record<string, unknown>;
 }
 
-/** Token ids of a prompt: through the chat template where there is one, else as plain text with special tokens. */
+/**
+ * Token ids of a prompt: through the chat template where there is one, else as plain text with special tokens.
+ * @throws UserError for an empty text that no template surrounds
+ */
 export async function encodePrompt(tokenizer: Tokenizer, text: string, options: PromptOptions = {}): Promise<number[]> {
   const { system, prefill, raw = false, templateVariables: kwargs } = options;
-  if (raw || !tokenizer.hasChatTemplate) return tokenizer.encode(text);
+  if (raw || !tokenizer.hasChatTemplate) {
+    if (text === "") {
+      throw new UserError("the prompt is empty", {
+        code: ExitCode.usage,
+        hint: "Give at least one word: --prompt TEXT",
+      });
+    }
+    return tokenizer.encode(text);
+  }
   const messages: ChatMessage[] = [];
   if (system !== undefined) messages.push({ role: "system", content: system });
   messages.push({ role: "user", content: text });

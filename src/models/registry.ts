@@ -2,9 +2,9 @@
 import type { z } from "zod";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
+import { nearest } from "../nearest";
 import { parseArgs } from "./args";
 import type { LanguageModel } from "./language-model";
-import { nearest } from "../nearest";
 
 /** What a model file exports: the schema of its configuration, and the model. */
 export interface Architecture {

@@ -1,0 +1,140 @@
+import { describe, expect, test } from "bun:test";
+import { generateFlags } from "../../cmd/generate.flags";
+import { ExitCode, UserError } from "../errors";
+import { flag, globalFlags } from "./flags";
+import { parseFlags } from "./parse";
+
+const table = { ...generateFlags, ...globalFlags };
+const parse = (...words: string[]) => parseFlags(words, table, "generate");
+
+/** Flags of mlx_lm.generate 0.32.2 with their defaults, as its own parser has them. */
+const reference: Record<string, unknown> = {
+  model: undefined,
+  trustRemoteCode: false,
+  adapterPath: undefined,
+  extraEosToken: [],
+  systemPrompt: undefined,
+  prompt: "hello",
+  image: [],
+  prefillResponse: undefined,
+  maxTokens: 100,
+  temp: 0,
+  topP: 1,
+  minP: 0,
+  topK: 0,
+  xtcProbability: 0,
+  xtcThreshold: 0.1,
+  minTokensToKeep: 1,
+  seed: undefined,
+  ignoreChatTemplate: false,
+  useDefaultChatTemplate: false,
+  chatTemplateConfig: undefined,
+  verbose: true,
+  maxKvSize: undefined,
+  prefillStepSize: 2048,
+  promptCacheFile: undefined,
+  quantizeActivations: false,
+  kvBits: undefined,
+  kvGroupSize: 64,
+  quantizedKvStart: 5000,
+  draftModel: undefined,
+  numDraftTokens: 3,
+};
+
+test("generate has the reference's 30 flags with its defaults", () => {
+  expect(Object.keys(reference).length).toBe(30);
+  const { json: _, device: __, debug: ___, help: ____, ...values } = parse();
+  expect(values as Record<string, unknown>).toEqual(reference);
+});
+
+describe("is understood", () => {
+  const cases: [words: string[], name: string, value: unknown][] = [
+    [["--model", "demo"], "model", "demo"],
+    [["--model=demo"], "model", "demo"],
+    [["--prompt", "a = b"], "prompt", "a = b"],
+    [["--prompt=a=b"], "prompt", "a=b"],
+    [["--prompt", ""], "prompt", ""],
+    [["--prompt="], "prompt", ""],
+    [["--prompt", "-"], "prompt", "-"],
+    [["-p", "hi"], "prompt", "hi"],
+    [["--prompt", "007"], "prompt", "007"],
+    [["-p", "first", "-p", "last"], "prompt", "last"],
+    [["-m", "5"], "maxTokens", 5],
+    [["--max-tokens", "-1"], "maxTokens", -1],
+    [["--max-t", "7"], "maxTokens", 7],
+    [["--temp", ".5"], "temp", 0.5],
+    [["--temp", "1e-1"], "temp", 0.1],
+    [["--seed", "4294967296"], "seed", 4294967296],
+    [["--ignore-chat-template"], "ignoreChatTemplate", true],
+    [["--ignore"], "ignoreChatTemplate", true],
+    [["--verbose", "False"], "verbose", false],
+    [["--verbose", "f"], "verbose", false],
+    [["--verbose", "no"], "verbose", true],
+    [["--extra-eos-token", "a", "b", "--seed", "1"], "extraEosToken", ["a", "b"]],
+    [["--extra-eos-token", "a", "--extra-eos-token", "b"], "extraEosToken", ["a", "b"]],
+    [["--chat-template-config", '{"enable_thinking": false}'], "chatTemplateConfig", { enable_thinking: false }],
+    [["--device", "cpu"], "device", "cpu"],
+    [["--json"], "json", true],
+  ];
+  test.each(cases)("%p", (words, name, value) => {
+    expect((parse(...words) as Record<string, unknown>)[name]).toEqual(value);
+  });
+});
+
+describe("is refused", () => {
+  const cases: [words: string[], message: RegExp, hint?: RegExp][] = [
+    [["--modle", "x"], /no flag --modle/, /Did you mean --model\?/],
+    [["-z"], /no flag -z/],
+    [["stray"], /"stray" belongs to no flag/],
+    [["--prompt", "a", "b"], /"b" belongs to no flag/, /quotes/],
+    [["--"], /no flag --/],
+    [["--max", "5"], /--max could be --max-tokens, --max-kv-size/],
+    [["--model"], /--model needs a value/],
+    [["--model", "--json"], /--model needs a value/],
+    [["--extra-eos-token"], /needs a value/],
+    [["--json=yes"], /--json takes no value/],
+    [["--max-tokens", "many"], /must be a whole number, not "many"/],
+    [["--max-tokens", "1.5"], /must be a whole number/],
+    [["--max-tokens", ""], /must be a whole number/],
+    [["--max-tokens", "-2"], /at least -1/],
+    [["--temp", "hot"], /--temp must be a number/],
+    [["--temp", "-1"], /at least 0/],
+    [["--temp", "Infinity"], /must be a number/],
+    [["--top-p", "1.1"], /at most 1/],
+    [["--xtc-threshold", "0.6"], /at most 0.5/],
+    [["--prefill-step-size", "0"], /at least 1/],
+    [["--min-tokens-to-keep", "0"], /at least 1/],
+    [["--device", "tpu"], /must be cpu or gpu/],
+    [["--chat-template-config", "{"], /must be JSON/],
+    [["--chat-template-config", "[1]"], /must be a JSON object/],
+    [["--kv-bits", "4"], /--kv-bits is not available yet/],
+    [["--draft-model", "x"], /not available yet/],
+    [["-qa"], /--quantize-activations is not available yet/],
+    [["--image", "a.png", "b.png"], /not available yet/],
+    [["--adapter-path", "x"], /not available yet/],
+    [["--prompt-cache-file", "x"], /not available yet/],
+    [["--num-draft-tokens", "2"], /not available yet/],
+    [["--__proto__", "x"], /no flag/],
+    [["--constructor", "x"], /no flag/],
+  ];
+  test.each(cases)("%p", (words, message, hint = /generate --help|for example|later/i) => {
+    let error: unknown;
+    try {
+      parse(...words);
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(error).toBeInstanceOf(UserError);
+    expect((error as UserError).message).toMatch(message);
+    expect((error as UserError).hint).toMatch(hint);
+    expect((error as UserError).code).toBe(ExitCode.usage);
+  });
+});
+
+test("defaults and ranges come from the table", () => {
+  const small = { steps: flag.integer("steps", { default: 3, min: 1 }), name: flag.text("name") };
+  const values = parseFlags([], small, "x");
+  const steps: number = values.steps;
+  const name: string | undefined = values.name;
+  expect([steps, name]).toEqual([3, undefined]);
+});
