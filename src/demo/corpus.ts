@@ -11,8 +11,7 @@ export const turnEnd = "<|im_end|>";
 /** As the chat template writes them. */
 export function chat(turns: readonly [question: string, answer: string][]): string {
   const written = turns.map(
-    ([question, answer]) =>
-      `${turnStart}user\n${question}${turnEnd}\n${turnStart}assistant\n${answer}${turnEnd}\n`,
+    ([question, answer]) => `${turnStart}user\n${question}${turnEnd}\n${turnStart}assistant\n${answer}${turnEnd}\n`,
   );
   return written.join("");
 }

@@ -1,6 +1,7 @@
 /** Whether the demo model does what it was taught: sums that were never in its text. */
-import * as mx from "../mlx";
+
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Tokenizer } from "../text/tokenizer";
 import { plainQuestion, resultOf } from "./sums";
@@ -24,7 +25,9 @@ export async function wrongSums(
   pairs: readonly (readonly [number, number])[],
 ): Promise<WrongSum[]> {
   const prompts = await Promise.all(
-    pairs.map(([a, b]) => tokenizer.encodeChat([{ role: "user", content: plainQuestion(a, b) }], { addGenerationPrompt: true })),
+    pairs.map(([a, b]) =>
+      tokenizer.encodeChat([{ role: "user", content: plainQuestion(a, b) }], { addGenerationPrompt: true }),
+    ),
   );
   const answers = decodeTogether(model, prompts).map((ids) => {
     const end = ids.findIndex((id) => tokenizer.eosTokenIds.has(id));

@@ -15,7 +15,13 @@ const topics: readonly Topic[] = [
     ],
   },
   {
-    questions: ["Who are you?", "What are you?", "What is your name?", "Are you a language model?", "Tell me about yourself."],
+    questions: [
+      "Who are you?",
+      "What are you?",
+      "What is your name?",
+      "Are you a language model?",
+      "Tell me about yourself.",
+    ],
     answers: [
       "I am the demo model of mlxlm: a very small language model, trained by mlxlm itself. I can add two numbers, tell a short story, and answer questions about mlxlm.",
     ],
@@ -34,11 +40,20 @@ const topics: readonly Topic[] = [
   },
   {
     questions: ["What is MLX?", "Tell me about MLX.", "What does MLX do?"],
-    answers: ["MLX is an array library for machine learning. It runs on Apple's chips with Metal, on NVIDIA's with CUDA, and on CPUs."],
+    answers: [
+      "MLX is an array library for machine learning. It runs on Apple's chips with Metal, on NVIDIA's with CUDA, and on CPUs.",
+    ],
   },
   {
-    questions: ["How do I use mlxlm?", "How do I run a model?", "How do I generate text?", "How can I try another model?"],
-    answers: ["Type mlxlm generate with --model and --prompt. The model is a folder on your disk or the name of a repo, which is downloaded once."],
+    questions: [
+      "How do I use mlxlm?",
+      "How do I run a model?",
+      "How do I generate text?",
+      "How can I try another model?",
+    ],
+    answers: [
+      "Type mlxlm generate with --model and --prompt. The model is a folder on your disk or the name of a repo, which is downloaded once.",
+    ],
   },
   {
     questions: ["How do I install mlxlm?", "Where do I get mlxlm?", "How can I build mlxlm?"],
@@ -54,31 +69,45 @@ const topics: readonly Topic[] = [
   },
   {
     questions: ["What is a language model?", "How does a language model work?", "Explain language models."],
-    answers: ["A language model reads text as tokens and says which token is likely to come next. It writes by picking one token after the other."],
+    answers: [
+      "A language model reads text as tokens and says which token is likely to come next. It writes by picking one token after the other.",
+    ],
   },
   {
     questions: ["What is a token?", "What are tokens?", "Explain tokens."],
-    answers: ["A token is a piece of text: a word, a part of a word, or a digit. A model reads and writes tokens, not letters."],
+    answers: [
+      "A token is a piece of text: a word, a part of a word, or a digit. A model reads and writes tokens, not letters.",
+    ],
   },
   {
     questions: ["What is a KV cache?", "What does the KV cache do?", "Explain the KV cache."],
-    answers: ["The KV cache keeps the keys and values of all tokens so far, so that each new token needs only one step."],
+    answers: [
+      "The KV cache keeps the keys and values of all tokens so far, so that each new token needs only one step.",
+    ],
   },
   {
     questions: ["What is quantization?", "Why are models quantized?", "Explain quantization."],
-    answers: ["Quantization stores the weights in few bits, in groups that share a scale. The model gets smaller and faster, and a little less exact."],
+    answers: [
+      "Quantization stores the weights in few bits, in groups that share a scale. The model gets smaller and faster, and a little less exact.",
+    ],
   },
   {
     questions: ["What is LoRA?", "What is an adapter?", "Explain LoRA."],
-    answers: ["LoRA trains two small matrices beside each large one. The model learns something new while its own weights stay as they are."],
+    answers: [
+      "LoRA trains two small matrices beside each large one. The model learns something new while its own weights stay as they are.",
+    ],
   },
   {
     questions: ["What is temperature?", "What does --temp do?", "Explain the temperature."],
-    answers: ["The temperature says how freely the next token is chosen. At 0 it is always the most likely one; higher values give more variety."],
+    answers: [
+      "The temperature says how freely the next token is chosen. At 0 it is always the most likely one; higher values give more variety.",
+    ],
   },
   {
     questions: ["What is top-p?", "What does --top-p do?", "Explain top-p sampling."],
-    answers: ["Top-p sampling keeps the most likely tokens until their probabilities add up to p, and chooses among them."],
+    answers: [
+      "Top-p sampling keeps the most likely tokens until their probabilities add up to p, and chooses among them.",
+    ],
   },
   {
     questions: ["Thank you!", "Thanks", "Thank you very much.", "Great, thanks!"],
@@ -103,7 +132,9 @@ const topics: readonly Topic[] = [
       "Solve this equation.",
       "Write a Python program.",
     ],
-    answers: ["I don't know that. I am only a small demo model: I can add two numbers, tell a short story, and talk about mlxlm."],
+    answers: [
+      "I don't know that. I am only a small demo model: I can add two numbers, tell a short story, and talk about mlxlm.",
+    ],
   },
 ];
 

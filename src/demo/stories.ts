@@ -16,7 +16,13 @@ const kinds = ["fox", "rabbit", "bear", "mouse", "owl", "cat", "dog", "duck", "h
 const boys = ["Tom", "Max", "Ben", "Leo", "Sam", "Finn", "Otto", "Paul"];
 const girls = ["Mia", "Lily", "Anna", "Zoe", "Ella", "Nora", "Rosa", "Ida"];
 const adjectives = ["little", "small", "young", "brave", "shy", "clever", "kind", "curious"];
-const places = ["in a green forest", "by a quiet lake", "on a high hill", "near the old mill", "at the edge of a village"];
+const places = [
+  "in a green forest",
+  "by a quiet lake",
+  "on a high hill",
+  "near the old mill",
+  "at the edge of a village",
+];
 
 export const storyKinds = kinds;
 
@@ -56,8 +62,22 @@ function ending(dice: Dice, { name, they }: Hero, friend: Hero): string {
 
 /** Something was lost and a friend finds it. */
 function lostThing(dice: Dice, h: Hero, f: Hero): string[] {
-  const thing = dice.pick(["red ball", "blue hat", "silver key", "warm scarf", "golden bell", "wooden boat", "yellow kite"]);
-  const spot = dice.pick(["under a big leaf", "behind a stone", "in the tall grass", "under the bridge", "in a hollow tree"]);
+  const thing = dice.pick([
+    "red ball",
+    "blue hat",
+    "silver key",
+    "warm scarf",
+    "golden bell",
+    "wooden boat",
+    "yellow kite",
+  ]);
+  const spot = dice.pick([
+    "under a big leaf",
+    "behind a stone",
+    "in the tall grass",
+    "under the bridge",
+    "in a hollow tree",
+  ]);
   return [
     `${h.name} had a ${thing} that ${h.they} loved very much. One day, the ${thing} was gone.`,
     dice.pick([
@@ -129,7 +149,13 @@ function rescue(dice: Dice, h: Hero, f: Hero): string[] {
 
 /** A quarrel ends in a shared prize. */
 function quarrel(dice: Dice, h: Hero, f: Hero): string[] {
-  const prize = dice.pick(["a big red apple", "a shiny shell", "a sweet melon", "a soft blue feather", "a round pumpkin"]);
+  const prize = dice.pick([
+    "a big red apple",
+    "a shiny shell",
+    "a sweet melon",
+    "a soft blue feather",
+    "a round pumpkin",
+  ]);
   const short = prize.replace(/^a /, "the ");
   return [
     `One day, ${h.name} and ${f.name} the ${f.kind} found ${prize} at the same time.`,

@@ -52,9 +52,7 @@ export function resultOf(answer: string): number | null {
 /** A question with its answer; never a held-out pair. */
 export function sum(dice: Dice): [question: string, answer: string] {
   for (;;) {
-    const [a, b] = dice.chance(0.08)
-      ? [dice.below(10), dice.below(10)]
-      : [10 + dice.below(90), 10 + dice.below(90)];
+    const [a, b] = dice.chance(0.08) ? [dice.below(10), dice.below(10)] : [10 + dice.below(90), 10 + dice.below(90)];
     if (!isHeldOut(a!, b!)) return [dice.pick(questions)(a!, b!), sumAnswer(a!, b!)];
   }
 }

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "ropes", "caches", "samplers", "draws",
+SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "samplers", "draws",
            "models", "checkpoint", "text"]
 
 for script in SCRIPTS:
