@@ -30,8 +30,10 @@ export interface CompileOptions {
   outputs?: readonly State[];
 }
 
-const enabled = () =>
-  process.env.MLXLM_COMPILE === "1" || (process.env.MLXLM_COMPILE !== "0" && defaultDevice() === "gpu");
+/** "1": always, "0": never; else on the GPU only. */
+const wish = process.env.MLXLM_COMPILE;
+
+const enabled = () => wish === "1" || (wish !== "0" && defaultDevice() === "gpu");
 
 interface Trace {
   id: number;
@@ -40,7 +42,8 @@ interface Trace {
 }
 
 /** Arguments without their tensors: what a trace depends on besides shapes and dtypes. */
-function structureOf(args: unknown): string {
+function structureOf(args: readonly unknown[]): string {
+  if (args.every((arg) => arg instanceof Tensor)) return "tensors";
   return JSON.stringify(args, (_, value) => (value instanceof Tensor ? "\u0001" : value));
 }
 

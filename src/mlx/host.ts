@@ -1,21 +1,13 @@
 /** Tensors as JavaScript values. */
+import type { TypedArray } from "./creation";
 import { itemSize } from "./dtype";
 import { astype, view } from "./elementwise";
 import { native } from "./library";
 import { checked } from "./native";
 import type { Tensor } from "./tensor";
 
-export type HostArray =
-  | Uint8Array
-  | Uint16Array
-  | Uint32Array
-  | BigUint64Array
-  | Int8Array
-  | Int16Array
-  | Int32Array
-  | BigInt64Array
-  | Float32Array
-  | Float64Array;
+/** What the elements of a tensor are read into. */
+export type HostArray = TypedArray;
 
 export type NestedList = number | bigint | boolean | NestedList[];
 

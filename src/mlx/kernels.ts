@@ -34,42 +34,28 @@ export interface KernelCall {
 
 export type Kernel = (call: KernelCall) => Tensor[];
 
+/** What both backends want to know of a kernel, in the order of the C side. */
+function parts({ name, inputNames, outputNames, source, header = "", ensureRowContiguous = true }: KernelSource) {
+  const names = cFields([...inputNames, ...outputNames]);
+  return [
+    cString(name),
+    names.bytes,
+    names.length,
+    inputNames.length,
+    cString(source),
+    cString(header),
+    ensureRowContiguous,
+  ] as const;
+}
+
 /** @throws MlxError when called where there is no Metal device */
-export function metalKernel(kernel: KernelSource & { atomicOutputs?: boolean }): Kernel {
-  const names = cFields([...kernel.inputNames, ...kernel.outputNames]);
-  return caller(
-    checked(
-      native.mlxlm_metal_kernel(
-        cString(kernel.name),
-        names.bytes,
-        names.length,
-        kernel.inputNames.length,
-        cString(kernel.source),
-        cString(kernel.header ?? ""),
-        kernel.ensureRowContiguous ?? true,
-        kernel.atomicOutputs ?? false,
-      ),
-    ),
-  );
+export function metalKernel({ atomicOutputs = false, ...kernel }: KernelSource & { atomicOutputs?: boolean }): Kernel {
+  return caller(checked(native.mlxlm_metal_kernel(...parts(kernel), atomicOutputs)));
 }
 
 /** @throws MlxError where the library was not built for CUDA */
-export function cudaKernel(kernel: KernelSource & { sharedMemory?: number }): Kernel {
-  const names = cFields([...kernel.inputNames, ...kernel.outputNames]);
-  return caller(
-    checked(
-      native.mlxlm_cuda_kernel(
-        cString(kernel.name),
-        names.bytes,
-        names.length,
-        kernel.inputNames.length,
-        cString(kernel.source),
-        cString(kernel.header ?? ""),
-        kernel.ensureRowContiguous ?? true,
-        kernel.sharedMemory ?? 0,
-      ),
-    ),
-  );
+export function cudaKernel({ sharedMemory = 0, ...kernel }: KernelSource & { sharedMemory?: number }): Kernel {
+  return caller(checked(native.mlxlm_cuda_kernel(...parts(kernel), sharedMemory)));
 }
 
 function templateCode(value: number | boolean | Dtype): [kind: number, value: number] {
