@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { median } from "./median";
 
 interface Figures {
   prompt_tps: number;
@@ -37,8 +38,6 @@ function measure(command: string[]): Figures {
   if (exitCode !== 0) throw new Error(`${command.join(" ")} failed:\n${stderr}`);
   return JSON.parse(stdout.toString().trim().split("\n").at(-1)!);
 }
-
-const median = (numbers: number[]) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 
 const ours: Figures[] = [];
 const theirs: Figures[] = [];

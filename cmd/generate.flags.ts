@@ -2,15 +2,15 @@
 import { flag } from "../src/cli/flags";
 
 export const generateFlags = {
-  model: flag.text("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
   prompt: flag.text("the prompt; - reads stdin; \\n and \\t are understood", { alias: ["p"], default: "hello" }),
   systemPrompt: flag.text("a system message ahead of the prompt"),
   prefillResponse: flag.text("the beginning of the answer, which the model continues"),
   maxTokens: flag.integer("generate at most so many tokens; -1: no limit", { alias: ["m"], default: 100, min: -1 }),
   temp: flag.number("temperature; 0 always takes the most likely token", { default: 0, min: 0 }),
-  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0, max: 1 }),
+  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0 }),
   minP: flag.number("drop tokens below this share of the likeliest one", { default: 0, min: 0, max: 1 }),
-  topK: flag.integer("keep so many of the likeliest tokens; 0: all", { default: 0, min: 0 }),
+  topK: flag.integer("keep so many of the likeliest tokens; 0 or less: all", { default: 0 }),
   xtcProbability: flag.number("how often XTC drops the likeliest tokens", { default: 0, min: 0, max: 1 }),
   xtcThreshold: flag.number("from which probability XTC counts a token as likely", { default: 0.1, min: 0, max: 0.5 }),
   minTokensToKeep: flag.integer("how many tokens min-p leaves at least", { default: 1, min: 1 }),

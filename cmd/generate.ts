@@ -25,7 +25,7 @@ export default command({
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
-    const { model, tokenizer, contextLength } = await openModel(flags.model, out);
+    const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
     const text = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);

@@ -60,7 +60,7 @@ async function printCompletion(shell: string | undefined): Promise<void> {
 async function commandNamed(name: string): Promise<Command> {
   if (!Object.hasOwn(commands, name)) {
     const [similar] = nearest(name, Object.keys(commands), 1);
-    throw new UserError(`there is no command "${name}"`, {
+    throw new UserError(name.startsWith("-") ? `there is no flag ${name}` : `there is no command "${name}"`, {
       code: ExitCode.usage,
       hint: `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
     });
@@ -83,14 +83,21 @@ async function main([name, ...words]: string[]): Promise<void> {
   const command = await commandNamed(name);
   if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command));
   const flags = parseFlags(words, command.flags, command.name);
+  if (flags.help) return print(commandHelp(command));
+  report.json = flags.json === true;
+  report.debug = flags.debug === true;
   await command.run({ flags, out: new Output(flags.json === true), signal: interruptible() });
 }
 
 const words = process.argv.slice(2);
+
+/** How errors are printed; known for sure once the flags are understood. */
+const report = { json: words.includes("--json"), debug: words.includes("--debug") };
+
 try {
   await main(words);
 } catch (error) {
-  process.exitCode = reportError(error, { json: words.includes("--json"), debug: words.includes("--debug") });
+  process.exitCode = reportError(error, report);
 }
 // Worker threads of MLX need no goodbye, and must not hold the process.
 process.exit();

@@ -15,6 +15,12 @@ export interface HubRepo {
   cut?: string;
   /** Send other bytes than were promised. */
   damaged?: string;
+  /** What the hub calls the commit. */
+  sha?: string;
+  /** Answer requests for files as for a repo whose terms were not accepted. */
+  gated?: boolean;
+  /** Send large files in so many pieces, with a pause before each. */
+  slowly?: number;
   /** Serve large files from here instead. */
   redirectTo?: string;
 }
@@ -45,7 +51,8 @@ export function startHub(repos: Record<string, HubRepo>): HubServer {
       const repo = name ? repos[name]! : undefined;
       if (!name || !repo) return json({ error: "Repository not found" }, 404);
       if (repo.status) return json({ error: `refused with ${repo.status}` }, repo.status);
-      if (pathname.startsWith(`/api/models/${name}/revision/`)) return json(facts(name));
+      if (pathname.startsWith(`/api/models/${name}/revision/`))
+        return json({ ...facts(name), ...(repo.sha ? { sha: repo.sha } : {}) });
       if (pathname.startsWith(`/api/models/${name}/tree/`)) return json(tree(repo));
       return file(request, repo, decodeURIComponent(pathname.split(`/${commit}/`)[1] ?? ""));
     },
@@ -75,7 +82,21 @@ function tree(repo: HubRepo) {
   });
 }
 
+function inPieces(bytes: Uint8Array, pieces: number): ReadableStream {
+  const size = Math.ceil(bytes.length / pieces);
+  let at = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      if (at >= bytes.length) return controller.close();
+      await Bun.sleep(100);
+      controller.enqueue(bytes.slice(at, at + size));
+      at += size;
+    },
+  });
+}
+
 function file(request: Request, repo: HubRepo, path: string): Response {
+  if (repo.gated) return new Response("", { status: 401, headers: { "X-Error-Code": "GatedRepo" } });
   if (repo.failures) {
     repo.failures -= 1;
     return json({ error: "try again" }, 500);
@@ -93,5 +114,8 @@ function file(request: Request, repo: HubRepo, path: string): Response {
   let body = bytes.slice(from, to);
   if (path === repo.damaged && !probe) body = body.map((byte) => byte ^ 1);
   if (path === repo.cut && !probe) body = body.slice(0, body.length / 2);
+  if (repo.slowly && repo.large?.includes(path) && !probe) {
+    return new Response(inPieces(body, repo.slowly), { status: range ? 206 : 200, headers });
+  }
   return new Response(body, { status: range ? 206 : 200, headers });
 }

@@ -9,7 +9,7 @@ import type { Output } from "./output";
 const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
 
 /** Folder of the named model; of mlx-lm's default where none is named and it is in the cache, else of the demo. */
-async function modelFolder(name: string | undefined, out: Output): Promise<string> {
+async function modelFolder(name: string | undefined, out: Output, signal: AbortSignal): Promise<string> {
   if (name === demoName) return demoFolder();
   if (name === undefined) {
     const cached = await resolveModel(referenceDefault, { offline: true }).catch(() => null);
@@ -19,7 +19,7 @@ async function modelFolder(name: string | undefined, out: Output): Promise<strin
   }
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   try {
-    const { path } = await resolveModel(name, { onProgress: ({ done, total }) => bar.at(done, total) });
+    const { path } = await resolveModel(name, { signal, onProgress: ({ done, total }) => bar.at(done, total) });
     return path;
   } finally {
     bar.end();
@@ -33,8 +33,8 @@ export interface OpenedModel extends LoadedModel {
 }
 
 /** @throws UserError for whatever keeps the model from running */
-export async function openModel(name: string | undefined, out: Output): Promise<OpenedModel> {
-  const folder = await modelFolder(name, out);
+export async function openModel(name: string | undefined, out: Output, signal: AbortSignal): Promise<OpenedModel> {
+  const folder = await modelFolder(name, out, signal);
   const loaded = await loadModel(folder);
   return { ...loaded, folder, contextLength: contextLength(loaded.config) };
 }

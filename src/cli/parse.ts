@@ -10,7 +10,13 @@ export function parseFlags<T extends FlagTable>(words: readonly string[], table:
   return parser.parse(words) as Values<T>;
 }
 
-const isFlag = (word: string) => word.length > 1 && word.startsWith("-") && !/^-\.?\d/.test(word);
+/** Whether a word names a flag. Negative numbers, "-" and text with spaces ("- a list") are values. */
+function isFlag(word: string): boolean {
+  const name = word.split("=", 1)[0]!;
+  return name.length > 1 && name.startsWith("-") && !/^-\.?\d/.test(name) && !/\s/.test(name);
+}
+
+const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 class Parser {
   /** Table names by their long spelling. */
@@ -52,10 +58,7 @@ class Parser {
       if (!isFlag(word)) {
         this.fail(`"${word}" belongs to no flag`, `Text with spaces needs quotes. See ${this.help}`);
       }
-      const equals = word.indexOf("=");
-      const spelling = equals < 0 ? word : word.slice(0, equals);
-      const attached = equals < 0 ? undefined : word.slice(equals + 1);
-      const name = this.nameOf(spelling);
+      const { name, attached } = this.taken(word);
       const flag = this.table[name]!;
       if (flag.kind === "switch") {
         if (attached !== undefined) this.fail(`${spelled(name)} takes no value`);
@@ -65,18 +68,38 @@ class Parser {
       const values = attached === undefined ? [] : [attached];
       const wanted = flag.kind === "list" ? Number.POSITIVE_INFINITY : 1;
       while (values.length < wanted && i + 1 < words.length && !isFlag(words[i + 1]!)) values.push(words[++i]!);
-      if (values.length === 0) this.fail(`${spelled(name)} needs a value`);
+      if (values.length === 0) {
+        this.fail(
+          `${spelled(name)} needs a value`,
+          `A value that looks like a flag: ${spelled(name)}=VALUE. See ${this.help}`,
+        );
+      }
       for (const value of values) result.push(`--${name}=${value}`);
     }
     return result;
+  }
+
+  /** The flag that a word names, and the value that hangs on it: `--seed=1`, `-m5`. */
+  private taken(word: string): { name: string; attached?: string } {
+    const equals = word.indexOf("=");
+    if (equals >= 0) return { name: this.nameOf(word.slice(0, equals)), attached: word.slice(equals + 1) };
+    const exact = this.byAlias(word);
+    if (exact) return { name: exact };
+    const short = word.startsWith("--") ? undefined : this.byAlias(word.slice(0, 2));
+    if (short && this.table[short]!.kind !== "switch") return { name: short, attached: word.slice(2) };
+    return { name: this.nameOf(word) };
+  }
+
+  private byAlias(spelling: string): string | undefined {
+    return Object.keys(this.table).find((name) => this.table[name]!.alias?.some((alias) => `-${alias}` === spelling));
   }
 
   /** The table's name of a flag as it was typed: in full, by an alias, or by the start of one name only. */
   private nameOf(spelling: string): string {
     const exact = this.names.get(spelling);
     if (exact) return exact;
-    const short = Object.entries(this.table).find(([, { alias = [] }]) => alias.some((a) => `-${a}` === spelling));
-    if (short) return short[0];
+    const short = this.byAlias(spelling);
+    if (short) return short;
     const begun =
       spelling.length > 2 && spelling.startsWith("--")
         ? [...this.names.keys()].filter((name) => name.startsWith(spelling))
@@ -132,7 +155,7 @@ class Parser {
     { kind, min, max }: Extract<Flag, { kind: "integer" | "number" }>,
     text: string,
   ): number {
-    const value = text.trim() === "" ? Number.NaN : Number(text);
+    const value = decimal.test(text) ? Number(text) : Number.NaN;
     if (!Number.isFinite(value) || (kind === "integer" && !Number.isSafeInteger(value))) {
       this.fail(`${spelled(name)} must be ${kind === "integer" ? "a whole number" : "a number"}, not "${text}"`);
     }

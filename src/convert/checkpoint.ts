@@ -1,6 +1,6 @@
 /** The weight files of a checkpoint folder, checked before anything is loaded. */
 import { readdir, realpath, stat } from "node:fs/promises";
-import { dirname, join, sep } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { readJson } from "./json-file";
 import { readSafetensorsHeader, type SafetensorsHeader } from "./safetensors-header";
@@ -54,7 +54,7 @@ async function readIndex(folder: string): Promise<Map<string, string>> {
 /** Path of a shard. A link may lead to the blobs of the same cached repo, not elsewhere. */
 async function shardPath(folder: string, name: string): Promise<string> {
   const outside = () =>
-    new UserError(`${indexName} of ${folder} names a file outside the folder: ${JSON.stringify(name)}`, {
+    new UserError(`the weight file ${JSON.stringify(name)} of ${folder} leads outside the folder`, {
       hint: "Do not use this model: its files try to reach others.",
     });
   if (name === "" || name === "." || name === ".." || /[\\/\0]/.test(name)) throw outside();
@@ -66,13 +66,15 @@ async function shardPath(folder: string, name: string): Promise<string> {
     });
   }
   const [real, home] = await Promise.all([realpath(path), realpath(folder)]);
-  if (!real.startsWith(home + sep) && !real.startsWith(join(repoOf(home), "blobs") + sep)) throw outside();
+  const blobs = blobsOf(home);
+  if (!real.startsWith(home + sep) && !(blobs && real.startsWith(blobs + sep))) throw outside();
   return path;
 }
 
-/** `<repo>/snapshots/<commit>` → `<repo>` */
-function repoOf(snapshot: string): string {
-  return dirname(dirname(snapshot));
+/** `<repo>/snapshots/<commit>` → `<repo>/blobs`; null for a folder that is no snapshot. */
+function blobsOf(folder: string): string | null {
+  const snapshots = dirname(folder);
+  return basename(snapshots) === "snapshots" ? join(dirname(snapshots), "blobs") : null;
 }
 
 function checkNames(

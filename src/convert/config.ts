@@ -13,7 +13,10 @@ export interface ModelConfig extends JsonObject {
 export async function readConfig(folder: string): Promise<ModelConfig> {
   const config = await readJson(folder, "config.json");
   const generation = await readJson(folder, "generation_config.json").catch(() => ({}) as JsonObject);
-  return generation.eos_token_id ? { ...config, eos_token_id: generation.eos_token_id } : config;
+  const ids = generation.eos_token_id;
+  // Truthy as Python means it: an empty list says nothing.
+  const says = Array.isArray(ids) ? ids.length > 0 : Boolean(ids);
+  return says ? { ...config, eos_token_id: ids } : config;
 }
 
 /** The ids that end a text: one, a list, or none. Anything else in the field is passed over. */

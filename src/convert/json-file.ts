@@ -28,16 +28,17 @@ function depthOf(text: string): number {
   return most;
 }
 
+const specialNumbers = new Map([
+  ["Infinity", Number.POSITIVE_INFINITY],
+  ["-Infinity", Number.NEGATIVE_INFINITY],
+  ["NaN", Number.NaN],
+]);
+
 /** `{"__float__": "Infinity"}` stands for a number that JSON cannot write. */
 function decodeFloats(key: string, value: unknown): unknown {
   if (key === "__proto__") return undefined;
   if (typeof value !== "object" || value === null || !("__float__" in value)) return value;
-  const special: Record<string, number> = {
-    Infinity: Number.POSITIVE_INFINITY,
-    "-Infinity": -Infinity,
-    NaN: Number.NaN,
-  };
-  return special[String(value.__float__)] ?? value;
+  return specialNumbers.get(String(value.__float__)) ?? value;
 }
 
 /**

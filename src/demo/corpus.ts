@@ -31,18 +31,32 @@ function storyRequest(dice: Dice): [question: string, answer: string] {
   return [question, story(dice, question.includes(kind) ? kind : undefined)];
 }
 
+/** Shares of the kinds of text, in hundredths; what is left are stories without a question. */
+export interface Mix {
+  sums: number;
+  facts: number;
+  longerChats: number;
+  storyChats: number;
+}
+
+/** Sums need the most repetition at first. */
+export const firstMix: Mix = { sums: 52, facts: 22, longerChats: 6, storyChats: 13 };
+
+/** Who is who in a story is learned last, from many of them. */
+export const storyMix: Mix = { sums: 14, facts: 10, longerChats: 4, storyChats: 42 };
+
 /** One piece of training text. */
-export function document(dice: Dice): string {
+export function document(dice: Dice, { sums, facts, longerChats, storyChats }: Mix = firstMix): string {
   const roll = dice.below(100);
-  if (roll < 52) return chat([sum(dice)]);
-  if (roll < 74) return chat([fact(dice)]);
-  if (roll < 80) return chat([fact(dice), dice.chance(0.5) ? sum(dice) : fact(dice)]);
-  if (roll < 93) return chat([storyRequest(dice)]);
+  if (roll < sums) return chat([sum(dice)]);
+  if (roll < sums + facts) return chat([fact(dice)]);
+  if (roll < sums + facts + longerChats) return chat([fact(dice), dice.chance(0.5) ? sum(dice) : fact(dice)]);
+  if (roll < sums + facts + longerChats + storyChats) return chat([storyRequest(dice)]);
   return story(dice) + endOfText;
 }
 
 /** An endless sequence of documents. */
-export function* documents(seed: number): Generator<string, never, void> {
+export function* documents(seed: number, mix?: Mix): Generator<string, never, void> {
   const dice = new Dice(seed);
-  for (;;) yield document(dice);
+  for (;;) yield document(dice, mix);
 }

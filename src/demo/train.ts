@@ -1,10 +1,10 @@
 /**
  * Makes the demo model: tokenizer, training by mlxlm's own autodiff, 8-bit files. `bun run demo` runs it; on two CPU
- * cores it takes about 40 minutes. Python with the `tokenizers` package is needed for the tokenizer alone.
+ * cores it takes about 50 minutes. Python with the `tokenizers` package is needed for the tokenizer alone.
  *
- *   bun src/demo/train.ts [--steps 2000] [--batch 8] [--length 192] [--rate 2e-3] [--output DIR] [--keep-tokenizer]
+ *   bun src/demo/train.ts [--output DIR] [--keep-tokenizer] [--keep-phase 1]
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Tensor } from "../mlx";
@@ -13,7 +13,7 @@ import { createModel, type LanguageModel } from "../models";
 import { crossEntropy, quantize } from "../nn";
 import { AdamW, clipGradNorm, cosineDecay, joinSchedules, linearSchedule } from "../optim";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
-import { documents } from "./corpus";
+import { documents, firstMix, type Mix, storyMix } from "./corpus";
 import { config, writeConfig } from "./shape";
 
 /** The seed of the training text, and of the weights. */
@@ -37,13 +37,17 @@ async function trainTokenizer(folder: string): Promise<void> {
 }
 
 /** Endless batches of token ids (batch, length + 1), cut from one stream of documents. */
-async function* batches(tokenizer: Tokenizer, batch: number, length: number): AsyncGenerator<Int32Array, never, void> {
-  const source = documents(seed);
+async function* batches(
+  tokenizer: Tokenizer,
+  source: Iterator<string>,
+  batch: number,
+  length: number,
+): AsyncGenerator<Int32Array, never, void> {
   let stream: number[] = [];
   for (;;) {
     const wanted = batch * length + 1;
     while (stream.length < wanted) {
-      const texts = Array.from({ length: 64 }, () => source.next().value);
+      const texts = Array.from({ length: 64 }, () => source.next().value as string);
       for (const ids of await tokenizer.encodeBatch(texts, { addSpecialTokens: false })) stream.push(...ids);
     }
     const rows = new Int32Array(batch * (length + 1));
@@ -76,68 +80,92 @@ function trainStep(model: LanguageModel, optimizer: AdamW, tokens: Tensor): Tens
   return loss;
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      steps: { type: "string", default: "2000" },
-      batch: { type: "string", default: "8" },
-      length: { type: "string", default: "192" },
-      rate: { type: "string", default: "2e-3" },
-      output: { type: "string", default: join(import.meta.dir, "model") },
-      "keep-tokenizer": { type: "boolean", default: false },
-    },
-  });
-  const [steps, batch, length] = [Number(values.steps), Number(values.batch), Number(values.length)];
-  mkdirSync(values.output, { recursive: true });
-  if (!values["keep-tokenizer"]) await trainTokenizer(values.output);
-  await writeConfig(values.output);
-  const tokenizer = await loadTokenizer(values.output);
+interface Phase {
+  mix: Mix;
+  steps: number;
+  /** Rows of a batch, and tokens of a row. */
+  batch: number;
+  length: number;
+  /** The highest learning rate. */
+  rate: number;
+  /** Steps until the rate would be at its lowest; a phase may end before. */
+  decay: number;
+}
 
-  // Buffers of a step are used again by the next one: keep them instead of asking the system anew.
-  mx.setCacheLimit(4e9);
-  mx.random.seed(seed);
-  const model = await createModel(config, values.output);
-  mx.eval(model.parameters());
-  const size = model.namedParameters().reduce((sum, [, tensor]) => sum + tensor.size, 0);
-  console.error(`${(size / 1e6).toFixed(2)} M parameters, ${steps} steps of ${batch * length} tokens`);
+const phases: readonly Phase[] = [
+  { mix: firstMix, steps: 1500, batch: 8, length: 192, rate: 2e-3, decay: 2000 },
+  { mix: storyMix, steps: 1200, batch: 6, length: 256, rate: 1.5e-3, decay: 1200 },
+];
 
-  const warmup = Math.ceil(steps / 20);
-  const rate = Number(values.rate);
-  const schedule = joinSchedules(
-    [linearSchedule(0, rate, warmup), cosineDecay(rate, steps - warmup, rate / 20)],
-    [warmup],
-  );
+async function train(model: LanguageModel, tokenizer: Tokenizer, phase: Phase, seed: number): Promise<void> {
+  const { mix, steps, batch, length, rate, decay } = phase;
+  const warmup = Math.ceil(decay / 20);
+  const cosine = cosineDecay(rate, decay - warmup, rate / 20);
+  const schedule = joinSchedules([linearSchedule(0, rate, warmup), cosine], [warmup]);
   const optimizer = new AdamW(schedule, { betas: [0.9, 0.98], weightDecay: 0.05, biasCorrection: true });
-
   const began = performance.now();
+  const report = 50;
   let step = 0;
   let recent = 0;
-  for await (const rows of batches(tokenizer, batch, length)) {
+  for await (const rows of batches(tokenizer, documents(seed, mix), batch, length)) {
     const tokens = mx.array(rows, "int32", [batch, length + 1]);
     const loss = trainStep(model, optimizer, tokens);
     recent += loss.item();
     loss.dispose();
     tokens.dispose();
     step += 1;
-    if (step % 50 === 0 || step === steps) {
+    if (step % report === 0) {
       const seconds = (performance.now() - began) / 1000;
-      const span = step % 50 === 0 ? 50 : step % 50;
-      console.error(
-        `step ${step}  loss ${(recent / span).toFixed(4)}  ${((step * batch * length) / seconds).toFixed(0)} tok/s  ${seconds.toFixed(0)} s`,
-      );
+      const speed = ((step * batch * length) / seconds).toFixed(0);
+      console.error(`step ${step}  loss ${(recent / report).toFixed(4)}  ${speed} tok/s  ${seconds.toFixed(0)} s`);
       recent = 0;
     }
-    if (step % 500 === 0 || step === steps) save(model, values.output, step === steps);
     if (step === steps) break;
   }
+  optimizer.dispose();
 }
 
-/** Writes the weights: as they are while training goes on, in 8 bits at the end. */
-function save(model: LanguageModel, folder: string, final: boolean): void {
-  if (final) quantize(model, { groupSize: 64, bits: 8 });
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      output: { type: "string", default: join(import.meta.dir, "model") },
+      "keep-tokenizer": { type: "boolean", default: false },
+      "keep-phase": { type: "string", default: "0" },
+    },
+  });
+  const folder = values.output;
+  mkdirSync(folder, { recursive: true });
+  if (!values["keep-tokenizer"]) await trainTokenizer(folder);
+  await writeConfig(folder);
+  const tokenizer = await loadTokenizer(folder);
+
+  // Buffers of a step are used again by the next one: keep them instead of asking the system anew.
+  mx.setCacheLimit(4e9);
+  mx.random.seed(seed);
+  const model = await createModel(config, folder);
   mx.eval(model.parameters());
-  const name = final ? "model.safetensors" : "checkpoint.safetensors";
-  mx.saveSafetensors(join(folder, name), new Map(model.namedParameters()), { format: "mlx" });
+  const size = model.namedParameters().reduce((sum, [, tensor]) => sum + tensor.size, 0);
+  console.error(`${(size / 1e6).toFixed(2)} M parameters`);
+
+  const kept = Number(values["keep-phase"]);
+  if (kept > 0) mx.scope(() => model.loadWeights(mx.loadSafetensors(phaseFile(folder, kept)).arrays));
+  for (const [i, phase] of phases.entries()) {
+    if (i < kept) continue;
+    console.error(`phase ${i + 1} of ${phases.length}: ${phase.steps} steps of ${phase.batch * phase.length} tokens`);
+    await train(model, tokenizer, phase, seed + 10 * i);
+    save(model, phaseFile(folder, i + 1));
+  }
+  mx.scope(() => quantize(model, { groupSize: 64, bits: 8 }));
+  mx.eval(model.parameters());
+  save(model, join(folder, "model.safetensors"));
+  for (let i = 1; i <= phases.length; i++) rmSync(phaseFile(folder, i), { force: true });
+}
+
+/** The weights after a phase, so that a later one can be run again alone. */
+const phaseFile = (folder: string, phase: number) => join(folder, `phase-${phase}.safetensors`);
+
+function save(model: LanguageModel, path: string): void {
+  mx.saveSafetensors(path, new Map(model.namedParameters()), { format: "mlx" });
 }
 
 await main();

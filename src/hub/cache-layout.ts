@@ -7,6 +7,11 @@ import { join } from "node:path";
 
 export const mainRevision = "main";
 
+/** Whether a text is a commit's hash: only that may become the name of a snapshot's folder. */
+export function isCommit(text: string): boolean {
+  return /^[0-9a-f]{40}$/.test(text);
+}
+
 /** The folder of a model's repo in a cache. */
 export function repoFolder(cache: string, repo: string): string {
   return join(cache, `models--${repo.replaceAll("/", "--")}`);
@@ -25,10 +30,10 @@ export function cachedSnapshot(cache: string, repo: string, revision = mainRevis
 }
 
 function readCommit(cache: string, repo: string, revision: string): string | null {
-  if (/^[0-9a-f]{40}$/.test(revision)) return revision;
+  if (isCommit(revision)) return revision;
   try {
     const commit = readFileSync(join(repoFolder(cache, repo), "refs", revision), "utf8").trim();
-    return /^[0-9a-zA-Z._-]+$/.test(commit) ? commit : null;
+    return isCommit(commit) ? commit : null;
   } catch {
     return null;
   }
@@ -39,7 +44,12 @@ function isWhole(folder: string): boolean {
   if (!existsSync(join(folder, "config.json"))) return false;
   const index = join(folder, "model.safetensors.index.json");
   if (!existsSync(index)) {
-    return readdirSync(folder).some((name) => /^model.*\.safetensors$/.test(name) && existsSync(join(folder, name)));
+    const files = readdirSync(folder).filter(
+      (name) => /^model.*\.safetensors$/.test(name) && existsSync(join(folder, name)),
+    );
+    // `model-00001-of-00003.safetensors`: without an index, the names say how many there must be.
+    const parts = files.map((name) => Number(/-of-(\d+)\.safetensors$/.exec(name)?.[1] ?? 1));
+    return files.length > 0 && files.length >= Math.max(...parts);
   }
   try {
     const { weight_map: map } = JSON.parse(readFileSync(index, "utf8")) as { weight_map: Record<string, string> };

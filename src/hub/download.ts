@@ -7,7 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { downloadFile, type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
-import { repoFolder, snapshotFolder } from "./cache-layout";
+import { isCommit, repoFolder, snapshotFolder } from "./cache-layout";
 import { hubError, hubParameters } from "./http";
 import { checkFileName, isWanted } from "./repo-id";
 
@@ -45,9 +45,19 @@ export async function downloadModel(repo: string, options: DownloadOptions): Pro
 }
 
 async function download(repo: string, { cache, revision, onProgress, signal }: DownloadOptions): Promise<string> {
-  const { sha: commit } = await modelInfo({ ...hubParameters(), name: repo, revision, additionalFields: ["sha"] });
+  const { sha: commit } = await modelInfo({
+    ...hubParameters(signal),
+    name: repo,
+    revision,
+    additionalFields: ["sha"],
+  });
+  if (!isCommit(commit)) {
+    throw new UserError(`the hub names ${JSON.stringify(commit)} as the commit of ${repo}, which is none`, {
+      hint: "Try again later.",
+    });
+  }
   const entries: ListFileEntry[] = [];
-  for await (const entry of listFiles({ ...hubParameters(), repo, revision: commit })) {
+  for await (const entry of listFiles({ ...hubParameters(signal), repo, revision: commit })) {
     if (entry.type !== "file") continue;
     checkFileName(entry.path, repo);
     if (isWanted(entry.path)) entries.push(entry);
@@ -68,14 +78,7 @@ async function download(repo: string, { cache, revision, onProgress, signal }: D
     done += bytes;
     onProgress?.({ file, done, total, files: missing.length });
   };
-  const queue = [...missing];
-  const worker = async () => {
-    for (let entry = queue.shift(); entry; entry = queue.shift()) {
-      if (signal?.aborted) throw new UserError("interrupted", { code: ExitCode.interrupted });
-      await fetchBlob(repo, commit, entry, cache, report);
-    }
-  };
-  await Promise.all(Array.from({ length: parallel }, worker));
+  await fetchAll(missing, (entry, stop) => fetchBlob(repo, commit, entry, cache, report, stop), signal);
 
   const snapshot = snapshotFolder(cache, repo, commit);
   for (const entry of entries) await link(blobPath(cache, repo, entry), join(snapshot, entry.path));
@@ -107,18 +110,47 @@ async function checkSpace(cache: string, needed: number, repo: string): Promise<
   }
 }
 
+/** Fetches a few files at a time. When one fails, or the user asks, the others are stopped and cleared away first. */
+async function fetchAll(
+  entries: readonly ListFileEntry[],
+  fetchOne: (entry: ListFileEntry, stop: AbortSignal) => Promise<void>,
+  signal?: AbortSignal,
+): Promise<void> {
+  const failed = new AbortController();
+  const stop = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
+  const queue = [...entries];
+  let cause: unknown;
+  const worker = async () => {
+    for (let entry = queue.shift(); entry && !stop.aborted; entry = queue.shift()) {
+      await fetchOne(entry, stop).catch((error) => {
+        cause ??= error;
+        failed.abort();
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: parallel }, worker));
+  if (signal?.aborted) {
+    throw new UserError("the download was interrupted", {
+      code: ExitCode.interrupted,
+      hint: "Files that were complete are kept: the same command continues with the others.",
+    });
+  }
+  if (cause) throw cause;
+}
+
 async function fetchBlob(
   repo: string,
   commit: string,
   entry: ListFileEntry,
   cache: string,
   report: (file: string, bytes: number) => void,
+  stop: AbortSignal,
 ): Promise<void> {
   const target = blobPath(cache, repo, entry);
   const temporary = `${target}.${randomUUID()}.incomplete`;
   await mkdir(dirname(target), { recursive: true });
   const xet = process.env.HF_HUB_DISABLE_XET === undefined;
-  const blob = await downloadFile({ ...hubParameters(), repo, path: entry.path, revision: commit, xet });
+  const blob = await downloadFile({ ...hubParameters(stop), repo, path: entry.path, revision: commit, xet });
   if (!blob) throw new UserError(`${repo} has no ${entry.path}`, { code: ExitCode.notFound, hint: "Try again." });
 
   const hash = entry.lfs ? createHash("sha256") : createHash("sha1").update(`blob ${entry.size}\0`);
@@ -132,7 +164,7 @@ async function fetchBlob(
     }
   }
   try {
-    await pipeline(Readable.fromWeb(blob.stream() as never), measured, createWriteStream(temporary));
+    await pipeline(Readable.fromWeb(blob.stream() as never), measured, createWriteStream(temporary), { signal: stop });
     if (size !== entry.size || hash.digest("hex") !== etagOf(entry)) {
       throw new UserError(`${entry.path} of ${repo} arrived damaged (${size} of ${entry.size} bytes)`, {
         hint: "Try again.",

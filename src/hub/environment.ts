@@ -5,12 +5,12 @@ import { join } from "node:path";
 
 function hubHome(): string {
   if (process.env.HF_HOME) return process.env.HF_HOME;
-  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface");
 }
 
 /** The cache that is shared with Python. */
 export function hubCache(): string {
-  return process.env.HF_HUB_CACHE ?? process.env.HUGGINGFACE_HUB_CACHE ?? join(hubHome(), "hub");
+  return process.env.HF_HUB_CACHE || process.env.HUGGINGFACE_HUB_CACHE || join(hubHome(), "hub");
 }
 
 /** The hub's address; undefined: the public one. */
@@ -24,10 +24,10 @@ export function isOffline(): boolean {
 
 /** HF_TOKEN, else the token that a login left in its file. */
 export function accessToken(): string | undefined {
-  const given = process.env.HF_TOKEN ?? process.env.HUGGING_FACE_HUB_TOKEN;
-  if (given?.trim()) return given.trim();
+  const given = process.env.HF_TOKEN?.trim() || process.env.HUGGING_FACE_HUB_TOKEN?.trim();
+  if (given) return given;
   try {
-    return readFileSync(process.env.HF_TOKEN_PATH ?? join(hubHome(), "token"), "utf8").trim() || undefined;
+    return readFileSync(process.env.HF_TOKEN_PATH || join(hubHome(), "token"), "utf8").trim() || undefined;
   } catch {
     return undefined;
   }

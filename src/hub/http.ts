@@ -10,8 +10,15 @@ const pause = (attempt: number) => 250 * 2 ** attempt;
 
 const retriable = (status: number) => status === 429 || status >= 500;
 
+/** The hub's word for a repo whose terms have not been accepted. */
+class GatedRepoError extends Error {}
+
 /** `fetch` for @huggingface/hub. */
-export const hubFetch = (async (input: string | URL | Request, init: RequestInit = {}): Promise<Response> => {
+async function hubFetch(
+  input: string | URL | Request,
+  init: RequestInit = {},
+  signal?: AbortSignal,
+): Promise<Response> {
   const url = new URL(input instanceof Request ? input.url : input);
   const headers = new Headers(init.headers);
   // A file may lie on another host, whose address is signed: the token is not for it.
@@ -19,21 +26,23 @@ export const hubFetch = (async (input: string | URL | Request, init: RequestInit
   for (let attempt = 0; ; attempt++) {
     const last = attempt === attempts - 1;
     try {
-      const response = await fetch(url, { ...init, headers });
+      const response = await fetch(url, { ...init, headers, signal });
+      if (response.headers.get("X-Error-Code") === "GatedRepo") throw new GatedRepoError();
       if (!retriable(response.status) || last) return response;
       const after = Number(response.headers.get("Retry-After"));
       await response.body?.cancel();
       await Bun.sleep(after > 0 ? Math.min(after, 30) * 1000 : pause(attempt));
     } catch (error) {
-      if (last) throw error;
+      if (last || signal?.aborted || error instanceof GatedRepoError) throw error;
       await Bun.sleep(pause(attempt));
     }
   }
-}) as typeof fetch;
+}
 
 /** What goes with every call of @huggingface/hub. */
-export function hubParameters() {
-  return { hubUrl: hubEndpoint(), accessToken: accessToken(), fetch: hubFetch };
+export function hubParameters(signal?: AbortSignal) {
+  const bound = (input: string | URL | Request, init?: RequestInit) => hubFetch(input, init, signal);
+  return { hubUrl: hubEndpoint(), accessToken: accessToken(), fetch: bound as typeof fetch };
 }
 
 /** An error of the network or the hub, as a user can act on it. */
@@ -54,11 +63,21 @@ export function hubError(error: unknown, repo: string): Error {
       cause: error,
     });
   }
+  if (error instanceof GatedRepoError) return gated(repo, error);
   if (error instanceof HubApiError) return apiError(error, repo);
   const reason = error instanceof Error ? error.message : String(error);
   return new UserError(`${repo} could not be downloaded: ${reason}`, {
     hint: "Check the network and try again. For a model that is on this machine, give its folder.",
     cause: error,
+  });
+}
+
+function gated(repo: string, cause: Error): UserError {
+  const token = accessToken() ? "Your token has not been let in" : "Then set HF_TOKEN to your token";
+  return new UserError(`${repo} is gated: its owner asks for consent first`, {
+    code: ExitCode.auth,
+    hint: `Accept the terms on the repo's page. ${token}.`,
+    cause,
   });
 }
 
@@ -73,13 +92,7 @@ function apiError(error: HubApiError, repo: string): UserError {
       cause: error,
     });
   }
-  if (status === 403) {
-    return new UserError(`${repo} is gated: its owner asks for consent first`, {
-      code: ExitCode.auth,
-      hint: `Accept the terms on the repo's page, then set HF_TOKEN. ${token}.`,
-      cause: error,
-    });
-  }
+  if (status === 403) return gated(repo, error);
   if (status === 404) {
     return new UserError(`there is no repo ${repo}`, {
       code: ExitCode.notFound,

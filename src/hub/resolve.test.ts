@@ -186,6 +186,50 @@ describe("a repo", () => {
     },
   );
 
+  test("that is gated says how to get in, whatever the status", async () => {
+    serve({ "org/name": model({ gated: true }) });
+    const error = await failure("org/name");
+    expect(error.code).toBe(ExitCode.auth);
+    expect(error.message).toMatch(/gated/);
+    expect(error.hint).toMatch(/terms/);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("whose commit is a path is refused before anything is written", async () => {
+    serve({ "org/name": model({ sha: "../../../escape" }) });
+    expect((await failure("org/name")).message).toMatch(/commit/);
+    expect(existsSync(join(temporary, "escape"))).toBe(false);
+  });
+
+  test("can be interrupted within a file, and leaves no piece of it", async () => {
+    serve({ "org/name": model({ slowly: 40 }) });
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), 300);
+    const began = performance.now();
+    const error = await resolveModel("org/name", { signal: controller.signal }).then(
+      () => null,
+      (thrown) => thrown,
+    );
+    expect(error).toMatchObject({ code: ExitCode.interrupted });
+    expect(performance.now() - began).toBeLessThan(2000);
+    expect(leftovers()).toEqual([]);
+  });
+
+  test("of which only some parts are in the cache is not taken from there", async () => {
+    const commit = "a".repeat(40);
+    const repo = join(process.env.HF_HUB_CACHE!, "models--org--name");
+    mkdirSync(join(repo, "snapshots", commit), { recursive: true });
+    mkdirSync(join(repo, "refs"));
+    writeFileSync(join(repo, "refs/main"), commit);
+    for (const name of ["config.json", "model-00001-of-00002.safetensors"]) {
+      writeFileSync(join(repo, "snapshots", commit, name), "{}");
+    }
+    process.env.HF_HUB_OFFLINE = "1";
+    expect((await failure("org/name")).code).toBe(ExitCode.notFound);
+    writeFileSync(join(repo, "snapshots", commit, "model-00002-of-00002.safetensors"), "");
+    expect((await resolveModel("org/name")).source).toBe("cache");
+  });
+
   test("without a config is no model", async () => {
     serve({ "org/name": { files: { "README.md": "hello" } } });
     expect((await failure("org/name")).message).toMatch(/is no model/);
