@@ -80,7 +80,7 @@ describe("the executable", () => {
     expect(there.code).toBe(0);
     const nowhere = await run(["generate", "--model", "demo", "-m", "1"], {
       XDG_CACHE_HOME: blocked,
-      TMPDIR: join(folder, "absent/x"),
+      TMPDIR: join(blocked, "x"),
     });
     expect(nowhere.code).toBe(5);
     expect(nowhere.problems).toMatch(/XDG_CACHE_HOME|TMPDIR/);
