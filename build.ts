@@ -90,6 +90,8 @@ async function compileExecutable(outfile: string, bundles: Record<string, Embedd
     entrypoints: [join(root, "cmd/main.ts")],
     compile: { target: `bun-${target}`, outfile },
     minify: { whitespace: true, syntax: true },
+    bytecode: true,
+    format: "esm",
     plugins: [
       {
         name: "embedded files",

@@ -70,33 +70,33 @@ export async function* generateSteps(
     return pending;
   };
 
+  let current: Pending | null = null;
   let next: Pending | null = null;
   try {
     const last = await prefill(model, prompt, cache, options);
     if (signal?.aborted) return;
     if (logitsProcessors.length > 0 && prompt.length > 1) history = mx.array(prompt.slice(0, -1), "uint32");
 
-    let current = submit(last);
+    current = submit(last);
     last.dispose();
-    for (let n = 0; ; n++) {
-      next = n === maxTokens ? null : submit(current.token);
+    if (maxTokens === 0) onPrefill?.(prompt.length, prompt.length);
+    for (let n = 0; n !== maxTokens; n++) {
+      next = submit(current.token);
       const token = current.token.item();
-      current.token.dispose();
       if (n === 0) onPrefill?.(prompt.length, prompt.length);
-      if (!next || signal?.aborted) {
-        current.logprobs?.dispose();
-        return;
-      }
-      yield { token, logprobs: current.logprobs };
-      if (n % stepsPerCleanup === 0) mx.clearCache();
-      await breathe();
+      if (signal?.aborted) return;
+      const { logprobs } = current;
+      current.token.dispose();
       current = next;
       next = null;
+      yield { token, logprobs };
+      if (n % stepsPerCleanup === 0) mx.clearCache();
+      await breathe();
     }
   } finally {
-    if (next) {
-      next.token.dispose();
-      next.logprobs?.dispose();
+    for (const unread of [current, next]) {
+      unread?.token.dispose();
+      unread?.logprobs?.dispose();
     }
     if (history) mx.release(history);
     if (!options.cache) for (const layer of cache) layer.dispose();

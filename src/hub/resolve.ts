@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { cachedSnapshot, mainRevision } from "./cache-layout";
-import { type DownloadProgress, downloadModel } from "./download";
+import type { DownloadProgress } from "./download";
 import { hubCache, isOffline } from "./environment";
 import { checkRepoId } from "./repo-id";
 
@@ -48,5 +48,7 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
       hint: "Unset HF_HUB_OFFLINE to download it.",
     });
   }
+  // The hub's client takes longer to load than a small model: only those who download wait for it.
+  const { downloadModel } = await import("./download");
   return { path: await downloadModel(model, { cache, revision, onProgress, signal }), source: "download", repo: model };
 }

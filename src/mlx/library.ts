@@ -91,9 +91,19 @@ const handSymbols = {
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },
 } as const satisfies Record<string, FFIFunction>;
 
-// MLX reads these once, when it is loaded. Its CUDA graph cache aborts a long run when it is too small, and on the CPU
-// compiling means running g++ on the user's machine for every fused kernel.
-process.env.MLX_CUDA_GRAPH_CACHE_SIZE ??= "4000";
+// What C code reads from the environment must be set there: assigning to process.env stays within JavaScript.
+const libc = dlopen(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.so.6", {
+  setenv: { args: ["ptr", "ptr", i32], returns: i32 },
+});
+/** Sets an environment variable unless the user did. */
+const setDefault = (name: string, value: string) =>
+  libc.symbols.setenv(Buffer.from(`${name}\0`), Buffer.from(`${value}\0`), 0);
+
+// MLX's CUDA graph cache aborts a long run when it is too small.
+setDefault("MLX_CUDA_GRAPH_CACHE_SIZE", "4000");
+// For how many clock cycles (a power of two) OpenBLAS's threads spin after a product. Its default, some 20 ms, takes a
+// core from everything that comes next.
+setDefault("OPENBLAS_THREAD_TIMEOUT", "18");
 
 export const native = dlopen(nativeLibrary(), { ...handSymbols, ...opSymbols }).symbols;
 

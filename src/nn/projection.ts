@@ -122,22 +122,33 @@ function canJoin(layers: readonly unknown[]): layers is Projection[] {
   return kinds[0] !== null && kinds.every((kind) => kind === kinds[0]);
 }
 
+/** So many bytes of joint weights are made at a time. */
+const bytesAtATime = 256 << 20;
+
 /**
- * Joins the projections of a loaded model that share their input. Evaluates them group by group, so that at most one
- * group is in memory twice; call it when no scope or map holds the checkpoint's tensors any more.
+ * Joins the projections of a loaded model that share their input. Evaluates them a few at a time, so that little is in
+ * memory twice; call it when no scope or map holds the checkpoint's tensors any more.
  */
 export function fuseProjections(model: Module): void {
+  let lazy: Module[] = [];
+  let bytes = 0;
+  const evaluate = () => {
+    mx.eval(lazy.map((module) => module.parameters()));
+    lazy = [];
+    bytes = 0;
+  };
   for (const [, module] of model.namedModules()) {
     for (const names of sharedInputs) {
       const layers = names.map((name) => (module as unknown as Record<string, unknown>)[name]);
       if (!canJoin(layers)) continue;
       const first = layers[0]!;
       separate(first);
-      first._joint = mx.scope(() => new JointProjection(layers));
-      mx.eval(
-        first._joint.parameters(),
-        layers.map((layer) => layer.parameters()),
-      );
+      const joint = mx.scope(() => new JointProjection(layers));
+      first._joint = joint;
+      lazy.push(joint, ...layers);
+      bytes += joint.weight.nbytes;
+      if (bytes >= bytesAtATime) evaluate();
     }
   }
+  evaluate();
 }
