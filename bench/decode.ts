@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { createModel } from "../src/models";
-import { fuseProjections, quantize } from "../src/nn";
+import { fuseProjections, holdTransposes, quantize } from "../src/nn";
 import shapes from "./shapes.json";
 
 const { values, positionals } = parseArgs({
@@ -28,6 +28,7 @@ mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
 mx.eval(model.parameters());
 fuseProjections(model);
+holdTransposes(model);
 mx.clearCache();
 mx.resetPeakMemory();
 

@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
-import { fuseProjections, type QuantizationConfig, quantizeForCheckpoint } from "../nn";
+import { fuseProjections, holdTransposes, type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
 import { openCheckpoint, type Shard } from "./checkpoint";
 import { eosTokenIds, type ModelConfig, readConfig } from "./config";
@@ -64,6 +64,7 @@ export async function loadWeights(folder: string, config: ModelConfig): Promise<
       model.loadWeights(weights);
     });
     fuseProjections(model);
+    holdTransposes(model);
     mx.eval(model.parameters());
     mx.clearCache();
   } catch (error) {

@@ -2,12 +2,18 @@
 import { rotateHalves } from "./cpu-rope";
 import { defaultDevice } from "./devices";
 import * as abi from "./generated/ops";
+import { native } from "./library";
 import { wrap, wrapAll } from "./operand";
 import { Tensor } from "./tensor";
 
 /** x / √(mean(x², last axis) + eps) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
 export function rmsNorm(x: Tensor, weight: Tensor | null, eps: number): Tensor {
   return wrap(abi.fast_rms_norm(x.handle, weight?.handle ?? null, eps));
+}
+
+/** [x + delta, its `rmsNorm`]: one kernel for both on CUDA. x and delta (…, D), weight (D). */
+export function addRmsNorm(x: Tensor, delta: Tensor, weight: Tensor, eps: number): [sum: Tensor, normed: Tensor] {
+  return wrapAll(abi.add_rms_norm(x.handle, delta.handle, weight.handle, eps)) as [Tensor, Tensor];
 }
 
 /** (x − mean) / √(var + eps) · weight + bias over the last axis, accumulated in float32. */
@@ -45,6 +51,47 @@ export function rope(x: Tensor, dims: number, options: Rope = {}): Tensor {
       ? abi.fast_rope_at(x.handle, dims, traditional, angles, scale, offset.handle, freqs?.handle ?? null)
       : abi.fast_rope(x.handle, dims, traditional, angles, scale, offset, freqs?.handle ?? null),
   );
+}
+
+/** What `rotateHeads` does to queries and keys. */
+export interface HeadRotation {
+  heads: number;
+  kvHeads: number;
+  /** How many features of a head turn. */
+  dims: number;
+  /** Weights of an RMS norm over each head, (D), ahead of the rotation. */
+  norms?: { queries: Tensor; keys: Tensor; eps: number };
+  base: number | null;
+  scale: number;
+  /** Position of the one row. */
+  offset: number;
+  freqs: Tensor | null;
+}
+
+const hasKernels = native.mlxlm_cuda_available() === 1;
+
+/**
+ * Queries (B, H, 1, D), keys and values (B, Hkv, 1, D) of one token's joint projection (B, 1, (H + 2 · Hkv) · D), queries
+ * and keys normalized and rotated by halves, all in one kernel. Null where there is none for it: on other devices than
+ * CUDA, for float32, while a gradient is traced.
+ */
+export function rotateHeads(joint: Tensor, options: HeadRotation): [q: Tensor, k: Tensor, v: Tensor] | null {
+  if (!hasKernels) return null;
+  const { heads, kvHeads, dims, norms, base, scale, offset, freqs } = options;
+  const parts = abi.rotate_heads(
+    joint.handle,
+    heads,
+    kvHeads,
+    norms?.queries.handle ?? null,
+    norms?.keys.handle ?? null,
+    norms?.eps ?? 0,
+    dims,
+    base,
+    scale,
+    offset,
+    freqs?.handle ?? null,
+  );
+  return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor, Tensor]);
 }
 
 export interface Attention {

@@ -61,7 +61,7 @@ export * as fast from "./fast";
 export * as fft from "./fft";
 export * from "./files";
 export type { HostArray, NestedList } from "./host";
-export { ellipsis, type Index, newaxis, type Slice, slice } from "./indexing";
+export { ellipsis, type Index, newaxis, type Slice, slice, sliceAxis, updateAxis } from "./indexing";
 export * as linalg from "./linalg";
 export type { Operand } from "./operand";
 export * from "./products";

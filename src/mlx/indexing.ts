@@ -145,6 +145,16 @@ const scatters = {
   minimum: abi.scatter_min,
 };
 
+/** `x[…, start:stop, …]` along one axis, for loops that cannot afford the general form. */
+export function sliceAxis(x: Tensor, axis: number, start: number, stop: number): Tensor {
+  return wrap(abi.slice_axis(x.handle, axis, start, stop));
+}
+
+/** `x[…, start:start + n, …] = update` along one axis, as a new tensor; n is the update's size there. */
+export function updateAxis(x: Tensor, update: Tensor, axis: number, start: number): Tensor {
+  return wrap(abi.update_axis(x.handle, update.handle, axis, start));
+}
+
 /** `x[index] = value` and `x.at[index].<update>(value)`, as a new tensor. */
 export function indexUpdate(x: Tensor, index: Index | readonly Index[], value: Operand, update: Update): Tensor {
   if (update === "subtract") return indexUpdate(x, index, tensorOf(value, x.dtype).negative(), "add");

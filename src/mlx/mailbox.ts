@@ -22,6 +22,11 @@ export function beginMail(): void {
   cursor = 0;
 }
 
+/** Appends one number of a list whose length the caller knows. */
+export function writeInt(value: number): void {
+  mail[cursor++] = value;
+}
+
 /** Appends a list and returns its length, the form in which the ABI takes lists. */
 export function writeInts(values: readonly number[]): number {
   const count = values.length;

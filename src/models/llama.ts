@@ -13,7 +13,9 @@ import {
   Linear,
   type Mask,
   Module,
+  PendingSum,
   projectHeads,
+  type Residual,
   RMSNorm,
   type RotaryEmbedding,
 } from "../nn";
@@ -97,8 +99,7 @@ export class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const rotate = (heads: Tensor) => this.rope?.forward(heads, cache?.offset) ?? heads;
-    let [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, rotate);
+    let [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
     [k, v] = cache?.update(k, v) ?? [k, v];
     const out = attention(q, k, v, { scale: this.scale, mask });
     return this.o_proj.forward(joinHeads(out));
@@ -111,6 +112,7 @@ interface Part extends Module {
 
 /** x + attention(norm(x)), then h + mlp(norm(h)). */
 export class Block extends Module implements DecoderLayer {
+  readonly takesSums = true;
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
 
@@ -125,9 +127,11 @@ export class Block extends Module implements DecoderLayer {
     this.post_attention_layernorm = new RMSNorm(hidden_size, rms_norm_eps);
   }
 
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const h = x.add(this.self_attn.forward(this.input_layernorm.forward(x), mask, cache));
-    return h.add(this.mlp.forward(this.post_attention_layernorm.forward(h)));
+  forward(residual: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const [x, normed] = this.input_layernorm.branch(residual);
+    const attended = new PendingSum(x, this.self_attn.forward(normed, mask, cache));
+    const [h, next] = this.post_attention_layernorm.branch(attended);
+    return new PendingSum(h, this.mlp.forward(next));
   }
 }
 

@@ -10,6 +10,8 @@ import {
   Linear,
   type Mask,
   Module,
+  PendingSum,
+  type Residual,
   RMSNorm,
   SwitchGLU,
 } from "../nn";
@@ -65,6 +67,7 @@ class SparseMoeBlock extends Module {
 }
 
 class Block extends Module implements DecoderLayer {
+  readonly takesSums = true;
   self_attn: Attention;
   block_sparse_moe: SparseMoeBlock;
   input_layernorm: RMSNorm;
@@ -81,9 +84,11 @@ class Block extends Module implements DecoderLayer {
     this.post_attention_layernorm = new RMSNorm(D, eps);
   }
 
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const h = x.add(this.self_attn.forward(this.input_layernorm.forward(x), mask, cache));
-    return h.add(this.block_sparse_moe.forward(this.post_attention_layernorm.forward(h)));
+  forward(residual: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const [x, normed] = this.input_layernorm.branch(residual);
+    const attended = new PendingSum(x, this.self_attn.forward(normed, mask, cache));
+    const [h, next] = this.post_attention_layernorm.branch(attended);
+    return new PendingSum(h, this.block_sparse_moe.forward(next));
   }
 }
 

@@ -81,8 +81,7 @@ class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const rotate = (heads: Tensor) => this.rope.forward(heads, cache?.offset);
-    let [q, k, v] = splitQueriesKeysValues(this.qkv_proj.forward(x), this, rotate);
+    let [q, k, v] = splitQueriesKeysValues(this.qkv_proj.forward(x), this, cache?.offset);
     [k, v] = cache?.update(k, v) ?? [k, v];
     const out = attention(q, k, v, { scale: this.scale, mask });
     return this.o_proj.forward(joinHeads(out));

@@ -12,10 +12,9 @@ import {
   Linear,
   type Mask,
   Module,
-  project,
+  projectHeads,
   RMSNorm,
   type RotaryEmbedding,
-  splitHeads,
 } from "../nn";
 import { checkHeads, ropeFields, ropeOptions, size } from "./args";
 import { CausalLM } from "./language-model";
@@ -76,15 +75,8 @@ class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const projections = project(x, [this.q_proj, this.k_proj, this.v_proj]) as [Tensor, Tensor, Tensor];
-    let q = this.q_norm.forward(splitHeads(projections[0], this.heads));
-    let k = this.k_norm.forward(splitHeads(projections[1], this.kvHeads));
-    let v = splitHeads(projections[2], this.kvHeads);
-
-    q = this.rope.forward(q, cache?.offset);
-    k = this.rope.forward(k, cache?.offset);
+    let [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
     [k, v] = cache?.update(k, v) ?? [k, v];
-
     const out = attention(q, k, v, { scale: this.scale, mask });
     return this.o_proj.forward(joinHeads(out));
   }

@@ -4,7 +4,9 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Layer } from "./linear";
 import type { Mask } from "./masks";
+import type { RMSNorm } from "./norms";
 import { projectJointly } from "./projection";
+import type { RotaryEmbedding } from "./rope";
 
 /** x (B, T, heads · D) → (B, heads, T, D) */
 export function splitHeads(x: Tensor, heads: number): Tensor {
@@ -34,41 +36,65 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   return mx.fast.scaledDotProductAttention(q, k, v, options);
 }
 
-/** How many heads queries have, and how many keys and values share (Ainslie et al. 2023, arXiv:2305.13245). */
-export interface GroupedHeads {
+/** How queries, keys and values become heads: grouped (Ainslie et al. 2023, arXiv:2305.13245), normalized, rotated. */
+export interface HeadLayout {
   readonly heads: number;
+  /** How many heads keys and values have; each serves heads / kvHeads of the queries'. */
   readonly kvHeads: number;
+  /** Null where a layer has no positions (NoPE). */
+  readonly rope: RotaryEmbedding | null;
+  /** Norms over each head ahead of the rotation, where the architecture has them. */
+  readonly q_norm?: RMSNorm;
+  readonly k_norm?: RMSNorm;
 }
 
 type QueriesKeysValues = [q: Tensor, k: Tensor, v: Tensor];
 
 /**
- * Queries (B, H, T, D), keys and values (B, Hkv, T, D) of x (B, T, C), queries and keys rotated: one product and one
- * rotation for all where the projections are fused.
+ * Queries (B, H, T, D), keys and values (B, Hkv, T, D) of x (B, T, C): one product for all where the projections are
+ * fused. `offset` is the position of the first row.
  */
 export function projectHeads(
   x: Tensor,
   [queries, keys, values]: readonly [queries: Layer, keys: Layer, values: Layer],
-  grouping: GroupedHeads,
-  rotate: (heads: Tensor) => Tensor,
+  layout: HeadLayout,
+  offset = 0,
 ): QueriesKeysValues {
   const joint = projectJointly(x, [queries, keys, values]);
-  if (joint) return splitQueriesKeysValues(joint, grouping, rotate);
-  const { heads, kvHeads } = grouping;
+  if (joint) return splitQueriesKeysValues(joint, layout, offset);
+  const { heads, kvHeads, q_norm, k_norm } = layout;
   return [
-    rotate(splitHeads(queries.forward(x), heads)),
-    rotate(splitHeads(keys.forward(x), kvHeads)),
+    rotate(normalize(splitHeads(queries.forward(x), heads), q_norm), layout, offset),
+    rotate(normalize(splitHeads(keys.forward(x), kvHeads), k_norm), layout, offset),
     splitHeads(values.forward(x), kvHeads),
   ];
 }
 
+const normalize = (heads: Tensor, norm: RMSNorm | undefined) => norm?.forward(heads) ?? heads;
+
+const rotate = (heads: Tensor, { rope }: HeadLayout, offset: number) => rope?.forward(heads, offset) ?? heads;
+
 /** The same from a joint projection (B, T, (H + 2 · Hkv) · D). */
-export function splitQueriesKeysValues(
-  joint: Tensor,
-  { heads, kvHeads }: GroupedHeads,
-  rotate: (heads: Tensor) => Tensor,
-): QueriesKeysValues {
-  const [rotated, v] = splitHeads(joint, heads + 2 * kvHeads).split([heads + kvHeads], 1) as [Tensor, Tensor];
-  const [q, k] = rotate(rotated).split([heads], 1) as [Tensor, Tensor];
+export function splitQueriesKeysValues(joint: Tensor, layout: HeadLayout, offset = 0): QueriesKeysValues {
+  const { heads, kvHeads, q_norm, k_norm } = layout;
+  if (joint.dim(1) === 1) {
+    const parts = rotateAtOnce(joint, layout, offset);
+    if (parts) return parts;
+  }
+  const all = splitHeads(joint, heads + 2 * kvHeads);
+  if (q_norm || k_norm) {
+    const [q, k, v] = all.split([heads, heads + kvHeads], 1) as QueriesKeysValues;
+    return [rotate(normalize(q, q_norm), layout, offset), rotate(normalize(k, k_norm), layout, offset), v];
+  }
+  const [turning, v] = all.split([heads + kvHeads], 1) as [Tensor, Tensor];
+  const [q, k] = rotate(turning, layout, offset).split([heads], 1) as [Tensor, Tensor];
   return [q, k, v];
+}
+
+/** One token's heads by one kernel, where there is one. */
+function rotateAtOnce(joint: Tensor, layout: HeadLayout, offset: number): QueriesKeysValues | null {
+  const { heads, kvHeads, rope, q_norm, k_norm } = layout;
+  if (!rope?.plain) return null;
+  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+  return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
 }

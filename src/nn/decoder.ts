@@ -6,12 +6,15 @@ import type { KeyValueCache } from "./cache";
 import type { Embedding } from "./embedding";
 import { layerMasks, type Mask } from "./masks";
 import { Module } from "./module";
+import { PendingSum, type Residual, RMSNorm } from "./norms";
 
 export interface DecoderLayer extends Module {
   /** How many tokens its attention sees back, itself included; all where absent. */
   readonly window?: number | null;
+  /** Whether `x` may be a sum that is still to be made. */
+  readonly takesSums?: boolean;
   /** x (B, T, D) → (B, T, D) */
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor;
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual;
 }
 
 export interface ForwardOptions {
@@ -34,10 +37,15 @@ export class Decoder extends Module {
 
   /** Token ids (B, T) → hidden states (B, T, D) */
   forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions = {}): Tensor {
-    let h = inputEmbeddings ?? this.embed_tokens.forward(inputs);
-    if (this.embeddingScale !== null) h = h.multiply(mx.array(this.embeddingScale, "bfloat16").astype(h.dtype));
-    const masks = layerMasks(h, this.layers, cache);
-    for (const [i, layer] of this.layers.entries()) h = layer.forward(h, masks[i]!, cache?.[i]);
-    return this.norm.forward(h);
+    let x = inputEmbeddings ?? this.embed_tokens.forward(inputs);
+    if (this.embeddingScale !== null) x = x.multiply(mx.array(this.embeddingScale, "bfloat16").astype(x.dtype));
+    const masks = layerMasks(x, this.layers, cache);
+    let h: Residual = x;
+    for (const [i, layer] of this.layers.entries()) {
+      h = layer.forward(layer.takesSums ? h : settled(h), masks[i]!, cache?.[i]);
+    }
+    return this.norm instanceof RMSNorm ? this.norm.branch(h)[1] : this.norm.forward(settled(h));
   }
 }
+
+const settled = (residual: Residual) => (residual instanceof PendingSum ? residual.value() : residual);

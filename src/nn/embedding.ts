@@ -3,12 +3,21 @@
 import type { Quantization, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { normalWeight } from "./init";
-import { linear, type Packing, pack, packing, type Quantizable, quantizedLinear } from "./linear";
+import {
+  linear,
+  type Packing,
+  pack,
+  packing,
+  type Quantizable,
+  quantizedLinear,
+  type TransposedWeight,
+} from "./linear";
 import { Module, parameter } from "./module";
 
 export class Embedding extends Module implements Quantizable {
   /** (count, dims) */
   weight: Tensor;
+  _transposed?: TransposedWeight;
 
   constructor(count: number, dims: number) {
     super();
@@ -22,7 +31,7 @@ export class Embedding extends Module implements Quantizable {
 
   /** Scores of every entry: x (…, dims) → (…, count) */
   asLinear(x: Tensor): Tensor {
-    return linear(x, this.weight);
+    return linear(x, this);
   }
 
   toQuantized(options?: Quantization): QuantizedEmbedding {

@@ -10,7 +10,7 @@ export * from "./masks";
 export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export * from "./norms";
-export { fuseProjections, project } from "./projection";
+export { fuseProjections, holdTransposes, project } from "./projection";
 export * from "./quantize";
 export * from "./rope";
 export { QuantizedSwitchLinear, SwitchGLU, SwitchLinear } from "./switch";

@@ -43,12 +43,38 @@ export function pack(weight: Tensor, how: Packing): { weight: Tensor; scales: Te
   return biases ? { weight: packed, scales, biases } : { weight: packed, scales };
 }
 
-/** x (…, K), weight (N, K), bias (N) → (…, N) */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
-  return bias ? mx.addmm(bias, x, weight.T) : x.matmul(weight.T);
+/** A weight's transpose, made once: with it a product is one operation of the graph, not two. */
+export class TransposedWeight extends Module {
+  readonly _view: Tensor;
+
+  constructor(readonly _weight: Tensor) {
+    super();
+    mx.keep(_weight);
+    this._view = parameter(_weight.T);
+  }
 }
 
-/** `linear` with a packed weight (N, K · bits / 32). */
+/** A layer with a dense weight. */
+interface Dense {
+  /** (N, K) */
+  weight: Tensor;
+  /** (N) */
+  bias?: Tensor;
+  _transposed?: TransposedWeight;
+}
+
+/** x (…, K) → (…, N). The transpose that the layer holds is dropped when the weight is another by now. */
+export function linear(x: Tensor, layer: Dense): Tensor {
+  const { weight, bias, _transposed: held } = layer;
+  if (held && held._weight !== weight) {
+    held.dispose();
+    layer._transposed = undefined;
+  }
+  const transpose = layer._transposed?._view ?? weight.T;
+  return bias ? mx.addmm(bias, x, transpose) : x.matmul(transpose);
+}
+
+/** x (…, K), packed weight (N, K · bits / 32), bias (N) → (…, N) */
 export function quantizedLinear(
   x: Tensor,
   { weight, scales, biases, bias }: { weight: Tensor; scales: Tensor; biases?: Tensor; bias?: Tensor },
@@ -65,6 +91,7 @@ export class Linear extends Module implements Layer, Quantizable {
   bias?: Tensor;
   /** This layer and its neighbours as one, where `fuseProjections` joined them. */
   _joint?: JointProjection;
+  _transposed?: TransposedWeight;
 
   constructor(inputDims: number, outputDims: number, { bias = true }: { bias?: boolean } = {}) {
     super();
@@ -74,7 +101,7 @@ export class Linear extends Module implements Layer, Quantizable {
 
   /** x (…, inputDims) → (…, outputDims) */
   forward(x: Tensor): Tensor {
-    return linear(x, this.weight, this.bias);
+    return linear(x, this);
   }
 
   toQuantized(options?: Quantization): QuantizedLinear {

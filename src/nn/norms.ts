@@ -4,6 +4,21 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Module, parameter } from "./module";
 
+/** A sum that is not made yet: the next norm makes it together with its own result, in one kernel where there is one. */
+export class PendingSum {
+  constructor(
+    readonly x: Tensor,
+    readonly delta: Tensor,
+  ) {}
+
+  value(): Tensor {
+    return this.x.add(this.delta);
+  }
+}
+
+/** What runs from layer to layer, (B, T, D). */
+export type Residual = Tensor | PendingSum;
+
 /** x / RMS(x) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
 export class RMSNorm extends Module {
   weight: Tensor;
@@ -16,15 +31,26 @@ export class RMSNorm extends Module {
     this.weight = parameter(mx.ones([dims]));
   }
 
+  /** What normalized values are multiplied by, (dims). */
+  get gain(): Tensor {
+    return this.weight;
+  }
+
   forward(x: Tensor): Tensor {
-    return mx.fast.rmsNorm(x, this.weight, this.eps);
+    return mx.fast.rmsNorm(x, this.gain, this.eps);
+  }
+
+  /** The residual, for what goes on, and its norm, for the next part of the layer. */
+  branch(residual: Residual): [x: Tensor, normed: Tensor] {
+    if (!(residual instanceof PendingSum)) return [residual, this.forward(residual)];
+    return mx.fast.addRmsNorm(residual.x, residual.delta, this.gain, this.eps);
   }
 }
 
 /** RMSNorm with the weight stored as its distance from one, as Gemma does. */
 export class ZeroCenteredRMSNorm extends RMSNorm {
-  override forward(x: Tensor): Tensor {
-    return mx.fast.rmsNorm(x, mx.add(1, this.weight), this.eps);
+  override get gain(): Tensor {
+    return mx.add(1, this.weight);
   }
 }
 

@@ -7,6 +7,7 @@ import { GatedMLP } from "./mlp";
 import { Module, parameter } from "./module";
 import { fuseProjections, project, projectJointly } from "./projection";
 import { quantize } from "./quantize";
+import { RoPE } from "./rope";
 
 class Attention extends Module {
   q_proj = new Linear(64, 64);
@@ -29,7 +30,7 @@ beforeEach(() => {
   before = mx.liveHandles();
   model = new Model();
   attention = model.layers[0] as Attention;
-  x = parameter(mx.scope(() => mx.random.normal({ shape: [2, 3, 64] })));
+  x = parameter(mx.scope(() => mx.random.normal({ shape: [2, 1, 64] })));
 });
 afterEach(() => {
   mx.release(x);
@@ -68,6 +69,11 @@ for (const kind of ["plain", "4-bit", "mxfp8"] as const) {
   });
 }
 
+test("several tokens at a time go separately", () => {
+  fuseProjections(model);
+  mx.scope(() => expect(projectJointly(mx.zeros([1, 2, 64]), layers())).toBeNull());
+});
+
 test("fusing again changes nothing", () => {
   const apart = results();
   fuseProjections(model);
@@ -77,10 +83,10 @@ test("fusing again changes nothing", () => {
 });
 
 test("heads are rotated together as they are apart", () => {
-  const rotate = (heads: mx.Tensor) => mx.fast.rope(heads, 16, { offset: 5 });
+  const layout = { heads: 4, kvHeads: 2, rope: new RoPE(16) };
   const heads = () =>
     mx.scope(() =>
-      projectHeads(x, layers(), { heads: 4, kvHeads: 2 }, rotate).map((part) => ({
+      projectHeads(x, layers(), layout, 5).map((part) => ({
         shape: part.shape,
         values: part.toArray() as Float32Array,
       })),
@@ -89,9 +95,9 @@ test("heads are rotated together as they are apart", () => {
   fuseProjections(model);
   const joint = heads();
   expect(joint.map(({ shape }) => shape)).toEqual([
-    [2, 4, 3, 16],
-    [2, 2, 3, 16],
-    [2, 2, 3, 16],
+    [2, 4, 1, 16],
+    [2, 2, 1, 16],
+    [2, 2, 1, 16],
   ]);
   expectSame(
     joint.map(({ values }) => values),

@@ -6,7 +6,8 @@
 
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { type Layer, Linear, linear, type Packing, QuantizedLinear, quantizedLinear } from "./linear";
+import { Embedding } from "./embedding";
+import { type Layer, Linear, linear, type Packing, QuantizedLinear, quantizedLinear, TransposedWeight } from "./linear";
 import { Module, parameter } from "./module";
 
 /** Names of layers that share their input wherever they stand side by side. */
@@ -27,12 +28,15 @@ interface Rows {
 
 const rowNames = ["weight", "scales", "biases", "bias"] as const;
 
-const rowsOf = (layer: Rows) => rowNames.map((name) => layer[name]);
+const rowsOf = ({ weight, scales, biases, bias }: Rows): Rows => ({ weight, scales, biases, bias });
+
+const haveSameRows = (a: Rows, b: Rows) =>
+  a.weight === b.weight && a.scales === b.scales && a.biases === b.biases && a.bias === b.bias;
 
 /** Several layers as one. A hidden field of the first of them, which frees it. */
 export class JointProjection extends Module implements Rows {
   readonly #members: readonly Projection[];
-  readonly #views: readonly (Tensor | undefined)[][];
+  readonly #views: readonly Rows[];
   /** Where each member's outputs end, but the last's. */
   readonly #ends: readonly number[];
   readonly #packing: Packing | null;
@@ -40,6 +44,7 @@ export class JointProjection extends Module implements Rows {
   scales?: Tensor;
   biases?: Tensor;
   bias?: Tensor;
+  _transposed?: TransposedWeight;
 
   /** Takes over the members' tensors: they become views of the joint ones. Lazy. */
   constructor(members: readonly Projection[]) {
@@ -68,14 +73,12 @@ export class JointProjection extends Module implements Rows {
 
   /** Whether the layers still have the tensors that they had: training and tracing put others in. */
   isCurrent(): boolean {
-    return this.#members.every((member, i) => rowsOf(member).every((tensor, j) => tensor === this.#views[i]![j]));
+    return this.#members.every((member, i) => haveSameRows(member, this.#views[i]!));
   }
 
   /** The members' results side by side: x (…, K) → (…, N₁ + N₂ + …) */
   forward(x: Tensor): Tensor {
-    return this.#packing
-      ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.#packing)
-      : linear(x, this.weight, this.bias);
+    return this.#packing ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.#packing) : linear(x, this);
   }
 
   /** The members' results from `forward`'s. */
@@ -87,13 +90,16 @@ export class JointProjection extends Module implements Rows {
 const isProjection = (layer: unknown): layer is Projection =>
   layer instanceof Linear || layer instanceof QuantizedLinear;
 
-function jointOf(layers: readonly Layer[]): JointProjection | null {
+function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
   const first = layers[0];
   if (!isProjection(first) || !first._joint?.joins(layers)) return null;
-  if (first._joint.isCurrent()) return first._joint;
-  // The weights were replaced, so the joint copy is stale for good.
-  separate(first);
-  return null;
+  if (!first._joint.isCurrent()) {
+    // The weights were replaced, so the joint copy is stale for good.
+    separate(first);
+    return null;
+  }
+  // Many tokens keep a product busy as it is, and MLX can reuse the memory of results that stand alone.
+  return x.dim(-2) === 1 ? first._joint : null;
 }
 
 function separate(first: Projection): void {
@@ -101,15 +107,15 @@ function separate(first: Projection): void {
   first._joint = undefined;
 }
 
-/** The layers' results on x (…, K), each (…, N): one product where `fuseProjections` joined exactly these. */
+/** The layers' results on x (…, T, K), each (…, T, N): one product where `fuseProjections` joined these, for one token. */
 export function project(x: Tensor, layers: readonly Layer[]): Tensor[] {
-  const joint = jointOf(layers);
+  const joint = jointOf(x, layers);
   return joint ? joint.split(joint.forward(x)) : layers.map((layer) => layer.forward(x));
 }
 
-/** The layers' results side by side on the last axis, or null where they are not joined. */
+/** The layers' results side by side on the last axis; null where they are not joined, and for several tokens. */
 export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | null {
-  return jointOf(layers)?.forward(x) ?? null;
+  return jointOf(x, layers)?.forward(x) ?? null;
 }
 
 /** Whether the layers can be one: all plain or all packed alike, in one dtype, all with a bias or none. */
@@ -120,6 +126,21 @@ function canJoin(layers: readonly unknown[]): layers is Projection[] {
     return [layer.weight.dtype, layer.weight.dim(1), layer.bias?.dtype, ...how].join();
   });
   return kinds[0] !== null && kinds.every((kind) => kind === kinds[0]);
+}
+
+/** Holds the transposes of a loaded model's dense weights. They are views: no memory. */
+export function holdTransposes(model: Module): void {
+  const held: TransposedWeight[] = [];
+  for (const [, module] of model.namedModules()) {
+    const layers = module instanceof Linear ? [module, module._joint] : module instanceof Embedding ? [module] : [];
+    for (const layer of layers) {
+      if (!layer) continue;
+      layer._transposed?.dispose();
+      layer._transposed = new TransposedWeight(layer.weight);
+      held.push(layer._transposed);
+    }
+  }
+  mx.eval(held.map(({ _view }) => _view));
 }
 
 /** So many bytes of joint weights are made at a time. */

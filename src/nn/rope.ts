@@ -36,9 +36,21 @@ export const RopeScaling = z.object({
 
 export type RopeScaling = z.infer<typeof RopeScaling>;
 
+/** A rotation of halves by angles in proportion to the position. */
+export interface PlainRotation {
+  /** How many features of a head turn. */
+  dims: number;
+  base: number | null;
+  scale: number;
+  /** In place of the base, (dims / 2). */
+  freqs: Tensor | null;
+}
+
 /** Rotates heads x (B, H, T, D) by their positions, the first row's being `offset` (a tensor: one for each of B). */
 export interface RotaryEmbedding extends Module {
   forward(x: Tensor, offset?: number | Tensor): Tensor;
+  /** All that there is to it, where it is no more than this. */
+  readonly plain: PlainRotation | null;
 }
 
 /** The plain kind: angle = position · scale · base^(−2i / dims). */
@@ -46,6 +58,7 @@ export class RoPE extends Module implements RotaryEmbedding {
   readonly traditional: boolean;
   readonly base: number;
   readonly scale: number;
+  readonly plain: PlainRotation | null;
 
   /** Rotates the first `dims` features of a head. `traditional`: pairs are neighbours, not halves. */
   constructor(
@@ -56,6 +69,7 @@ export class RoPE extends Module implements RotaryEmbedding {
     this.traditional = traditional;
     this.base = base;
     this.scale = scale;
+    this.plain = traditional ? null : { dims, base, scale, freqs: null };
   }
 
   forward(x: Tensor, offset: number | Tensor = 0): Tensor {
@@ -70,6 +84,7 @@ export class FrequencyRoPE extends Module implements RotaryEmbedding {
   readonly magnitude: number;
   /** (dims / 2): angle = position / frequency */
   readonly _frequencies: Tensor;
+  readonly plain: PlainRotation | null;
 
   constructor(
     readonly dims: number,
@@ -80,6 +95,8 @@ export class FrequencyRoPE extends Module implements RotaryEmbedding {
     this._frequencies = mx.keep(mx.scope(makeFrequencies));
     this.traditional = traditional;
     this.magnitude = magnitude;
+    const isPlain = !traditional && magnitude === 1;
+    this.plain = isPlain ? { dims, base: null, scale: 1, freqs: this._frequencies } : null;
   }
 
   forward(x: Tensor, offset: number | Tensor = 0): Tensor {
@@ -91,6 +108,8 @@ export class FrequencyRoPE extends Module implements RotaryEmbedding {
 
 /** Dynamic NTK scaling: the base grows with the length of the sequence beyond `maxPositions`. */
 export class DynamicNTKRoPE extends Module implements RotaryEmbedding {
+  readonly plain = null;
+
   constructor(
     readonly dims: number,
     readonly options: { traditional: boolean; base: number; factor: number; maxPositions: number },

@@ -81,7 +81,7 @@ function cxxWrapper(op: Op): string {
   const locals = op.args.filter(isList).map((arg) => `    auto ${arg.name}_ = ${kinds[arg.kind].value(arg.name)};\n`);
   const values = op.args.map((arg) => (isList(arg) ? `${arg.name}_` : kinds[arg.kind].value(arg.name)));
   if (op.stream) values.push("current_stream()");
-  const call = `mx::${op.cxx}(${values.join(", ")})`;
+  const call = `${op.ours ? "ours" : "mx"}::${op.cxx}(${values.join(", ")})`;
   const reader = locals.length > 0 ? "    MailReader mail;\n" : "";
   const body =
     op.result === "void"
@@ -94,6 +94,7 @@ function cxxWrapper(op: Op): string {
 export function cxxSource(): string {
   return `// Generated from the op table by generate.ts.
 #include "abi.h"
+#include "ours.h"
 
 using namespace mlxlm;
 

@@ -13,6 +13,8 @@ export interface Op {
   result: Result;
   /** Whether MLX's function takes a stream as its last argument. */
   stream: boolean;
+  /** Whether the function is ours (src/ours.h, namespace mlxlm), not MLX's. */
+  ours: boolean;
 }
 
 export const argKinds = [
@@ -49,7 +51,12 @@ export interface Arg {
 /** `pair`: a std::pair or std::tuple of arrays; comes back as an array[] like a vector does. */
 export type Result = "array" | "array[]" | "pair" | "void";
 
-function op(cxx: string, args: string, result: Result, options: { as?: string; stream?: boolean } = {}): Op {
+function op(
+  cxx: string,
+  args: string,
+  result: Result,
+  options: { as?: string; stream?: boolean; ours?: boolean } = {},
+): Op {
   const parse = (text: string): Arg => {
     const [name, kind] = text.split(":").map((part) => part.trim());
     if (!name || !argKinds.includes(kind as ArgKind)) throw new Error(`op table: ${cxx}: bad argument "${text}"`);
@@ -61,6 +68,7 @@ function op(cxx: string, args: string, result: Result, options: { as?: string; s
     args: args === "" ? [] : args.split(",").map(parse),
     result,
     stream: options.stream ?? true,
+    ours: options.ours ?? false,
   };
 }
 
@@ -248,6 +256,7 @@ const quantized = [
     "quantized_matmul",
     "x: array, w: array, scales: array, biases: array?, transpose: bool, groupSize: int?, bits: int?, mode: string",
     "array",
+    { ours: true },
   ),
   op(
     "qqmm",
@@ -290,6 +299,18 @@ const fast = [
     "fast::gated_delta_update",
     "q: array, k: array, v: array, gates: array, beta: array, state: array?, mask: array?",
     "array[]",
+  ),
+];
+
+const ours = [
+  op("slice_axis", "a: array, axis: int, start: int, stop: int", "array", { ours: true }),
+  op("update_axis", "a: array, update: array, axis: int, start: int", "array", { ours: true }),
+  op("add_rms_norm", "x: array, delta: array, weight: array, eps: float", "array[]", { ours: true }),
+  op(
+    "rotate_heads",
+    "joint: array, heads: int, kvHeads: int, queryWeight: array?, keyWeight: array?, eps: float, rotated: int, base: float?, scale: float, offset: int, freqs: array?",
+    "array[]",
+    { ours: true },
   ),
 ];
 
@@ -381,6 +402,7 @@ export const ops: readonly Op[] = [
   ...products,
   ...quantized,
   ...fast,
+  ...ours,
   ...random,
   ...linalg,
   ...fft,

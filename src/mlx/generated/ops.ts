@@ -927,6 +927,22 @@ export function fast_gated_delta_update(q: Handle, k: Handle, v: Handle, gates: 
   return readHandles(native.mlxlm_fast_gated_delta_update(q, k, v, gates, beta, state ?? 0, mask ?? 0));
 }
 
+export function slice_axis(a: Handle, axis: number, start: number, stop: number): Handle {
+  return checked(native.mlxlm_slice_axis(a, axis, start, stop));
+}
+
+export function update_axis(a: Handle, update: Handle, axis: number, start: number): Handle {
+  return checked(native.mlxlm_update_axis(a, update, axis, start));
+}
+
+export function add_rms_norm(x: Handle, delta: Handle, weight: Handle, eps: number): Handle[] {
+  return readHandles(native.mlxlm_add_rms_norm(x, delta, weight, eps));
+}
+
+export function rotate_heads(joint: Handle, heads: number, kvHeads: number, queryWeight: Handle | null, keyWeight: Handle | null, eps: number, rotated: number, base: number | null, scale: number, offset: number, freqs: Handle | null): Handle[] {
+  return readHandles(native.mlxlm_rotate_heads(joint, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, scale, offset, freqs ?? 0));
+}
+
 export function random_key(seed: number): Handle {
   return checked(native.mlxlm_random_key(seed));
 }

@@ -6,8 +6,10 @@ import * as mx from "../../mlx";
 /** Rows are added by this many at a time, so that most writes find room. */
 export const step = 256;
 
-/** `x[..., from:to, :]` */
+/** `x[..., from:to, :]`, with Python's meaning of negative and absent bounds. */
 export function rows(x: Tensor, from?: number, to?: number): Tensor {
+  // Every layer and step comes through here: what needs no planning gets none.
+  if (from !== undefined && to !== undefined && from >= 0 && to >= from) return mx.sliceAxis(x, 2, from, to);
   return x.at(mx.ellipsis, mx.slice(from, to), ":");
 }
 
@@ -23,7 +25,7 @@ export function zeroRows(like: Tensor, count: number): Tensor {
 
 /** The buffer with `values` written from row `at` on. Its memory is reused where the old buffer is freed before eval. */
 export function writeRows(x: Tensor, at: number, values: Tensor): Tensor {
-  return x.put([mx.ellipsis, mx.slice(at, at + values.dim(2)), ":"], values);
+  return mx.updateAxis(x, values, 2, at);
 }
 
 export class Buffers {

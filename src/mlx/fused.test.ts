@@ -1,0 +1,141 @@
+/** What has a kernel of its own on CUDA agrees with the same in separate operations, on whatever device there is. */
+import { describe, expect, test } from "bun:test";
+import * as mx from ".";
+
+const dtypes = ["bfloat16", "float16", "float32"] as const;
+
+/** How far a result may be off, relative to its largest value: a last place or two of the dtype. */
+const tolerance = { bfloat16: 0.02, float16: 0.003, float32: 1e-5 };
+
+const onCuda = mx.isAvailable("cuda");
+
+function expectClose(a: mx.Tensor, b: mx.Tensor, dtype: (typeof dtypes)[number]) {
+  expect(a.shape).toEqual(b.shape);
+  expect(a.dtype).toBe(dtype);
+  const [x, y] = [a.astype("float32"), b.astype("float32")];
+  const off = x.subtract(y).abs().max().item() / y.abs().max().item();
+  expect(off).toBeLessThan(tolerance[dtype]);
+}
+
+const draw = (shape: number[], dtype: mx.Dtype) => mx.random.normal({ shape }).astype(dtype);
+
+describe("addRmsNorm", () => {
+  for (const dtype of dtypes) {
+    for (const [rows, dims] of [
+      [1, 64],
+      [1, 4096],
+      [3, 1024],
+      [1, 24],
+      [2, 9000],
+    ] as const) {
+      test(`${rows} × ${dims}, ${dtype}`, () => {
+        mx.scope(() => {
+          const [x, delta] = [draw([1, rows, dims], dtype), draw([1, rows, dims], dtype)];
+          const weight = draw([dims], dtype);
+          const [sum, normed] = mx.fast.addRmsNorm(x, delta, weight, 1e-5);
+          const expected = x.add(delta);
+          expectClose(sum, expected, dtype);
+          expectClose(normed, mx.fast.rmsNorm(expected, weight, 1e-5), dtype);
+        });
+      });
+    }
+  }
+
+  test("has a gradient", () => {
+    mx.scope(() => {
+      const [x, delta, weight] = [draw([1, 1, 64], "float32"), draw([1, 1, 64], "float32"), draw([64], "float32")];
+      const gradient = (norm: (x: mx.Tensor) => mx.Tensor) =>
+        mx.valueAndGrad((x: mx.Tensor) => norm(x).square().sum())(x)[1] as unknown as mx.Tensor;
+      const fused = gradient((x) => mx.fast.addRmsNorm(x, delta, weight, 1e-5)[1]);
+      expectClose(
+        fused,
+        gradient((x) => mx.fast.rmsNorm(x.add(delta), weight, 1e-5)),
+        "float32",
+      );
+    });
+  });
+});
+
+describe("rotateHeads", () => {
+  const [heads, kvHeads] = [6, 2];
+  for (const [dtype, dims, rotated, parts] of [
+    ["bfloat16", 64, 64, []],
+    ["float16", 128, 128, ["norms"]],
+    ["bfloat16", 128, 64, ["norms", "frequencies"]],
+    ["bfloat16", 256, 256, ["frequencies"]],
+  ] as const) {
+    test.skipIf(!onCuda)([dtype, `${rotated} of ${dims}`, ...parts].join(", "), () => {
+      mx.scope(() => {
+        const has = (part: string) => (parts as readonly string[]).includes(part);
+        const joint = draw([2, 1, (heads + 2 * kvHeads) * dims], dtype);
+        const norms = has("norms") ? { queries: draw([dims], dtype), keys: draw([dims], dtype), eps: 1e-6 } : undefined;
+        const freqs = has("frequencies") ? mx.arange(1, 1 + rotated / 2).astype("float32") : null;
+        const angles = { base: freqs ? null : 10_000, scale: freqs ? 1 : 0.5, offset: 37, freqs };
+        const made = mx.fast.rotateHeads(joint, { heads, kvHeads, dims: rotated, norms, ...angles })!;
+        const all = joint.reshape(2, heads + 2 * kvHeads, 1, dims).split([heads, heads + kvHeads], 1);
+        const turned = (x: mx.Tensor, weight?: mx.Tensor) =>
+          mx.fast.rope(weight ? mx.fast.rmsNorm(x, weight, 1e-6) : x, rotated, angles);
+        expectClose(made[0], turned(all[0]!, norms?.queries), dtype);
+        expectClose(made[1], turned(all[1]!, norms?.keys), dtype);
+        expectClose(made[2], all[2]!, dtype);
+      });
+    });
+  }
+
+  test("takes no float32, and nothing off CUDA", () => {
+    mx.scope(() => {
+      const options = { heads, kvHeads, dims: 64, base: 10_000, scale: 1, offset: 0, freqs: null };
+      for (const dtype of onCuda ? (["float32"] as const) : dtypes) {
+        expect(mx.fast.rotateHeads(draw([1, 1, (heads + 2 * kvHeads) * 64], dtype), options)).toBeNull();
+      }
+    });
+  });
+});
+
+/** One, two and four outputs a warp; a last warp with fewer. */
+const weights = [
+  [43, 128],
+  [2051, 4096],
+  [8202, 640],
+] as const;
+
+describe("one row times a quantized weight", () => {
+  for (const [outputs, inputs] of weights) {
+    for (const [dtype, bits, groupSize] of [
+      ["bfloat16", 4, 64],
+      ["float16", 4, 32],
+      ["bfloat16", 8, 128],
+    ] as const) {
+      test.skipIf(!onCuda)(`${outputs} × ${inputs}, ${bits} bits in groups of ${groupSize}, ${dtype}`, () => {
+        mx.scope(() => {
+          const [w, scales, biases] = mx.quantize(draw([outputs, inputs], dtype), { bits, groupSize });
+          const x = draw([1, 1, inputs], dtype);
+          const product = mx.quantizedMatmul(x, w, scales, biases!, { bits, groupSize });
+          const dense = mx.dequantize(w, scales, biases!, { bits, groupSize }).astype("float32");
+          expectClose(product, x.astype("float32").matmul(dense.T), dtype);
+        });
+      });
+    }
+  }
+});
+
+describe("along one axis", () => {
+  test("slices and updates", () => {
+    mx.scope(() => {
+      const x = mx.arange(24).reshape(2, 3, 4);
+      expect(mx.sliceAxis(x, 1, 1, 3).toList()).toEqual(x.at(":", mx.slice(1, 3)).toList());
+      expect(mx.sliceAxis(x, -1, 0, 1).toList()).toEqual(x.at(mx.ellipsis, mx.slice(0, 1)).toList());
+      const update = mx.zeros([2, 3, 2], "int32");
+      const expected = x.put([mx.ellipsis, mx.slice(1, 3)], 0);
+      expect(mx.updateAxis(x, update, 2, 1).toList()).toEqual(expected.toList());
+    });
+  });
+
+  test("refuses an axis or rows that are not there", () => {
+    mx.scope(() => {
+      const x = mx.zeros([2, 3]);
+      expect(() => mx.sliceAxis(x, 2, 0, 1)).toThrow("axis 2 of an array with 2 axes");
+      expect(() => mx.updateAxis(x, mx.zeros([2, 2]), 1, 2)).toThrow("rows 2 to 4 of an axis of 3");
+    });
+  });
+});

@@ -1,0 +1,78 @@
+// Where each of our operations goes: to a kernel of ours where one fits, else to MLX's.
+#include "ours.h"
+
+#include "cuda_kernels.h"
+
+namespace mlxlm::ours {
+
+namespace {
+
+int axis_of(const array& a, int axis) {
+  int from_start = axis < 0 ? axis + static_cast<int>(a.ndim()) : axis;
+  if (from_start < 0 || from_start >= static_cast<int>(a.ndim())) {
+    throw std::invalid_argument(
+        "axis " + std::to_string(axis) + " of an array with " + std::to_string(a.ndim()) + " axes");
+  }
+  return from_start;
+}
+
+} // namespace
+
+array slice_axis(const array& a, int axis, int start, int stop, mx::StreamOrDevice s) {
+  axis = axis_of(a, axis);
+  mx::Shape from(a.ndim(), 0);
+  mx::Shape to = a.shape();
+  from[axis] = start;
+  to[axis] = stop;
+  return mx::slice(a, std::move(from), std::move(to), s);
+}
+
+array update_axis(const array& a, const array& update, int axis, int start, mx::StreamOrDevice s) {
+  axis = axis_of(a, axis);
+  mx::Shape from(a.ndim(), 0);
+  mx::Shape to = a.shape();
+  from[axis] = start;
+  to[axis] = start + update.shape(axis_of(update, axis));
+  if (start < 0 || to[axis] > a.shape(axis)) {
+    throw std::out_of_range(
+        "rows " + std::to_string(start) + " to " + std::to_string(to[axis]) + " of an axis of " +
+        std::to_string(a.shape(axis)));
+  }
+  return mx::slice_update(a, update, std::move(from), std::move(to), s);
+}
+
+std::vector<array>
+add_rms_norm(const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+  if (cuda::takes_add_rms_norm(x, delta, weight, s)) {
+    return cuda::add_rms_norm(x, delta, weight, eps, s);
+  }
+  auto sum = mx::add(x, delta, s);
+  auto normed = mx::fast::rms_norm(sum, weight, eps, s);
+  return {std::move(sum), std::move(normed)};
+}
+
+std::vector<array> rotate_heads(
+    const array& joint, int heads, int kv_heads, const std::optional<array>& query_weight,
+    const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
+    const std::optional<array>& freqs, mx::StreamOrDevice s) {
+  int all = heads + 2 * kv_heads;
+  if (joint.ndim() == 0 || joint.shape(-1) % all != 0 ||
+      !cuda::takes_rotate_heads(joint, joint.shape(-1) / all, rotated, s)) {
+    return {};
+  }
+  return cuda::rotate_heads(
+      joint, heads, kv_heads, query_weight, key_weight, eps, rotated, base, scale, offset, freqs, s);
+}
+
+array quantized_matmul(
+    const array& x, const array& w, const array& scales, const std::optional<array>& biases, bool transpose,
+    std::optional<int> group_size, std::optional<int> bits, const std::string& mode, mx::StreamOrDevice s) {
+  int group = group_size.value_or(64);
+  int width = bits.value_or(4);
+  if (transpose && biases && mode == "affine" && cuda::takes_quantized_row(x, w, scales, *biases, group, width, s)) {
+    return cuda::quantized_row(x, w, scales, *biases, group, width, s);
+  }
+  return mx::quantized_matmul(x, w, scales, biases, transpose, group_size, bits, mode, s);
+}
+
+} // namespace mlxlm::ours
