@@ -30,6 +30,6 @@ export const generateFlags = {
   kvBits: flag.integer("quantize the KV cache to so many bits", { notYet: true }),
   kvGroupSize: flag.integer("group size of the quantized KV cache", { default: 64, notYet: true }),
   quantizedKvStart: flag.integer("from which token on the KV cache is quantized", { default: 5000, notYet: true }),
-  draftModel: flag.text("a smaller model that proposes tokens", { placeholder: "MODEL", notYet: true }),
-  numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, notYet: true }),
+  draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
+  numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),
 };

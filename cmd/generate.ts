@@ -26,6 +26,14 @@ export default command({
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
     const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal);
+    const draft = flags.draftModel === undefined ? null : await openModel(flags.draftModel, out, signal);
+    if (draft && draft.tokenizer.vocabSize !== tokenizer.vocabSize) {
+      const [theirs, ours] = [draft.tokenizer.vocabSize, tokenizer.vocabSize];
+      throw new UserError(`the draft model's tokenizer has ${theirs} tokens, the model's ${ours}`, {
+        code: ExitCode.usage,
+        hint: "Take a smaller model of the same family.",
+      });
+    }
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
     const text = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
@@ -65,6 +73,7 @@ export default command({
         onPrefill: (done, total) => bar.at(done, total),
         sampler,
         cache,
+        draft: draft ? { model: draft.model, tokens: flags.numDraftTokens } : undefined,
         signal,
       })) {
         if (!last) bar.end();
@@ -76,6 +85,7 @@ export default command({
       bar.end();
       for (const layer of cache) layer.dispose();
       model.dispose();
+      draft?.model.dispose();
     }
 
     out.text("\n");
@@ -85,7 +95,7 @@ export default command({
       else for (const line of statistics(last)) out.info(line);
     }
     if (last) {
-      const { token: _, ...figures } = last;
+      const { token: _, from_draft: __, ...figures } = last;
       out.result({ ...figures, text: answer });
     }
     if (signal.aborted) process.exitCode = ExitCode.interrupted;

@@ -1,26 +1,20 @@
 /** The decoding loop: prefill in chunks, then one token after the other, the device always one step ahead. */
-import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { greedy, type LogitsProcessor, type Sampler } from "../sample";
+import { checkPrompt, type PrefillOptions, prefill } from "./prefill";
 
-export interface StepOptions {
+export interface StepOptions extends PrefillOptions {
   /** How many tokens; -1: no limit. */
   maxTokens?: number;
   sampler?: Sampler;
   logitsProcessors?: readonly LogitsProcessor[];
   /** Continued and changed in place; made anew, and disposed of at the end, where absent. */
   cache?: Cache[];
-  /** How many prompt tokens are processed at a time. */
-  prefillStepSize?: number;
   /** Hand out the log-probabilities of every token. */
   logprobs?: boolean;
-  /** Called after each chunk of the prompt. */
-  onPrefill?: (done: number, total: number) => void;
-  /** Ends the loop between two steps. */
-  signal?: AbortSignal;
 }
 
 export interface Step {
@@ -100,45 +94,5 @@ export async function* generateSteps(
     }
     if (history) mx.release(history);
     if (!options.cache) for (const layer of cache) layer.dispose();
-  }
-}
-
-function checkPrompt(prompt: readonly number[], vocabSize: number): void {
-  if (prompt.length === 0) {
-    throw new UserError("the prompt is empty", { code: ExitCode.usage, hint: "Give at least one word: --prompt TEXT" });
-  }
-  const foreign = prompt.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-  if (foreign !== undefined) {
-    throw new UserError(`the prompt has token ${foreign}, but the model knows only ${vocabSize}`, {
-      hint: "The tokenizer and the weights do not belong together: check the model's folder.",
-    });
-  }
-}
-
-/** Feeds all of the prompt but its last token, and returns that one, (1). */
-async function prefill(
-  model: LanguageModel,
-  prompt: readonly number[],
-  cache: Cache[],
-  { prefillStepSize = 2048, onPrefill, signal }: StepOptions,
-): Promise<Tensor> {
-  const tokens = mx.array(prompt, "uint32");
-  try {
-    const total = prompt.length;
-    onPrefill?.(0, total);
-    for (let done = 0; total - done > 1 && !signal?.aborted; ) {
-      const count = Math.min(prefillStepSize, total - done - 1);
-      mx.scope(() => {
-        model.forward(tokens.at(mx.slice(done, done + count)).reshape(1, -1), { cache });
-      });
-      mx.eval(cache.map((layer) => layer.state));
-      mx.clearCache();
-      done += count;
-      onPrefill?.(done, total);
-      await breathe();
-    }
-    return tokens.at(mx.slice(-1));
-  } finally {
-    tokens.dispose();
   }
 }

@@ -11,8 +11,8 @@ export interface Cache {
   /** Bytes of its buffers. */
   readonly nbytes: number;
   readonly empty: boolean;
-  /** Whether `trim` works in the present state. */
-  isTrimmable(): boolean;
+  /** Whether `trim` works in the present state, and after so many more tokens. */
+  isTrimmable(more?: number): boolean;
   /** Forgets the last `count` tokens, or as many as there are, and returns how many. */
   trim(count: number): number;
   dispose(): void;

@@ -97,8 +97,8 @@ export class RotatingKVCache implements KeyValueCache {
     return mx.roll(mx.arange(held).greaterEqual(held - window), at + 1);
   }
 
-  isTrimmable(): boolean {
-    return this.#offset < this.maxSize;
+  isTrimmable(more = 0): boolean {
+    return this.#offset + more < this.maxSize;
   }
 
   trim(count: number): number {

@@ -1,0 +1,56 @@
+/** Processing the prompt: all of it but the last token, in chunks. */
+import { ExitCode, UserError } from "../errors";
+import { breathe } from "../macrotask";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { Cache, LanguageModel } from "../models";
+
+export interface PrefillOptions {
+  /** How many prompt tokens are processed at a time. */
+  prefillStepSize?: number;
+  /** Called after each chunk of the prompt. */
+  onPrefill?: (done: number, total: number) => void;
+  /** Ends the loop between two steps. */
+  signal?: AbortSignal;
+}
+
+/** @throws UserError for an empty prompt, or ids that a model with so many does not know */
+export function checkPrompt(prompt: readonly number[], vocabSize: number): void {
+  if (prompt.length === 0) {
+    throw new UserError("the prompt is empty", { code: ExitCode.usage, hint: "Give at least one word: --prompt TEXT" });
+  }
+  const foreign = prompt.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (foreign !== undefined) {
+    throw new UserError(`the prompt has token ${foreign}, but the model knows only ${vocabSize}`, {
+      hint: "The tokenizer and the weights do not belong together: check the model's folder.",
+    });
+  }
+}
+
+/** Feeds all of the prompt but its last token to the model, and returns that one, (1). */
+export async function prefill(
+  model: LanguageModel,
+  prompt: readonly number[],
+  cache: Cache[],
+  { prefillStepSize = 2048, onPrefill, signal }: PrefillOptions,
+): Promise<Tensor> {
+  const tokens = mx.array(prompt, "uint32");
+  try {
+    const total = prompt.length;
+    onPrefill?.(0, total);
+    for (let done = 0; total - done > 1 && !signal?.aborted; ) {
+      const count = Math.min(prefillStepSize, total - done - 1);
+      mx.scope(() => {
+        model.forward(tokens.at(mx.slice(done, done + count)).reshape(1, -1), { cache });
+      });
+      mx.eval(cache.map((layer) => layer.state));
+      mx.clearCache();
+      done += count;
+      onPrefill?.(done, total);
+      await breathe();
+    }
+    return tokens.at(mx.slice(-1));
+  } finally {
+    tokens.dispose();
+  }
+}
