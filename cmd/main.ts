@@ -17,7 +17,7 @@ const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
   benchmark: null,
   cache_prompt: null,
   chat: null,
-  convert: null,
+  convert: () => import("./convert"),
   dwq: null,
   dynamic_quant: null,
   evaluate: null,

@@ -10,17 +10,25 @@ const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
 
 /** Folder of the named model; of mlx-lm's default where none is named and it is in the cache, else of the demo. */
 async function modelFolder(name: string | undefined, out: Output, signal: AbortSignal): Promise<string> {
-  if (name === demoName) return demoFolder();
-  if (name === undefined) {
-    const cached = await resolveModel(referenceDefault, { offline: true }).catch(() => null);
-    if (cached) return cached.path;
-    out.info(`No model was named: this is the small demo model inside mlxlm. Another one: --model FOLDER or REPO`);
-    return demoFolder();
-  }
+  if (name !== undefined) return (await findModel(name, out, signal)).path;
+  const cached = await resolveModel(referenceDefault, { offline: true }).catch(() => null);
+  if (cached) return cached.path;
+  out.info(`No model was named: this is the small demo model inside mlxlm. Another one: --model FOLDER or REPO`);
+  return demoFolder();
+}
+
+export interface FoundModel {
+  path: string;
+  /** The repo that it comes from, where it is one. */
+  repo?: string;
+}
+
+/** The named model's folder, downloaded with a bar where need be. @throws UserError where there is no such model */
+export async function findModel(name: string, out: Output, signal: AbortSignal): Promise<FoundModel> {
+  if (name === demoName) return { path: demoFolder() };
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   try {
-    const { path } = await resolveModel(name, { signal, onProgress: ({ done, total }) => bar.at(done, total) });
-    return path;
+    return await resolveModel(name, { signal, onProgress: ({ done, total }) => bar.at(done, total) });
   } finally {
     bar.end();
   }

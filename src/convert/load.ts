@@ -20,7 +20,6 @@ export interface LoadedModel {
  */
 export async function loadModel(folder: string): Promise<LoadedModel> {
   const config = await readConfig(folder);
-  refuseForeign(config, folder);
   // The tokenizer is read on another thread meanwhile.
   const reading = loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
   reading.catch(() => {});
@@ -55,6 +54,22 @@ function refuseForeign(config: ModelConfig, folder: string): void {
 
 /** The model alone, its weights on the device. */
 export async function loadWeights(folder: string, config: ModelConfig): Promise<LanguageModel> {
+  const model = await openWeights(folder, config);
+  try {
+    fuseProjections(model);
+    holdTransposes(model);
+    mx.eval(model.parameters());
+    mx.clearCache();
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return model;
+}
+
+/** The model with weights that are read from their files when they are first needed. */
+export async function openWeights(folder: string, config: ModelConfig): Promise<LanguageModel> {
+  refuseForeign(config, folder);
   const shards = await openCheckpoint(folder);
   const model = await createModel(config, folder);
   try {
@@ -63,10 +78,6 @@ export async function loadWeights(folder: string, config: ModelConfig): Promise<
       if (config.quantization) quantizeForCheckpoint(model, config.quantization as QuantizationConfig, weights);
       model.loadWeights(weights);
     });
-    fuseProjections(model);
-    holdTransposes(model);
-    mx.eval(model.parameters());
-    mx.clearCache();
   } catch (error) {
     model.dispose();
     throw error;

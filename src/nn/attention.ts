@@ -52,13 +52,13 @@ type QueriesKeysValues = [q: Tensor, k: Tensor, v: Tensor];
 
 /**
  * Queries (B, H, T, D), keys and values (B, Hkv, T, D) of x (B, T, C): one product for all where the projections are
- * fused. `offset` is the position of the first row.
+ * fused. `offset` is the position of the first row, one for all or one for each of B.
  */
 export function projectHeads(
   x: Tensor,
   [queries, keys, values]: readonly [queries: Layer, keys: Layer, values: Layer],
   layout: HeadLayout,
-  offset = 0,
+  offset: number | Tensor = 0,
 ): QueriesKeysValues {
   const joint = projectJointly(x, [queries, keys, values]);
   if (joint) return splitQueriesKeysValues(joint, layout, offset);
@@ -72,12 +72,16 @@ export function projectHeads(
 
 const normalize = (heads: Tensor, norm: RMSNorm | undefined) => norm?.forward(heads) ?? heads;
 
-const rotate = (heads: Tensor, { rope }: HeadLayout, offset: number) => rope?.forward(heads, offset) ?? heads;
+const rotate = (heads: Tensor, { rope }: HeadLayout, offset: number | Tensor) => rope?.forward(heads, offset) ?? heads;
 
 /** The same from a joint projection (B, T, (H + 2 · Hkv) · D). */
-export function splitQueriesKeysValues(joint: Tensor, layout: HeadLayout, offset = 0): QueriesKeysValues {
+export function splitQueriesKeysValues(
+  joint: Tensor,
+  layout: HeadLayout,
+  offset: number | Tensor = 0,
+): QueriesKeysValues {
   const { heads, kvHeads, q_norm, k_norm } = layout;
-  if (joint.dim(1) === 1) {
+  if (joint.dim(1) === 1 && typeof offset === "number") {
     const parts = rotateAtOnce(joint, layout, offset);
     if (parts) return parts;
   }

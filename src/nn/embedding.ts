@@ -11,6 +11,7 @@ import {
   type Quantizable,
   quantizedLinear,
   type TransposedWeight,
+  unpack,
 } from "./linear";
 import { Module, parameter } from "./module";
 
@@ -70,5 +71,11 @@ export class QuantizedEmbedding extends Module {
   /** Scores of every entry: x (…, dims) → (…, count) */
   asLinear(x: Tensor): Tensor {
     return quantizedLinear(x, this, this.packing);
+  }
+
+  toDense(): Embedding {
+    const weight = unpack(this, this.packing);
+    const [count, dims] = weight.shape as [number, number];
+    return new Embedding(count, dims).update({ weight });
   }
 }

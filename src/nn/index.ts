@@ -4,7 +4,7 @@ export * from "./attention";
 export * from "./cache";
 export * from "./decoder";
 export * from "./embedding";
-export { type Layer, Linear, type Packing, type Quantizable, QuantizedLinear } from "./linear";
+export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear } from "./linear";
 export * from "./losses";
 export * from "./masks";
 export * from "./mlp";

@@ -43,6 +43,14 @@ export function pack(weight: Tensor, how: Packing): { weight: Tensor; scales: Te
   return biases ? { weight: packed, scales, biases } : { weight: packed, scales };
 }
 
+/** What `pack` packed, but for what rounding took. */
+export function unpack(
+  { weight, scales, biases }: { weight: Tensor; scales: Tensor; biases?: Tensor },
+  how: Packing,
+): Tensor {
+  return mx.dequantize(weight, scales, biases ?? null, how);
+}
+
 /** A weight's transpose, made once: with it a product is one operation of the graph, not two. */
 export class TransposedWeight extends Module {
   readonly _view: Tensor;
@@ -145,5 +153,14 @@ export class QuantizedLinear extends Module implements Layer {
   /** x (…, inputDims) → (…, outputDims) */
   forward(x: Tensor): Tensor {
     return quantizedLinear(x, this, this.packing);
+  }
+
+  toDense(): Linear {
+    const weight = unpack(this, this.packing);
+    const [outputDims, inputDims] = weight.shape as [number, number];
+    const layer = new Linear(inputDims, outputDims, { bias: false });
+    layer.update({ weight });
+    if (this.bias) layer.bias = parameter(this.bias);
+    return layer;
   }
 }

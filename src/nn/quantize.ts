@@ -36,6 +36,23 @@ export function quantize(model: Module, { predicate = (_, m) => isQuantizable(m)
   }
 }
 
+/** Unpacks quantized layers in place, lazily, to the dtype of their scales. */
+export function dequantize(model: Module): void {
+  for (const [path, module] of model.namedModules()) {
+    if (!("toDense" in module)) continue;
+    model.replace(
+      path,
+      mx.scope(() => (module as Packed).toDense()),
+    );
+    module.dispose();
+  }
+}
+
+/** A layer that can be unpacked. */
+interface Packed extends Module {
+  toDense(): Module;
+}
+
 /** An entry of config.json's `quantization`. */
 interface ConfigEntry {
   group_size?: number | null;

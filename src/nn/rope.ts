@@ -117,7 +117,12 @@ export class DynamicNTKRoPE extends Module implements RotaryEmbedding {
     super();
   }
 
-  forward(x: Tensor, offset = 0): Tensor {
+  forward(x: Tensor, offset: number | Tensor = 0): Tensor {
+    if (typeof offset !== "number") {
+      // The base depends on the length, so each row of the batch has its own.
+      const offsets = offset.toList() as number[];
+      return mx.concatenate(x.split(offsets.length, 0).map((row, i) => this.forward(row, offsets[i])));
+    }
     const { traditional, base, factor, maxPositions } = this.options;
     const length = Math.max(x.dim(-2) + offset, maxPositions);
     const growth = (factor * length) / maxPositions - (factor - 1);

@@ -5,7 +5,7 @@ import * as mx from "../mlx";
 import { swiglu } from "./activations";
 import { expertProducts } from "./expert-products";
 import { uniformWeight } from "./init";
-import { type Packing, pack, packing, type Quantizable } from "./linear";
+import { type Packing, pack, packing, type Quantizable, unpack } from "./linear";
 import { Module, parameter } from "./module";
 
 /** What a layer of experts computes: x (…, 1, 1 or k, M, K), indices (…, k) of experts → (…, k, M, N). */
@@ -78,6 +78,15 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
       sortedIndices: sorted,
     });
     return addBias(product, this.bias, indices);
+  }
+
+  toDense(): SwitchLinear {
+    const weight = unpack(this, this.packing);
+    const [experts, outputDims, inputDims] = weight.shape as [number, number, number];
+    const layer = new SwitchLinear(inputDims, outputDims, experts, { bias: false });
+    layer.update({ weight });
+    if (this.bias) layer.bias = parameter(this.bias);
+    return layer;
   }
 }
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "samplers", "draws",
-           "models", "checkpoint", "text"]
+           "models", "checkpoint", "convert", "text"]
 
 for script in SCRIPTS:
     print(f"-- {script}", flush=True)

@@ -1,0 +1,57 @@
+/** `mlxlm convert`: a checkpoint in another precision. */
+import { command } from "../src/cli/command";
+import { ExitCode, UserError } from "../src/errors";
+import { convertFlags } from "./convert.flags";
+
+export default command({
+  name: "convert",
+  summary: "Convert a model: quantize, dequantize, change its dtype",
+  examples: [
+    "mlxlm convert --hf-path Qwen/Qwen3-4B -q --mlx-path qwen3-4b-4bit",
+    "mlxlm convert --hf-path ./my-model -q --quant-predicate mixed_4_6",
+    "mlxlm convert --hf-path mlx-community/Qwen3-4B-4bit -d --dtype bfloat16",
+  ],
+  flags: convertFlags,
+
+  async run({ flags, out, signal }) {
+    const name = flags.hfPath ?? flags.model;
+    if (name === undefined) {
+      throw new UserError("convert needs a model", {
+        code: ExitCode.usage,
+        hint: "Name one: --hf-path FOLDER or REPO",
+      });
+    }
+    if (flags.quantize && flags.dequantize) {
+      throw new UserError("--quantize and --dequantize exclude each other", { code: ExitCode.usage });
+    }
+    if (flags.quantPredicate && (flags.qMode ?? "affine") !== "affine") {
+      throw new UserError(`--quant-predicate works with --q-mode affine, not ${flags.qMode}`, { code: ExitCode.usage });
+    }
+    const mx = await import("../src/mlx");
+    const { findModel } = await import("../src/cli/model");
+    const { convertModel } = await import("../src/convert/convert");
+    const { checkTarget } = await import("../src/convert/save");
+    // Before a download that may take an hour.
+    await checkTarget(flags.mlxPath);
+    if (flags.device) mx.setDefaultDevice(flags.device);
+
+    const source = await findModel(name, out, signal);
+    const bar = out.progress("Saving", { unit: "bytes" });
+    try {
+      const result = await convertModel(source, flags.mlxPath, {
+        quantize: flags.quantize
+          ? { groupSize: flags.qGroupSize, bits: flags.qBits, mode: flags.qMode, recipe: flags.quantPredicate }
+          : undefined,
+        dequantize: flags.dequantize,
+        dtype: flags.dtype,
+        onStage: (line) => out.info(`[INFO] ${line}`),
+        onProgress: (done, total) => bar.at(done, total),
+        signal,
+      });
+      bar.end();
+      out.result({ path: flags.mlxPath, ...result });
+    } finally {
+      bar.end();
+    }
+  },
+});

@@ -1,0 +1,103 @@
+/** From one checkpoint to another: its dtype changed, its layers quantized or unpacked. */
+import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
+import { type Dtype, isInexact, type QuantizationMode } from "../mlx";
+import type { LanguageModel } from "../models";
+import { dequantize } from "../nn";
+import { type ModelConfig, readConfig } from "./config";
+import { openWeights } from "./load";
+import { bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
+import { type RecipeName, recipe } from "./recipes";
+import { saveModel } from "./save";
+
+export interface ConvertOptions {
+  quantize?: { groupSize?: number; bits?: number; mode?: QuantizationMode; recipe?: RecipeName };
+  dequantize?: boolean;
+  /** Of what is not quantized; the configuration's, or the weights' own, unless given. */
+  dtype?: SavedDtype;
+  /** Called as each part of the work begins, with mlx-lm's words for it. */
+  onStage?: (line: string) => void;
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+const savedDtypes = ["float16", "bfloat16", "float32"] as const;
+
+export type SavedDtype = (typeof savedDtypes)[number];
+
+export interface Converted {
+  parameters: number;
+  bits_per_weight: number;
+}
+
+/**
+ * Converts the checkpoint in `source` and saves it to `target`. Weights are read, changed and written one after the
+ * other.
+ * @throws UserError where the source cannot be loaded or quantized so, or the target exists or cannot be written
+ */
+export async function convertModel(
+  { path, repo }: { path: string; repo?: string },
+  target: string,
+  options: ConvertOptions,
+): Promise<Converted> {
+  const { onStage, onProgress, signal } = options;
+  onStage?.("Loading");
+  let config = await readConfig(path);
+  const model = await openWeights(path, config);
+  let result: Converted;
+  try {
+    const dtype = options.dtype ?? configuredDtype(config);
+    if (dtype) {
+      onStage?.(`Using dtype: ${dtype}`);
+      cast(model, dtype);
+    }
+    if (options.quantize) {
+      onStage?.("Quantizing");
+      config = quantizeWith(model, config, options.quantize);
+    }
+    if (options.dequantize) {
+      onStage?.("Dequantizing");
+      dequantize(model);
+      const { quantization, quantization_config, ...rest } = config;
+      config = rest;
+    }
+    result = { parameters: parameterCount(model), bits_per_weight: bitsPerWeight(model) };
+    if (options.quantize) onStage?.(`Quantized model with ${result.bits_per_weight.toFixed(3)} bits per weight.`);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  await saveModel(target, model, config, { source: path, repo, onProgress, signal });
+  return result;
+}
+
+/** What the configuration calls its dtype, where it is one that can be saved. */
+function configuredDtype(config: ModelConfig): SavedDtype | undefined {
+  const inner = config.text_config as { dtype?: unknown } | undefined;
+  const named = config.torch_dtype ?? inner?.dtype;
+  return savedDtypes.find((dtype) => dtype === named);
+}
+
+function cast(model: LanguageModel, dtype: Dtype): void {
+  mx.scope(() => {
+    const floating = model.namedParameters().filter(([, tensor]) => isInexact(tensor.dtype));
+    model.update(floating.map(([name, tensor]) => [name, tensor.astype(dtype)]));
+  });
+}
+
+function quantizeWith(
+  model: LanguageModel,
+  config: ModelConfig,
+  { groupSize, bits, mode, recipe: name }: NonNullable<ConvertOptions["quantize"]>,
+): ModelConfig {
+  const predicate = name && recipe(name, model, groupSize ?? null);
+  try {
+    return quantizeModel(model, config, { groupSize, bits, mode, predicate });
+  } catch (error) {
+    if (!(error instanceof mx.MlxError)) throw error;
+    throw new UserError(`this model cannot be quantized so: ${error.message}`, {
+      code: ExitCode.usage,
+      hint: "affine takes 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; the other modes have one form each.",
+    });
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Writing a checkpoint folder. All of it is made beside the target under another name, config.json and the index last,
+ * and renamed when it is whole: at any moment there is either nothing or everything.
+ */
+import { randomUUID } from "node:crypto";
+import { copyFile, mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { parse, stringify } from "yaml";
+import { ExitCode, UserError } from "../errors";
+import { breathe } from "../macrotask";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { LanguageModel } from "../models";
+import type { ModelConfig } from "./config";
+import { parameterCount } from "./quantize-model";
+
+/** A shard grows no larger, unless one tensor alone does. */
+const shardBytes = 5 * 2 ** 30;
+
+/** The allocator gives memory back after so many bytes. */
+const cleanupBytes = 256 * 2 ** 20;
+
+/** Files of a tokenizer, and others that belong to a model and are taken over as they are. */
+const companions =
+  /^(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.tiktoken|tokenizer\.model|.*\.jinja|chat_template\.json|generation_config\.json|.*\.py)$/;
+
+export interface SaveOptions {
+  /** Folder of the model that this one was made from: its tokenizer and generation settings come along. */
+  source: string;
+  /** The repo that it was downloaded from. */
+  repo?: string;
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+/** @throws UserError where something is there already */
+export async function checkTarget(target: string): Promise<void> {
+  const exists = await readdir(dirname(resolve(target))).then(
+    (names) => names.includes(basename(resolve(target))),
+    () => false,
+  );
+  if (exists) {
+    throw new UserError(`${target} exists already`, {
+      code: ExitCode.usage,
+      hint: "Delete it, or name another folder to save to: --mlx-path PATH",
+    });
+  }
+}
+
+/**
+ * Saves the model and frees it: each tensor is made, written and let go, so that a lazy model takes the memory of one
+ * shard and a layer.
+ * @throws UserError where the target exists, the disk is too small, or the signal ends the work
+ */
+export async function saveModel(
+  target: string,
+  model: LanguageModel,
+  config: ModelConfig,
+  { source, repo, onProgress, signal }: SaveOptions,
+): Promise<void> {
+  const count = parameterCount(model);
+  const weights = mx.keep(new Map(model.namedParameters()));
+  model.dispose();
+  const folder = resolve(target);
+  const temporary = `${folder}.partial-${randomUUID().slice(0, 8)}`;
+  try {
+    await checkTarget(target);
+    await mkdir(dirname(folder), { recursive: true });
+    const total = [...weights.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
+    await checkSpace(dirname(folder), total);
+    await mkdir(temporary);
+    const map = await saveWeights(temporary, weights, total, { onProgress, signal });
+    for (const name of await readdir(source)) {
+      if (companions.test(name)) await copyFile(join(source, name), join(temporary, name));
+    }
+    await writeFile(join(temporary, "README.md"), await modelCard(source, repo));
+    await writeFile(join(temporary, "config.json"), json(savedConfig(config)));
+    const metadata = { total_size: total, total_parameters: count };
+    await writeFile(join(temporary, "model.safetensors.index.json"), json({ metadata, weight_map: sorted(map) }));
+    await checkTarget(target);
+    await rename(temporary, folder);
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => {});
+    throw error;
+  } finally {
+    for (const tensor of weights.values()) mx.release(tensor);
+  }
+}
+
+/** Writes the shards, empties `weights` and returns the file of each. */
+async function saveWeights(
+  folder: string,
+  weights: Map<string, Tensor>,
+  total: number,
+  { onProgress, signal }: Pick<SaveOptions, "onProgress" | "signal">,
+): Promise<Record<string, string>> {
+  const shards = shardsOf(weights);
+  const map: Record<string, string> = {};
+  let done = 0;
+  let unclean = 0;
+  for (const [i, names] of shards.entries()) {
+    const file = shards.length === 1 ? "model.safetensors" : shardName(i + 1, shards.length);
+    for (const name of names) {
+      const tensor = weights.get(name)!;
+      mx.eval(tensor);
+      map[name] = file;
+      done += tensor.nbytes;
+      unclean += tensor.nbytes;
+      if (unclean >= cleanupBytes) {
+        mx.clearCache();
+        unclean = 0;
+      }
+      onProgress?.(done, total);
+      await breathe();
+      if (signal?.aborted) throw new UserError("stopped: nothing was saved", { code: ExitCode.interrupted });
+    }
+    const shard = new Map(names.map((name) => [name, weights.get(name)!]));
+    mx.saveSafetensors(join(folder, file), shard, { format: "mlx" });
+    for (const [name, tensor] of shard) {
+      mx.release(tensor);
+      weights.delete(name);
+    }
+    mx.clearCache();
+  }
+  return map;
+}
+
+const shardName = (number: number, count: number) =>
+  `model-${String(number).padStart(5, "0")}-of-${String(count).padStart(5, "0")}.safetensors`;
+
+/** Names by shard, in the model's order. */
+function shardsOf(weights: ReadonlyMap<string, Tensor>): string[][] {
+  const shards: string[][] = [];
+  let bytes = 0;
+  for (const [name, { nbytes }] of weights) {
+    if (shards.length === 0 || bytes + nbytes > shardBytes) {
+      shards.push([]);
+      bytes = 0;
+    }
+    shards.at(-1)!.push(name);
+    bytes += nbytes;
+  }
+  return shards;
+}
+
+async function checkSpace(folder: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder);
+  if (bavail * bsize >= bytes) return;
+  const gigabytes = (n: number) => `${(n / 1e9).toFixed(1)} GB`;
+  throw new UserError(`the model takes ${gigabytes(bytes)}, and ${folder} has ${gigabytes(bavail * bsize)} left`, {
+    code: ExitCode.resources,
+    hint: "Make room, or name a folder on another disk: --mlx-path PATH",
+  });
+}
+
+function sorted<T>(record: Readonly<Record<string, T>>): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** As Python's writer of configurations spells what JSON has no word for. */
+const writeFloats = (_: string, value: unknown) =>
+  typeof value === "number" && !Number.isFinite(value)
+    ? { __float__: Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity" }
+    : value;
+
+const json = (value: object) => JSON.stringify(value, writeFloats, 4);
+
+function savedConfig(config: ModelConfig): Record<string, unknown> {
+  const { _name_or_path, vision_config, ...rest } = config;
+  return sorted(rest.quantization === undefined ? rest : { ...rest, quantization_config: rest.quantization });
+}
+
+/** README.md: the facts that the hub reads, from the original's card where there is one. */
+async function modelCard(source: string, repo: string | undefined): Promise<string> {
+  const text = await Bun.file(join(source, "README.md"))
+    .text()
+    .catch(() => "");
+  const facts = frontMatter(text) ?? { language: "en" };
+  const tags = Array.isArray(facts.tags) ? facts.tags : [];
+  const card = {
+    ...facts,
+    library_name: "mlx",
+    pipeline_tag: "text-generation",
+    tags: tags.includes("mlx") ? tags : [...tags, "mlx"],
+    ...(repo === undefined ? {} : { base_model: repo }),
+  };
+  return `---\n${stringify(card, { indentSeq: false })}---\n`;
+}
+
+function frontMatter(text: string): Record<string, unknown> | null {
+  const block = /^---\r?\n([\s\S]*?)\r?\n---/.exec(text)?.[1];
+  if (block === undefined) return null;
+  try {
+    const facts: unknown = parse(block, { maxAliasCount: 100 });
+    return typeof facts === "object" && facts !== null && !Array.isArray(facts) ? { ...facts } : null;
+  } catch {
+    // A card that cannot be read says nothing; the model can still be saved.
+    return null;
+  }
+}
