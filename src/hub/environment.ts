@@ -3,14 +3,21 @@ import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 
+/** A path from the environment, with `~`, `$NAME` and `${NAME}` resolved: variables from a file have seen no shell. */
+function expanded(path: string): string {
+  const home = path.replace(/^~(?=$|[\\/])/, () => homedir());
+  return home.replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => process.env[name.replace(/[{}]/g, "")] ?? all);
+}
+
 function hubHome(): string {
-  if (process.env.HF_HOME) return process.env.HF_HOME;
-  return join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "huggingface");
+  if (process.env.HF_HOME) return expanded(process.env.HF_HOME);
+  return join(expanded(process.env.XDG_CACHE_HOME || "~/.cache"), "huggingface");
 }
 
 /** The cache that is shared with Python. */
 export function hubCache(): string {
-  return process.env.HF_HUB_CACHE || process.env.HUGGINGFACE_HUB_CACHE || join(hubHome(), "hub");
+  const named = process.env.HF_HUB_CACHE || process.env.HUGGINGFACE_HUB_CACHE;
+  return named ? expanded(named) : join(hubHome(), "hub");
 }
 
 /** The hub's address; undefined: the public one. */
@@ -27,7 +34,7 @@ export function accessToken(): string | undefined {
   const given = process.env.HF_TOKEN?.trim() || process.env.HUGGING_FACE_HUB_TOKEN?.trim();
   if (given) return given;
   try {
-    return readFileSync(process.env.HF_TOKEN_PATH || join(hubHome(), "token"), "utf8").trim() || undefined;
+    return readFileSync(expanded(process.env.HF_TOKEN_PATH || join(hubHome(), "token")), "utf8").trim() || undefined;
   } catch {
     return undefined;
   }
