@@ -31,7 +31,7 @@ test("a tilde and variables are resolved, as there", () => {
     ["~", homedir()],
     ["~/models", join(homedir(), "models")],
     ["$SOMEWHERE/models", "/disk/models"],
-    ["${SOMEWHERE}/a~b", "/disk/a~b"],
+    [["$", "{SOMEWHERE}/a~b"].join(""), "/disk/a~b"],
     ["/x/$ABSENT_HERE", "/x/$ABSENT_HERE"],
   ] as const) {
     process.env.HF_HUB_CACHE = given;
