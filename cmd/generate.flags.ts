@@ -27,9 +27,9 @@ export const generateFlags = {
   image: flag.list("images beside the prompt", { placeholder: "FILE …", notYet: true }),
   promptCacheFile: flag.path("continue from a saved KV cache", { notYet: true }),
   quantizeActivations: flag.switch("quantize activations too", { alias: ["qa"], notYet: true }),
-  kvBits: flag.integer("quantize the KV cache to so many bits", { notYet: true }),
-  kvGroupSize: flag.integer("group size of the quantized KV cache", { default: 64, notYet: true }),
-  quantizedKvStart: flag.integer("from which token on the KV cache is quantized", { default: 5000, notYet: true }),
+  kvBits: flag.integer("quantize the KV cache to so many bits", { min: 1, max: 8 }),
+  kvGroupSize: flag.integer("group size of the quantized KV cache", { default: 64, min: 1 }),
+  quantizedKvStart: flag.integer("from which token on the KV cache is quantized", { default: 5000, min: 0 }),
   draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
   numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),
 };

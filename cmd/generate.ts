@@ -73,6 +73,10 @@ export default command({
         onPrefill: (done, total) => bar.at(done, total),
         sampler,
         cache,
+        kvQuantization:
+          flags.kvBits === undefined
+            ? undefined
+            : { bits: flags.kvBits, groupSize: flags.kvGroupSize, start: flags.quantizedKvStart },
         draft: draft ? { model: draft.model, tokens: flags.numDraftTokens } : undefined,
         signal,
       })) {

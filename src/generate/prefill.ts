@@ -4,10 +4,13 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
+import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
 
 export interface PrefillOptions {
   /** How many prompt tokens are processed at a time. */
   prefillStepSize?: number;
+  /** Pack the KV cache from some length on. */
+  kvQuantization?: KvQuantizationOptions;
   /** Called after each chunk of the prompt. */
   onPrefill?: (done: number, total: number) => void;
   /** Ends the loop between two steps. */
@@ -32,7 +35,7 @@ export async function prefill(
   model: LanguageModel,
   prompt: readonly number[],
   cache: Cache[],
-  { prefillStepSize = 2048, onPrefill, signal }: PrefillOptions,
+  { prefillStepSize = 2048, kvQuantization, onPrefill, signal }: PrefillOptions,
 ): Promise<Tensor> {
   const tokens = mx.array(prompt, "uint32");
   try {
@@ -43,6 +46,7 @@ export async function prefill(
       mx.scope(() => {
         model.forward(tokens.at(mx.slice(done, done + count)).reshape(1, -1), { cache });
       });
+      quantizeCaches(cache, kvQuantization);
       mx.eval(cache.map((layer) => layer.state));
       mx.clearCache();
       done += count;

@@ -8,6 +8,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { greedy } from "../sample";
+import { quantizeCaches } from "./kv-quantization";
 import { checkPrompt, prefill } from "./prefill";
 import type { Step, StepOptions } from "./step";
 
@@ -66,6 +67,7 @@ export async function* speculativeSteps(
   const read = ({ model, cache }: Reader, input: Tensor, count: number, seen: readonly number[]) =>
     mx.scope(() => {
       const logits = model.forward(input.reshape(1, -1), { cache }).at(0, mx.slice(-count));
+      quantizeCaches(cache, options.kvQuantization);
       if (logitsProcessors.length === 0) return choose(logits);
       const rows = logits.split(count, 0).map((row, i) => {
         const before = mx.array(seen.slice(0, seen.length - count + i + 1), "uint32");

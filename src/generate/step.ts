@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { greedy, type LogitsProcessor, type Sampler } from "../sample";
+import { quantizeCaches } from "./kv-quantization";
 import { checkPrompt, type PrefillOptions, prefill } from "./prefill";
 
 export interface StepOptions extends PrefillOptions {
@@ -50,6 +51,7 @@ export async function* generateSteps(
   const submit = (input: Tensor): Pending => {
     const pending = mx.scope(() => {
       const logits = model.forward(input.reshape(1, -1), { cache }).at(":", -1);
+      quantizeCaches(cache, options.kvQuantization);
       let scores = logits;
       if (logitsProcessors.length > 0) {
         const seen: Tensor = history ? mx.concatenate([history, input]) : mx.copy(input);
@@ -64,15 +66,17 @@ export async function* generateSteps(
     return pending;
   };
 
+  let last: Tensor | null = null;
   let current: Pending | null = null;
   let next: Pending | null = null;
   try {
-    const last = await prefill(model, prompt, cache, options);
+    last = await prefill(model, prompt, cache, options);
     if (signal?.aborted) return;
     if (logitsProcessors.length > 0 && prompt.length > 1) history = mx.array(prompt.slice(0, -1), "uint32");
 
     current = submit(last);
     last.dispose();
+    last = null;
     if (maxTokens === 0) onPrefill?.(prompt.length, prompt.length);
     for (let n = 0; n !== maxTokens; n++) {
       next = submit(current.token);
@@ -88,6 +92,7 @@ export async function* generateSteps(
       await breathe();
     }
   } finally {
+    last?.dispose();
     for (const unread of [current, next]) {
       unread?.token.dispose();
       unread?.logprobs?.dispose();

@@ -81,9 +81,8 @@ class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    let [q, k, v] = splitQueriesKeysValues(this.qkv_proj.forward(x), this, cache?.offset);
-    [k, v] = cache?.update(k, v) ?? [k, v];
-    const out = attention(q, k, v, { scale: this.scale, mask });
+    const [q, k, v] = splitQueriesKeysValues(this.qkv_proj.forward(x), this, cache?.offset);
+    const out = attention(q, k, v, { scale: this.scale, mask, cache });
     return this.o_proj.forward(joinHeads(out));
   }
 }

@@ -75,9 +75,8 @@ class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    let [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
-    [k, v] = cache?.update(k, v) ?? [k, v];
-    const out = attention(q, k, v, { scale: this.scale, mask });
+    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
+    const out = attention(q, k, v, { scale: this.scale, mask, cache });
     return this.o_proj.forward(joinHeads(out));
   }
 }

@@ -1,7 +1,9 @@
 /** Scaled dot-product attention over heads, and the shapes around it. */
 
+import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { type KeyValueCache, QuantizedRows } from "./cache";
 import type { Layer } from "./linear";
 import type { Mask } from "./masks";
 import type { RMSNorm } from "./norms";
@@ -27,13 +29,56 @@ export interface AttentionOptions {
   /** Factor on the scores, usually 1/√D. */
   scale: number;
   mask: Mask;
+  /** What came before: keys and values are appended to it, and all of its are attended to. */
+  cache?: KeyValueCache;
   /** Extra scores per head that take part in the softmax and attend to nothing, (H). */
   sinks?: Tensor | null;
 }
 
 /** softmax(q kᵀ · scale + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) with H a multiple of Hkv → (B, H, T, D). */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
-  return mx.fast.scaledDotProductAttention(q, k, v, options);
+export function attention(q: Tensor, k: Tensor, v: Tensor, { cache, ...options }: AttentionOptions): Tensor {
+  const [keys, values] = cache?.update(k, v) ?? [k, v];
+  if (keys instanceof QuantizedRows || values instanceof QuantizedRows) {
+    return quantizedAttention(q, keys as QuantizedRows, values as QuantizedRows, options);
+  }
+  return mx.fast.scaledDotProductAttention(q, keys, values, options);
+}
+
+/** The same with packed keys and values, which are unpacked within the products. */
+function quantizedAttention(
+  q: Tensor,
+  { parts: keys, how }: QuantizedRows,
+  { parts: values }: QuantizedRows,
+  { scale, mask, sinks }: AttentionOptions,
+): Tensor {
+  if (sinks)
+    throw new UserError("attention sinks do not go with a quantized KV cache", { hint: "Leave out --kv-bits." });
+  const [batch, heads, length, dims] = q.shape as [number, number, number, number];
+  const kvHeads = keys[0].dim(1);
+  const repeats = heads / kvHeads;
+  // Each group of queries beside the keys that it shares.
+  const grouped = (x: Tensor) => (repeats > 1 ? x.expandDims(2) : x);
+  const scaled = q.multiply(scale);
+  const queries = repeats > 1 ? scaled.reshape(batch, kvHeads, repeats, length, dims) : scaled;
+  const product = (x: Tensor, [w, scales, biases]: readonly Tensor[], transpose: boolean) =>
+    mx.quantizedMatmul(x, grouped(w!), grouped(scales!), grouped(biases!), { ...how, transpose });
+
+  let scores = product(queries, keys, true);
+  if (mask) {
+    const array = mask === "causal" ? causal(length, scores.dim(-1)) : mask;
+    const shaped = repeats > 1 && array.ndim > 3 ? array.expandDims(-3) : array;
+    scores = shaped.dtype === "bool" ? mx.where(shaped, scores, mx.finfo(scores.dtype).min) : scores.add(shaped);
+  }
+  const out = product(mx.softmax(scores, { axis: -1, precise: true }), values, false);
+  return repeats > 1 ? out.reshape(batch, heads, length, dims) : out;
+}
+
+/** Which of `total` tokens the last `length` of them may attend to. */
+function causal(length: number, total: number): Tensor {
+  return mx
+    .arange(total - length, total)
+    .expandDims(1)
+    .greaterEqual(mx.arange(total));
 }
 
 /** How queries, keys and values become heads: grouped (Ainslie et al. 2023, arXiv:2305.13245), normalized, rotated. */

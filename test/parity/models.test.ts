@@ -1,21 +1,16 @@
 /** Tiny models with weights by formula: logits, greedy tokens and sampled tokens are Python mlx-lm's. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import type { Dtype, Tensor } from "../../src/mlx";
+import type { Tensor } from "../../src/mlx";
 import * as mx from "../../src/mlx";
-import { architecture } from "../../src/models/registry";
 import { quantize } from "../../src/nn";
 import { makeSampler } from "../../src/sample";
 import { decode, row } from "./decode";
 import { expectValues, fixture, float32 } from "./fixtures";
-import { weight } from "./weights";
+import { type FormulaModel, formulaModel } from "./formula-model";
 
 /** Logits are base64 float32; of each position every `columns`-th is kept. */
-interface Fixture {
-  config: { model_type: string; [key: string]: unknown };
-  salt: number;
-  /** The checkpoint's tensor names and shapes. */
-  weights: Record<string, number[]>;
+interface Fixture extends FormulaModel {
   prompt: number[];
   columns: number;
   prefill: { logits: string; last: string };
@@ -30,22 +25,6 @@ interface Fixture {
 
 const quantization = { groupSize: 32, bits: 4 };
 
-async function build({ config, weights, salt }: Fixture, dtype: Dtype = "float32") {
-  const { Args, Model } = await architecture(config.model_type);
-  const model = new Model(Args.parse(config));
-  mx.scope(() => {
-    const checkpoint = new Map(
-      Object.entries(weights).map(([name, shape]): [string, Tensor] => [
-        name,
-        mx.array(weight(name, shape, salt), "float32", shape).astype(dtype),
-      ]),
-    );
-    model.loadWeights(model.sanitize(checkpoint), { strict: true });
-  });
-  mx.eval(model.parameters());
-  return model;
-}
-
 const camelCase = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
 const folder = new URL("../fixtures/models/", import.meta.url);
@@ -56,7 +35,7 @@ for (const file of readdirSync(folder).sort()) {
 
   describe(file.replace(".json", ""), () => {
     test("logits of a prompt, of single steps and of a batch", async () => {
-      const model = await build(expected);
+      const model = await formulaModel(expected);
       mx.scope(() => {
         const logits = model.forward(row(prompt));
         expectValues(thinned(logits), float32(expected.prefill.logits), { tolerance: 1e-4 });
@@ -74,13 +53,13 @@ for (const file of readdirSync(folder).sort()) {
     });
 
     test("greedy tokens in float32", async () => {
-      const model = await build(expected);
+      const model = await formulaModel(expected);
       expect(decode(model, prompt, expected.float32.greedy.length)).toEqual(expected.float32.greedy);
       model.dispose();
     });
 
     test("greedy tokens in bfloat16", async () => {
-      const model = await build(expected, "bfloat16");
+      const model = await formulaModel(expected, "bfloat16");
       mx.scope(() => {
         const logits = thinned(model.forward(row(prompt)));
         expectValues(logits, float32(expected.bfloat16.logits), { tolerance: 2e-2 });
@@ -90,7 +69,7 @@ for (const file of readdirSync(folder).sort()) {
     });
 
     test("greedy tokens with 4-bit weights", async () => {
-      const model = await build(expected);
+      const model = await formulaModel(expected);
       quantize(model, quantization);
       mx.scope(() => {
         const logits = thinned(model.forward(row(prompt)));
@@ -102,7 +81,7 @@ for (const file of readdirSync(folder).sort()) {
 
     for (const [kind, { options, tokens }] of Object.entries(expected.sampled)) {
       test(`sampled tokens: ${kind}`, async () => {
-        const model = await build(expected);
+        const model = await formulaModel(expected);
         const sampler = makeSampler(Object.fromEntries(Object.entries(options).map(([k, v]) => [camelCase(k), v])));
         mx.random.seed(expected.seed);
         expect(decode(model, prompt, tokens.length, sampler)).toEqual(tokens);

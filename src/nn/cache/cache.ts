@@ -1,6 +1,10 @@
 /** What every layer's memory of a sequence can do. */
 import type { Tensor } from "../../mlx";
 import type { Mask } from "../masks";
+import type { QuantizedRows } from "./quantized";
+
+/** Keys or values of all tokens, plain or packed. */
+export type Rows = Tensor | QuantizedRows;
 
 /** The state that one layer carries from one forward pass to the next. Changed in place, freed by `dispose`. */
 export interface Cache {
@@ -31,9 +35,9 @@ export interface KeyValueCache extends Cache {
   readonly offset: number;
   /**
    * Appends keys and values (B, Hkv, T, D) and returns all that the T new tokens may attend to, (B, Hkv, S, D). They
-   * belong to the current scope or the cache.
+   * belong to the current scope or the cache. `attention` takes either kind.
    */
-  update(keys: Tensor, values: Tensor): [keys: Tensor, values: Tensor];
+  update(keys: Tensor, values: Tensor): [keys: Rows, values: Rows];
   /** The mask for `length` tokens that are about to be appended. */
   makeMask(length: number, options?: MaskOptions): Mask;
 }

@@ -3,6 +3,7 @@ import type { Tensor } from "../../mlx";
 import { type Mask, windowedMask } from "../masks";
 import { Buffers, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
 import type { KeyValueCache, MaskOptions } from "./cache";
+import { type KvQuantization, QuantizedKVCache } from "./quantized";
 
 export class KVCache implements KeyValueCache {
   readonly #buffers = new Buffers();
@@ -53,6 +54,11 @@ export class KVCache implements KeyValueCache {
     const trimmed = Math.min(this.#offset, count);
     this.#offset -= trimmed;
     return trimmed;
+  }
+
+  /** The same tokens in few bits. This cache stays as it is. */
+  toQuantized(how: KvQuantization): QuantizedKVCache {
+    return QuantizedKVCache.of(this.#buffers.keys, this.#buffers.values, this.#offset, how);
   }
 
   /** Keys, values (with their unused rows), offset. */
