@@ -86,7 +86,6 @@ describe("templates that would not end", () => {
 
   test.each([
     ["a long range", "{% for i in range(20000000) %}{% endfor %}"],
-    ["a range by small steps", "{{ range(0, 1, 0.0000001) | length }}"],
     ["nested ranges", "{% for i in range(3000) %}{% for j in range(3000) %}{{ i * j }}{% endfor %}{% endfor %}"],
     ["nested loops over nothing", "{% for i in range(3000) %}{% for j in range(3000) %}{% endfor %}{% endfor %}"],
     ["missing names", "{% for i in range(3000) %}{% for j in range(3000) %}{{ gone }}{% endfor %}{% endfor %}"],
@@ -133,13 +132,17 @@ describe("templates that would not end", () => {
   test.each([
     ["brackets", `{{ ${"(".repeat(20_000)}1${")".repeat(20_000)} }}`, "nested too deep"],
     ["a deep list", grow("[1]", "[ns.s]").replace("range(64)", "range(2000)"), "nested too deep"],
-    ["a namespace in itself", "{% set a = namespace() %}{% set a.b = [a] %}", "can't be put into"],
     ["JSON of a namespace", "{% set a = namespace() %}{% set a.b = a %}{{ a | tojson }}", "not JSON"],
     ["whitespace", `a${" ".repeat(100_000)}b`, "too large"],
     ["size", "a".repeat(500_001), "too large"],
+    ["a range by small steps", "{{ range(0, 1, 0.0000001) | length }}", "range() takes integers"],
     ["a range by zero", "{{ range(0, 10, 0) }}", "a step other than 0"],
   ])("and %s", (_, template, problem) => {
     expect(() => render(template)).toThrow(problem);
+  });
+
+  test("a namespace may hold itself", () => {
+    expect(render("{% set a = namespace() %}{% set a.b = [a] %}{{ a.b }}{{ a.b == a.b }}")).toBe("[<Namespace>]True");
   });
 
   test("each stops within a moment", () => {
@@ -173,9 +176,9 @@ describe("what a template does wrong is said", () => {
   test.each([
     ["{% if %}", "does not parse"],
     ["{% for m in messages %}", "does not parse"],
-    ["{{ messages | no_such_filter }}", "failed: Unknown ArrayValue filter: no_such_filter"],
+    ["{{ messages | no_such_filter }}", 'failed: there is no filter "no_such_filter"'],
     ["{{ no_such_function() }}", "failed: Cannot call something that is not a function"],
-    ["{{ 3 | trim }}", "failed: the filter trim takes text"],
+    ["{{ [1] | abs }}", "failed: the filter abs takes numbers"],
     ["{{ raise_exception('no, thanks!') }}", "refuses these messages: no, thanks!"],
   ])("%s", (template, problem) => {
     expect(() => render(template)).toThrow(UserError);

@@ -1,9 +1,24 @@
 /** Chat templates: Jinja as transformers runs it, under a bound on work and output. */
 import { Environment, parse, tokenize } from "@huggingface/jinja";
 import { UserError } from "../errors";
+import type { Spend } from "./python-strings";
 import { strftime } from "./strftime";
 import { BoundedInterpreter, BudgetExceeded } from "./template-interpreter";
-import { size, toValue } from "./template-values";
+import {
+  callable,
+  describe,
+  extent,
+  isInteger,
+  isObject,
+  list,
+  mapping,
+  NONE,
+  size,
+  str,
+  toValue,
+  UNDEFINED,
+  type Value,
+} from "./template-values";
 
 /** A message as templates see it: role, content (text, or a list of parts), and whatever else a model knows. */
 export interface ChatMessage {
@@ -32,12 +47,16 @@ export interface ChatOptions {
   now?: Date;
 }
 
-const MAX_TEMPLATE = 500_000;
+/** Three times the largest template that is known of; the engine takes some 0.1 s for as much. */
+const MAX_TEMPLATE = 100_000;
 /** The engine scans runs of whitespace in quadratic time. */
 const LONG_WHITESPACE = /\s{500}/;
 
-/** What a template may do, in steps: so much for any chat, and more with what it is given to look at. */
-const STEPS = { base: 500_000, perMessage: 1_000, perInputStep: 64 };
+/**
+ * What a template may do, in steps: so much for any chat, and more with what it is given to look at. Some models'
+ * templates look at all other messages for each one, in 20 steps a pair; the rest of a short chat takes some 10,000.
+ */
+const STEPS = { base: 250_000, perMessage: 1_000, perPair: 40, perInputStep: 64 };
 
 const REASONING_FIELDS = ["reasoning_content", "thinking", "reasoning"];
 
@@ -59,7 +78,8 @@ export class ChatTemplate {
       throw this.#error("is too large to be a chat template");
     }
     try {
-      this.#program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
+      const lines = source.replace(/\r\n?/g, "\n");
+      this.#program = parse(tokenize(lines, { lstrip_blocks: true, trim_blocks: true }));
     } catch (cause) {
       throw this.#error(`does not parse: ${reason(cause)}`, { cause });
     }
@@ -89,14 +109,10 @@ export class ChatTemplate {
     };
     const environment = new Environment();
     try {
-      const steps = STEPS.base + STEPS.perMessage * messages.length + STEPS.perInputStep * size(toValue(inputs));
-      const interpreter = new BoundedInterpreter(environment, this.#program, steps);
+      const interpreter = new BoundedInterpreter(environment, this.#program, budget(messages.length, toValue(inputs)));
       const globals = templateGlobals(interpreter.spend, options.now ?? new Date());
-      for (const [name, value] of Object.entries({ ...globals, ...inputs })) {
-        // A function that the environment brings along (namespace) must not be declared twice.
-        if (environment.variables.has(name)) environment.setVariable(name, toValue(value));
-        else environment.set(name, value);
-      }
+      for (const [name, value] of Object.entries(globals)) environment.setVariable(name, value);
+      for (const [name, value] of Object.entries(inputs)) environment.setVariable(name, toValue(value));
       return interpreter.render();
     } catch (cause) {
       throw this.#failure(cause);
@@ -137,27 +153,40 @@ export class ChatTemplate {
   }
 }
 
-/** What every template can call, beside the engine's filters and tests. */
-function templateGlobals(spend: (steps: number) => void, now: Date): Record<string, unknown> {
+/** What every template can name, beside the engine's namespace. */
+function templateGlobals(spend: Spend, now: Date): Record<string, Value> {
+  const [yes, no] = [toValue(true), toValue(false)];
   return {
-    true: true,
-    True: true,
-    false: false,
-    False: false,
-    none: null,
-    None: null,
-    raise_exception(message: unknown) {
-      throw new Refused(String(message));
-    },
-    strftime_now: (format: unknown) => strftime(now, String(format)),
-    range(first: number, second?: number, step = 1) {
+    ...{ true: yes, True: yes, false: no, False: no, none: NONE, None: NONE },
+    raise_exception: callable(([message = UNDEFINED]) => {
+      throw new Refused(str(message));
+    }),
+    strftime_now: callable(([format = UNDEFINED]) => {
+      spend(size(format) * 4);
+      return toValue(strftime(now, str(format)));
+    }),
+    range: callable((bounds) => {
+      const [first = 0, second, step = 1] = bounds.map(integerOf);
       const [start, stop] = second === undefined ? [0, first] : [first, second];
+      if (step === 0) throw new Error("range() takes a step other than 0");
       const count = Math.max(0, Math.ceil((stop - start) / step));
-      if (!Number.isFinite(count)) throw new Error("range() takes integers, and a step other than 0");
       spend(count * 2);
-      return Array.from({ length: count }, (_, i) => start + i * step);
-    },
+      return list(Array.from({ length: count }, (_, i) => toValue(start + i * step)));
+    }),
+    dict: callable((args) => {
+      spend(args.reduce((sum, arg) => sum + extent(arg), 0));
+      return mapping(new Map(args.flatMap((arg) => (isObject(arg) ? [...arg.value] : []))));
+    }),
   };
+}
+
+function integerOf(value: Value): number {
+  if (!isInteger(value)) throw new Error(`range() takes integers, not ${describe(value)}`);
+  return value.value;
+}
+
+function budget(messages: number, inputs: Value): number {
+  return STEPS.base + (STEPS.perMessage + STEPS.perPair * messages) * messages + STEPS.perInputStep * size(inputs);
 }
 
 const MARK = "CONTINUE_FINAL_MESSAGE_TAG ";

@@ -28,7 +28,10 @@ export class NaiveDetokenizer implements Detokenizer {
 
   lastSegment(): string {
     const { text } = this;
-    const segment = text.slice(this.#read);
+    // Where decoding has taken back a space that was shown, the read text may end inside a pair of surrogates.
+    const splits =
+      /[\ud800-\udbff]/.test(text.charAt(this.#read - 1)) && /[\udc00-\udfff]/.test(text.charAt(this.#read));
+    const segment = text.slice(this.#read + (splits ? 1 : 0));
     this.#read = text.length;
     return segment;
   }

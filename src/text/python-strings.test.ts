@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { join, replace, stringMethod, strip } from "./python-strings";
+import { join, replace, stringMethod } from "./python-strings";
+import { strip } from "./python-text";
 import { toValue } from "./template-values";
 
 const free = () => {};

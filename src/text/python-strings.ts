@@ -1,19 +1,23 @@
 /** Python's string methods, where the template engine lacks them or differs. */
-import { isString, str, type Value } from "./template-values";
+import { strip } from "./python-text";
+import { str, type Value } from "./template-values";
 
 /** Accounts for work that a call is about to do, in steps; throws when that is too much. */
 export type Spend = (steps: number) => void;
 
-type Result = string | number | boolean | string[];
+type Result = string | number | boolean | string[] | { tuple: string[] };
 type Method = (text: string, args: unknown[], spend: Spend) => Result;
 
-const WHITESPACE = new Set(
-  "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
-);
 const LINE_END = /\r\n|[\n\r\v\f\x85\u2028\u2029]/;
 
 /** Arguments are JavaScript values; lists hold the engine's, and keyword arguments come last as a Map. */
 const METHODS: Record<string, Method> = {
+  upper: (text) => text.toUpperCase(),
+  lower: (text) => text.toLowerCase(),
+  swapcase: (text) =>
+    text.replace(/\p{L}/gu, (letter) =>
+      letter === letter.toUpperCase() ? letter.toLowerCase() : letter.toUpperCase(),
+    ),
   strip: (text, [characters]) => strip(text, characters, "both"),
   lstrip: (text, [characters]) => strip(text, characters, "start"),
   rstrip: (text, [characters]) => strip(text, characters, "end"),
@@ -32,11 +36,21 @@ const METHODS: Record<string, Method> = {
     const lines = text.split(LINE_END);
     return lines.at(-1) === "" ? lines.slice(0, -1) : lines;
   },
+  partition: (text, [separator]) => ({ tuple: partition(text, separator, "partition") }),
+  rpartition: (text, [separator]) => ({ tuple: partition(text, separator, "rpartition") }),
   join: (text, [items], spend) => join(items, text, spend),
   find: (text, [part]) => position(text, text.indexOf(expectString(part, "find"))),
   rfind: (text, [part]) => position(text, text.lastIndexOf(expectString(part, "rfind"))),
+  index: (text, [part]) => {
+    const index = text.indexOf(expectString(part, "index"));
+    if (index < 0) throw new Error("what index() looks for is not in the text");
+    return position(text, index);
+  },
   count: (text, [part]) => text.split(expectString(part, "count")).length - 1,
-  startswith: (text, [prefixes], spend) => anyAffix(prefixes, spend, (prefix) => text.startsWith(prefix)),
+  startswith: (text, [prefixes, start], spend) => {
+    const rest = [...text].slice(expectCount(start, "start") ?? 0).join("");
+    return anyAffix(prefixes, spend, (prefix) => rest.startsWith(prefix));
+  },
   endswith: (text, [suffixes], spend) => anyAffix(suffixes, spend, (suffix) => text.endsWith(suffix)),
   removeprefix: (text, [prefix]) =>
     typeof prefix === "string" && text.startsWith(prefix) ? text.slice(prefix.length) : text,
@@ -44,6 +58,14 @@ const METHODS: Record<string, Method> = {
     typeof suffix === "string" && suffix !== "" && text.endsWith(suffix) ? text.slice(0, -suffix.length) : text,
   capitalize: (text) => capitalize(text),
   title: (text) => text.replace(/\p{L}+/gu, capitalize),
+  zfill: (text, [width], spend) => {
+    const sign = /^[+-]?/.exec(text)![0];
+    return sign + padding(text, width, "0", spend) + text.slice(sign.length);
+  },
+  ljust: (text, [width, filler], spend) => text + padding(text, width, filler, spend),
+  rjust: (text, [width, filler], spend) => padding(text, width, filler, spend) + text,
+  isupper: (text) => text === text.toUpperCase() && text !== text.toLowerCase(),
+  islower: (text) => text === text.toLowerCase() && text !== text.toUpperCase(),
   isdigit: (text) => /^\p{Nd}+$/u.test(text),
   isalpha: (text) => /^\p{L}+$/u.test(text),
   isalnum: (text) => /^[\p{L}\p{N}]+$/u.test(text),
@@ -52,23 +74,6 @@ const METHODS: Record<string, Method> = {
 
 export function stringMethod(name: string): Method | undefined {
   return Object.hasOwn(METHODS, name) ? METHODS[name] : undefined;
-}
-
-/** Takes whitespace, or any of the given characters, off an end or both. */
-export function strip(text: string, characters: unknown, side: "start" | "end" | "both"): string {
-  const stripped = typeof characters === "string" ? new Set(characters) : WHITESPACE;
-  let [from, to] = [0, text.length];
-  while (side !== "end" && from < to) {
-    const character = String.fromCodePoint(text.codePointAt(from)!);
-    if (!stripped.has(character)) break;
-    from += character.length;
-  }
-  while (side !== "start" && from < to) {
-    const character = [...text.slice(Math.max(from, to - 2), to)].at(-1)!;
-    if (!stripped.has(character)) break;
-    to -= character.length;
-  }
-  return text.slice(from, to);
 }
 
 /** str.join: the items as Python prints them. */
@@ -124,7 +129,21 @@ function position(text: string, index: number): number {
   return index < 0 ? index : [...text.slice(0, index)].length;
 }
 
-function capitalize(text: string): string {
+/** What stands before a separator, itself, and what stands behind it; where it is not there, the text and two empty ones. */
+function partition(text: string, separator: unknown, method: "partition" | "rpartition"): string[] {
+  const mark = expectString(separator, method);
+  const index = method === "partition" ? text.indexOf(mark) : text.lastIndexOf(mark);
+  if (index >= 0) return [text.slice(0, index), mark, text.slice(index + mark.length)];
+  return method === "partition" ? [text, "", ""] : ["", "", text];
+}
+
+function padding(text: string, width: unknown, filler: unknown, spend: Spend): string {
+  const missing = Math.max(0, (expectCount(width, "width") ?? 0) - [...text].length);
+  spend(missing / 16);
+  return (typeof filler === "string" ? filler : " ").repeat(missing);
+}
+
+export function capitalize(text: string): string {
   const [first = "", ...rest] = text;
   return first.toUpperCase() + rest.join("").toLowerCase();
 }
@@ -139,10 +158,4 @@ function expectCount(value: unknown, keyword: string): number | null {
   if (given === undefined || given === null) return null;
   if (typeof given !== "number") throw new Error(`${keyword} must be a number`);
   return given;
-}
-
-/** A value that must be text, as a JavaScript string. */
-export function textOf(value: Value, filter: string): string {
-  if (!isString(value)) throw new Error(`the filter ${filter} takes text, not ${value.type}`);
-  return value.value;
 }

@@ -1,40 +1,76 @@
 /**
  * The template engine's interpreter, with a bound on its work and with Python's semantics where the engine has
- * JavaScript's. Chat templates come with checkpoints and requests: a short one can loop or grow without end.
+ * JavaScript's or none. Chat templates come with checkpoints and requests: a short one can loop or grow without end.
  *
  * Every operation's cost is counted before or right after it is done, and what may multiply (repeat, replace, join,
  * indent, range, loops) before. One step is about 0.1 µs.
  */
-import { type Environment, Interpreter } from "@huggingface/jinja";
-import { join, replace, type Spend, stringMethod, strip, textOf } from "./python-strings";
+import { Environment, Interpreter } from "@huggingface/jinja";
+import type { Spend } from "./python-strings";
+import { applyFilter, FilterArguments } from "./template-filters";
+import { memberOfList, memberOfMapping, memberOfText } from "./template-members";
+import { testNamed } from "./template-tests";
 import {
+  callable,
+  compare,
+  contains,
+  describe,
   equals,
+  escapeText,
+  extent,
+  float,
   isArray,
+  isFloat,
+  isFunction,
   isInteger,
-  isNamespace,
+  isNumeric,
   isObject,
+  isSafe,
   isString,
+  isTuple,
   isUndefined,
+  itemsOf,
+  type Key,
+  keyOf,
+  list,
+  mapping,
+  safeText,
   size,
   str,
   toValue,
+  tuple,
+  UNDEFINED,
   type Value,
 } from "./template-values";
 
 type Node = NonNullable<Parameters<Interpreter["evaluate"]>[0]>;
 
+interface If extends Node {
+  test: Node;
+  body: Node[];
+  alternate: Node[];
+}
 interface BinaryExpression extends Node {
   left: Node;
   right: Node;
   operator: { value: string };
 }
 interface For extends Node {
-  iterable: Node & { lhs?: Node };
+  loopvar: Node & { value: string | Node[] };
+  iterable: Node & { lhs?: Node; test?: Node };
+  body: Node[];
+  defaultBlock: Node[];
+}
+interface Macro extends Node {
+  name: { value: string };
 }
 interface MemberExpression extends Node {
-  object: Node;
+  object: Node & { value?: unknown };
   property: Node & { value?: unknown };
   computed: boolean;
+}
+interface ObjectLiteral extends Node {
+  value: Map<Node, Node>;
 }
 interface Filter extends Node {
   value?: string;
@@ -67,6 +103,14 @@ class Evaluated implements Node {
 
 export class BudgetExceeded extends Error {}
 
+/** A break or continue on its way to the loop, with what the turn has written so far. */
+class LoopControl extends Error {
+  text = "";
+  constructor(readonly kind: "Break" | "Continue") {
+    super(`"${kind.toLowerCase()}" stands outside of a loop`);
+  }
+}
+
 const LOOP_ITEM_STEPS = 20;
 const CALL_STEPS = 10;
 /** The engine finds out by an exception that a name is not there. */
@@ -85,7 +129,7 @@ export class BoundedInterpreter extends Interpreter {
   constructor(
     environment: Environment,
     private readonly program: Node,
-    steps: number,
+    private readonly steps: number,
   ) {
     super(environment);
     this.#left = steps;
@@ -95,6 +139,11 @@ export class BoundedInterpreter extends Interpreter {
   /** Renders the template. @throws BudgetExceeded, or an Error that says what the template did wrong. */
   render(): string {
     return str(this.evaluate(this.program, this.global));
+  }
+
+  /** The steps taken so far. */
+  get spent(): number {
+    return this.steps - this.#left;
   }
 
   /** Notes the nodes whose values are written out, and those that calls go through. */
@@ -126,8 +175,7 @@ export class BoundedInterpreter extends Interpreter {
     this.spend(1 + this.#depth / 16);
     if (++this.#depth > MAX_DEPTH) throw new BudgetExceeded();
     try {
-      // The engine's `first` of an empty list is JavaScript's undefined.
-      const value = this.#dispatch(node, scope) ?? toValue(undefined);
+      const value = this.#dispatch(node, scope);
       if (isUndefined(value)) this.spend(MISSING_STEPS);
       this.spend(extent(value) * (LOOKUPS.has(node.type) ? (this.#shares.get(node) ?? 0) : 1));
       if ((isArray(value) || isObject(value)) && size(value) > this.#left) throw new BudgetExceeded();
@@ -141,12 +189,23 @@ export class BoundedInterpreter extends Interpreter {
 
   #dispatch(node: Node, scope: Environment): Value {
     switch (node.type) {
+      case "If": {
+        const { test, body, alternate } = node as If;
+        return this.#block(this.evaluate(test, scope).__bool__().value ? body : alternate, scope);
+      }
       case "For":
         return this.#for(node as For, scope);
+      case "Break":
+      case "Continue":
+        throw new LoopControl(node.type);
+      case "Macro":
+        return this.#macro(node as Macro, scope);
       case "BinaryExpression":
         return this.#binary(node as BinaryExpression, scope);
       case "MemberExpression":
         return this.#member(node as MemberExpression, scope);
+      case "ObjectLiteral":
+        return this.#mapping(node as ObjectLiteral, scope);
       case "CallExpression":
         this.spend(CALL_STEPS);
         return super.evaluate(node, scope);
@@ -156,23 +215,88 @@ export class BoundedInterpreter extends Interpreter {
       }
       case "FilterStatement": {
         const { body, filter } = node as FilterStatement;
-        return this.#filter(super.evaluate({ type: "Program", body } as Node, scope), filter, scope);
+        return this.#filter(this.#block(body, new Environment(scope)), filter, scope);
       }
-      case "TestExpression":
-        return this.#test(node as TestExpression, scope);
+      case "TestExpression": {
+        const { operand, negate, test } = node as TestExpression;
+        return toValue(testNamed(test.value)(this.evaluate(operand, scope), UNDEFINED) !== negate);
+      }
       default:
         return super.evaluate(node, scope);
     }
   }
 
+  /** What statements write. A break or continue on its way out takes along what was written before it. */
+  #block(body: readonly Node[], scope: Environment): Value {
+    const texts: string[] = [];
+    try {
+      for (const node of body) {
+        const value = this.evaluate(node, scope);
+        if (this.#printed.has(node)) texts.push(str(value));
+      }
+    } catch (error) {
+      if (error instanceof LoopControl) error.text = texts.join("") + error.text;
+      throw error;
+    }
+    return toValue(texts.join(""));
+  }
+
+  /** Each turn has a scope of its own: what it sets is forgotten at its end. */
   #for(node: For, scope: Environment): Value {
-    const { iterable } = node;
-    let items = this.evaluate(iterable.type === "SelectExpression" ? iterable.lhs : iterable, scope);
-    if (isString(items)) items = toValue([...items.value]);
-    this.spend(extent(items) * LOOP_ITEM_STEPS);
-    const known = new Evaluated(items);
-    const loop = { ...node, iterable: iterable.type === "SelectExpression" ? { ...iterable, lhs: known } : known };
-    return super.evaluate(loop as Node, scope);
+    const { iterable, loopvar } = node;
+    const isFiltered = iterable.type === "SelectExpression";
+    const source = this.evaluate(isFiltered ? iterable.lhs : iterable, scope);
+    this.spend((isString(source) ? source.value.length : extent(source)) * LOOP_ITEM_STEPS);
+    const all = itemsOf(source);
+    const items = isFiltered
+      ? all.filter((item) => this.evaluate(iterable.test, bind(new Environment(scope), loopvar, item)).__bool__().value)
+      : all;
+    if (items.length === 0) return this.#block(node.defaultBlock, scope);
+
+    const texts: string[] = [];
+    let seen: Value | null = null;
+    const changed = (args: Value[]) => {
+      const now = list(args);
+      const isNew = seen === null || !equals(seen, now);
+      seen = now;
+      return toValue(isNew);
+    };
+    for (const [i, item] of items.entries()) {
+      const turn = bind(new Environment(scope), loopvar, item);
+      turn.setVariable("loop", loopVariable(items, i, changed));
+      try {
+        texts.push(str(this.#block(node.body, turn)));
+      } catch (error) {
+        if (!(error instanceof LoopControl)) throw error;
+        texts.push(error.text);
+        if (error.kind === "Break") break;
+      }
+    }
+    return toValue(texts.join(""));
+  }
+
+  /** A macro sees the names where it stands, not where it is called; only its caller comes along. */
+  #macro(node: Macro, scope: Environment): Value {
+    super.evaluate(node, scope);
+    const macro = scope.lookupVariable(node.name.value);
+    if (!isFunction(macro)) return UNDEFINED;
+    const call = macro.value;
+    macro.value = (args, caller) => {
+      const inner = new Environment(scope);
+      const body = caller.variables.get("caller");
+      if (body) inner.setVariable("caller", body);
+      return call(args, inner);
+    };
+    return UNDEFINED;
+  }
+
+  #mapping(node: ObjectLiteral, scope: Environment): Value {
+    const entries = new Map<Key, Value>();
+    for (const [key, value] of node.value) {
+      const known = keyOf(entries, this.evaluate(key, scope));
+      entries.set(known, this.evaluate(value, scope));
+    }
+    return mapping(entries);
   }
 
   #binary(node: BinaryExpression, scope: Environment): Value {
@@ -185,161 +309,157 @@ export class BoundedInterpreter extends Interpreter {
       case "!=":
         this.spend(Math.min(size(left), size(right)));
         return toValue(equals(left, right) === (operator === "=="));
-      case "~":
-        return toValue(str(left) + str(right));
-      case "*":
-        if (isString(left) && isInteger(right)) return this.#repeat(left.value, right.value);
-        if (isInteger(left) && isString(right)) return this.#repeat(right.value, left.value);
-        break;
+      case "<":
+      case "<=":
+      case ">":
+      case ">=":
+        this.spend(Math.min(size(left), size(right)));
+        return toValue(ORDERS[operator](compare(left, right)));
       case "in":
       case "not in":
-        if (isArray(right)) {
-          this.spend(size(right));
-          return toValue(right.value.some((item) => equals(left, item)) === (operator === "in"));
-        }
-        this.spend(isString(right) ? extent(right) : 0);
-        break;
+        this.spend(isArray(right) ? size(right) + right.value.length * size(left) : extent(right));
+        return toValue(contains(right, left) === (operator === "in"));
+      case "~":
+        return toValue(str(left) + str(right));
       case "+":
-        this.spend(extent(left) + extent(right));
+        if (!isNumeric(left) || !isNumeric(right)) return this.#join(left, right);
+        break;
+      case "*":
+        if (isInteger(right) && !isNumeric(left)) return this.#repeat(left, right.value);
+        if (isInteger(left) && !isNumeric(right)) return this.#repeat(right, left.value);
         break;
     }
-    return super.evaluate({ ...node, left: new Evaluated(left), right: new Evaluated(right) } as Node, scope);
+    return arithmetic(operator, left, right);
   }
 
-  #repeat(text: string, times: number): Value {
-    this.spend((text.length * Math.max(0, times)) / 16);
-    return toValue(text.repeat(Math.max(0, times)));
+  #join(left: Value, right: Value): Value {
+    this.spend(extent(left) + extent(right));
+    if (isString(left) && isString(right)) {
+      if (!isSafe(left) && !isSafe(right)) return toValue(left.value + right.value);
+      this.spend(size(left) + size(right));
+      return safeText(escapeText(left) + escapeText(right));
+    }
+    if (!isArray(left) || left.type !== right.type) {
+      throw new Error(`${describe(left)} and ${describe(right)} can't be added`);
+    }
+    const items = [...left.value, ...(right.value as Value[])];
+    return isTuple(left) ? tuple(items) : list(items);
+  }
+
+  #repeat(value: Value, given: number): Value {
+    const times = Math.max(0, given);
+    if (isString(value)) {
+      this.spend((value.value.length * times) / 16);
+      return toValue(value.value.repeat(times));
+    }
+    if (!isArray(value)) throw new Error(`${describe(value)} can't be repeated`);
+    this.spend(value.value.length * times);
+    const items = Array.from({ length: times }, () => value.value).flat();
+    return isTuple(value) ? tuple(items) : list(items);
   }
 
   #member(node: MemberExpression, scope: Environment): Value {
     const object = this.evaluate(node.object, scope);
-    const known = { ...node, object: new Evaluated(object) };
+    if (isUndefined(object)) {
+      const name = node.object.type === "Identifier" ? `"${node.object.value}"` : "what a member is taken of";
+      throw new Error(`${name} is undefined`);
+    }
     if (node.property.type === "SliceExpression") {
       this.spend(isArray(object) || isString(object) ? object.value.length : 0);
-      return super.evaluate(known as Node, scope);
+      const slice = super.evaluate({ ...node, object: new Evaluated(object) } as Node, scope);
+      return isTuple(object) && isArray(slice) ? tuple(slice.value) : slice;
     }
-    const property = node.computed ? this.evaluate(node.property, scope) : null;
-    if (property) known.property = new Evaluated(property);
-    if (!isString(object)) return super.evaluate(known as Node, scope);
-
-    const text = object.value;
-    const method = stringMethod(String(property ? property.value : node.property.value));
-    this.spend(text.length / 16);
-    if (!method) return super.evaluate(known as Node, scope);
-    return toValue((...args: unknown[]) => {
-      this.spend(text.length / 16);
-      return method(text, args, this.spend);
-    });
+    const property = node.computed ? this.evaluate(node.property, scope) : toValue(node.property.value);
+    if (isString(object)) return memberOfText(object.value, property, this.spend);
+    if (isArray(object)) {
+      if (isInteger(property)) return object.value.at(property.value) ?? UNDEFINED;
+      return memberOfList(object.value, str(property), this.spend);
+    }
+    if (isObject(object)) {
+      const entries: Map<Key, Value> = object.value;
+      const item = () => entries.get(keyOf(entries, property));
+      const method = () => (isString(property) ? memberOfMapping(entries, property.value, this.spend) : undefined);
+      return (node.computed ? (item() ?? method()) : (method() ?? item())) ?? UNDEFINED;
+    }
+    const known = { object: new Evaluated(object), property: node.computed ? new Evaluated(property) : node.property };
+    return super.evaluate({ ...node, ...known } as Node, scope);
   }
 
   #filter(operand: Value, filter: Filter, scope: Environment): Value {
-    const name = filter.callee?.value ?? filter.value ?? "";
-    if (!CHEAP_FILTERS.has(name)) {
-      this.spend(4 * extent(operand));
-    }
-    // selectattr and its like want their arguments as literals, so only these are evaluated beforehand.
-    const own = OWN_FILTERS.has(name) ? this.#arguments(filter.args ?? [], scope) : null;
-    const argument = (index: number, key: string) => own?.named.get(key) ?? own?.positional[index];
-    const known = { type: "FilterExpression", operand: new Evaluated(operand), filter } as unknown as Node;
-    switch (name) {
-      case "string":
-        this.spend(size(operand));
-        return toValue(str(operand));
-      case "trim":
-        return toValue(strip(textOf(operand, name), argument(0, "chars")?.value, "both"));
-      case "capitalize":
-      case "title":
-        return toValue(stringMethod(name)!(textOf(operand, name), [], this.spend));
-      case "length":
-      case "count":
-        if (isString(operand)) return toValue([...operand.value].length);
-        return super.evaluate({ ...known, filter: { type: "Identifier", value: "length" } } as Node, scope);
-      case "list":
-        if (isString(operand)) return toValue([...operand.value]);
-        if (isObject(operand)) return toValue([...operand.value.keys()]);
-        return super.evaluate(known, scope);
-      case "replace": {
-        const [from, to] = [argument(0, "old"), argument(1, "new")].map((value) => (value ? str(value) : ""));
-        const count = argument(2, "count");
-        return toValue(replace(str(operand), from!, to!, count && isInteger(count) ? count.value : null, this.spend));
-      }
-      case "join": {
-        const separator = argument(0, "d");
-        if (own?.named.has("attribute")) throw new Error("the filter join has no attribute here; use map before it");
-        if (!isArray(operand) && !isString(operand))
-          throw new Error(`the filter join takes a list, not ${operand.type}`);
-        this.spend(size(operand));
-        return toValue(join(operand.value, separator ? str(separator) : "", this.spend));
-      }
-      case "default":
-      case "d": {
-        const replaces = isUndefined(operand) || (argument(1, "boolean")?.value === true && !operand.__bool__().value);
-        return replaces ? (argument(0, "default_value") ?? toValue("")) : operand;
-      }
-      case "indent": {
-        const width = argument(0, "width");
-        const lines = textOf(operand, name).split("\n").length;
-        this.spend((lines * (width && isInteger(width) ? width.value : 4)) / 16);
-        return super.evaluate({ ...known, filter: own!.inPlace(filter) } as Node, scope);
-      }
-      case "tojson": {
-        if (isNamespace(operand)) throw new Error("a namespace is not JSON");
-        const indent = argument(1, "indent");
-        // Nesting is at most a hundred deep, so a line is indented by a hundred times the indent at most.
-        this.spend(size(operand) * (1 + (indent && isInteger(indent) ? Math.abs(indent.value) * 6 : 0)));
-        return super.evaluate({ ...known, filter: own!.inPlace(filter) } as Node, scope);
-      }
-      default:
-        return super.evaluate(known, scope);
-    }
-  }
-
-  /** Evaluates a filter's arguments; `inPlace` gives the call with their values for arguments. */
-  #arguments(args: Argument[], scope: Environment) {
     const positional: Value[] = [];
     const named = new Map<string, Value>();
-    const known = args.map((argument): Node => {
-      if (argument.type !== "KeywordArgumentExpression") {
-        const value = this.evaluate(argument, scope);
-        positional.push(value);
-        return new Evaluated(value);
-      }
-      const value = this.evaluate(argument.value, scope);
-      named.set(argument.key!.value, value);
-      return { ...argument, value: new Evaluated(value) } as Node;
-    });
-    return { positional, named, inPlace: (call: Filter) => (call.args ? { ...call, args: known } : call) };
+    for (const argument of filter.args ?? []) {
+      if (argument.type !== "KeywordArgumentExpression") positional.push(this.evaluate(argument, scope));
+      else named.set(argument.key!.value, this.evaluate(argument.value, scope));
+    }
+    const name = filter.callee?.value ?? filter.value ?? "";
+    return applyFilter(name, operand, new FilterArguments(positional, named), this.spend);
   }
+}
 
-  #test(node: TestExpression, scope: Environment): Value {
-    const operand = this.evaluate(node.operand, scope);
-    const result = OWN_TESTS.get(node.test.value)?.(operand);
-    if (result !== undefined) return toValue(result !== node.negate);
-    return super.evaluate({ ...node, operand: new Evaluated(operand) } as Node, scope);
+const ORDERS = {
+  "<": (order: number) => order < 0,
+  "<=": (order: number) => order <= 0,
+  ">": (order: number) => order > 0,
+  ">=": (order: number) => order >= 0,
+};
+
+/** Names the item of a turn, or its parts. */
+function bind(scope: Environment, { type, value }: For["loopvar"], item: Value): Environment {
+  if (type === "Identifier") {
+    scope.setVariable(value as string, item);
+    return scope;
   }
+  const names = value as (Node & { value?: unknown })[];
+  const parts = itemsOf(item);
+  if (parts.length !== names.length) throw new Error(`${parts.length} parts can't be named by ${names.length} names`);
+  for (const [i, name] of names.entries()) bind(scope, name as For["loopvar"], parts[i]!);
+  return scope;
+}
+
+function loopVariable(items: readonly Value[], index: number, changed: (args: Value[]) => Value): Value {
+  const fields: Record<string, Value> = {
+    index: toValue(index + 1),
+    index0: toValue(index),
+    revindex: toValue(items.length - index),
+    revindex0: toValue(items.length - index - 1),
+    first: toValue(index === 0),
+    last: toValue(index === items.length - 1),
+    length: toValue(items.length),
+    previtem: items[index - 1] ?? UNDEFINED,
+    nextitem: items[index + 1] ?? UNDEFINED,
+    cycle: callable((args) => args[index % args.length] ?? UNDEFINED),
+    changed: callable(changed),
+  };
+  return mapping(new Map(Object.entries(fields)));
+}
+
+/** Arithmetic of numbers; booleans are 0 and 1, and remainders have the divisor's sign. */
+function arithmetic(operator: string, left: Value, right: Value): Value {
+  if (!isNumeric(left) || !isNumeric(right)) {
+    throw new Error(`"${operator}" takes numbers, not ${describe(left)} and ${describe(right)}`);
+  }
+  const [a, b] = [Number(left.value), Number(right.value)];
+  if (b === 0 && (operator === "/" || operator === "//" || operator === "%")) throw new Error("a division by zero");
+  const results: Record<string, number> = {
+    "+": a + b,
+    "-": a - b,
+    "*": a * b,
+    "/": a / b,
+    "//": Math.floor(a / b),
+    "%": a - b * Math.floor(a / b),
+    "**": a ** b,
+  };
+  const result = results[operator];
+  if (result === undefined || !Number.isFinite(result)) throw new Error(`"${operator}" has no result`);
+  const isExact = !isFloat(left) && !isFloat(right) && operator !== "/" && Number.isInteger(result);
+  return isExact ? toValue(result) : float(result);
 }
 
 /** Nodes that give a value that exists already. */
 const LOOKUPS = new Set(["Identifier", "MemberExpression", "StringLiteral", "Ternary", "SelectExpression"]);
 
-const OWN_FILTERS = new Set(["trim", "replace", "join", "default", "d", "indent", "tojson"]);
-
-/** Filters that do not look at every item. */
-const CHEAP_FILTERS = new Set(["length", "count", "first", "last", "default", "d"]);
-
-const OWN_TESTS = new Map<string, (operand: Value) => boolean>([
-  ["iterable", (operand) => isArray(operand) || isString(operand) || isObject(operand)],
-  ["float", (operand) => operand.type === "FloatValue"],
-]);
-
 /** Statements that print nothing by themselves. */
 const SILENT = new Set(["Set", "Macro", "Comment", "Break", "Continue"]);
 const BODIES = new Set(["body", "alternate", "defaultBlock"]);
 const UNPACKING = new Set(["SpreadExpression", "KeywordSpreadExpression"]);
-
-/** The work of going through a value once, in steps. */
-function extent(value: Value): number {
-  if (isString(value)) return value.value.length / 16;
-  if (isArray(value)) return value.value.length;
-  return value.value instanceof Map ? value.value.size : 0;
-}

@@ -14,18 +14,17 @@ const SINGLE_TOKENS = [
   ["<|think:start|>", "<|think:end|>"],
 ] as const;
 
+/** The tokens of Kimi's markup, in which a message's parts are elements. */
+export const MARKUP_TOKENS = ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"];
+
 /** Markers of several tokens, known by the tokens that they are built from. */
 const SEQUENCES = [
   { vocab: ["<|channel>", "<channel|>"], start: "<|channel>thought", end: "<channel|>" },
-  {
-    vocab: ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"],
-    start: "<|open|>think<|sep|>",
-    end: "<|close|>think<|sep|>",
-  },
-] as const;
+  { vocab: MARKUP_TOKENS, start: "<|open|>think<|sep|>", end: "<|close|>think<|sep|>" },
+];
 
 /** The model's thinking markers, or null for one that does not think. */
-export async function inferThinking(codec: Codec): Promise<Thinking | null> {
+export async function inferThinking(codec: Pick<Codec, "idOf" | "encodeBatch">): Promise<Thinking | null> {
   for (const [start, end] of SINGLE_TOKENS) {
     const [startId, endId] = [codec.idOf(start), codec.idOf(end)];
     if (startId !== null && endId !== null) return { start, end, startTokens: [startId], endTokens: [endId] };
@@ -36,4 +35,27 @@ export async function inferThinking(codec: Codec): Promise<Thinking | null> {
     return { start, end, startTokens: startTokens!, endTokens: endTokens! };
   }
   return null;
+}
+
+/** Markers of the markup around an answer, which are no part of it. */
+export function structuralMarkers(codec: Pick<Codec, "idOf">): string[] {
+  if (MARKUP_TOKENS.some((token) => codec.idOf(token) === null)) return [];
+  return ["<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"];
+}
+
+/** Whether a prompt ends inside a thought, so that the answer begins in it. */
+export function opensThought(prompt: readonly number[], { startTokens, endTokens }: Thinking): boolean {
+  return lastIndexOf(prompt, startTokens) > lastIndexOf(prompt, endTokens);
+}
+
+/** Where a sequence of tokens begins for the last time, or -1. */
+function lastIndexOf(tokens: readonly number[], sequence: readonly number[]): number {
+  for (
+    let at = tokens.lastIndexOf(sequence[0]!);
+    at >= 0;
+    at = at > 0 ? tokens.lastIndexOf(sequence[0]!, at - 1) : -1
+  ) {
+    if (sequence.every((token, i) => tokens[at + i] === token)) return at;
+  }
+  return -1;
 }

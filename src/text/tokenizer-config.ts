@@ -27,6 +27,8 @@ const SpecialTokensMap = z.looseObject({
 
 const TokenizerConfig = SpecialTokensMap.extend({
   tokenizer_class: z.string().nullish(),
+  chat_template_type: z.string().nullish(),
+  tool_parser_type: z.string().nullish(),
   added_tokens_decoder: z.record(z.string(), AddedToken).optional(),
   clean_up_tokenization_spaces: z.boolean().nullish(),
   chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),

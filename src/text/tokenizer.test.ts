@@ -3,7 +3,9 @@ import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import { opensThought } from "./thinking";
 import { loadTokenizer } from "./tokenizer";
+import { TOOL_FORMATS, type ToolFormatName } from "./tools";
 
 const FIXTURES = join(import.meta.dir, "../../test/fixtures/text");
 const root = await mkdtemp(join(tmpdir(), "mlxlm-text-"));
@@ -147,6 +149,92 @@ describe("thinking", () => {
     expect(thinking?.start).toBe("<|channel>thought");
     expect(thinking?.startTokens).toEqual(await tokenizer.encode("<|channel>thought", { addSpecialTokens: false }));
     expect(thinking?.endTokens).toEqual([tokenizer.idOf("<channel|>")!]);
+  });
+});
+
+interface Told {
+  config: Record<string, unknown>;
+  format: string | null;
+  start: string | null;
+  end: string | null;
+  thinking: [start: string, end: string] | null;
+  structural: string[];
+}
+const { told }: { told: Told[] } = await Bun.file(join(FIXTURES, "../tools.json")).json();
+
+describe("tool calls and answers", () => {
+  test.each(told.map((expected) => [expected.config, expected] as const))(
+    "told as mlx-lm tells them: %j",
+    async (config, { format, start, end, thinking, structural }) => {
+      await copy("byte-fallback");
+      await write("tokenizer_config.json", config);
+      const tokenizer = await loadTokenizer(folder);
+      expect(tokenizer.toolFormat).toBe(format === null ? null : TOOL_FORMATS[format as ToolFormatName]);
+      expect(tokenizer.toolFormat?.start ?? null).toBe(start);
+      expect(tokenizer.toolFormat?.end ?? null).toBe(end);
+      expect(tokenizer.thinking && [tokenizer.thinking.start, tokenizer.thinking.end]).toEqual(thinking);
+      const parts = structural.flatMap((marker) => tokenizer.response([]).push(marker));
+      expect(parts).toEqual([]);
+    },
+  );
+
+  test("a format that is not known is an error once it is asked for", async () => {
+    await copy("byte-level");
+    await write("tokenizer_config.json", { tool_parser_type: "glm48" });
+    const tokenizer = await loadTokenizer(folder);
+    expect(() => tokenizer.toolFormat).toThrow('tool_parser_type is "glm48"');
+    expect(await tokenizer.encode("a")).toHaveLength(1);
+  });
+
+  test("an answer begins in a thought that the prompt has opened", async () => {
+    const tokenizer = await loadTokenizer(join(FIXTURES, "byte-level"));
+    const first = async (prompt: string) => tokenizer.response(await tokenizer.encode(prompt)).push("x")[0]!.type;
+    expect(await first("<|im_start|>assistant\n<think>\n")).toBe("reasoning");
+    expect(await first("<think>a</think>")).toBe("text");
+    expect(await first("<think>a</think> <think>")).toBe("reasoning");
+    expect(await first("Hi")).toBe("text");
+  });
+
+  test("a sequence that opens a thought is found as a whole", () => {
+    const thinking = { start: "", end: "", startTokens: [1, 2], endTokens: [3] };
+    expect(opensThought([1, 2], thinking)).toBe(true);
+    expect(opensThought([1, 2, 3, 1], thinking)).toBe(false);
+    expect(opensThought([1, 2, 3, 1, 2, 1], thinking)).toBe(true);
+    expect(opensThought([], thinking)).toBe(false);
+  });
+
+  test("chats that code lays out: by the config, or by the architecture where there is no template", async () => {
+    await copy("byte-level");
+    const messages = [{ role: "user", content: "Hi" }];
+    const coded = "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜><think>";
+    const rendered = async (defaults?: { chat_template_type: string }) =>
+      (await loadTokenizer(folder, { defaults })).applyChatTemplate(messages, { addGenerationPrompt: true });
+    await write("tokenizer_config.json", { chat_template_type: "deepseek_v32", chat_template: "jinja" });
+    expect(await rendered()).toBe(coded);
+    await write("tokenizer_config.json", { chat_template: "jinja" });
+    expect(await rendered({ chat_template_type: "deepseek_v32" })).toBe("jinja");
+    await write("tokenizer_config.json", {});
+    expect(await rendered({ chat_template_type: "deepseek_v32" })).toBe(coded);
+    await expect(rendered({ chat_template_type: "deepseek_v4" })).rejects.toThrow(
+      'chat_template_type is "deepseek_v4"',
+    );
+    const tokenizer = await loadTokenizer(folder, { defaults: { chat_template_type: "deepseek_v32" } });
+    expect(tokenizer.hasChatTemplate).toBe(true);
+    expect(() => tokenizer.applyChatTemplate([{ role: "poet" }])).toThrow(
+      'no place for these messages: there is no role "poet"',
+    );
+  });
+
+  test("Muse Spark's answers have headers", async () => {
+    await copy("byte-level");
+    await write("tokenizer_config.json", {});
+    const defaults = { chat_template_type: "muse_spark", tool_parser_type: "muse_spark" };
+    const reader = (await loadTokenizer(folder, { defaults })).response([]);
+    const parts = reader.push("to=self<|message|>so<|eom|>assistant to=user<|message|>Hi<|eot|>");
+    expect(parts).toEqual([
+      { type: "reasoning", text: "so" },
+      { type: "text", text: "Hi" },
+    ]);
   });
 });
 

@@ -2,9 +2,11 @@
 import { ExitCode, UserError } from "../errors";
 import { type ChatMessage, type ChatOptions, ChatTemplate } from "./chat-template";
 import { type Codec, type DecodeOptions, type EncodeOptions, openCodec } from "./codec";
+import { type CodedChat, codedChat, renderByCode } from "./coded-chats";
 import type { Detokenizer } from "./detokenizer";
 import { detokenizerKind, makeDetokenizer } from "./pick-detokenizer";
-import { inferThinking, type Thinking } from "./thinking";
+import { type ResponseOptions, ResponseReader } from "./response";
+import { inferThinking, opensThought, structuralMarkers, type Thinking } from "./thinking";
 import {
   type ChatTemplates,
   namedTokens,
@@ -12,12 +14,15 @@ import {
   readTokenizerConfig,
   type TokenizerConfig,
 } from "./tokenizer-config";
+import { inferToolFormat, type ToolFormat, toolFormat } from "./tools";
 
 export interface LoadOptions {
   /** Stop tokens beside the tokenizer's own, as config.json or generation_config.json give them. */
   eosTokenIds?: Iterable<number>;
   /** A template that takes the place of the checkpoint's. */
   chatTemplate?: string;
+  /** What the architecture goes by where tokenizer_config.json does not say; its field names. */
+  defaults?: { chat_template_type?: string; tool_parser_type?: string };
 }
 
 /**
@@ -35,7 +40,22 @@ export async function loadTokenizer(folder: string, options: LoadOptions = {}): 
     codec.encode("a ,b", { addSpecialTokens: false }),
   ]);
   const cleansSpaces = !codec.decode(probe).includes(" ,");
-  return new Tokenizer({ folder, codec, config, thinking, templates, cleansSpaces }, options.eosTokenIds);
+  const { chat_template_type, tool_parser_type } = { ...options.defaults, ...config };
+  return new Tokenizer(
+    {
+      folder,
+      codec,
+      config,
+      thinking,
+      templates,
+      cleansSpaces,
+      chatCode: chat_template_type || null,
+      // A template of the checkpoint's own wins over code that only the architecture asks for.
+      codeWrites: config.chat_template_type !== undefined || templates.size === 0,
+      toolParser: tool_parser_type ?? inferToolFormat(onlyTemplate(templates), (token) => codec.idOf(token) !== null),
+    },
+    options.eosTokenIds,
+  );
 }
 
 interface Parts {
@@ -46,6 +66,12 @@ interface Parts {
   templates: ChatTemplates;
   /** Decoding drops the space before punctuation. */
   cleansSpaces: boolean;
+  /** Of a chat that code lays out, its chat_template_type. */
+  chatCode: string | null;
+  /** That code, rather than a template, writes the prompts. */
+  codeWrites: boolean;
+  /** The name of the format in which the model calls tools. */
+  toolParser: string | null;
 }
 
 export class Tokenizer {
@@ -73,7 +99,7 @@ export class Tokenizer {
     this.eosTokenIds = new Set(eosTokenIds);
     const eos = this.eosToken === null ? null : codec.idOf(this.eosToken);
     if (eos !== null) this.eosTokenIds.add(eos);
-    this.hasChatTemplate = parts.templates.size > 0;
+    this.hasChatTemplate = parts.templates.size > 0 || parts.chatCode !== null;
     this.thinking = parts.thinking;
   }
 
@@ -95,6 +121,27 @@ export class Tokenizer {
 
   tokenOf(id: number): string | null {
     return this.#parts.codec.tokenOf(id);
+  }
+
+  /**
+   * The format in which the model calls tools, or null for a model that can't.
+   * @throws UserError where tokenizer_config.json names a format that is not known.
+   */
+  get toolFormat(): ToolFormat | null {
+    const { toolParser, folder } = this.#parts;
+    return toolParser === null ? null : toolFormat(toolParser, folder);
+  }
+
+  /** Reads the answer to a prompt as it arrives: thoughts, text, calls of tools. */
+  response(prompt: readonly number[], options: Omit<ResponseOptions, "inThought"> = {}): ResponseReader {
+    const { thinking, toolFormat: tools } = this;
+    const markers = {
+      thinking,
+      tools,
+      structural: structuralMarkers(this.#parts.codec),
+      layout: this.#coded()?.layout,
+    };
+    return new ResponseReader(markers, { ...options, inThought: thinking !== null && opensThought(prompt, thinking) });
   }
 
   /** A new streaming detokenizer; one a text. */
@@ -124,15 +171,20 @@ export class Tokenizer {
    * @throws UserError where there is no template, or it refuses the messages.
    */
   applyChatTemplate(messages: ChatMessage[], options: ChatOptions = {}): string {
-    return this.#template(options.tools != null).render(messages, {
-      ...options,
-      kwargs: { ...namedTokens(this.config), enable_thinking: this.thinking !== null, ...options.kwargs },
-    });
+    const kwargs = { ...namedTokens(this.config), enable_thinking: this.thinking !== null, ...options.kwargs };
+    const render = this.#parts.codeWrites ? this.#coded()?.render : undefined;
+    if (render) return renderByCode(render, messages, { ...options, kwargs }, this.#parts.folder);
+    return this.#template(options.tools != null).render(messages, { ...options, kwargs });
   }
 
   /** applyChatTemplate's prompt as ids; the template writes its own special tokens. */
   encodeChat(messages: ChatMessage[], options?: ChatOptions): Promise<number[]> {
     return this.encode(this.applyChatTemplate(messages, options), { addSpecialTokens: false });
+  }
+
+  #coded(): CodedChat | null {
+    const { chatCode, folder } = this.#parts;
+    return chatCode === null ? null : codedChat(chatCode, folder);
   }
 
   #template(withTools: boolean): ChatTemplate {
@@ -144,6 +196,11 @@ export class Tokenizer {
     this.#templates.set(name, template);
     return template;
   }
+}
+
+/** The template where it is the only one: of several, none tells the format of tool calls. */
+function onlyTemplate(templates: ChatTemplates): string | null {
+  return templates.size === 1 ? (templates.get("default") ?? null) : null;
 }
 
 function noTemplate(folder: string, names: string[]): UserError {
