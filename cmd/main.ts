@@ -14,7 +14,7 @@ import { nearest } from "../src/nearest";
 /** Every command of mlx-lm; null where it is not available yet. */
 const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
   awq: null,
-  benchmark: null,
+  benchmark: () => import("./benchmark"),
   cache_prompt: null,
   chat: () => import("./chat"),
   convert: () => import("./convert"),

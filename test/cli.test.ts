@@ -35,7 +35,7 @@ describe("without a model", () => {
     for (const words of [[], ["--help"], ["-h"], ["help"]]) {
       const { code, out } = await mlxlm(words);
       expect(code).toBe(0);
-      expect(out).toMatch(/\n  generate  +Generate/);
+      expect(out).toMatch(/\n {2}generate {2,}Generate/);
       expect(out).toContain("lora");
     }
   });
@@ -56,7 +56,7 @@ describe("without a model", () => {
     const { code, out } = await mlxlm(["completion", shell]);
     expect(code).toBe(0);
     expect(out).toContain("max-tokens");
-    expect(out).not.toContain("kv-bits");
+    expect(out).not.toContain("quantize-activations");
   });
 
   test.each([

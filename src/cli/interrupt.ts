@@ -1,6 +1,8 @@
 /** Ctrl-C: the first asks long work to end between two steps, the second ends the program. */
 import { ExitCode } from "../errors";
 
+let taker: (() => void) | null = null;
+
 /** A signal that the first SIGINT or SIGTERM aborts. */
 export function interruptible(): AbortSignal {
   const controller = new AbortController();
@@ -8,7 +10,15 @@ export function interruptible(): AbortSignal {
     if (controller.signal.aborted) process.exit(ExitCode.interrupted);
     controller.abort();
   };
-  process.on("SIGINT", interrupt);
+  process.on("SIGINT", () => (taker ?? interrupt)());
   process.on("SIGTERM", interrupt);
   return controller.signal;
+}
+
+/** Hands every Ctrl-C to `take`, until the returned function is called: for commands that live on after one. */
+export function takeInterrupts(take: () => void): () => void {
+  taker = take;
+  return () => {
+    taker = null;
+  };
 }

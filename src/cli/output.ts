@@ -37,7 +37,12 @@ export class Output {
 
   /** A line of what surrounds the answer. */
   info(line: string): void {
-    if (!this.json) write(stderr, `${line}\n`);
+    this.aside(`${line}\n`);
+  }
+
+  /** Part of a line of that. */
+  aside(text: string): void {
+    if (!this.json && text !== "") write(stderr, text);
   }
 
   /** A line that a user should not miss. */

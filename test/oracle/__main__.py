@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "samplers", "draws",
-           "models", "checkpoint", "convert", "text"]
+SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization", "samplers",
+           "draws", "models", "checkpoint", "convert", "text", "templates", "tools", "chat"]
 
 for script in SCRIPTS:
     print(f"-- {script}", flush=True)

@@ -1,0 +1,20 @@
+/** The flags of `mlxlm benchmark`: mlx-lm's, with its defaults, and `--against`. */
+import { flag } from "../src/cli/flags";
+
+export const benchmarkFlags = {
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1 }),
+  generationTokens: flag.integer("how many tokens are generated", { alias: ["g"], default: 1024, min: 1 }),
+  batchSize: flag.integer("how many prompts at a time; more than 1 is not available yet", {
+    alias: ["b"],
+    default: 1,
+    min: 1,
+  }),
+  numTrials: flag.integer("how many timed runs, after one to warm up", { alias: ["n"], default: 5, min: 1 }),
+  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  delay: flag.integer("seconds to wait before each run", { default: 0, min: 0 }),
+  against: flag.path("measure the mlx-lm of this Python too, in turn, and print the ratio", { placeholder: "PYTHON" }),
+  trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
+  pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
+  quantizeActivations: flag.switch("quantize activations too", { alias: ["qa"], notYet: true }),
+};

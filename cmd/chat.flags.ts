@@ -1,0 +1,14 @@
+/** The flags of `mlxlm chat`: mlx-lm's, with its defaults. */
+import { settingFlags } from "../src/cli/chat/settings";
+import { flag } from "../src/cli/flags";
+
+export const chatFlags = {
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  systemPrompt: flag.text("a system message ahead of the conversation"),
+  ...settingFlags,
+  maxKvSize: flag.integer("keep only so many tokens in the KV cache, and forget the oldest", { min: 1 }),
+  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
+  adapterPath: flag.path("folder of a LoRA adapter", { notYet: true }),
+  pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
+};

@@ -1,0 +1,29 @@
+/** Colours on a terminal, where they are wanted. */
+import { isatty } from "node:tty";
+
+/** Whether text for this descriptor may have colours: https://no-color.org, and FORCE_COLOR to overrule it. */
+export function hasColour(descriptor: number): boolean {
+  const { FORCE_COLOR: forced, NO_COLOR: none, TERM: terminal } = process.env;
+  if (forced) return forced !== "0";
+  return !none && terminal !== "dumb" && isatty(descriptor);
+}
+
+type Paint = (text: string) => string;
+
+export interface Colours {
+  dim: Paint;
+  bold: Paint;
+  accent: Paint;
+}
+
+const painted =
+  (on: string, off: string): Paint =>
+  (text) =>
+    text === "" ? "" : `\x1b[${on}m${text}\x1b[${off}m`;
+
+const plain: Paint = (text) => text;
+
+export function coloursOf(descriptor: number): Colours {
+  if (!hasColour(descriptor)) return { dim: plain, bold: plain, accent: plain };
+  return { dim: painted("2", "22"), bold: painted("1", "22"), accent: painted("1;35", "22;39") };
+}
