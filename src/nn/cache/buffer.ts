@@ -28,6 +28,46 @@ export function writeRows(x: Tensor, at: number, values: Tensor): Tensor {
   return mx.updateAxis(x, values, 2, at);
 }
 
+/** The buffer, grown by blocks where `added` does not fit behind its first `used` rows. */
+export function roomFor(added: Tensor, buffer: Tensor | null, used: number): Tensor {
+  const count = added.dim(2);
+  if (buffer && used + count <= buffer.dim(2)) return buffer;
+  const more = zeroRows(added, Math.ceil(count / step) * step);
+  if (!buffer) return more;
+  // What lies behind a `trim` in a full buffer is cut off first.
+  return joinRows(used % step === 0 ? buffer : rows(buffer, 0, used), more);
+}
+
+/** Keys and values of some sequences; null where they hold nothing. */
+export interface Columns {
+  keys: Tensor | null;
+  values: Tensor | null;
+  batchSize: number;
+}
+
+/** All sequences as one batch, with zeros before the shorter ones; null where none holds anything. */
+export function joinBatches(parts: readonly Columns[], length: number): [Tensor, Tensor] | null {
+  const like = parts.find(({ keys }) => keys);
+  if (!like) return null;
+  const joined = (which: "keys" | "values") => {
+    const [, heads, , dims] = like[which]!.shape as [number, number, number, number];
+    const padded = parts.map(({ [which]: own, batchSize }) => {
+      if (!own) return mx.zeros([batchSize, heads, length, dims], like[which]!.dtype);
+      const missing = length - own.dim(2);
+      return missing === 0
+        ? own
+        : mx.pad(own, [
+            [0, 0],
+            [0, 0],
+            [missing, 0],
+            [0, 0],
+          ]);
+    });
+    return mx.concatenate(padded, { axis: 0 });
+  };
+  return [joined("keys"), joined("values")];
+}
+
 export class Buffers {
   keys: Tensor | null = null;
   values: Tensor | null = null;
@@ -56,6 +96,11 @@ export class Buffers {
   /** Applies one change to both; `added` are the new keys and values that go with it. */
   change(added: readonly [Tensor, Tensor], next: (buffer: Tensor | null, added: Tensor) => Tensor): void {
     this.set(next(this.keys, added[0]), next(this.values, added[1]));
+  }
+
+  /** The same change to both. They must not be empty. */
+  map(next: (buffer: Tensor) => Tensor): void {
+    this.set(next(this.keys!), next(this.values!));
   }
 
   /** Both, up to a row. They must not be empty. */

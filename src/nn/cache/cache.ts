@@ -31,8 +31,8 @@ export interface MaskOptions {
 
 /** A cache of attention's keys and values. */
 export interface KeyValueCache extends Cache {
-  /** How many tokens have passed: the position of the next one. */
-  readonly offset: number;
+  /** How many tokens have passed: the position of the next one. A tensor (B) where the rows of a batch differ. */
+  readonly offset: number | Tensor;
   /**
    * Appends keys and values (B, Hkv, T, D) and returns all that the T new tokens may attend to, (B, Hkv, S, D). They
    * belong to the current scope or the cache. `attention` takes either kind.

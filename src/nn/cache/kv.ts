@@ -1,7 +1,7 @@
 /** The cache of full attention: keys and values of all tokens, in buffers that grow by blocks. */
 import type { Tensor } from "../../mlx";
 import { type Mask, windowedMask } from "../masks";
-import { Buffers, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import { Buffers, roomFor, writeRows } from "./buffer";
 import type { KeyValueCache, MaskOptions } from "./cache";
 import { type KvQuantization, QuantizedKVCache } from "./quantized";
 
@@ -28,18 +28,9 @@ export class KVCache implements KeyValueCache {
   update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
     const before = this.#offset;
     const count = keys.dim(2);
-    this.#buffers.change([keys, values], (buffer, added) => writeRows(this.#room(buffer, added), before, added));
+    this.#buffers.change([keys, values], (buffer, added) => writeRows(roomFor(added, buffer, before), before, added));
     this.#offset += count;
     return this.#buffers.first(this.#offset);
-  }
-
-  /** The buffer with room for the rows that come. What lies behind a `trim` in a full buffer is cut off first. */
-  #room(buffer: Tensor | null, added: Tensor): Tensor {
-    const count = added.dim(2);
-    if (buffer && this.#offset + count <= buffer.dim(2)) return buffer;
-    const more = zeroRows(added, Math.ceil(count / step) * step);
-    if (!buffer) return more;
-    return joinRows(this.#offset % step === 0 ? buffer : rows(buffer, 0, this.#offset), more);
   }
 
   makeMask(length: number, options: MaskOptions = {}): Mask {

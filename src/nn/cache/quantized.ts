@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import { type Mask, windowedMask } from "../masks";
-import { joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import { roomFor, rows, writeRows } from "./buffer";
 import type { KeyValueCache, MaskOptions } from "./cache";
 
 /** How a cache is packed. */
@@ -76,20 +76,11 @@ export class QuantizedKVCache implements KeyValueCache {
     const before = this.#offset;
     const grown = (buffers: Packed | null, x: Tensor): Packed => {
       const parts = packRows(x, this.how);
-      return parts.map((part, i) => writeRows(this.#room(buffers?.[i] ?? null, part), before, part)) as Packed;
+      return parts.map((part, i) => writeRows(roomFor(part, buffers?.[i] ?? null, before), before, part)) as Packed;
     };
     this.#set(grown(this.#keys, keys), grown(this.#values, values));
     this.#offset += keys.dim(2);
     return [this.#first(this.#keys!), this.#first(this.#values!)];
-  }
-
-  /** The buffer with room for the rows that come. What lies behind a `trim` in a full buffer is cut off first. */
-  #room(buffer: Tensor | null, added: Tensor): Tensor {
-    const count = added.dim(2);
-    if (buffer && this.#offset + count <= buffer.dim(2)) return buffer;
-    const more = zeroRows(added, Math.ceil(count / step) * step);
-    if (!buffer) return more;
-    return joinRows(this.#offset % step === 0 ? buffer : rows(buffer, 0, this.#offset), more);
   }
 
   #first(buffers: Packed): QuantizedRows {

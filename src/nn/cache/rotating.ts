@@ -72,6 +72,22 @@ export class RotatingKVCache implements KeyValueCache {
     return this.#buffers.first(this.#offset);
   }
 
+  /** How many tokens it keeps. */
+  get limit(): number {
+    return this.maxSize;
+  }
+
+  /** Keys and values (B, Hkv, size, D) that it holds, in order of time; null where it is empty. */
+  latest(): [Tensor, Tensor] | null {
+    const { keys, values } = this.#buffers;
+    if (!keys || !values) return null;
+    const last = (buffer: Tensor) => {
+      const ordered = this.#inOrderOfTime(buffer);
+      return rows(ordered, ordered.dim(2) - this.size, ordered.dim(2));
+    };
+    return [last(keys), last(values)];
+  }
+
   #inOrderOfTime(buffer: Tensor): Tensor {
     const at = this.#index;
     if (at === buffer.dim(2)) return buffer;

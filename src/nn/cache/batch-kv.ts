@@ -1,0 +1,158 @@
+/** Full attention over a batch of sequences of unequal length: the shorter ones are padded on the left. */
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
+import { causalMask, type Mask, windowedMask } from "../masks";
+import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { Buffers, type Columns, joinBatches, roomFor, rows, writeRows } from "./buffer";
+import type { KeyValueCache, MaskOptions } from "./cache";
+import { KVCache } from "./kv";
+
+export class BatchKVCache implements KeyValueCache, BatchCache {
+  readonly #buffers = new Buffers();
+  /** The column that the next tokens go to. */
+  #index = 0;
+  /** Columns that are not the row's own, at its beginning. */
+  #leftPadding: number[];
+  #lengths: readonly number[] | null = null;
+  /** Columns of the last update that are not the row's own, at its end. */
+  #rightPadding: number[] | null = null;
+
+  constructor(batchSize: number) {
+    this.#leftPadding = new Array<number>(batchSize).fill(0);
+  }
+
+  /** A batch that begins with copies of what these caches hold. */
+  static merge(caches: readonly KVCache[]): BatchKVCache {
+    const batch = new BatchKVCache(caches.length);
+    const length = Math.max(...caches.map(({ offset }) => offset));
+    if (length === 0) return batch;
+    batch.#leftPadding = caches.map(({ offset }) => length - offset);
+    batch.#index = length;
+    mx.scope(() => {
+      const parts = caches.map(({ state: [keys, values, offset] }) => ({
+        keys: keys && rows(keys, 0, offset),
+        values: values && rows(values, 0, offset),
+        batchSize: 1,
+      }));
+      batch.#buffers.set(...joinBatches(parts, length)!);
+    });
+    return batch;
+  }
+
+  get batchSize(): number {
+    return this.#leftPadding.length;
+  }
+
+  /** Where rows differ, a new tensor (B) in the current scope. */
+  get offset(): number | Tensor {
+    return commonOffset(this.#leftPadding.map((padding) => this.#index - padding));
+  }
+
+  get size(): number {
+    return this.#index;
+  }
+
+  get nbytes(): number {
+    return this.#buffers.nbytes;
+  }
+
+  get empty(): boolean {
+    return this.#buffers.keys === null;
+  }
+
+  update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    const before = this.#index;
+    const count = keys.dim(2);
+    this.#buffers.change([keys, values], (buffer, added) => writeRows(roomFor(added, buffer, before), before, added));
+    this.#index += count;
+    this.#rightPadding = paddingOf(this.#lengths, count);
+    return this.#buffers.first(this.#index);
+  }
+
+  makeMask(length: number, options: MaskOptions = {}): Mask {
+    if (this.#leftPadding.every((padding) => padding === 0)) return windowedMask(length, this.#index, options);
+    const leftPadding = mx.array(this.#leftPadding, "int32");
+    return causalMask(length, { offset: this.#index, window: options.window, leftPadding });
+  }
+
+  prepare(lengths: readonly number[]): void {
+    this.#lengths = lengths;
+  }
+
+  finalize(): void {
+    const padding = this.#rightPadding;
+    this.#lengths = this.#rightPadding = null;
+    if (!padding) return;
+    mx.scope(() => this.#buffers.map((buffer) => rollRows(rows(buffer, 0, this.#index), padding)));
+    this.#leftPadding = this.#leftPadding.map((before, i) => before + padding[i]!);
+    this.#cut(Math.min(...this.#leftPadding));
+  }
+
+  filter(kept: readonly number[]): void {
+    if (kept.length === 0) this.dispose();
+    this.#leftPadding = kept.map((row) => this.#leftPadding[row]!);
+    if (this.empty) return;
+    mx.scope(() => this.#buffers.map((buffer) => mx.take(buffer, kept, { axis: 0 })));
+    this.#cut(Math.min(...this.#leftPadding));
+  }
+
+  extend(other: BatchKVCache): void {
+    const index = Math.max(this.#index, other.#index);
+    const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
+    mx.scope(() => {
+      const joined = joinBatches([this.#columns(), other.#columns()], index);
+      if (joined) this.#buffers.set(...joined);
+    });
+    this.#leftPadding = [...own!, ...others!];
+    this.#index = index;
+    other.dispose();
+  }
+
+  /** What is in use. */
+  #columns(): Columns {
+    const { keys, values } = this.#buffers;
+    const used = (buffer: Tensor | null) => buffer && rows(buffer, 0, this.#index);
+    return { keys: used(keys), values: used(values), batchSize: this.batchSize };
+  }
+
+  extract(row: number): KVCache {
+    const cache = new KVCache();
+    if (this.empty) return cache;
+    mx.scope(() => {
+      const from = this.#leftPadding[row]!;
+      const own = (x: Tensor) => mx.contiguous(rows(mx.sliceAxis(x, 0, row, row + 1), from, this.#index));
+      const { keys, values } = this.#buffers;
+      cache.state = [own(keys!), own(values!), this.#index - from];
+    });
+    return cache;
+  }
+
+  /** Drops columns that are no row's own. */
+  #cut(count: number): void {
+    if (count === 0 || this.empty) return;
+    mx.scope(() => this.#buffers.map((buffer) => rows(buffer, count, buffer.dim(2))));
+    this.#index -= count;
+    this.#leftPadding = this.#leftPadding.map((padding) => padding - count);
+  }
+
+  isTrimmable(): boolean {
+    return true;
+  }
+
+  trim(count: number): number {
+    const trimmed = Math.min(this.#index - Math.max(...this.#leftPadding), count);
+    this.#index -= trimmed;
+    return trimmed;
+  }
+
+  get state(): unknown {
+    return [this.#buffers.keys, this.#buffers.values, this.#index, [...this.#leftPadding]];
+  }
+
+  dispose(): void {
+    this.#buffers.dispose();
+    this.#index = 0;
+    this.#leftPadding = [];
+    this.#lengths = this.#rightPadding = null;
+  }
+}

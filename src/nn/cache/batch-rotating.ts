@@ -1,0 +1,224 @@
+/** Sliding-window attention over a batch: one ring for all rows, in which shorter ones have empty places at first. */
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
+import { causalMask, type Mask } from "../masks";
+import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { Buffers, type Columns, joinBatches, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import type { KeyValueCache, MaskOptions } from "./cache";
+import { RotatingKVCache } from "./rotating";
+
+interface Row {
+  /** How many tokens have passed. */
+  offset: number;
+  /** How many of them lie in the buffer: the newest. What comes before is padding. */
+  held: number;
+}
+
+export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
+  readonly #buffers = new Buffers();
+  #rows: Row[];
+  /** Places in use. More than `maxSize` after several tokens at once, as each of those sees `maxSize` tokens. */
+  #used = 0;
+  /** Where the oldest of them lies, once the ring is full. */
+  #oldest = 0;
+  #lengths: readonly number[] | null = null;
+  #rightPadding: number[] | null = null;
+
+  constructor(
+    private readonly maxSize: number,
+    batchSize: number,
+  ) {
+    this.#rows = Array.from({ length: batchSize }, () => ({ offset: 0, held: 0 }));
+  }
+
+  /**
+   * A batch that begins with copies of what these caches hold. The first tokens that a cache keeps stay in it until newer
+   * ones take their places.
+   */
+  static merge(caches: readonly RotatingKVCache[]): BatchRotatingKVCache {
+    const batch = new BatchRotatingKVCache(caches[0]!.limit, caches.length);
+    batch.#used = Math.max(...caches.map(({ size }) => size));
+    if (batch.#used === 0) return batch;
+    batch.#rows = caches.map(({ offset, size }) => ({ offset, held: size }));
+    mx.scope(() => {
+      const parts = caches.map((cache) => {
+        const [keys = null, values = null] = cache.latest() ?? [];
+        return { keys, values, batchSize: 1 };
+      });
+      batch.#buffers.set(...joinBatches(parts, batch.#used)!);
+    });
+    return batch;
+  }
+
+  get batchSize(): number {
+    return this.#rows.length;
+  }
+
+  /** Where rows differ, a new tensor (B) in the current scope. */
+  get offset(): number | Tensor {
+    return commonOffset(this.#rows.map(({ offset }) => offset));
+  }
+
+  get size(): number {
+    return Math.min(this.#used, this.maxSize);
+  }
+
+  get nbytes(): number {
+    return this.#buffers.nbytes;
+  }
+
+  get empty(): boolean {
+    return this.#buffers.keys === null;
+  }
+
+  /** One token goes round the ring; several are appended to the tokens in order of time, and the oldest drop out. */
+  update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    const count = keys.dim(2);
+    const latest = count === 1 ? this.#rotate(keys, values) : this.#append(keys, values);
+    this.#rightPadding = paddingOf(this.#lengths, count);
+    return latest;
+  }
+
+  #append(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    const count = keys.dim(2);
+    this.#keepLatest(this.maxSize - 1);
+    this.#buffers.change([keys, values], (buffer, added) => (buffer ? joinRows(buffer, added) : added));
+    this.#used += count;
+    this.#rows = this.#rows.map(({ offset, held }) => ({ offset: offset + count, held: held + count }));
+    return [this.#buffers.keys!, this.#buffers.values!];
+  }
+
+  #rotate(keys: Tensor, values: Tensor): [Tensor, Tensor] {
+    if (this.#used > this.maxSize) this.#keepLatest(this.maxSize);
+    const isFull = this.#used === this.maxSize;
+    const at = isFull ? this.#oldest : this.#used;
+    this.#buffers.change([keys, values], (buffer, added) => {
+      if (buffer && at < buffer.dim(2)) return writeRows(buffer, at, added);
+      const more = zeroRows(added, Math.min(step, this.maxSize - at));
+      return writeRows(buffer ? joinRows(buffer, more) : more, at, added);
+    });
+    if (isFull) this.#oldest = (at + 1) % this.maxSize;
+    else this.#used += 1;
+    this.#rows = this.#rows.map(({ offset, held }) => ({ offset: offset + 1, held: Math.min(held + 1, this.#used) }));
+    return this.#buffers.first(this.#used);
+  }
+
+  /** Brings the places into order of time and drops the oldest beyond so many, and what is not in use. */
+  #keepLatest(count: number): void {
+    const used = Math.min(this.#used, count);
+    if (!this.empty) {
+      this.#buffers.map((buffer) => {
+        const own = rows(buffer, 0, this.#used);
+        const ordered = this.#oldest > 0 ? mx.roll(own, -this.#oldest, { axis: 2 }) : own;
+        return rows(ordered, this.#used - used, this.#used);
+      });
+    }
+    this.#used = used;
+    this.#oldest = 0;
+    this.#rows = this.#rows.map(({ offset, held }) => ({ offset, held: Math.min(held, used) }));
+  }
+
+  makeMask(length: number, { window, asArray = false }: MaskOptions = {}): Mask {
+    const reach = window || this.maxSize;
+    if (length === 1) return this.#maskOfOne(reach);
+    const kept = Math.min(this.#used, this.maxSize - 1);
+    const leftPadding = this.#rows.map(({ held }) => kept - Math.min(held, kept));
+    const isPadded = leftPadding.some((padding) => padding > 0);
+    if (!isPadded && !asArray && kept + length <= reach) return "causal";
+    return causalMask(length, {
+      offset: kept,
+      window: reach,
+      leftPadding: isPadded ? mx.array(leftPadding, "int32") : undefined,
+    });
+  }
+
+  /** Which places one token sees that is about to be written: null for all. */
+  #maskOfOne(reach: number): Mask {
+    const places = Math.min(this.#used + 1, this.maxSize);
+    const seen = this.#rows.map(({ held }) => Math.min(held + 1, places, reach));
+    if (seen.every((count) => count === places)) return null;
+    const first = mx.array(
+      seen.map((count) => places - count),
+      "int32",
+      [seen.length, 1, 1, 1],
+    );
+    const inOrder = mx.arange(places).greaterEqual(first);
+    // In a full ring the oldest place is the one that the token takes.
+    const isFull = this.#used >= this.maxSize;
+    const oldest = this.#used > this.maxSize ? 0 : this.#oldest;
+    return isFull ? mx.roll(inOrder, oldest + 1, { axis: -1 }) : inOrder;
+  }
+
+  prepare(lengths: readonly number[]): void {
+    this.#lengths = lengths;
+  }
+
+  finalize(): void {
+    const padding = this.#rightPadding;
+    this.#lengths = this.#rightPadding = null;
+    if (!padding) return;
+    mx.scope(() => this.#buffers.map((buffer) => rollRows(rows(buffer, 0, this.#used), padding)));
+    this.#rows = this.#rows.map(({ offset, held }, i) => ({ offset: offset - padding[i]!, held: held - padding[i]! }));
+  }
+
+  filter(kept: readonly number[]): void {
+    if (kept.length === 0) this.dispose();
+    this.#rows = kept.map((row) => this.#rows[row]!);
+    if (!this.empty) mx.scope(() => this.#buffers.map((buffer) => mx.take(buffer, kept, { axis: 0 })));
+  }
+
+  extend(other: BatchRotatingKVCache): void {
+    mx.scope(() => {
+      for (const part of [this, other]) part.#keepLatest(this.maxSize);
+      const used = Math.max(this.#used, other.#used);
+      const joined = joinBatches([this.#columns(), other.#columns()], used);
+      if (joined) this.#buffers.set(...joined);
+      this.#used = used;
+    });
+    this.#rows = [...this.#rows, ...other.#rows];
+    other.dispose();
+  }
+
+  #columns(): Columns {
+    return { keys: this.#buffers.keys, values: this.#buffers.values, batchSize: this.batchSize };
+  }
+
+  extract(row: number): RotatingKVCache {
+    const cache = new RotatingKVCache(this.maxSize);
+    if (this.empty) return cache;
+    const { offset, held } = this.#rows[row]!;
+    mx.scope(() => {
+      const own = (x: Tensor) => {
+        const places = rows(mx.sliceAxis(x, 0, row, row + 1), 0, this.#used);
+        const ordered = this.#oldest > 0 ? mx.roll(places, -this.#oldest, { axis: 2 }) : places;
+        return mx.contiguous(rows(ordered, this.#used - held, this.#used));
+      };
+      const { keys, values } = this.#buffers;
+      cache.state = [own(keys!), own(values!), offset, 0, this.maxSize, held];
+    });
+    return cache;
+  }
+
+  isTrimmable(more = 0): boolean {
+    return this.#rows.every(({ offset, held }) => offset === held) && this.#used + more < this.maxSize;
+  }
+
+  trim(count: number): number {
+    const trimmed = Math.min(count, ...this.#rows.map(({ held }) => held));
+    this.#used -= trimmed;
+    this.#rows = this.#rows.map(({ offset, held }) => ({ offset: offset - trimmed, held: held - trimmed }));
+    return trimmed;
+  }
+
+  get state(): unknown {
+    const { keys, values } = this.#buffers;
+    return [keys, values, this.maxSize, this.#used, this.#oldest, this.#rows.map(({ offset, held }) => [offset, held])];
+  }
+
+  dispose(): void {
+    this.#buffers.dispose();
+    this.#rows = [];
+    this.#used = this.#oldest = 0;
+    this.#lengths = this.#rightPadding = null;
+  }
+}
