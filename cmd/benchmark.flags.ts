@@ -5,11 +5,7 @@ export const benchmarkFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
   promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1 }),
   generationTokens: flag.integer("how many tokens are generated", { alias: ["g"], default: 1024, min: 1 }),
-  batchSize: flag.integer("how many prompts at a time; more than 1 is not available yet", {
-    alias: ["b"],
-    default: 1,
-    min: 1,
-  }),
+  batchSize: flag.integer("how many prompts at a time", { alias: ["b"], default: 1, min: 1 }),
   numTrials: flag.integer("how many timed runs, after one to warm up", { alias: ["n"], default: 5, min: 1 }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   delay: flag.integer("seconds to wait before each run", { default: 0, min: 0 }),

@@ -16,16 +16,10 @@ export default command({
   flags: benchmarkFlags,
 
   async run({ flags, out, signal }) {
-    if (flags.batchSize > 1) {
-      throw new UserError("--batch-size above 1 is not available yet", {
-        code: ExitCode.usage,
-        hint: "It comes with a later version. Leave it out.",
-      });
-    }
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
-    const { averages, randomPrompt, runTrial } = await import("../src/evaluate/benchmark");
+    const { averages, randomPrompts, runTrial } = await import("../src/evaluate/benchmark");
     const { findReference, runReferenceTrial } = await import("../src/evaluate/reference-benchmark");
 
     if (flags.against !== undefined && flags.device !== undefined && flags.device !== mx.defaultDevice()) {
@@ -44,7 +38,7 @@ export default command({
     const wait = () => sleep(flags.delay * 1000, undefined, { signal }).catch(() => {});
     const ours: Trial[] = [];
     const theirs: Trial[] = [];
-    let prompt: number[] | null = null;
+    let prompts: number[][] | null = null;
     let folder: string | undefined;
 
     /** Loads the model, warms it up, and measures some trials. */
@@ -53,13 +47,13 @@ export default command({
       const { model, tokenizer } = opened;
       folder = opened.folder;
       try {
-        prompt ??= randomPrompt(model.vocabSize, promptTokens);
+        prompts ??= randomPrompts(model.vocabSize, batchSize, promptTokens);
         if (ours.length === 0) out.text("Running warmup..\n");
-        if (!(await runTrial(model, tokenizer, prompt, options))) return;
+        if (!(await runTrial(model, tokenizer, prompts, options))) return;
         if (ours.length === 0) out.text(`Timing with ${line(facts, 0)}.\n`);
         for (let n = 0; n < count; n++) {
           await wait();
-          const trial = await runTrial(model, tokenizer, prompt, options);
+          const trial = await runTrial(model, tokenizer, prompts, options);
           if (!trial) return;
           ours.push(trial);
           out.text(`Trial ${ours.length}:  ${line(trial)}\n`);

@@ -56,6 +56,14 @@ describe("mlxlm benchmark", () => {
     expect(code).toBe(0);
   });
 
+  test("--batch-size runs several prompts side by side", async () => {
+    const { out, code } = await benchmark("-n", "1", "-b", "3", "--json");
+    const { batch_size, trials } = JSON.parse(out);
+    expect([batch_size, trials.length]).toEqual([3, 1]);
+    expect(trials[0].generation_tps).toBeGreaterThan(0);
+    expect(code).toBe(0);
+  });
+
   test("--against runs the other in turn and gives the ratio", async () => {
     const { out, code } = await benchmark("-n", "2", "--json", "--against", python("good"));
     const { averages, against, ratio } = JSON.parse(out);

@@ -7,6 +7,7 @@ export interface ReferenceOptions {
   model: string;
   promptTokens: number;
   generationTokens: number;
+  batchSize: number;
   prefillStepSize: number;
   signal: AbortSignal;
 }
@@ -43,10 +44,10 @@ export async function findReference(python: string, signal: AbortSignal): Promis
  * @throws UserError where it fails, or prints what cannot be read
  */
 export async function runReferenceTrial({ python }: Reference, options: ReferenceOptions): Promise<Trial | null> {
-  const { model, promptTokens, generationTokens, prefillStepSize, signal } = options;
+  const { model, promptTokens, generationTokens, batchSize, prefillStepSize, signal } = options;
   const words = ["-m", "mlx_lm", "benchmark", "--model", model, "--num-trials", "1"];
   words.push("--prompt-tokens", `${promptTokens}`, "--generation-tokens", `${generationTokens}`);
-  words.push("--prefill-step-size", `${prefillStepSize}`);
+  words.push("--batch-size", `${batchSize}`, "--prefill-step-size", `${prefillStepSize}`);
   const { out, problems, code } = await runPython(python, words, signal);
   if (signal.aborted) return null;
   if (code !== 0) {

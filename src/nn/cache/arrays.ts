@@ -66,6 +66,12 @@ export class ArraysCache implements BatchCache {
     this.#lengths = null;
   }
 
+  select(chosen: readonly number[]): ArraysCache {
+    const batch = new ArraysCache(this.#arrays.length, chosen.length);
+    mx.scope(() => batch.#set(this.#arrays.map((array) => array && mx.take(array, chosen, { axis: 0 }))));
+    return batch;
+  }
+
   filter(kept: readonly number[]): void {
     mx.scope(() => this.#set(this.#arrays.map((array) => array && mx.take(array, kept, { axis: 0 }))));
     this.#batchSize = kept.length;

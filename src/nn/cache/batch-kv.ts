@@ -88,11 +88,20 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     this.#cut(Math.min(...this.#leftPadding));
   }
 
+  select(chosen: readonly number[]): BatchKVCache {
+    const batch = new BatchKVCache(chosen.length);
+    batch.#leftPadding = chosen.map((row) => this.#leftPadding[row]!);
+    batch.#index = this.#index;
+    if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
+    batch.#cut(Math.min(...batch.#leftPadding));
+    return batch;
+  }
+
   filter(kept: readonly number[]): void {
     if (kept.length === 0) this.dispose();
     this.#leftPadding = kept.map((row) => this.#leftPadding[row]!);
     if (this.empty) return;
-    mx.scope(() => this.#buffers.map((buffer) => mx.take(buffer, kept, { axis: 0 })));
+    mx.scope(() => this.#buffers.set(...this.#buffers.taken(kept)));
     this.#cut(Math.min(...this.#leftPadding));
   }
 

@@ -161,10 +161,18 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     this.#rows = this.#rows.map(({ offset, held }, i) => ({ offset: offset - padding[i]!, held: held - padding[i]! }));
   }
 
+  select(chosen: readonly number[]): BatchRotatingKVCache {
+    const batch = new BatchRotatingKVCache(this.maxSize, chosen.length);
+    batch.#rows = chosen.map((row) => this.#rows[row]!);
+    [batch.#used, batch.#oldest] = [this.#used, this.#oldest];
+    if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
+    return batch;
+  }
+
   filter(kept: readonly number[]): void {
     if (kept.length === 0) this.dispose();
     this.#rows = kept.map((row) => this.#rows[row]!);
-    if (!this.empty) mx.scope(() => this.#buffers.map((buffer) => mx.take(buffer, kept, { axis: 0 })));
+    if (!this.empty) mx.scope(() => this.#buffers.set(...this.#buffers.taken(kept)));
   }
 
   extend(other: BatchRotatingKVCache): void {

@@ -5,6 +5,8 @@ import type { Cache } from "./cache";
 
 export interface BatchCache extends Cache {
   readonly batchSize: number;
+  /** A copy of these rows, in this order. */
+  select(rows: readonly number[]): BatchCache;
   /** Keeps these rows, in this order. */
   filter(rows: readonly number[]): void;
   /** Takes over the rows of another batch of its kind, behind its own. The other one is empty afterwards. */

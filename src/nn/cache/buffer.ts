@@ -103,6 +103,11 @@ export class Buffers {
     this.set(next(this.keys!), next(this.values!));
   }
 
+  /** Both, of these sequences alone. They must not be empty. */
+  taken(sequences: readonly number[]): [Tensor, Tensor] {
+    return [mx.take(this.keys!, sequences, { axis: 0 }), mx.take(this.values!, sequences, { axis: 0 })];
+  }
+
   /** Both, up to a row. They must not be empty. */
   first(length: number): [Tensor, Tensor] {
     const [keys, values] = [this.keys!, this.values!];

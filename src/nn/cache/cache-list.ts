@@ -40,6 +40,10 @@ export class BatchCacheList extends CacheList<BatchCache> implements BatchCache 
     return this.parts[0]!.batchSize;
   }
 
+  select(chosen: readonly number[]): BatchCacheList {
+    return new BatchCacheList(this.parts.map((part) => part.select(chosen)));
+  }
+
   filter(rows: readonly number[]): void {
     for (const part of this.parts) part.filter(rows);
   }

@@ -1,0 +1,213 @@
+/** Continuous batching: sequences join while others are being answered, and leave when they end. */
+import * as mx from "../../mlx";
+import type { Cache, LanguageModel } from "../../models";
+import { greedy } from "../../sample";
+import { withWiredLimit } from "../wired";
+import { GenerationBatch, type TokenEvent } from "./generation-batch";
+import { disposeLayers } from "./layers";
+import { PromptBatch } from "./prompt-batch";
+import { type BatchRequest, checkRequest, type Sequence } from "./sequence";
+
+export interface BatchGeneratorOptions {
+  /** How many sequences are answered at a time. */
+  completionBatchSize?: number;
+  /** How many prompts are read at a time. */
+  prefillBatchSize?: number;
+  /** How many tokens of each prompt are read at a time. */
+  prefillStepSize?: number;
+  /** Keep only so many tokens of layers that attend to all. */
+  maxKvSize?: number | null;
+  /** Start no further sequence while the caches have more bytes than this, unless there is no other. */
+  maxCacheBytes?: number;
+}
+
+export interface PrefillEvent {
+  type: "prefill";
+  id: number;
+  /** How many of the prompt's tokens have been read, and how many there are. */
+  done: number;
+  total: number;
+}
+
+export type BatchEvent = PrefillEvent | TokenEvent;
+
+/** Work since the generator began; times in seconds. */
+export interface BatchWork {
+  promptTokens: number;
+  promptTime: number;
+  generationTokens: number;
+  generationSteps: number;
+  generationTime: number;
+}
+
+interface Waiting {
+  sequence: Sequence;
+  cache: readonly Cache[] | null;
+}
+
+const stepsPerCleanup = 512;
+
+/**
+ * `add` requests at any time, call `step` until it has no more to do, and `dispose` at the end. Each sequence gets the
+ * tokens that it would get alone.
+ */
+export class BatchGenerator {
+  readonly work: BatchWork = {
+    promptTokens: 0,
+    promptTime: 0,
+    generationTokens: 0,
+    generationSteps: 0,
+    generationTime: 0,
+  };
+
+  #ids = 0;
+  #waiting: Waiting[] = [];
+  #generation: GenerationBatch | null = null;
+  readonly #prompts: PromptBatch;
+  readonly #options: Required<BatchGeneratorOptions>;
+  readonly #restoreWiredLimit: () => void;
+
+  constructor(
+    private readonly model: LanguageModel,
+    options: BatchGeneratorOptions = {},
+  ) {
+    const { completionBatchSize = 32, prefillBatchSize = 8, prefillStepSize = 2048 } = options;
+    const { maxKvSize = null, maxCacheBytes = Number.POSITIVE_INFINITY } = options;
+    this.#options = {
+      completionBatchSize: Math.max(completionBatchSize, prefillBatchSize),
+      prefillBatchSize,
+      prefillStepSize,
+      maxKvSize,
+      maxCacheBytes,
+    };
+    this.#prompts = new PromptBatch(model, prefillStepSize);
+    this.#restoreWiredLimit = withWiredLimit(model);
+  }
+
+  /**
+   * Queues a request and returns its id.
+   * @throws UserError for an empty prompt, token ids that the model does not know, or no tokens to generate
+   */
+  add(request: BatchRequest): number {
+    checkRequest(request, this.model.vocabSize);
+    const { prompt, maxTokens = 128, sampler = greedy, logitsProcessors = [], stop = [], boundaries = [] } = request;
+    const { cache = null, cachedTokens = [], logprobs = false, keepCache = false } = request;
+    const wanted = { prompt, maxTokens, sampler, logitsProcessors, stop, boundaries, logprobs, keepCache };
+    const state = { tokens: [...cachedTokens], fed: 0, generated: 0, history: null };
+    const sequence: Sequence = { id: this.#ids++, ...wanted, ...state };
+    this.#waiting.push({ sequence, cache });
+    return sequence.id;
+  }
+
+  /** Drops sequences, wherever they are. */
+  remove(ids: readonly number[]): void {
+    const gone = new Set(ids);
+    this.#waiting = this.#waiting.filter(({ sequence }) => !gone.has(sequence.id));
+    const stays = ({ id }: Sequence) => !gone.has(id);
+    this.#prompts.filter(stays);
+    this.#generation?.filter(stays);
+    this.#settle();
+  }
+
+  /** A copy of a running sequence's cache and the tokens in it, or null; the caller disposes of the cache. */
+  extract(id: number): { cache: Cache[]; tokens: number[] } | null {
+    for (const batch of [this.#prompts, this.#generation]) {
+      const sequence = batch?.sequences.find((one) => one.id === id);
+      if (sequence) return { cache: batch!.extract(id)!, tokens: [...sequence.tokens] };
+    }
+    return null;
+  }
+
+  /** How many sequences wait or run. */
+  get size(): number {
+    return this.#waiting.length + this.#prompts.sequences.length + this.#answering;
+  }
+
+  /** Bytes of all caches. */
+  get nbytes(): number {
+    return this.#prompts.nbytes + (this.#generation?.nbytes ?? 0);
+  }
+
+  get #answering(): number {
+    return this.#generation?.sequences.length ?? 0;
+  }
+
+  /** One token of each sequence that is being answered, and a chunk of each prompt that is being read. */
+  step(): BatchEvent[] {
+    const events: BatchEvent[] = this.#decode();
+    if (this.#answering >= this.#options.completionBatchSize) return events;
+    this.#admit();
+    events.push(...this.#begin());
+    events.push(...this.#read());
+    return events;
+  }
+
+  #decode(): TokenEvent[] {
+    if (!this.#generation) return [];
+    const began = performance.now();
+    const events = this.#generation.step();
+    this.#settle();
+    this.work.generationTime += (performance.now() - began) / 1000;
+    this.work.generationTokens += events.length;
+    this.work.generationSteps += 1;
+    if (this.work.generationSteps % stepsPerCleanup === 0) mx.clearCache();
+    return events;
+  }
+
+  /** Moves waiting sequences to the prompts, as far as there is room. */
+  #admit(): void {
+    const { prefillBatchSize, completionBatchSize, maxKvSize, maxCacheBytes } = this.#options;
+    const running = this.#prompts.sequences.length + this.#answering;
+    if (running > 0 && this.nbytes > maxCacheBytes) return;
+    const room = Math.min(prefillBatchSize - this.#prompts.sequences.length, completionBatchSize - running);
+    const admitted = this.#waiting.splice(0, Math.max(room, 0));
+    const made = admitted.map(({ cache }) => cache ?? this.model.makeCache({ maxSize: maxKvSize }));
+    try {
+      this.#prompts.add(
+        admitted.map(({ sequence }) => sequence),
+        made,
+      );
+    } finally {
+      for (const [i, { cache }] of admitted.entries()) if (!cache) disposeLayers(made[i]!);
+    }
+  }
+
+  /** Begins to answer the prompts that are read. */
+  #begin(): PrefillEvent[] {
+    const read = this.#prompts.takeRead();
+    if (!read) return [];
+    const began = performance.now();
+    const batch = new GenerationBatch(this.model, read.sequences, read.layers);
+    if (this.#generation) this.#generation.extend(batch);
+    else this.#generation = batch;
+    this.work.generationTime += (performance.now() - began) / 1000;
+    this.work.promptTokens += read.sequences.length;
+    return read.sequences.map(({ id, prompt }) => ({ type: "prefill", id, done: prompt.length, total: prompt.length }));
+  }
+
+  #read(): PrefillEvent[] {
+    const began = performance.now();
+    this.work.promptTokens += this.#prompts.feed();
+    this.work.promptTime += (performance.now() - began) / 1000;
+    return this.#prompts.sequences.map(({ id, fed, prompt }) => ({
+      type: "prefill",
+      id,
+      done: fed,
+      total: prompt.length,
+    }));
+  }
+
+  /** Forgets a batch that has no sequences any more. */
+  #settle(): void {
+    if (this.#generation?.sequences.length === 0) this.#generation = null;
+  }
+
+  dispose(): void {
+    this.#waiting = [];
+    this.#prompts.sequences = [];
+    this.#prompts.dispose();
+    this.#generation?.dispose();
+    this.#generation = null;
+    this.#restoreWiredLimit();
+  }
+}
