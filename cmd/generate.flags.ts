@@ -1,5 +1,6 @@
 /** The flags of `mlxlm generate`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
 export const generateFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
@@ -25,11 +26,9 @@ export const generateFlags = {
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   adapterPath: flag.path("folder of a LoRA adapter", { notYet: true }),
   image: flag.list("images beside the prompt", { placeholder: "FILE …", notYet: true }),
-  promptCacheFile: flag.path("continue from a saved KV cache", { notYet: true }),
+  promptCacheFile: flag.path("continue from a KV cache that cache_prompt has saved", { placeholder: "FILE" }),
   quantizeActivations: flag.switch("quantize activations too", { alias: ["qa"], notYet: true }),
-  kvBits: flag.integer("quantize the KV cache to so many bits", { min: 1, max: 8 }),
-  kvGroupSize: flag.integer("group size of the quantized KV cache", { default: 64, min: 1 }),
-  quantizedKvStart: flag.integer("from which token on the KV cache is quantized", { default: 5000, min: 0 }),
+  ...kvQuantizationFlags,
   draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
   numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),
 };

@@ -1,5 +1,6 @@
 /** `mlxlm generate`: text from a prompt. */
 import { command } from "../src/cli/command";
+import { kvQuantization } from "../src/cli/kv-quantization";
 import { ExitCode, UserError } from "../src/errors";
 import { generateFlags } from "./generate.flags";
 
@@ -17,7 +18,8 @@ export default command({
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
-    const { encodePrompt, unescapePrompt } = await import("../src/generate/prompt");
+    const { checkContext, encodePrompt, unescapePrompt } = await import("../src/generate/prompt");
+    const { openSavedCache } = await import("../src/cli/saved-cache");
     const { streamGenerate } = await import("../src/generate/stream");
     const { makeSampler } = await import("../src/sample");
 
@@ -25,7 +27,9 @@ export default command({
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
-    const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal);
+    const saved = flags.promptCacheFile === undefined ? null : await openSavedCache(flags);
+    const { model, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal);
+    saved?.checkModel(model);
     const draft = flags.draftModel === undefined ? null : await openModel(flags.draftModel, out, signal);
     if (draft && draft.tokenizer.vocabSize !== tokenizer.vocabSize) {
       const [theirs, ours] = [draft.tokenizer.vocabSize, tokenizer.vocabSize];
@@ -34,6 +38,7 @@ export default command({
         hint: "Take a smaller model of the same family.",
       });
     }
+    if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
     const text = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
@@ -42,13 +47,9 @@ export default command({
       prefill: flags.prefillResponse,
       raw: flags.ignoreChatTemplate,
       templateVariables: flags.chatTemplateConfig,
+      continues: saved !== null,
     });
-    if (contextLength !== null && prompt.length > contextLength) {
-      throw new UserError(`the prompt has ${prompt.length} tokens, the model takes ${contextLength}`, {
-        code: ExitCode.usage,
-        hint: "Shorten the prompt, or take a model with a longer context.",
-      });
-    }
+    checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
     const sampler = makeSampler({
       temp: flags.temp,
       topP: flags.topP,
@@ -61,7 +62,7 @@ export default command({
     });
 
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
-    const cache = model.makeCache({ maxSize: flags.maxKvSize });
+    const cache = saved?.cache ?? model.makeCache({ maxSize: flags.maxKvSize });
     const rule = "=".repeat(10);
     if (flags.verbose) out.info(rule);
     let answer = "";
@@ -73,10 +74,7 @@ export default command({
         onPrefill: (done, total) => bar.at(done, total),
         sampler,
         cache,
-        kvQuantization:
-          flags.kvBits === undefined
-            ? undefined
-            : { bits: flags.kvBits, groupSize: flags.kvGroupSize, start: flags.quantizedKvStart },
+        kvQuantization: kvQuantization(flags),
         draft: draft ? { model: draft.model, tokens: flags.numDraftTokens } : undefined,
         signal,
       })) {

@@ -15,7 +15,7 @@ import { nearest } from "../src/nearest";
 const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
   awq: null,
   benchmark: () => import("./benchmark"),
-  cache_prompt: null,
+  cache_prompt: () => import("./cache_prompt"),
   chat: () => import("./chat"),
   convert: () => import("./convert"),
   dwq: null,

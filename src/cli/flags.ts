@@ -15,6 +15,8 @@ interface Common {
 export interface TextFlag extends Common {
   kind: "text" | "path";
   default?: string;
+  /** The command cannot do without it. */
+  required?: boolean;
   placeholder: string;
 }
 
@@ -73,15 +75,19 @@ type ValueOf<F extends Flag> = F extends SwitchFlag | TruthFlag
           ? D extends number
             ? number
             : string
-          : (F extends NumberFlag ? number : string) | undefined;
+          : F extends { required: true }
+            ? string
+            : (F extends NumberFlag ? number : string) | undefined;
 
 /** What a command gets for its flags. */
 export type Values<T extends FlagTable> = { -readonly [K in keyof T]: ValueOf<T[K]> };
 
 type Options<F> = Partial<Omit<F, "kind" | "description">>;
 
-/** Keeps whether there is a default in the type, so that a value with one is never undefined. */
-type With<F, O> = F & (O extends { default: infer D } ? { default: D } : unknown);
+/** Keeps in the type what gives a flag a value in any case: a default, or that it is required. */
+type With<F, O> = F &
+  (O extends { default: infer D } ? { default: D } : unknown) &
+  (O extends { required: true } ? { required: true } : unknown);
 
 export const flag = {
   text: <const O extends Options<TextFlag>>(description: string, options?: O) =>

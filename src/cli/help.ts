@@ -66,7 +66,8 @@ function signature(name: string, flag: Flag): string {
 
 function explained(flag: Flag): string {
   const standard = "default" in flag && flag.default !== undefined ? ` (${String(flag.default)})` : "";
-  return `${flag.description}${standard}${flag.notYet ? " [not available yet]" : ""}`;
+  const needed = "required" in flag && flag.required ? " [required]" : "";
+  return `${flag.description}${standard}${needed}${flag.notYet ? " [not available yet]" : ""}`;
 }
 
 /** A name, and what it means beside it or, for a long name, below. */

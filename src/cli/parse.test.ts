@@ -121,7 +121,6 @@ describe("is refused", () => {
     [["-qa"], /--quantize-activations is not available yet/],
     [["--image", "a.png", "b.png"], /not available yet/],
     [["--adapter-path", "x"], /not available yet/],
-    [["--prompt-cache-file", "x"], /not available yet/],
     [["--num-draft-tokens", "0"], /at least 1/],
     [["--__proto__", "x"], /no flag/],
     [["--constructor", "x"], /no flag/],
@@ -138,6 +137,14 @@ describe("is refused", () => {
     expect((error as UserError).hint).toMatch(hint);
     expect((error as UserError).code).toBe(ExitCode.usage);
   });
+});
+
+test("what is required is asked for, all of it at once", () => {
+  const table = { prompt: flag.text("p", { required: true }), file: flag.path("f", { required: true }) };
+  const { prompt }: { prompt: string } = parseFlags(["--prompt", "x", "--file", "y"], table, "x");
+  expect(prompt).toBe("x");
+  expect(() => parseFlags([], table, "x")).toThrow("--prompt and --file must be given");
+  expect(() => parseFlags(["--file", "y"], table, "x")).toThrow("--prompt must be given");
 });
 
 test("defaults and ranges come from the table", () => {

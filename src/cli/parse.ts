@@ -38,6 +38,11 @@ class Parser {
     const texts = Object.keys(this.table).filter((name) => !switches.includes(name));
     const given = minimist(this.canonical(words), { boolean: switches, string: ["_", ...texts] });
 
+    const missing = Object.entries(this.table).filter(
+      ([name, flag]) => "required" in flag && flag.required && given[name] === undefined,
+    );
+    if (missing.length > 0) this.fail(`${missing.map(([name]) => spelled(name)).join(" and ")} must be given`);
+
     const values: Record<string, unknown> = {};
     for (const [name, flag] of Object.entries(this.table)) {
       const raw: unknown = given[name];

@@ -12,7 +12,7 @@ export interface Safetensors {
 }
 
 /**
- * Opens a safetensors file. MLX trusts the header: files from outside are to be validated first (src/convert).
+ * Opens a safetensors file. MLX trusts the header: files from outside are to be validated first (safetensors-header.ts).
  * @throws MlxError where the file cannot be opened or its header is not understood
  */
 export function loadSafetensors(path: string): Safetensors {

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization", "samplers",
+SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization", "prompt_caches", "samplers",
            "draws", "models", "checkpoint", "convert", "text", "templates", "tools", "chat"]
 
 for script in SCRIPTS:

@@ -45,5 +45,6 @@ def run(bits, group_size, start):
             "logprobs": encode.float32(mx.stack(rows))}
 
 
-encode.write("kv-quantization.json", {"config": CONFIG, "salt": SALT, "weights": shapes, "prompt": PROMPT,
+if __name__ == "__main__":
+    encode.write("kv-quantization.json", {"config": CONFIG, "salt": SALT, "weights": shapes, "prompt": PROMPT,
                                       "columns": COLUMNS, "runs": [run(*r) for r in RUNS]})

@@ -1,9 +1,9 @@
 /** What has been said, and the file that it can be kept in. */
-import { randomUUID } from "node:crypto";
-import { open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
+import { readFile, realpath, stat, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
+import { replaceFile } from "../../atomic-file";
 import { ExitCode, UserError } from "../../errors";
 import type { ChatMessage } from "../../text/chat-template";
 
@@ -103,26 +103,6 @@ export async function saveConversation(typed: string, model: string, messages: r
     });
   }
   const text = `${JSON.stringify({ format, version: 1, model, messages }, null, 2)}\n`;
-  const temporary = join(dirname(path), `.${randomUUID()}.tmp`);
-  try {
-    const file = await open(temporary, "wx", 0o600);
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new UserError(`there is no folder ${dirname(path)}`, { code: ExitCode.notFound });
-    const full = code === "ENOSPC" || code === "EDQUOT";
-    throw new UserError(`${path} cannot be written: ${message}`, {
-      code: full ? ExitCode.resources : ExitCode.failure,
-      hint: full ? "Make room there, or take another folder." : "Take another place.",
-      cause: error,
-    });
-  }
+  await replaceFile(path, (temporary) => writeFile(temporary, text), { mode: 0o600 });
   return path;
 }

@@ -56,6 +56,10 @@ export class QuantizedKVCache implements KeyValueCache {
     return cache;
   }
 
+  get quantization(): KvQuantization {
+    return this.how;
+  }
+
   get offset(): number {
     return this.#offset;
   }

@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { UserError } from "../errors";
-import { JsonScanner } from "./json-scanner";
+import { JsonScanner } from "../json-scanner";
 
 export interface TensorEntry {
   dtype: string;
@@ -43,13 +43,17 @@ const bits: Readonly<Record<string, number>> = {
   C64: 64,
 };
 
-/** @throws UserError that says what is wrong with the file, and where */
-export async function readSafetensorsHeader(path: string): Promise<SafetensorsHeader> {
+/**
+ * @param hint what a user can do about a bad file
+ * @throws UserError that says what is wrong with the file, and where
+ */
+export async function readSafetensorsHeader(
+  path: string,
+  hint = `Download the model again; the file is ${path}`,
+): Promise<SafetensorsHeader> {
   const file = Bun.file(path);
   const wrong = (problem: string): never => {
-    throw new UserError(`${basename(path)} is not a sound safetensors file: ${problem}`, {
-      hint: `Download the model again; the file is ${path}`,
-    });
+    throw new UserError(`${basename(path)} is not a sound safetensors file: ${problem}`, { hint });
   };
   const { size } = file;
   if (size < 8) wrong(`it has ${size} bytes, fewer than the 8 of the header's length`);

@@ -1,0 +1,18 @@
+/** The flags of `mlxlm cache_prompt`: mlx-lm's, with its defaults. */
+import { flag } from "../src/cli/flags";
+import { kvQuantizationFlags } from "../src/cli/kv-quantization";
+
+export const cachePromptFlags = {
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
+    placeholder: "MODEL",
+    default: "mlx_model",
+  }),
+  prompt: flag.text("the prompt; - reads stdin", { required: true }),
+  promptCacheFile: flag.path("where to write the cache", { placeholder: "FILE", required: true }),
+  eosToken: flag.text("a further token that ends answers from this cache"),
+  maxKvSize: flag.integer("keep only so many tokens in the KV cache", { min: 1 }),
+  ...kvQuantizationFlags,
+  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
+  adapterPath: flag.path("folder of a LoRA adapter", { notYet: true }),
+};

@@ -1,0 +1,50 @@
+/** Files that are whole or not there: written beside their place, flushed to the disk, renamed. */
+import { randomUUID } from "node:crypto";
+import { open, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { ExitCode, UserError } from "./errors";
+
+/**
+ * Runs `write` with a name beside `path` and of its ending; what it wrote then takes the place of whatever is at `path`.
+ * @param mode of the new file, which is made ahead of `write`
+ * @throws UserError where there is no such folder, no room or no permission; what was there stays
+ */
+export async function replaceFile(
+  path: string,
+  write: (temporary: string) => void | Promise<void>,
+  { mode = 0o666 }: { mode?: number } = {},
+): Promise<void> {
+  const temporary = join(dirname(path), `.${randomUUID().slice(0, 8)}.${basename(path)}`);
+  try {
+    await (await open(temporary, "wx", mode)).close();
+    await write(temporary);
+    const file = await open(temporary, "r+");
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw explained(path, error);
+  }
+}
+
+function explained(path: string, error: unknown): unknown {
+  if (error instanceof UserError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") {
+    return new UserError(`there is no folder ${dirname(path)}`, {
+      code: ExitCode.notFound,
+      hint: "Make it, or take another place.",
+      cause: error,
+    });
+  }
+  const isFull = code === "ENOSPC" || code === "EDQUOT" || /no space left/i.test(message);
+  return new UserError(`${path} cannot be written: ${message}`, {
+    code: isFull ? ExitCode.resources : ExitCode.failure,
+    hint: isFull ? "Make room there, or take another folder." : "Take another place.",
+    cause: error,
+  });
+}
