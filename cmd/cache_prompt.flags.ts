@@ -12,6 +12,7 @@ export const cachePromptFlags = {
   eosToken: flag.text("a further token that ends answers from this cache"),
   maxKvSize: flag.integer("keep only so many tokens in the KV cache", { min: 1 }),
   ...kvQuantizationFlags,
+  maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   adapterPath: flag.path("folder of a LoRA adapter", { notYet: true }),

@@ -1,5 +1,6 @@
 /** `mlxlm cache_prompt`: a prompt's KV cache, kept in a file. */
 import { command } from "../src/cli/command";
+import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { ExitCode } from "../src/errors";
 import { cachePromptFlags } from "./cache_prompt.flags";
@@ -35,6 +36,7 @@ export default command({
         cache,
         prefillStepSize: flags.prefillStepSize,
         kvQuantization: kvQuantization(flags),
+        maxMemory: gigabytes(flags.maxMemory),
         onPrefill: (done, total) => bar.at(done, total),
         signal,
       });

@@ -1,5 +1,6 @@
 /** `mlxlm chat`: a conversation with a model. */
 import { command } from "../src/cli/command";
+import { gigabytes } from "../src/cli/flags";
 import { ExitCode, UserError } from "../src/errors";
 import { chatFlags } from "./chat.flags";
 
@@ -30,7 +31,7 @@ export default command({
 
     const { model, tokenizer, contextLength, folder } = await openModel(flags.model, out, signal);
     const name = flags.model ?? (folder === demoFolder() ? demoName : folder);
-    const answerer = new Answerer(model, tokenizer, { ...flags, contextLength });
+    const answerer = new Answerer(model, tokenizer, { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength });
     try {
       if (!tokenizer.hasChatTemplate) {
         throw new UserError(`${name} has no chat template`, {

@@ -1,5 +1,6 @@
 /** `mlxlm generate`: text from a prompt. */
 import { command } from "../src/cli/command";
+import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { ExitCode, UserError } from "../src/errors";
 import { generateFlags } from "./generate.flags";
@@ -75,6 +76,7 @@ export default command({
         sampler,
         cache,
         kvQuantization: kvQuantization(flags),
+        maxMemory: gigabytes(flags.maxMemory),
         draft: draft ? { model: draft.model, tokens: flags.numDraftTokens } : undefined,
         signal,
       })) {

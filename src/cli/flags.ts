@@ -137,3 +137,8 @@ export const globalFlags = {
 export function spelled(name: string): string {
   return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
+
+/** GB (10⁹ bytes), as flags have them, in bytes. */
+export function gigabytes(count: number | undefined): number | undefined {
+  return count === undefined ? undefined : count * 1e9;
+}

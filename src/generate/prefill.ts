@@ -5,12 +5,17 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
+import { checkMemory } from "./memory-cap";
 
 export interface PrefillOptions {
   /** How many prompt tokens are processed at a time. */
   prefillStepSize?: number;
   /** Pack the KV cache from some length on. */
   kvQuantization?: KvQuantizationOptions;
+  /** Stop with an error when more bytes than this are in use. */
+  maxMemory?: number;
+  /** Embeddings (T, D) of the prompt's tokens, in place of the model's own. */
+  inputEmbeddings?: Tensor;
   /** Called after each chunk of the prompt. */
   onPrefill?: (done: number, total: number) => void;
   /** Ends the loop between two steps. */
@@ -30,12 +35,23 @@ export function checkPrompt(prompt: readonly number[], vocabSize: number): void 
   }
 }
 
+/** @throws UserError for embeddings that are not one for each token */
+export function checkEmbeddings(prompt: readonly number[], embeddings: Tensor | undefined): void {
+  if (!embeddings || (embeddings.ndim === 2 && embeddings.dim(0) === prompt.length)) return;
+  throw new UserError(
+    `the input embeddings have the shape (${embeddings.shape.join(", ")}), for ${prompt.length} tokens`,
+    {
+      hint: "Give one row for each token of the prompt.",
+    },
+  );
+}
+
 /** Feeds all of the prompt but its last token to the model, and returns that one, (1). */
 export async function prefill(
   model: LanguageModel,
   prompt: readonly number[],
   cache: Cache[],
-  { prefillStepSize = 2048, kvQuantization, onPrefill, signal }: PrefillOptions,
+  { prefillStepSize = 2048, kvQuantization, maxMemory, inputEmbeddings, onPrefill, signal }: PrefillOptions,
 ): Promise<Tensor> {
   const tokens = mx.array(prompt, "uint32");
   try {
@@ -44,11 +60,14 @@ export async function prefill(
     for (let done = 0; total - done > 1 && !signal?.aborted; ) {
       const count = Math.min(prefillStepSize, total - done - 1);
       mx.scope(() => {
-        model.forward(tokens.at(mx.slice(done, done + count)).reshape(1, -1), { cache });
+        const chunk = mx.slice(done, done + count);
+        const embeddings = inputEmbeddings?.at(chunk).expandDims(0);
+        model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
       });
       quantizeCaches(cache, kvQuantization);
       mx.eval(cache.map((layer) => layer.state));
       mx.clearCache();
+      checkMemory(maxMemory);
       done += count;
       onPrefill?.(done, total);
       await breathe();

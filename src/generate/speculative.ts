@@ -9,6 +9,7 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { greedy } from "../sample";
 import { quantizeCaches } from "./kv-quantization";
+import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
 import type { Step, StepOptions } from "./step";
 
@@ -51,6 +52,12 @@ export async function* speculativeSteps(
 ): AsyncGenerator<SpeculativeStep, void, void> {
   const { maxTokens = 256, numDraftTokens = 2, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
   checkPrompt(prompt, Math.min(model.vocabSize, draftModel.vocabSize));
+  if (options.inputEmbeddings) {
+    throw new UserError("input embeddings do not go with a draft model", {
+      code: ExitCode.usage,
+      hint: "Leave out --draft-model.",
+    });
+  }
   const target: Reader = { model, cache: options.cache ?? model.makeCache() };
   const draft: Reader = { model: draftModel, cache: options.draftCache ?? draftModel.makeCache() };
   if (!canTrim(target.cache) || !canTrim(draft.cache)) {
@@ -140,6 +147,7 @@ export async function* speculativeSteps(
       // A proposal that was right to the end has not been read by its own model yet.
       pending = all && drafted > 0 ? history.slice(-2) : [last];
       rewindBoth();
+      checkMemory(options.maxMemory);
       await breathe();
     }
   } finally {

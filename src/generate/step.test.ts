@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { ExitCode } from "../errors";
 import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
 import type { LogitsProcessor } from "../sample";
@@ -157,6 +158,34 @@ describe("generateSteps", () => {
     }
     expect(Math.max(...samples) - Math.min(...samples)).toBeLessThan(64 * 1024);
     for (const layer of cache) layer.dispose();
+    model.dispose();
+  });
+
+  test("takes embeddings in place of the tokens' own", async () => {
+    const model = await tinyModel();
+    const prompt = [3, 14, 15, 92, 65];
+    const table = (model as unknown as { model: { embed_tokens: { weight: mx.Tensor } } }).model.embed_tokens.weight;
+    const expected = await tokensOf(model, prompt, { maxTokens: 6 });
+    const other = [35, 89, 79, 32, 38];
+    const inputEmbeddings = mx.take(table, prompt, { axis: 0 });
+    for (const prefillStepSize of [1, 3, 2048]) {
+      expect(await tokensOf(model, other, { maxTokens: 6, inputEmbeddings, prefillStepSize })).toEqual(expected);
+    }
+    await expect(tokensOf(model, [1, 2], { inputEmbeddings })).rejects.toThrow("have the shape (5, 32), for 2 tokens");
+    inputEmbeddings.dispose();
+    model.dispose();
+  });
+
+  test("stops with an error when more memory is in use than allowed", async () => {
+    const model = await tinyModel();
+    const before = mx.liveHandles();
+    for (const prompt of [[1], [1, 2, 3]]) {
+      const error = await tokensOf(model, prompt, { maxMemory: 1000 }).catch((thrown) => thrown);
+      expect(error.message).toMatch(/^0\.000 GB of memory are in use, more than the 0\.000 GB that are allowed/);
+      expect(error.code).toBe(ExitCode.resources);
+    }
+    expect((await tokensOf(model, [1], { maxTokens: 3, maxMemory: 1e12 })).length).toBe(3);
+    expect(mx.liveHandles()).toBe(before);
     model.dispose();
   });
 });

@@ -5,7 +5,8 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { greedy, type LogitsProcessor, type Sampler } from "../sample";
 import { quantizeCaches } from "./kv-quantization";
-import { checkPrompt, type PrefillOptions, prefill } from "./prefill";
+import { checkMemory } from "./memory-cap";
+import { checkEmbeddings, checkPrompt, type PrefillOptions, prefill } from "./prefill";
 
 export interface StepOptions extends PrefillOptions {
   /** How many tokens; -1: no limit. */
@@ -27,6 +28,9 @@ export interface Step {
 /** The allocator gives memory back after this many tokens. */
 const stepsPerCleanup = 256;
 
+/** The memory in use is looked at as often as this. */
+const stepsPerCheck = 32;
+
 /** A step that has been submitted to the device and not been read. */
 interface Pending {
   token: Tensor;
@@ -36,7 +40,8 @@ interface Pending {
 /**
  * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
  * the device computes; when the loop ends after N tokens, the cache holds those N.
- * @throws UserError for an empty prompt, or ids that the model does not know
+ * @throws UserError for an empty prompt, ids that the model does not know, embeddings that are not one for each token, and
+ *     more memory in use than allowed
  */
 export async function* generateSteps(
   model: LanguageModel,
@@ -45,12 +50,14 @@ export async function* generateSteps(
 ): AsyncGenerator<Step, void, void> {
   const { maxTokens = 256, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
   checkPrompt(prompt, model.vocabSize);
+  checkEmbeddings(prompt, options.inputEmbeddings);
   const cache = options.cache ?? model.makeCache();
   let history: Tensor | null = null;
 
-  const submit = (input: Tensor): Pending => {
+  const submit = (input: Tensor, embeddings?: Tensor): Pending => {
     const pending = mx.scope(() => {
-      const logits = model.forward(input.reshape(1, -1), { cache }).at(":", -1);
+      const inputEmbeddings = embeddings?.at(mx.slice(-1)).expandDims(0);
+      const logits = model.forward(input.reshape(1, -1), { cache, inputEmbeddings }).at(":", -1);
       quantizeCaches(cache, options.kvQuantization);
       let scores = logits;
       if (logitsProcessors.length > 0) {
@@ -74,7 +81,7 @@ export async function* generateSteps(
     if (signal?.aborted) return;
     if (logitsProcessors.length > 0 && prompt.length > 1) history = mx.array(prompt.slice(0, -1), "uint32");
 
-    current = submit(last);
+    current = submit(last, options.inputEmbeddings);
     last.dispose();
     last = null;
     if (maxTokens === 0) onPrefill?.(prompt.length, prompt.length);
@@ -89,6 +96,7 @@ export async function* generateSteps(
       next = null;
       yield { token, logprobs };
       if (n % stepsPerCleanup === 0) mx.clearCache();
+      if (n % stepsPerCheck === 0) checkMemory(options.maxMemory);
       await breathe();
     }
   } finally {

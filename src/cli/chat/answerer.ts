@@ -16,6 +16,8 @@ export interface AnswererOptions {
   /** Keep only so many tokens: then the conversation may be longer than the context. */
   maxKvSize?: number;
   prefillStepSize: number;
+  /** Bytes that may be in use. */
+  maxMemory?: number;
 }
 
 export interface AnswerEvents {
@@ -93,6 +95,7 @@ export class Answerer {
       maxTokens: Number.isFinite(maxTokens) ? maxTokens : -1,
       sampler: await this.#sampler(settings),
       prefillStepSize: this.options.prefillStepSize,
+      maxMemory: this.options.maxMemory,
       cache: this.#cache.layers,
       onPrefill: events.onPrefill,
       signal: events.signal,
