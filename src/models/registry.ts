@@ -16,8 +16,10 @@ export interface Architecture {
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {
+  bitnet: () => import("./bitnet"),
   gemma3_text: () => import("./gemma3_text"),
   llama: () => import("./llama"),
+  mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
   phi3: () => import("./phi3"),
   qwen3: () => import("./qwen3"),

@@ -53,6 +53,12 @@ CONFIGS = {
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
     ),
+    "mamba2": {
+        "model_type": "mamba2", "num_heads": 4, "head_dim": 16, "vocab_size": 256, "hidden_size": 32,
+        "intermediate_size": 64, "state_size": 16, "num_hidden_layers": 3, "layer_norm_epsilon": 1e-5,
+        "conv_kernel": 4, "n_groups": 2, "use_bias": False, "use_conv_bias": True, "tie_word_embeddings": False,
+        "time_step_limit": [0.0, 100.0], "time_step_rank": "auto",
+    },
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -60,7 +66,7 @@ CONFIGS = {
 
 SALTS = {
     "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
-    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mixtral": 2,
+    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2,
 }
 
 

@@ -32,6 +32,25 @@ const models: [name: string, config: Record<string, unknown>][] = [
       max_position_embeddings: 512,
     },
   ],
+  [
+    "recurrent state",
+    {
+      model_type: "mamba2",
+      num_heads: 4,
+      head_dim: 16,
+      vocab_size: 97,
+      hidden_size: 32,
+      state_size: 16,
+      num_hidden_layers: 3,
+      layer_norm_epsilon: 1e-5,
+      conv_kernel: 4,
+      n_groups: 2,
+      use_bias: false,
+      use_conv_bias: true,
+      tie_word_embeddings: false,
+      time_step_limit: [0, 100],
+    },
+  ],
 ];
 
 async function tinyModel(config: Record<string, unknown>): Promise<LanguageModel> {

@@ -46,11 +46,16 @@ export class ArraysCache implements BatchCache {
     this.#arrays = arrays;
   }
 
+  /** How many of so many tokens are each row's own; null for all. */
+  lengthsWithin(length: number): readonly number[] | null {
+    if (!this.#lengths?.some((own) => own < length)) return null;
+    return this.#lengths.map((own) => Math.min(Math.max(own, 0), length));
+  }
+
   /** Which of so many tokens are a row's own, (B, T); null for all. */
   makeMask(length: number): Tensor | null {
-    if (!this.#lengths?.some((own) => own < length)) return null;
-    const own = mx.array(this.#lengths, "int32", [this.#batchSize, 1]);
-    return mx.arange(length).less(own);
+    const lengths = this.lengthsWithin(length);
+    return lengths && mx.arange(length).less(mx.array(lengths, "int32", [this.#batchSize, 1]));
   }
 
   prepare(lengths: readonly number[]): void {

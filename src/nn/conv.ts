@@ -1,0 +1,43 @@
+/** Convolution along time. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { uniformWeight } from "./init";
+import { Module, parameter } from "./module";
+
+/** Each channel's last few inputs, weighted: what recurrent layers look back with. */
+export class CausalConv1d extends Module {
+  /** (C, K, 1) */
+  weight: Tensor;
+  bias?: Tensor;
+
+  constructor(
+    readonly channels: number,
+    readonly kernelSize: number,
+    { bias = true } = {},
+  ) {
+    super();
+    this.weight = parameter(uniformWeight([channels, kernelSize, 1], kernelSize));
+    if (bias) this.bias = parameter(mx.zeros([channels]));
+  }
+
+  /**
+   * x (B, T, C), and the K − 1 inputs before it (B, K − 1, C), zeros where null → (B, T, C), and the inputs that the next
+   * call looks back at.
+   * @param lengths how many of the T are each row's own; null for all
+   */
+  forward(x: Tensor, before: Tensor | null, lengths: readonly number[] | null = null): [y: Tensor, after: Tensor] {
+    const [batch, length] = x.shape as [number, number, number];
+    const kept = this.kernelSize - 1;
+    const padded = mx.concatenate([before ?? mx.zeros([batch, kept, this.channels], x.dtype), x], { axis: 1 });
+    const y = mx.conv1d(padded, this.weight, { groups: this.channels });
+    return [this.bias ? y.add(this.bias) : y, lastOwn(padded, kept, lengths ?? new Array<number>(batch).fill(length))];
+  }
+}
+
+/** The `count` entries of each row that end with its own last one: x (B, count + T, C) → (B, count, C). */
+function lastOwn(x: Tensor, count: number, lengths: readonly number[]): Tensor {
+  const [first] = lengths as [number];
+  if (lengths.every((length) => length === first)) return mx.sliceAxis(x, 1, first, first + count);
+  const places = lengths.flatMap((length) => Array.from({ length: count }, (_, i) => length + i));
+  return mx.takeAlongAxis(x, mx.array(places, "int32", [lengths.length, count, 1]), { axis: 1 });
+}
