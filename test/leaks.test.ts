@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { mail } from "../src/mlx/mailbox";
-import { createModel } from "../src/models";
+import { tinyMamba, tinyModel } from "./tiny-model";
 
 test("200,000 calls through kept views read what was written", () => {
   // A typed array whose storage the JIT moves would read back old numbers (its address is handed over once).
@@ -64,27 +64,16 @@ test("memory in use returns to where it was", () => {
   expect(mx.activeMemory()).toBe(before);
 });
 
-const sizes = { hidden_size: 32, num_hidden_layers: 2, vocab_size: 97 };
-const attention = {
-  ...sizes,
-  intermediate_size: 64,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  rms_norm_eps: 1e-5,
-};
 const windows = { sliding_window: 16, layer_types: ["sliding_attention", "sliding_attention"] };
-const recurrent = { num_heads: 4, head_dim: 16, state_size: 16, conv_kernel: 4, n_groups: 2, layer_norm_epsilon: 1e-5 };
-const switches = { use_bias: false, use_conv_bias: true, tie_word_embeddings: false, time_step_limit: [0, 100] };
 
 test.each([
-  ["full attention", { model_type: "llama", ...attention }, 2 * 2 * 2 * 8 * 4],
-  ["sliding windows", { model_type: "llama", ...attention, ...windows }, 0],
-  ["recurrent state", { model_type: "mamba2", ...sizes, ...recurrent, ...switches }, 0],
+  ["full attention", {}, 2 * 2 * 2 * 8 * 4],
+  ["sliding windows", windows, 0],
+  ["recurrent state", tinyMamba, 0],
 ])(
   "700 steps of decoding with %s leave handles and memory as they are, but for the cache",
-  async (_, config, bytes) => {
-    const model = await createModel(config, "a test");
-    mx.eval(model.parameters());
+  async (_, overrides, bytes) => {
+    const model = await tinyModel(overrides);
     const seen: { handles: number; memory: number }[] = [];
     let count = 0;
     for await (const step of generateSteps(model, [1, 2, 3], { maxTokens: 700 })) {

@@ -1,27 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { tinyModel } from "../../test/tiny-model";
 import * as mx from "../mlx";
-import { createModel, type LanguageModel } from "../models";
+import type { LanguageModel } from "../models";
 import { makeLogitsProcessors } from "../sample";
 import { type SpeculativeOptions, speculativeSteps } from "./speculative";
 import { generateSteps, type StepOptions } from "./step";
-
-const config = {
-  model_type: "llama",
-  hidden_size: 32,
-  num_hidden_layers: 2,
-  intermediate_size: 64,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  rms_norm_eps: 1e-5,
-  vocab_size: 97,
-};
-
-async function model(seed: number, overrides: object = {}): Promise<LanguageModel> {
-  mx.random.seed(seed);
-  const made = await createModel({ ...config, ...overrides }, "a test");
-  mx.eval(made.parameters());
-  return made;
-}
 
 const prompt = Array.from({ length: 9 }, (_, i) => (i * 31) % 97);
 
@@ -51,8 +34,11 @@ afterEach(() => expect(mx.liveHandles()).toBe(before));
 describe("speculativeSteps", () => {
   for (const numDraftTokens of [1, 2, 5]) {
     test(`gives plain greedy tokens with ${numDraftTokens} drafts, whoever drafts`, async () => {
-      const [target, other] = [await model(3), await model(4, { num_hidden_layers: 1 })];
-      const twin = await model(3);
+      const [target, other] = [
+        await tinyModel({}, { seed: 3 }),
+        await tinyModel({ num_hidden_layers: 1 }, { seed: 4 }),
+      ];
+      const twin = await tinyModel({}, { seed: 3 });
       for (const maxTokens of [1, 2, 24]) {
         const expected = await plainly(target, { maxTokens });
         const byOther = await speculatively(target, other, { maxTokens, numDraftTokens });
@@ -67,7 +53,7 @@ describe("speculativeSteps", () => {
   }
 
   test("with logits processors, which see the prompt too", async () => {
-    const [target, draft] = [await model(3), await model(3)];
+    const [target, draft] = [await tinyModel({}, { seed: 3 }), await tinyModel({}, { seed: 3 })];
     const logitsProcessors = () => makeLogitsProcessors({ repetitionPenalty: 1.4, repetitionContextSize: 12 });
     const expected = await plainly(target, { maxTokens: 20, logitsProcessors: logitsProcessors() });
     expect(expected).not.toEqual(await plainly(target, { maxTokens: 20 }));
@@ -82,7 +68,7 @@ describe("speculativeSteps", () => {
 
   test("over the end of a sliding window", async () => {
     const sliding = { layer_types: ["sliding_attention", "full_attention"], sliding_window: 16 };
-    const [target, draft] = [await model(3, sliding), await model(3, sliding)];
+    const [target, draft] = [await tinyModel(sliding, { seed: 3 }), await tinyModel(sliding, { seed: 3 })];
     const expected = await plainly(target, { maxTokens: 30 });
     const { tokens, fromDraft } = await speculatively(target, draft, { maxTokens: 30, numDraftTokens: 3 });
     expect(tokens).toEqual(expected);
@@ -91,7 +77,7 @@ describe("speculativeSteps", () => {
   });
 
   test("hands out log-probabilities of the large model", async () => {
-    const [target, draft] = [await model(3), await model(4)];
+    const [target, draft] = [await tinyModel({}, { seed: 3 }), await tinyModel({}, { seed: 4 })];
     const wanted: number[][] = [];
     for await (const { logprobs } of generateSteps(target, prompt, { maxTokens: 8, logprobs: true })) {
       wanted.push([...(logprobs!.toArray() as Float32Array)]);
@@ -108,7 +94,7 @@ describe("speculativeSteps", () => {
   });
 
   test("leaves caches from which plain decoding goes on, wherever it was stopped", async () => {
-    const [target, draft] = [await model(3), await model(4)];
+    const [target, draft] = [await tinyModel({}, { seed: 3 }), await tinyModel({}, { seed: 4 })];
     const expected = await plainly(target, { maxTokens: 30 });
     for (const stopAfter of [1, 2, 3, 7]) {
       const cache = target.makeCache();
@@ -130,7 +116,7 @@ describe("speculativeSteps", () => {
   });
 
   test("refuses caches that cannot be taken back", async () => {
-    const [target, draft] = [await model(3), await model(3)];
+    const [target, draft] = [await tinyModel({}, { seed: 3 }), await tinyModel({}, { seed: 3 })];
     const cache = target.makeCache({ maxSize: 8 });
     for await (const _ of generateSteps(target, prompt, { maxTokens: 4, cache })) void _;
     const steps = speculativeSteps(target, draft, prompt, { cache });

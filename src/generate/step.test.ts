@@ -1,27 +1,10 @@
 import { describe, expect, test } from "bun:test";
+import { tinyModel } from "../../test/tiny-model";
 import { ExitCode } from "../errors";
 import * as mx from "../mlx";
-import { createModel, type LanguageModel } from "../models";
+import type { LanguageModel } from "../models";
 import type { LogitsProcessor } from "../sample";
 import { generateSteps, type StepOptions } from "./step";
-
-const config = {
-  model_type: "llama",
-  hidden_size: 32,
-  num_hidden_layers: 2,
-  intermediate_size: 64,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  rms_norm_eps: 1e-5,
-  vocab_size: 97,
-};
-
-async function tinyModel(overrides: object = {}): Promise<LanguageModel> {
-  mx.random.seed(3);
-  const model = await createModel({ ...config, ...overrides }, "a test");
-  mx.eval(model.parameters());
-  return model;
-}
 
 async function tokensOf(model: LanguageModel, prompt: number[], options: StepOptions): Promise<number[]> {
   const tokens: number[] = [];

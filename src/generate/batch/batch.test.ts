@@ -1,64 +1,24 @@
 /** Sequences in a batch get the tokens that they get alone. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { tinyMamba, tinyModel } from "../../../test/tiny-model";
 import * as mx from "../../mlx";
-import { type Cache, createModel, type LanguageModel } from "../../models";
+import type { Cache, LanguageModel } from "../../models";
 import { greedy, type LogitsProcessor, makeLogitsProcessors, makeSampler } from "../../sample";
 import { generateSteps, type StepOptions } from "../step";
 import { type BatchEvent, BatchGenerator, type BatchRequest, batchGenerate } from ".";
 
-const size = {
-  hidden_size: 32,
-  num_hidden_layers: 3,
-  intermediate_size: 64,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  rms_norm_eps: 1e-5,
-  vocab_size: 97,
-};
 const sliding = ["sliding_attention", "full_attention", "sliding_attention"];
 
-const models: [name: string, config: Record<string, unknown>][] = [
-  ["full attention", { model_type: "llama", ...size }],
-  ["sliding windows", { model_type: "llama", ...size, sliding_window: 5, layer_types: sliding }],
+const models: [name: string, overrides: object][] = [
+  ["full attention", {}],
+  ["sliding windows", { num_hidden_layers: 3, sliding_window: 5, layer_types: sliding }],
   [
     "norms over heads",
-    {
-      model_type: "qwen3",
-      ...size,
-      head_dim: 8,
-      tie_word_embeddings: true,
-      rope_theta: 1e4,
-      max_position_embeddings: 512,
-    },
+    { model_type: "qwen3", head_dim: 8, tie_word_embeddings: true, rope_theta: 1e4, max_position_embeddings: 512 },
   ],
-  [
-    "recurrent state",
-    {
-      model_type: "mamba2",
-      num_heads: 4,
-      head_dim: 16,
-      vocab_size: 97,
-      hidden_size: 32,
-      state_size: 16,
-      num_hidden_layers: 3,
-      layer_norm_epsilon: 1e-5,
-      conv_kernel: 4,
-      n_groups: 2,
-      use_bias: false,
-      use_conv_bias: true,
-      tie_word_embeddings: false,
-      time_step_limit: [0, 100],
-    },
-  ],
+  ["recurrent state", tinyMamba],
 ];
-
-async function tinyModel(config: Record<string, unknown>): Promise<LanguageModel> {
-  mx.random.seed(3);
-  const model = await createModel({ ...config }, "a test");
-  mx.eval(model.parameters());
-  return model;
-}
 
 /** A prompt of so many tokens, another one for each seed. */
 const prompt = (length: number, seed = 0) => Array.from({ length }, (_, i) => (i * i * 7 + seed * 31 + i + 5) % 97);
@@ -83,9 +43,9 @@ function collect(events: readonly BatchEvent[], into: Map<number, number[]>): vo
   }
 }
 
-describe.each(models)("%s", (_, config) => {
+describe.each(models)("%s", (_, overrides) => {
   test("eight unequal prompts, in one chunk and in several", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const lengths = [1, 2, 5, 6, 11, 3, 17, 30];
     const prompts = lengths.map((length, i) => prompt(length, i));
     const expected = [];
@@ -102,7 +62,7 @@ describe.each(models)("%s", (_, config) => {
   });
 
   test("random joins and leaves change no other's tokens", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const lengths = Array.from({ length: 24 }, (_, i) => i + 1);
     const expected: number[][] = [];
     for (const length of lengths) expected.push(await alone(model, prompt(length), { maxTokens: 12 }));
@@ -149,10 +109,10 @@ describe.each(models)("%s", (_, config) => {
 });
 
 describe("a batch generator", () => {
-  const [, config] = models[0]!;
+  const [, overrides] = models[0]!;
 
   test("each sequence has its own sampler, processors, stops and log-probabilities", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const seen: number[][] = [];
     const record: LogitsProcessor = (tokens, logits) => {
       seen.push([...(tokens.toArray() as Uint32Array)]);
@@ -164,11 +124,13 @@ describe("a batch generator", () => {
     expect(other).not.toEqual(await alone(model, prompt(9, 1), { maxTokens: 10 }));
 
     const before = mx.liveHandles();
+    const pair = plain.slice(3, 5);
+    const stopped = plain.findIndex((token, i) => i > 0 && plain[i - 1] === pair[0] && token === pair[1]) + 1;
     const generator = new BatchGenerator(model);
     const requests: BatchRequest[] = [
       { prompt: prompt(4), maxTokens: 10, logitsProcessors: [record] },
       { prompt: prompt(9, 1), maxTokens: 10, logitsProcessors: penalized, sampler: (x) => greedy(x) },
-      { prompt: prompt(4), maxTokens: 10, stop: [[96, 95], plain.slice(3, 5)] },
+      { prompt: prompt(4), maxTokens: 10, stop: [[96, 95], pair] },
       { prompt: prompt(4), maxTokens: 3, logprobs: true },
     ];
     const ids = requests.map((request) => generator.add(request));
@@ -186,7 +148,7 @@ describe("a batch generator", () => {
       collect(events, got);
     }
     generator.dispose();
-    expect(ids.map((id) => got.get(id))).toEqual([plain, other, plain.slice(0, 5), plain.slice(0, 3)]);
+    expect(ids.map((id) => got.get(id))).toEqual([plain, other, plain.slice(0, stopped), plain.slice(0, 3)]);
     expect(ids.map((id) => reasons.get(id))).toEqual(["length", "length", "stop", "length"]);
     expect(seen[0]).toEqual(prompt(4));
     expect(seen[3]).toEqual([...prompt(4), ...plain.slice(0, 3)]);
@@ -200,7 +162,7 @@ describe("a batch generator", () => {
   });
 
   test("equal sampled sequences are drawn together: one seed, the same tokens again", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const sampler = makeSampler({ temp: 0.9, topP: 0.95 });
     const run = async () => {
       mx.random.seed(7);
@@ -213,7 +175,7 @@ describe("a batch generator", () => {
   });
 
   test("a cache goes in, and comes out at the end: the conversation continues as in one run", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const before = mx.liveHandles();
     const whole = [...prompt(6), ...(await alone(model, prompt(6), { maxTokens: 5 })), ...prompt(3, 2)];
     const expected = await alone(model, whole, { maxTokens: 6 });
@@ -238,7 +200,7 @@ describe("a batch generator", () => {
   });
 
   test("prefill halts at boundaries, where the cache can be taken", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const before = mx.liveHandles();
     const generator = new BatchGenerator(model, { prefillStepSize: 8 });
     const id = generator.add({ prompt: prompt(24), maxTokens: 2, boundaries: [5, 13, 14] });
@@ -261,7 +223,7 @@ describe("a batch generator", () => {
   });
 
   test("starts no further sequence while the caches are too large", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const generator = new BatchGenerator(model, { maxCacheBytes: 1 });
     for (let i = 0; i < 3; i++) generator.add({ prompt: prompt(5), maxTokens: 4 });
     const together: number[] = [];
@@ -282,7 +244,7 @@ describe("a batch generator", () => {
     [{ prompt: [97] }, "token 97"],
     [{ prompt: [1], maxTokens: 0 }, "max-tokens must be 1 or more"],
   ])("%p is refused", async (request, problem) => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const generator = new BatchGenerator(model);
     expect(() => generator.add(request)).toThrow(problem);
     expect(generator.size).toBe(0);
@@ -291,7 +253,7 @@ describe("a batch generator", () => {
   });
 
   test("disposed in the middle, it leaves nothing behind", async () => {
-    const model = await tinyModel(config);
+    const model = await tinyModel(overrides);
     const before = mx.liveHandles();
     const generator = new BatchGenerator(model, { prefillBatchSize: 1, completionBatchSize: 2 });
     for (let i = 0; i < 5; i++)

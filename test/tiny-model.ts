@@ -1,0 +1,40 @@
+/** Models that are small enough to be made anew for each test. */
+import * as mx from "../src/mlx";
+import { createModel, type LanguageModel } from "../src/models";
+
+/** How many tokens they know. */
+export const tinyVocabulary = 97;
+
+const llama = {
+  model_type: "llama",
+  hidden_size: 32,
+  num_hidden_layers: 2,
+  intermediate_size: 64,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  rms_norm_eps: 1e-5,
+  vocab_size: tinyVocabulary,
+};
+
+/** A Mamba 2 of the same size. */
+export const tinyMamba = {
+  model_type: "mamba2",
+  num_heads: 4,
+  head_dim: 16,
+  state_size: 16,
+  layer_norm_epsilon: 1e-5,
+  conv_kernel: 4,
+  n_groups: 2,
+  use_bias: false,
+  use_conv_bias: true,
+  tie_word_embeddings: false,
+  time_step_limit: [0, 100],
+};
+
+/** A Llama with random weights, the same for one seed; `overrides` change its configuration. */
+export async function tinyModel(overrides: object = {}, { seed = 3 } = {}): Promise<LanguageModel> {
+  mx.random.seed(seed);
+  const model = await createModel({ ...llama, ...overrides }, "a test");
+  mx.eval(model.parameters());
+  return model;
+}
