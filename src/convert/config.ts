@@ -1,4 +1,7 @@
 /** config.json, with what generation_config.json says about the end of a text. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { isGguf, openGguf } from "./gguf/weights";
 import { type JsonObject, readJson } from "./json-file";
 
 export interface ModelConfig extends JsonObject {
@@ -6,17 +9,29 @@ export interface ModelConfig extends JsonObject {
 }
 
 /**
- * Reads a checkpoint's configuration. A usable `eos_token_id` of generation_config.json takes the place of
- * config.json's; a generation_config.json that is missing or broken is passed over, as the reference does.
+ * Reads the configuration of a checkpoint, a folder or a GGUF file. A usable `eos_token_id` of generation_config.json takes the place of
+ * config.json's; a generation_config.json that is missing or broken is passed over, as the reference does. Settings of
+ * another tool's quantization may stand further inside, or in a file of their own.
  * @throws UserError where config.json is missing or broken
  */
 export async function readConfig(folder: string): Promise<ModelConfig> {
+  if (isGguf(folder)) return (await openGguf(folder)).config;
   const config = await readJson(folder, "config.json");
+  const settings = config.quantization_config ?? (await foreignSettings(folder, config));
+  if (settings) config.quantization_config = settings;
   const generation = await readJson(folder, "generation_config.json").catch(() => ({}) as JsonObject);
   const ids = generation.eos_token_id;
   // Truthy as Python means it: an empty list says nothing.
   const says = Array.isArray(ids) ? ids.length > 0 : Boolean(ids);
   return says ? { ...config, eos_token_id: ids } : config;
+}
+
+async function foreignSettings(folder: string, { text_config }: ModelConfig): Promise<unknown> {
+  const inner = (text_config as JsonObject | null | undefined)?.quantization_config;
+  if (inner) return inner;
+  // NVIDIA's ModelOpt writes this file.
+  const own = "hf_quant_config.json";
+  return existsSync(join(folder, own)) ? { quant_method: "modelopt", ...(await readJson(folder, own)) } : undefined;
 }
 
 /** The ids that end a text: one, a list, or none. Anything else in the field is passed over. */

@@ -5,6 +5,8 @@ import { type Dtype, isInexact, type QuantizationMode } from "../mlx";
 import type { LanguageModel } from "../models";
 import { dequantize } from "../nn";
 import { type ModelConfig, readConfig } from "./config";
+import { withTokenizerFolder } from "./gguf/folder";
+import { isGguf, openGguf } from "./gguf/weights";
 import { openWeights } from "./load";
 import { bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
 import { type RecipeName, recipe } from "./recipes";
@@ -42,8 +44,9 @@ export async function convertModel(
 ): Promise<Converted> {
   const { onStage, onProgress, signal } = options;
   onStage?.("Loading");
-  let config = await readConfig(path);
-  const model = await openWeights(path, config);
+  const opened = await openWeights(path, await readConfig(path));
+  const { model } = opened;
+  let { config } = opened;
   let result: Converted;
   try {
     const dtype = options.dtype ?? configuredDtype(config);
@@ -67,7 +70,8 @@ export async function convertModel(
     model.dispose();
     throw error;
   }
-  await saveModel(target, model, config, { source: path, repo, onProgress, signal });
+  const save = (source: string) => saveModel(target, model, config, { source, repo, onProgress, signal });
+  await (isGguf(path) ? withTokenizerFolder(await openGguf(path), save) : save(path));
   return result;
 }
 

@@ -82,8 +82,8 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
   ["Python code", config({ model_file: "model.py" }), /Python/, ExitCode.notFound],
   [
     "another tool's quantization",
-    config({ quantization: undefined, quantization_config: { quant_method: "gptq" } }),
-    /"gptq"/,
+    config({ quantization: undefined, quantization_config: { quant_method: "quip" } }),
+    /"quip"/,
     ExitCode.notFound,
   ],
   [

@@ -5,8 +5,11 @@ import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
 import { fuseProjections, holdTransposes, type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
-import { openCheckpoint, type Shard } from "./checkpoint";
+import { openCheckpoint } from "./checkpoint";
 import { eosTokenIds, type ModelConfig, readConfig } from "./config";
+import { foreignFormat, loadedConfig } from "./formats/foreign";
+import { withTokenizerFolder } from "./gguf/folder";
+import { ggufTensors, isGguf, openGguf } from "./gguf/weights";
 
 export interface LoadedModel {
   model: LanguageModel;
@@ -15,46 +18,42 @@ export interface LoadedModel {
 }
 
 /**
- * Loads model and tokenizer. Weights are mapped from their files and copied to the device once.
+ * Loads model and tokenizer from a folder or a GGUF file. Weights are mapped from their files and copied to the device once.
  * @throws UserError for whatever is missing, unsound or not supported, before anything is allocated where possible
  */
 export async function loadModel(folder: string): Promise<LoadedModel> {
   const config = await readConfig(folder);
   // The tokenizer is read on another thread meanwhile.
-  const reading = loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
+  const reading = openTokenizer(folder, config);
   reading.catch(() => {});
-  const model = await loadWeights(folder, config);
+  const { model, config: loaded } = await loadWeights(folder, config);
   try {
-    return { model, tokenizer: await reading, config };
+    return { model, tokenizer: await reading, config: loaded };
   } catch (error) {
     model.dispose();
     throw error;
   }
 }
 
-/** Formats that need what is not here. */
-function refuseForeign(config: ModelConfig, folder: string): void {
+function openTokenizer(path: string, config: ModelConfig): Promise<Tokenizer> {
+  const load = (folder: string) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
+  return isGguf(path) ? openGguf(path).then((file) => withTokenizerFolder(file, load)) : load(path);
+}
+
+/** Architectures that need what is not here. */
+function refuseCode(config: ModelConfig, folder: string): void {
   if (config.model_file) {
     throw new UserError(`config.json of ${folder}: "model_file" asks for Python code, which mlxlm cannot run`, {
       code: ExitCode.notFound,
       hint: "Use a checkpoint of a built-in architecture.",
     });
   }
-  const foreign = config.quantization_config as { quant_method?: unknown } | undefined;
-  if (foreign && !config.quantization) {
-    throw new UserError(
-      `the weights of ${folder} are quantized by "${foreign.quant_method ?? "another tool"}", which mlxlm does not read yet`,
-      {
-        code: ExitCode.notFound,
-        hint: "Take the model's original weights, or a version quantized for MLX.",
-      },
-    );
-  }
 }
 
-/** The model alone, its weights on the device. */
-export async function loadWeights(folder: string, config: ModelConfig): Promise<LanguageModel> {
-  const model = await openWeights(folder, config);
+/** The model without its tokenizer, its weights on the device. */
+export async function loadWeights(folder: string, config: ModelConfig): Promise<OpenedWeights> {
+  const opened = await openWeights(folder, config);
+  const { model } = opened;
   try {
     fuseProjections(model);
     holdTransposes(model);
@@ -64,27 +63,43 @@ export async function loadWeights(folder: string, config: ModelConfig): Promise<
     model.dispose();
     throw error;
   }
-  return model;
+  return opened;
+}
+
+export interface OpenedWeights {
+  model: LanguageModel;
+  /** With MLX's settings in the place of another tool's. */
+  config: ModelConfig;
 }
 
 /** The model with weights that are read from their files when they are first needed. */
-export async function openWeights(folder: string, config: ModelConfig): Promise<LanguageModel> {
-  refuseForeign(config, folder);
-  const shards = await openCheckpoint(folder);
+export async function openWeights(folder: string, config: ModelConfig): Promise<OpenedWeights> {
+  refuseCode(config, folder);
+  const format = foreignFormat(config, folder);
+  const loaded = loadedConfig(config, format);
+  const readTensors = await tensorReader(folder);
   const model = await createModel(config, folder);
   try {
     mx.scope(() => {
-      const weights = model.sanitize(tensorsOf(shards));
-      if (config.quantization) quantizeForCheckpoint(model, config.quantization as QuantizationConfig, weights);
+      const tensors = readTensors();
+      const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
+      format?.prepare?.(model, weights);
+      if (loaded.quantization) quantizeForCheckpoint(model, loaded.quantization as QuantizationConfig, weights);
       model.loadWeights(weights);
     });
   } catch (error) {
     model.dispose();
     throw error;
   }
-  return model;
+  return { model, config: loaded };
 }
 
-function tensorsOf(shards: readonly Shard[]): Map<string, Tensor> {
-  return new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays]));
+/** Checks the weight files; what it returns gives their tensors, those of safetensors lazily. */
+async function tensorReader(path: string): Promise<() => Map<string, Tensor>> {
+  if (isGguf(path)) {
+    const file = await openGguf(path);
+    return () => ggufTensors(file);
+  }
+  const shards = await openCheckpoint(path);
+  return () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays]));
 }

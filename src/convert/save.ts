@@ -42,7 +42,7 @@ export async function checkTarget(target: string): Promise<void> {
   if (exists) {
     throw new UserError(`${target} exists already`, {
       code: ExitCode.usage,
-      hint: "Delete it, or name another folder to save to: --mlx-path PATH",
+      hint: "Delete it, or name another folder to save to.",
     });
   }
 }
@@ -149,7 +149,7 @@ async function checkSpace(folder: string, bytes: number): Promise<void> {
   const gigabytes = (n: number) => `${(n / 1e9).toFixed(1)} GB`;
   throw new UserError(`the model takes ${gigabytes(bytes)}, and ${folder} has ${gigabytes(bavail * bsize)} left`, {
     code: ExitCode.resources,
-    hint: "Make room, or name a folder on another disk: --mlx-path PATH",
+    hint: "Make room, or name a folder on another disk.",
   });
 }
 

@@ -17,7 +17,7 @@ export interface ResolveOptions {
 }
 
 export interface ResolvedModel {
-  /** The folder. */
+  /** The folder, or the GGUF file. */
   path: string;
   source: "local" | "cache" | "download";
   /** The repo's name, where it is one. */
@@ -25,15 +25,15 @@ export interface ResolvedModel {
 }
 
 /**
- * A local folder, else the repo's snapshot in the shared cache, else a download into it.
+ * A local folder or GGUF file, else the repo's snapshot in the shared cache, else a download into it.
  * @throws UserError where there is none of them
  */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
   const { revision = mainRevision, offline = isOffline(), onProgress, signal } = options;
   const facts = await stat(model).catch(() => null);
-  if (facts?.isDirectory()) return { path: resolve(model), source: "local" };
+  if (facts?.isDirectory() || (facts && /\.gguf$/i.test(model))) return { path: resolve(model), source: "local" };
   if (facts) {
-    throw new UserError(`${model} is a file, but a model is a folder`, {
+    throw new UserError(`${model} is a file, but a model is a folder or a GGUF file`, {
       code: ExitCode.usage,
       hint: "Name the folder that holds config.json and the weights.",
     });

@@ -1,0 +1,241 @@
+/** Checkpoints in other tools' formats are loaded as Python mlx-lm loads them, to the bit; broken ones are refused. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { row } from "../../../test/parity/decode";
+import { expectValues, fixture, float32 } from "../../../test/parity/fixtures";
+import { uniform, weight } from "../../../test/parity/weights";
+import { ExitCode, UserError } from "../../errors";
+import * as mx from "../../mlx";
+import { readConfig } from "../config";
+import { loadWeights } from "../load";
+
+type Source = Record<string, [kind: string, dtype: string, shape: number[]]>;
+
+interface Case {
+  config: Record<string, unknown>;
+  source: Source;
+  quantization: object | null;
+  tensors: Record<string, [dtype: string, shape: number[], hash: string]>;
+  logits: string;
+}
+
+const { prompt, cases, refused } = fixture<{
+  prompt: number[];
+  cases: Record<string, Case>;
+  refused: Record<string, Pick<Case, "config" | "source">>;
+}>("formats.json");
+
+const temporary = mkdtempSync(join(tmpdir(), "mlxlm-formats-"));
+afterAll(() => rmSync(temporary, { recursive: true }));
+
+// The generator keeps one key for good.
+mx.random.seed(1);
+mx.eval(mx.random.state.get());
+
+const sizes: Record<string, number> = { F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, U8: 1, I32: 4, U32: 4 };
+const floats = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
+
+const upTo = (limit: number) => (u: number) => Math.floor((u + 1) * limit);
+
+/** The tensor's bytes; test/oracle/formats.py has the same formulas. */
+function bytesOf(name: string, [kind, dtype, shape]: Source[string]): Uint8Array {
+  const size = shape.reduce((product, dim) => product * dim, 1);
+  const bytes = size * sizes[dtype]!;
+  const drawn = (count: number, limit: number, key = name) => Uint8Array.from(uniform(key, count), upTo(limit));
+  switch (kind) {
+    case "bits":
+      return drawn(bytes, 128);
+    case "fp8": {
+      const signs = drawn(bytes, 128);
+      return drawn(bytes, 44, `${name}/size`).map((value, i) => (signs[i]! & 0x80) | value);
+    }
+    case "fp8 scale":
+      return drawn(size, 8).map((value) => 0x30 + value);
+    case "exponent":
+      return drawn(size, 2).map((value) => 121 + value);
+    case "ternary": {
+      const parts = drawn(size * 4, 1.5);
+      return Uint8Array.from({ length: size }, (_, i) =>
+        [0, 1, 2, 3].reduce((byte, place) => byte | (parts[4 * i + place]! << (2 * place)), 0),
+      );
+    }
+    case "groups of 32":
+      return new Uint8Array(Int32Array.from({ length: size }, (_, i) => Math.floor(i / 32)).buffer);
+    default: {
+      const values =
+        kind === "scale" ? uniform(name, size).map((u) => Math.floor((u + 3) * 16) / 2048) : weight(name, shape);
+      return mx.scope(() => {
+        const tensor = mx.array(values, "float32").astype(floats[dtype as keyof typeof floats]);
+        return Uint8Array.from(tensor.view("uint8").toArray() as Uint8Array);
+      });
+    }
+  }
+}
+
+let folders = 0;
+
+function save(config: object, source: Source): string {
+  const header: Record<string, object> = {};
+  const parts: Uint8Array[] = [];
+  let at = 0;
+  for (const [name, tensor] of Object.entries(source)) {
+    const bytes = bytesOf(name, tensor);
+    header[name] = { dtype: tensor[1], shape: tensor[2], data_offsets: [at, at + bytes.length] };
+    at += bytes.length;
+    parts.push(bytes);
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const length = new Uint8Array(new BigUint64Array([BigInt(text.length)]).buffer);
+  const folder = join(temporary, `${folders++}`);
+  mkdirSync(folder);
+  writeFileSync(join(folder, "model.safetensors"), Buffer.concat([length, text, ...parts]));
+  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
+  return folder;
+}
+
+function hashed(x: mx.Tensor): [string, number[], string] {
+  const bytes = mx.contiguous(x).view("uint8").toArray() as Uint8Array;
+  return [x.dtype, [...x.shape], createHash("sha256").update(bytes).digest("hex").slice(0, 16)];
+}
+
+for (const [name, expected] of Object.entries(cases)) {
+  test(`${name}: tensors and configuration to the bit, and the logits`, async () => {
+    const folder = save(expected.config, expected.source);
+    const before = mx.liveHandles();
+    const { model, config } = await loadWeights(folder, await readConfig(folder));
+    mx.scope(() => {
+      const tensors = Object.fromEntries(model.namedParameters().map(([name, tensor]) => [name, hashed(tensor)]));
+      expect(tensors).toEqual(expected.tensors);
+      const logits = model.forward(row(prompt.map((token) => token % model.vocabSize)));
+      const wanted = float32(expected.logits);
+      expect(wanted.every(Number.isFinite)).toBe(true);
+      expectValues(logits.at(0, -1).toArray(), wanted, { tolerance: 2e-2 });
+    });
+    expect(config.quantization ?? null).toEqual(expected.quantization);
+    model.dispose();
+    expect(mx.liveHandles()).toBe(before);
+  });
+}
+
+const sound = cases.awq!;
+const q = "model.layers.0.self_attn.q_proj";
+const changed = (change: (source: Source) => void, from = sound) => {
+  const source = structuredClone(from.source);
+  change(source);
+  return { config: from.config, source };
+};
+const configured = (settings: object, from = sound) => ({
+  config: { ...from.config, ...settings },
+  source: from.source,
+});
+
+const broken: [string, Pick<Case, "config" | "source">, RegExp, code?: number][] = [
+  ...Object.entries(refused).map(([name, { config, source }]): (typeof broken)[number] => {
+    return [`${name}, as Python refuses it`, { config, source }, /mlxlm reads|MLX lacks/, ExitCode.notFound];
+  }),
+  ["no scales", changed((s) => delete s[`${q}.scales`]), /q_proj .* has no scales/],
+  ["a qweight that is no matrix", changed((s) => (s[`${q}.qweight`]![2] = [512])), /no matrices/],
+  [
+    "a qweight of floats",
+    changed((s) => {
+      s[`${q}.qweight`] = ["weight", "F32", [64, 8]];
+    }),
+    /packed in float32/,
+  ],
+  ["scales of another width", changed((s) => (s[`${q}.scales`]![2] = [2, 48])), /scales \(2, 48\) do not fit/],
+  ["scales of no group", changed((s) => (s[`${q}.scales`]![2] = [0, 64])), /scales \(0, 64\) do not fit/],
+  ["qzeros of another width", changed((s) => (s[`${q}.qzeros`]![2] = [2, 7])), /qzeros \(2, 7\)/],
+  [
+    "groups that MLX lacks",
+    changed((s) => {
+      s[`${q}.scales`]![2] = [4, 64];
+      s[`${q}.qzeros`]![2] = [4, 8];
+    }),
+    /groups of 16 inputs/,
+  ],
+  ["act-order", changed((s) => (s[`${q}.g_idx`] = ["bits", "I32", [64]]), cases.gptq), /out of order/],
+  [
+    "nothing that is quantized",
+    { config: sound.config, source: { "model.norm.weight": ["weight", "F16", [64]] } },
+    /no tensor is quantized/,
+  ],
+  [
+    "asymmetric integers",
+    configured({
+      quantization_config: {
+        quant_method: "compressed-tensors",
+        format: "pack-quantized",
+        config_groups: { group_0: { weights: { num_bits: 4, symmetric: false } } },
+      },
+    }),
+    /asymmetric/,
+    ExitCode.notFound,
+  ],
+  [
+    "integers of 8 bits",
+    configured({
+      quantization_config: {
+        quant_method: "compressed-tensors",
+        format: "pack-quantized",
+        config_groups: { group_0: { weights: { num_bits: 8 } } },
+      },
+    }),
+    /8 bits/,
+    ExitCode.notFound,
+  ],
+  [
+    "blocks of text",
+    configured({ quantization_config: { quant_method: "fp8", weight_block_size: "128" } }),
+    /"weight_block_size" is "128"/,
+  ],
+  [
+    "a block too few",
+    changed((s) => (s[`${q}.weight_scale_inv`]![2] = [1, 2]), cases["fp8 in blocks"]),
+    /not one for each block of 128 × 128/,
+  ],
+  [
+    "bytes without scales",
+    changed((s) => delete s[`${q}.weight_scale_inv`], cases["fp8 in blocks"]),
+    /without .*q_proj\.weight_scale_inv/,
+  ],
+  [
+    "a ternary layer of the wrong shape",
+    changed((s) => (s[`${q}.weight`]![2] = [8, 64]), cases.bitnet),
+    /q_proj\.weight is \(8, 64\)/,
+  ],
+  [
+    "a method that every object has",
+    configured({ quantization_config: { quant_method: "constructor" } }),
+    /"constructor"/,
+    ExitCode.notFound,
+  ],
+  ["a method that is a number", configured({ quantization_config: { quant_method: 4 } }), /"4"/, ExitCode.notFound],
+];
+
+describe("is refused", () => {
+  test.each(broken)("%s", async (_, { config, source }, message, code = ExitCode.failure) => {
+    const folder = save(config, source);
+    const before = mx.liveHandles();
+    const error = await loadWeights(folder, await readConfig(folder)).then(
+      () => null,
+      (thrown) => thrown,
+    );
+    expect(error).toBeInstanceOf(UserError);
+    expect(error.message).toMatch(message);
+    expect(error.hint).toBeTruthy();
+    expect(error.code).toBe(code);
+    expect(mx.liveHandles()).toBe(before);
+  });
+});
+
+test("settings may stand in text_config, or in ModelOpt's own file", async () => {
+  const { quantization_config, ...plain } = sound.config;
+  const inner = save({ ...plain, text_config: { quantization_config } }, {});
+  expect((await readConfig(inner)).quantization_config).toEqual(quantization_config as object);
+  const beside = save(plain, {});
+  writeFileSync(join(beside, "hf_quant_config.json"), JSON.stringify({ quantization: { quant_algo: "NVFP4" } }));
+  expect((await readConfig(beside)).quantization_config).toMatchObject({ quant_method: "modelopt" });
+});

@@ -1,0 +1,78 @@
+/** How byte-level tokenizers cut a text into words, by the name that GGUF files have for it. */
+import { ExitCode, UserError } from "../../errors";
+import type { JsonObject } from "../json-file";
+import type { Metadata } from "./metadata";
+
+export interface PreTokenizer {
+  splits: JsonObject;
+  normalizer?: JsonObject;
+  /** A word that is a token is not taken apart. */
+  ignoresMerges?: boolean;
+  /** Texts begin with bos unless the file says otherwise. */
+  addsBos?: boolean;
+}
+
+/** English contractions, words, numbers of `digits`, symbols, line ends, spaces. */
+const cl100k = (digits: string) =>
+  [
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+",
+    digits,
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
+    "\\s*[\\r\\n]+",
+    "\\s+(?!\\S)",
+    "\\s+",
+  ].join("|");
+
+const upper = "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}";
+const lower = "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}";
+
+/** Words that also end where lower case turns into upper. */
+const tekken = [
+  `[^\\r\\n\\p{L}\\p{N}]?[${upper}]*[${lower}]+`,
+  `[^\\r\\n\\p{L}\\p{N}]?[${upper}]+[${lower}]*`,
+  "\\p{N}",
+  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*",
+  "\\s*[\\r\\n]+",
+  "\\s+(?!\\S)",
+  "\\s+",
+].join("|");
+
+const byteLevel = (usesRegex: boolean) => ({
+  type: "ByteLevel",
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: usesRegex,
+});
+
+const sequence = (...pretokenizers: JsonObject[]) => ({ type: "Sequence", pretokenizers });
+
+const split = (regex: string) =>
+  sequence({ type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false }, byteLevel(false));
+
+const gpt2: PreTokenizer = { splits: byteLevel(true) };
+const digitByDigit: PreTokenizer = { splits: sequence({ type: "Digits", individual_digits: true }, byteLevel(true)) };
+const qwen2: PreTokenizer = { splits: split(cl100k("\\p{N}")), normalizer: { type: "NFC" } };
+const llama3: PreTokenizer = { splits: split(cl100k("\\p{N}{1,3}")), ignoresMerges: true, addsBos: true };
+
+const known: Readonly<Record<string, PreTokenizer>> = {
+  default: gpt2,
+  "gpt-2": gpt2,
+  "llama-bpe": llama3,
+  llama3,
+  "llama-v3": llama3,
+  qwen2,
+  "deepseek-r1-qwen": { splits: qwen2.splits, addsBos: true },
+  smollm: digitByDigit,
+  tekken: { splits: split(tekken), ignoresMerges: true, addsBos: true },
+};
+
+/** @throws UserError for a name that is not known: guessing would give other tokens than the model was trained on */
+export function preTokenizer(metadata: Metadata): PreTokenizer {
+  const name = metadata.text("tokenizer.ggml.pre") ?? "default";
+  if (Object.hasOwn(known, name)) return known[name]!;
+  throw new UserError(`the file's tokenizer splits words by the rule "${name}", which mlxlm does not know`, {
+    code: ExitCode.notFound,
+    hint: `Known are ${Object.keys(known).join(", ")}. Take the model's safetensors, which have a tokenizer.json.`,
+  });
+}
