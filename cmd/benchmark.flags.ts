@@ -12,5 +12,5 @@ export const benchmarkFlags = {
   against: flag.path("measure the mlx-lm of this Python too, in turn, and print the ratio", { placeholder: "PYTHON" }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
-  quantizeActivations: flag.switch("quantize activations too", { alias: ["qa"], notYet: true }),
+  quantizeActivations: flag.switch("quantize activations too; on GPUs", { alias: ["qa"] }),
 };

@@ -43,7 +43,7 @@ export default command({
 
     /** Loads the model, warms it up, and measures some trials. */
     const measure = async (count: number) => {
-      const opened = await openModel(folder ?? flags.model, out, signal);
+      const opened = await openModel(folder ?? flags.model, out, signal, flags);
       const { model, tokenizer } = opened;
       folder = opened.folder;
       try {

@@ -23,7 +23,7 @@ export default command({
     const { generateSteps } = await import("../src/generate/step");
 
     if (flags.device) mx.setDefaultDevice(flags.device);
-    const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal);
+    const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal, flags);
     const cache = model.makeCache({ maxSize: flags.maxKvSize });
     const bar = out.progress("Prompt", { unit: "tok" });
     try {

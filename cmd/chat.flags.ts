@@ -10,6 +10,6 @@ export const chatFlags = {
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
-  adapterPath: flag.path("folder of a LoRA adapter", { notYet: true }),
+  adapterPath: flag.path("folder of a LoRA adapter"),
   pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
 };

@@ -29,7 +29,7 @@ export default command({
     // Before loading, as the reference does: making the model draws random numbers too.
     mx.random.seed(flags.seed);
 
-    const { model, tokenizer, contextLength, folder } = await openModel(flags.model, out, signal);
+    const { model, tokenizer, contextLength, folder } = await openModel(flags.model, out, signal, flags);
     const name = flags.model ?? (folder === demoFolder() ? demoName : folder);
     const answerer = new Answerer(model, tokenizer, { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength });
     try {

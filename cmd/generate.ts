@@ -29,7 +29,7 @@ export default command({
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
     const saved = flags.promptCacheFile === undefined ? null : await openSavedCache(flags);
-    const { model, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal);
+    const { model, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal, flags);
     saved?.checkModel(model);
     const draft = flags.draftModel === undefined ? null : await openModel(flags.draftModel, out, signal);
     if (draft && draft.tokenizer.vocabSize !== tokenizer.vocabSize) {

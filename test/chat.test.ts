@@ -233,7 +233,6 @@ describe("through pipes", () => {
   test.each([
     [["--max-tokens", "0"], /max-tokens must be 1 or more/],
     [["--pipeline"], /--pipeline is not available yet/],
-    [["--adapter-path", "x"], /--adapter-path is not available yet/],
     [["--tmep", "1"], /Did you mean --temp\?/],
   ])("%p is refused", async (words, message) => {
     const { code, out, problems } = await piped("hello\n", ...words);

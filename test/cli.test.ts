@@ -56,7 +56,7 @@ describe("without a model", () => {
     const { code, out } = await mlxlm(["completion", shell]);
     expect(code).toBe(0);
     expect(out).toContain("max-tokens");
-    expect(out).not.toContain("quantize-activations");
+    expect(out).not.toContain("--image");
   });
 
   test.each([

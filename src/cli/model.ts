@@ -2,7 +2,11 @@
 import { contextLength } from "../convert/config";
 import { type LoadedModel, loadModel } from "../convert/load";
 import { demoFolder, demoName } from "../demo/folder";
+import { ExitCode, UserError } from "../errors";
 import { resolveModel } from "../hub/resolve";
+import * as mx from "../mlx";
+import { quantizeActivations } from "../nn";
+import { applyAdapters } from "../tune/adapter-files";
 import type { Output } from "./output";
 
 /** The model that mlx-lm takes where none is named. */
@@ -40,9 +44,34 @@ export interface OpenedModel extends LoadedModel {
   contextLength: number | null;
 }
 
+export interface OpenOptions {
+  /** Folder of an adapter that the model gets. */
+  adapterPath?: string;
+  /** Have quantized layers pack their inputs too. */
+  quantizeActivations?: boolean;
+}
+
 /** @throws UserError for whatever keeps the model from running */
-export async function openModel(name: string | undefined, out: Output, signal: AbortSignal): Promise<OpenedModel> {
+export async function openModel(
+  name: string | undefined,
+  out: Output,
+  signal: AbortSignal,
+  { adapterPath, quantizeActivations: packsInputs = false }: OpenOptions = {},
+): Promise<OpenedModel> {
+  if (packsInputs && mx.defaultDevice() === "cpu") {
+    throw new UserError("activations can be quantized on a GPU only: MLX has no such product for CPUs", {
+      code: ExitCode.usage,
+      hint: "Leave out --quantize-activations.",
+    });
+  }
   const folder = await modelFolder(name, out, signal);
   const loaded = await loadModel(folder);
+  try {
+    if (adapterPath !== undefined) await applyAdapters(loaded.model, adapterPath);
+    if (packsInputs) quantizeActivations(loaded.model);
+  } catch (error) {
+    loaded.model.dispose();
+    throw error;
+  }
   return { ...loaded, folder, contextLength: contextLength(loaded.config) };
 }

@@ -1,7 +1,7 @@
 /** A progress bar of one line. */
 
 export interface ProgressOptions {
-  unit: "tok" | "bytes";
+  unit: "tok" | "bytes" | "it";
   total?: number;
 }
 
@@ -42,7 +42,7 @@ export class Progress {
 
   private line(done: number, total: number | undefined, seconds: number): string {
     const { unit } = this.options;
-    const amount = (n: number) => (unit === "bytes" ? `${(n / 1e6).toFixed(1)} MB` : `${n} tok`);
+    const amount = (n: number) => (unit === "bytes" ? `${(n / 1e6).toFixed(1)} MB` : `${n} ${unit}`);
     const rate = `${amount(Math.round(done / seconds))}/s`;
     if (!total) return `${this.label}  ${amount(done)}  ${rate}`;
     const share = Math.min(1, done / total);

@@ -134,6 +134,8 @@ export class QuantizedLinear extends Module implements Layer {
   /** This layer and its neighbours as one, where `fuseProjections` joined them. */
   _joint?: JointProjection;
   readonly packing: Packing;
+  /** Pack the inputs as the weight is packed, and multiply what is packed: some GPUs do that faster. */
+  quantizesInputs = false;
 
   constructor(
     inputDims: number,
@@ -152,6 +154,7 @@ export class QuantizedLinear extends Module implements Layer {
 
   /** x (…, inputDims) → (…, outputDims) */
   forward(x: Tensor): Tensor {
+    if (this.quantizesInputs) return mx.qqmm(x, this.weight, this.scales, this.packing);
     return quantizedLinear(x, this, this.packing);
   }
 

@@ -93,6 +93,7 @@ const isProjection = (layer: unknown): layer is Projection =>
 function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
   const first = layers[0];
   if (!isProjection(first) || !first._joint?.joins(layers)) return null;
+  if (first instanceof QuantizedLinear && first.quantizesInputs) return null;
   if (!first._joint.isCurrent()) {
     // The weights were replaced, so the joint copy is stale for good.
     separate(first);

@@ -1,8 +1,8 @@
 /** Replacing a model's layers by quantized ones. */
-import { UserError } from "../errors";
+import { ExitCode, UserError } from "../errors";
 import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { Quantizable } from "./linear";
+import { type Quantizable, QuantizedLinear } from "./linear";
 import type { Module } from "./module";
 
 /** What becomes of a layer: quantized with the common options, with its own, or left alone. */
@@ -34,6 +34,32 @@ export function quantize(model: Module, { predicate = (_, m) => isQuantizable(m)
     );
     module.dispose();
   }
+}
+
+/** The modes in which inputs can be packed too. */
+const modesOfInputs: readonly QuantizationMode[] = ["nvfp4", "mxfp8"];
+
+/**
+ * Makes quantized linear layers pack their inputs too. MLX computes that on GPUs.
+ * @throws UserError where a layer is packed in another way, or has a bias; nothing is changed then
+ */
+export function quantizeActivations(model: Module): void {
+  const layers = model.namedModules().filter(([, module]) => module instanceof QuantizedLinear) as [
+    string,
+    QuantizedLinear,
+  ][];
+  const refuse = (problem: string) => {
+    throw new UserError(`activations cannot be quantized: ${problem}`, {
+      code: ExitCode.usage,
+      hint: `Leave out --quantize-activations, or convert the model with --q-mode ${modesOfInputs.join(" or ")}.`,
+    });
+  };
+  if (layers.length === 0) refuse("the model has no quantized layers");
+  for (const [path, { packing, bias }] of layers) {
+    if (!modesOfInputs.includes(packing.mode)) refuse(`${path} is packed in mode ${packing.mode}`);
+    if (bias) refuse(`${path} has a bias`);
+  }
+  for (const [, layer] of layers) layer.quantizesInputs = true;
 }
 
 /** Unpacks quantized layers in place, lazily, to the dtype of their scales. */

@@ -72,6 +72,17 @@ export class AdamW {
     ]);
   }
 
+  /** Takes over running means under the names of `state`, to go on after `step` updates. They are kept. */
+  load(state: Iterable<readonly [string, Tensor]>): void {
+    const given = new Map(state);
+    this.dispose();
+    for (const [name, m] of given) {
+      const path = name.endsWith(".m") ? name.slice(0, -2) : null;
+      const v = path !== null && given.get(`${path}.v`);
+      if (path !== null && v) this.moments.set(path, mx.keep({ m, v }));
+    }
+  }
+
   dispose(): void {
     for (const moments of this.moments.values()) mx.release(moments);
     this.moments.clear();

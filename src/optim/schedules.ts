@@ -20,3 +20,13 @@ export function joinSchedules(schedules: readonly Schedule[], boundaries: readon
     return schedules[which]!(step - (which > 0 ? boundaries[which - 1]! : 0));
   };
 }
+
+/** `start` · `rate`ˢᵗᵉᵖ */
+export function exponentialDecay(start: number, rate: number): Schedule {
+  return (step) => start * rate ** step;
+}
+
+/** `start`, multiplied by `rate` after every `size` steps. */
+export function stepDecay(start: number, rate: number, size: number): Schedule {
+  return (step) => start * rate ** Math.floor(step / size);
+}

@@ -1,0 +1,124 @@
+/** Which layers of a model get an adapter, and which parameters are trained. */
+import { parameterCount } from "../convert/quantize-model";
+import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
+import type { LanguageModel } from "../models";
+import {
+  Embedding,
+  Linear,
+  type Module,
+  QuantizedEmbedding,
+  QuantizedLinear,
+  QuantizedSwitchLinear,
+  SwitchLinear,
+} from "../nn";
+import { DoraEmbedding, DoraLinear } from "./dora";
+import { LoraEmbedding } from "./lora-embedding";
+import { LoraLinear, LoraSwitchLinear } from "./lora-linear";
+import type { Adapter, LowRankOptions } from "./low-rank";
+
+export interface AdapterOptions extends LowRankOptions {
+  /** Paths of layers within a block, or within the model for those outside of blocks; all of the blocks' unless given. */
+  keys?: readonly string[] | null;
+  /** Learn the rows' lengths apart. */
+  dora?: boolean;
+}
+
+const adaptable = [Linear, QuantizedLinear, SwitchLinear, QuantizedSwitchLinear, Embedding, QuantizedEmbedding];
+
+/** Modules in the order in which mlx.nn walks them, so that a seed gives each adapter Python's numbers. */
+function walk(root: Module): [string, Module][] {
+  const found: [string, Module][] = [];
+  const stack: [string, Module][] = [["", root]];
+  for (let entry = stack.pop(); entry; entry = stack.pop()) {
+    found.push(entry);
+    const [path, module] = entry;
+    for (const [name, child] of module.children()) stack.push([path === "" ? name : `${path}.${name}`, child]);
+  }
+  return found;
+}
+
+/** The last `count` blocks; all where it is not positive or more than there are. */
+export function lastBlocks(model: LanguageModel, count: number): readonly Module[] {
+  return count > 0 ? model.layers.slice(-count) : model.layers;
+}
+
+/**
+ * Puts adapters in place of layers of the last `numLayers` blocks (all where that is 0 or less), and of layers outside
+ * of blocks that `keys` name. The layers live on inside their adapters. Returns how many there are.
+ * @throws UserError where a key names something that has no adapter, or no layer at all is named
+ */
+export function linearToLora(model: LanguageModel, numLayers: number, options: AdapterOptions): number {
+  const keys = new Set(options.keys ?? defaultKeys(model));
+  let count = 0;
+  const adaptBelow = (root: Module) => {
+    const named = walk(root).filter(([path]) => keys.has(path));
+    // All before any is put in its place: an adapter's own layers are no candidates.
+    for (const [path, module] of named.map(([path, module]) => [path, adapterOf(path, module, options)] as const)) {
+      root.replace(path, module);
+      count += 1;
+    }
+  };
+  for (const block of lastBlocks(model, numLayers)) adaptBelow(block);
+  adaptBelow(model);
+  if (count > 0) return count;
+  throw new UserError(`no layer of the model is named by the adapter's keys: ${[...keys].join(", ")}`, {
+    code: ExitCode.usage,
+    hint: "Keys are paths within a block, such as self_attn.q_proj, or within the model, such as lm_head.",
+  });
+}
+
+function defaultKeys(model: LanguageModel): string[] {
+  return model.layers.flatMap((block) =>
+    walk(block).flatMap(([path, module]) => (adaptable.some((kind) => module instanceof kind) ? [path] : [])),
+  );
+}
+
+function adapterOf(path: string, layer: Module, options: AdapterOptions): Adapter {
+  const { dora = false } = options;
+  if (layer instanceof Linear || layer instanceof QuantizedLinear) {
+    return dora ? new DoraLinear(layer, options) : new LoraLinear(layer, options);
+  }
+  if (!dora) {
+    if (layer instanceof SwitchLinear || layer instanceof QuantizedSwitchLinear) {
+      return new LoraSwitchLinear(layer, options);
+    }
+    if (layer instanceof Embedding || layer instanceof QuantizedEmbedding) return new LoraEmbedding(layer, options);
+  } else if (layer instanceof Embedding) return new DoraEmbedding(layer, options);
+  const kind = layer.constructor.name;
+  throw new UserError(`${path || "the model"} is a ${kind}, which cannot have a ${dora ? "DoRA" : "LoRA"} adapter`, {
+    code: ExitCode.usage,
+    hint:
+      dora && adaptable.some((known) => layer instanceof known)
+        ? "Train with --fine-tune-type lora, or leave the layer out of lora_parameters.keys."
+        : "Name linear layers or embeddings in lora_parameters.keys.",
+  });
+}
+
+/**
+ * Makes the blocks' own parameters trainable, of the last `numLayers` (all where that is 0 or less).
+ * @throws UserError where a block has packed weights, which have no gradient
+ */
+export function unfreezeBlocks(model: LanguageModel, numLayers: number): void {
+  const blocks = lastBlocks(model, numLayers);
+  if (blocks.some((block) => block.namedModules().some(([, module]) => "packing" in module))) {
+    throw new UserError("a quantized model cannot be fine-tuned in full: packed weights have no gradient", {
+      code: ExitCode.usage,
+      hint: "Train an adapter (--fine-tune-type lora), or unpack the model first: mlxlm convert --dequantize",
+    });
+  }
+  for (const block of blocks) block.unfreeze();
+}
+
+/** Trainable parameters by path. */
+export function trainableParameters(model: Module): [string, mx.Tensor][] {
+  return mx.treeFlatten(model.trainableParameters());
+}
+
+/** "Trainable parameters: 0.109% (0.655M/596.050M)", as mlx-lm prints it: the whole is counted without adapters. */
+export function trainableLine(model: Module): string {
+  const total = parameterCount(model) / 1e6;
+  const trained = trainableParameters(model).reduce((sum, [, { size }]) => sum + size, 0) / 1e6;
+  const share = ((trained * 100) / total).toFixed(3);
+  return `Trainable parameters: ${share}% (${trained.toFixed(3)}M/${total.toFixed(3)}M)`;
+}

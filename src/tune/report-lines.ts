@@ -1,0 +1,57 @@
+/** What a person reads of a training, in mlx-lm's words. */
+import { basename } from "node:path";
+import { weightsName } from "./adapter-files";
+import type { Settings } from "./settings";
+import type { TrainingEvent } from "./trainer";
+
+const thousands = (value: number) => Math.round(value).toLocaleString("en-US");
+
+/** 1e-5 as Python's `.1e` writes it: 1.0e-05. */
+const scientific = (value: number) => value.toExponential(1).replace(/e([+-])(\d)$/, "e$10$2");
+
+/** The facts of a run, one a line. */
+export function headerLines(settings: Settings): string[] {
+  const { fine_tune_type: type, num_layers, lora_parameters, lr_schedule, learning_rate } = settings;
+  const rank = lora_parameters ? ` · rank ${lora_parameters.rank}` : "";
+  // mlx-lm names the plain rate beside a schedule too, which is not in use then.
+  const rate = lr_schedule ? `lr ${lr_schedule.name}` : `lr ${scientific(learning_rate)}`;
+  const rows = {
+    model: settings.model,
+    type: `${type} · ${num_layers} layers${rank}`,
+    dataset: settings.data,
+    optimizer: `${settings.optimizer} · ${rate}`,
+    "batch · iters": `${settings.batch_size} · ${thousands(settings.iters)}`,
+    "max seq": thousands(settings.max_seq_length),
+  };
+  const width = Math.max(...Object.keys(rows).map((name) => name.length));
+  return Object.entries(rows).map(([name, value]) => `  ${name.padEnd(width)}   ${value}`);
+}
+
+export const columnsLine = "  iter   train_loss     tok/s     tokens";
+
+/** Lines for events; it remembers the last loss, to say where losses go. */
+export class ReportLines {
+  private lastLoss = Number.POSITIVE_INFINITY;
+
+  /** The event as a line; null for one that says nothing new. */
+  lineOf(event: TrainingEvent): string | null {
+    if (event.type === "saved") {
+      const name = basename(event.path);
+      return name === weightsName ? null : `  save  ${name}`;
+    }
+    if (event.type === "val") {
+      const number = `${event.iteration + 1}`.padStart(4);
+      return `  ${number}    val ${event.loss.toFixed(3).padStart(5)}    ${event.time.toFixed(2)}s`;
+    }
+    const arrow = event.loss <= this.lastLoss ? "▼" : "▲";
+    this.lastLoss = event.loss;
+    const loss = `${event.loss.toFixed(3).padStart(5)} ${arrow}`;
+    const speed = thousands(event.tokens_per_second).padStart(5);
+    const tokens = `${(event.trained_tokens / 1000).toFixed(1).padStart(5)}k`;
+    return `  ${`${event.iteration}`.padStart(4)}    ${loss}    ${speed}    ${tokens}`;
+  }
+}
+
+export function testLine({ loss, perplexity }: { loss: number; perplexity: number }): string {
+  return `Test loss ${loss.toFixed(3)}, Test ppl ${perplexity.toFixed(3)}.`;
+}

@@ -1,0 +1,124 @@
+/** One step of training: loss, gradients, and at every so many steps new parameters. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { LanguageModel } from "../models";
+import { trainableParameters } from "./linear-to-lora";
+import { type DeviceBatch, defaultLoss, type TokenBatch, toDevice } from "./loss";
+
+/** What training needs of an optimizer. */
+export interface Optimizer {
+  /** How many updates were made. */
+  step: number;
+  /** The learning rate of the next update. */
+  readonly currentRate: number;
+  /** New values of the parameters, by path. Lazy; called in a scope. */
+  update(
+    parameters: Iterable<readonly [string, Tensor]>,
+    gradients: ReadonlyMap<string, Tensor>,
+  ): [path: string, value: Tensor][];
+  /** What it remembers, by name. */
+  readonly state: [name: string, tensor: Tensor][];
+  /** Takes over what `state` gave in another run; the tensors are kept. */
+  load(state: Iterable<readonly [name: string, tensor: Tensor]>): void;
+  dispose(): void;
+}
+
+export interface StepResult {
+  loss: number;
+  /** How many tokens the loss is the mean of. */
+  tokens: number;
+}
+
+interface Outcome {
+  loss: Tensor;
+  count: Tensor;
+  gradients: Tensor[];
+}
+
+export class TrainStep {
+  /** Sums of gradients since the last update, by path; kept. */
+  gradients: Map<string, Tensor> | null = null;
+  private readonly paths: readonly string[];
+  private readonly outcome: (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome;
+
+  /** @param accumulation after how many steps parameters are updated, by the mean of the gradients */
+  constructor(
+    private readonly model: LanguageModel,
+    private readonly optimizer: Optimizer,
+    private readonly accumulation: number,
+  ) {
+    this.paths = trainableParameters(model).map(([path]) => path);
+    const trained = new Set(this.paths);
+    // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
+    const frozen = {
+      get: () => model.namedParameters().filter(([path]) => !trained.has(path)),
+      set: (weights: [string, Tensor][]) => void model.update(weights),
+    };
+    const { state: random } = mx.random;
+    this.outcome = mx.compile((...args) => this.lossAndGradients(...args), {
+      inputs: [frozen, random],
+      outputs: [random],
+    });
+  }
+
+  private named(tensors: readonly Tensor[]): [string, Tensor][] {
+    return this.paths.map((path, i) => [path, tensors[i]!]);
+  }
+
+  private lossAndGradients(parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null): Outcome {
+    const lossOf = (replaced: Tensor[]): [Tensor, Tensor] => {
+      const before = trainableParameters(this.model);
+      this.model.update(this.named(replaced));
+      try {
+        return defaultLoss(this.model, batch);
+      } finally {
+        this.model.update(before);
+      }
+    };
+    const [[loss, count], gradients] = mx.valueAndGrad(lossOf)(parameters) as [[Tensor, Tensor], Tensor[]];
+    return { loss, count, gradients: earlier ? gradients.map((x, i) => x.add(earlier[i]!)) : gradients };
+  }
+
+  /**
+   * Runs the step and waits for it.
+   * @param number of the step, from 1
+   * @throws UserError where the batch has tokens that the model lacks
+   */
+  run(batch: TokenBatch, number: number): StepResult {
+    const updates = number % this.accumulation === 0;
+    const [loss, count] = mx.scope(() => {
+      const parameters = trainableParameters(this.model);
+      const earlier = this.gradients && this.paths.map((path) => this.gradients!.get(path)!);
+      const outcome = this.outcome(
+        parameters.map(([, tensor]) => tensor),
+        toDevice(batch, this.model.vocabSize),
+        earlier,
+      );
+      const summed = new Map(this.named(outcome.gradients));
+      this.setGradients(updates ? null : summed);
+      if (updates) this.model.update(this.optimizer.update(parameters, this.means(summed)));
+      return [outcome.loss, outcome.count];
+    });
+    mx.eval(loss, count, trainableParameters(this.model), this.optimizer.state, this.gradients, mx.random.state.get());
+    const result = { loss: loss!.item(), tokens: count!.item() };
+    loss!.dispose();
+    count!.dispose();
+    return result;
+  }
+
+  /** Takes the sums over from another run, or drops them. */
+  setGradients(sums: Map<string, Tensor> | null): void {
+    if (sums) mx.keep(sums);
+    if (this.gradients) mx.release(this.gradients);
+    this.gradients = sums;
+  }
+
+  private means(sums: ReadonlyMap<string, Tensor>): ReadonlyMap<string, Tensor> {
+    if (this.accumulation === 1) return sums;
+    return new Map([...sums].map(([path, sum]) => [path, sum.divide(this.accumulation)]));
+  }
+
+  dispose(): void {
+    this.setGradients(null);
+  }
+}
