@@ -2,26 +2,9 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import type { Optimizer } from "../optim";
 import { trainableParameters } from "./linear-to-lora";
 import { type DeviceBatch, defaultLoss, type TokenBatch, toDevice } from "./loss";
-
-/** What training needs of an optimizer. */
-export interface Optimizer {
-  /** How many updates were made. */
-  step: number;
-  /** The learning rate of the next update. */
-  readonly currentRate: number;
-  /** New values of the parameters, by path. Lazy; called in a scope. */
-  update(
-    parameters: Iterable<readonly [string, Tensor]>,
-    gradients: ReadonlyMap<string, Tensor>,
-  ): [path: string, value: Tensor][];
-  /** What it remembers, by name. */
-  readonly state: [name: string, tensor: Tensor][];
-  /** Takes over what `state` gave in another run; the tensors are kept. */
-  load(state: Iterable<readonly [name: string, tensor: Tensor]>): void;
-  dispose(): void;
-}
 
 export interface StepResult {
   loss: number;

@@ -5,12 +5,13 @@ import { withWiredLimit } from "../generate/wired";
 import { breathe } from "../macrotask";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import type { Optimizer } from "../optim";
 import { weightsName, writeAdapterWeights } from "./adapter-files";
 import { setTraining } from "./dropout";
 import { checkpointBlocks } from "./gradient-checkpoint";
 import { trainableParameters } from "./linear-to-lora";
 import { evaluateLoss, type TokenBatch } from "./loss";
-import { type Optimizer, TrainStep } from "./train-step";
+import { TrainStep } from "./train-step";
 import { type Progress, type TrainingState, writeTrainingState } from "./training-state";
 
 export interface TrainingOptions {

@@ -1,7 +1,19 @@
 /** Optimizers and schedules against mlx.optimizers. */
 import { describe, expect, test } from "bun:test";
 import * as mx from "../../src/mlx";
-import { AdamW, clipGradNorm, cosineDecay, joinSchedules, linearSchedule } from "../../src/optim";
+import {
+  Adafactor,
+  AdamW,
+  clipGradNorm,
+  cosineDecay,
+  exponentialDecay,
+  joinSchedules,
+  linearSchedule,
+  Muon,
+  type Optimizer,
+  Sgd,
+  stepDecay,
+} from "../../src/optim";
 import { fixture } from "./fixtures";
 
 type Rows = number[][];
@@ -11,7 +23,10 @@ const expected = fixture<{
   adamw: Rows;
   adamw_corrected: Rows;
   adamw_scheduled: Rows;
+  rules: Record<string, Record<"float32" | "bfloat16", Record<string, number[]>[]>>;
   linear: number[];
+  exponential: number[];
+  step: number[];
   cosine: number[];
   joined: number[];
   clipped: [number[], number[], number];
@@ -53,7 +68,75 @@ describe("AdamW", () => {
   });
 });
 
+const rules: Record<string, () => Optimizer> = {
+  adam: () => new AdamW(1e-2, { weightDecay: 0 }),
+  adamw: () => new AdamW(1e-2, { weightDecay: 0.1 }),
+  "adamw, corrected": () => new AdamW(1e-2, { betas: [0.8, 0.95], biasCorrection: true }),
+  sgd: () => new Sgd(1e-1, { weightDecay: 0.1 }),
+  "sgd, momentum": () => new Sgd(1e-1, { momentum: 0.9, dampening: 0.2 }),
+  "sgd, nesterov": () => new Sgd(1e-1, { momentum: 0.9, nesterov: true }),
+  muon: () => new Muon(1e-2),
+  "muon, plain": () => new Muon(1e-2, { momentum: 0.8, weightDecay: 0, nesterov: false, steps: 3 }),
+  adafactor: () => new Adafactor(1e-2),
+  "adafactor, warm-up": () => new Adafactor(1e-2, { warmupInit: true, beta1: 0.9, weightDecay: 0.1 }),
+  "adafactor, own rate": () => new Adafactor(1e-2, { relativeStep: false, scaleParameter: false, clipThreshold: 0.5 }),
+};
+
+const shapes = { tall: [4, 3], wide: [2, 5], vector: [3] };
+
+function wave(shape: readonly number[], phase: number, dtype: mx.Dtype): mx.Tensor {
+  const count = shape.reduce((product, size) => product * size, 1);
+  const values = Float32Array.from({ length: count }, (_, i) => Math.sin(1.7 * i + phase));
+  return mx.array(values, "float32", [...shape]).astype(dtype);
+}
+
+describe("matrices and vectors take Python's steps", () => {
+  test("all rules are there", () => expect(Object.keys(rules)).toEqual(Object.keys(expected.rules)));
+
+  test.each(Object.keys(rules).flatMap((name) => [[name, "float32"] as const, [name, "bfloat16"] as const]))(
+    "%s, %s",
+    (name, dtype) => {
+      const before = mx.liveHandles();
+      const optimizer = rules[name]!();
+      const make = (phase: number): [string, mx.Tensor][] =>
+        Object.entries(shapes).map(([path, shape]) => [path, wave(shape, phase, dtype)]);
+      let parameters = mx.scope(() => make(0.3));
+      for (const [step, wanted] of expected.rules[name]![dtype].entries()) {
+        const next = mx.scope(() => optimizer.update(parameters, new Map(make(step + 1))));
+        mx.eval(next, optimizer.state);
+        for (const [, tensor] of parameters) tensor.dispose();
+        parameters = next;
+        for (const [path, tensor] of parameters) {
+          const values = mx.scope(() => tensor.astype("float32").reshape(-1).toList()) as number[];
+          if (dtype === "float32") close(values, wanted[path]!);
+          else expect(values).toEqual(wanted[path]!);
+        }
+        // What was saved goes on as if nothing had been.
+        if (step === 2) {
+          const saved = optimizer.state.map(([path, tensor]): [string, mx.Tensor] => [
+            path,
+            mx.scope(() => tensor.add(0)),
+          ]);
+          mx.eval(saved);
+          optimizer.load(saved);
+        }
+      }
+      for (const [, tensor] of parameters) tensor.dispose();
+      optimizer.dispose();
+      expect(mx.liveHandles()).toBe(before);
+    },
+  );
+});
+
 test("schedules", () => {
+  close(
+    expected.exponential.map((_, step) => exponentialDecay(1e-1, 0.9)(step)),
+    expected.exponential,
+  );
+  close(
+    expected.step.map((_, step) => stepDecay(1e-1, 0.5, 2)(step)),
+    expected.step,
+  );
   close(
     expected.linear.map((_, step) => linearSchedule(0, 1e-2, 4)(step)),
     expected.linear,
