@@ -16,7 +16,7 @@ export const convertFlags = {
     "bfloat16",
     "float32",
   ]),
-  uploadRepo: flag.text("repo of the hub to upload the result to", { placeholder: "REPO", notYet: true }),
+  uploadRepo: flag.text("repo of the Hugging Face hub to upload the result to", { placeholder: "REPO" }),
   dequantize: flag.switch("unpack a quantized model", { alias: ["d"] }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
 };

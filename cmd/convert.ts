@@ -10,6 +10,7 @@ export default command({
     "mlxlm convert --hf-path Qwen/Qwen3-4B -q --mlx-path qwen3-4b-4bit",
     "mlxlm convert --hf-path ./my-model -q --quant-predicate mixed_4_6",
     "mlxlm convert --hf-path mlx-community/Qwen3-4B-4bit -d --dtype bfloat16",
+    "mlxlm convert --hf-path Qwen/Qwen3-4B -q --upload-repo me/Qwen3-4B-4bit",
   ],
   flags: convertFlags,
 
@@ -29,10 +30,12 @@ export default command({
     }
     const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
+    const { uploadTo } = await import("../src/cli/upload");
     const { convertModel } = await import("../src/convert/convert");
     const { checkTarget } = await import("../src/convert/save");
     // Before a download that may take an hour.
     await checkTarget(flags.mlxPath);
+    const upload = flags.uploadRepo === undefined ? null : await uploadTo(flags.uploadRepo, out, signal);
     if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(name, out, signal);
@@ -49,7 +52,8 @@ export default command({
         signal,
       });
       bar.end();
-      out.result({ path: flags.mlxPath, ...result });
+      const uploaded = upload && (await upload(flags.mlxPath));
+      out.result({ path: flags.mlxPath, ...result, ...(uploaded && { uploaded }) });
     } finally {
       bar.end();
     }

@@ -43,6 +43,7 @@ async function list(repos: readonly CachedRepo[], pattern: string, out: Output):
 
 /** How many repos were deleted. */
 async function remove(repos: readonly CachedRepo[], pattern: string, sure: boolean, out: Output): Promise<number> {
+  const { confirmed } = await import("../src/cli/confirm");
   const { sizeInWords, table } = await import("../src/cli/table");
   const { removeRepo } = await import("../src/hub/cached-models");
   out.text(`Deleting models matching pattern "${pattern}"\n`);
@@ -63,16 +64,4 @@ async function remove(repos: readonly CachedRepo[], pattern: string, sure: boole
   }
   out.text("\nModel(s) deleted successfully.\n");
   return repos.length;
-}
-
-/** A yes on stdin; the end of it is a no. */
-async function confirmed(question: string, out: Output): Promise<boolean> {
-  out.text(`${question} (y/n) `);
-  for await (const line of console) {
-    const answer = line.trim().toLowerCase();
-    if (["y", "yes", "1"].includes(answer)) return true;
-    if (["n", "no", "0", ""].includes(answer)) return false;
-    out.text(`Invalid input. Must be one of: yes/no/y/n or empty for no\n${question} (y/n) `);
-  }
-  return false;
 }

@@ -96,6 +96,19 @@ describe("manage", () => {
     expect(existsSync(join(cache, "models--someone--other"))).toBe(false);
   });
 
+  test("counts files in folders, and those that several snapshots have once, as Python does", async () => {
+    addRepo("datasets--mlx--data", { "a.json": 100, "b.json": 50 });
+    const snapshots = join(cache, "datasets--mlx--data/snapshots");
+    mkdirSync(join(snapshots, commit, "default/train"), { recursive: true });
+    symlinkSync("../../../../blobs/blob-a.json", join(snapshots, commit, "default/train/a.json"));
+    writeFileSync(join(snapshots, commit, "default/mark"), "1234567");
+    mkdirSync(join(snapshots, "f".repeat(40)));
+    symlinkSync("../../blobs/blob-b.json", join(snapshots, "f".repeat(40), "b.json"));
+    symlinkSync(".", join(snapshots, commit, "loop"));
+    const { out } = await manage(["--scan", "--json", "--pattern", "mlx/data"]);
+    expect(JSON.parse(out).repos).toMatchObject([{ id: "mlx/data", type: "dataset", files: 3, size: 157 }]);
+  });
+
   test("says where nothing matches", async () => {
     expect((await manage(["--delete", "--pattern", "absent"])).out).toEndWith(
       'No models found matching pattern "absent"\n',

@@ -1,14 +1,14 @@
 /** Shell completions, from the flag tables. */
 import type { Command } from "./command";
-import { spelled } from "./flags";
+import { namedFlags, spelled } from "./flags";
 
 export const shells = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof shells)[number];
 
 const flagsOf = ({ flags }: Command) =>
-  Object.entries(flags)
-    .filter(([, flag]) => !flag.notYet)
-    .map(([name]) => spelled(name));
+  namedFlags(flags)
+    .filter((name) => !flags[name]!.notYet)
+    .map(spelled);
 
 /** A script that the shell sources. */
 export function completion(shell: Shell, commands: readonly Command[]): string {
@@ -16,9 +16,10 @@ export function completion(shell: Shell, commands: readonly Command[]): string {
   if (shell === "fish") {
     const lines = commands.flatMap((command) => [
       `complete -c mlxlm -n __fish_use_subcommand -a ${command.name} -d "${command.summary}"`,
-      ...Object.entries(command.flags)
-        .filter(([, flag]) => !flag.notYet)
-        .map(([name, flag]) => {
+      ...namedFlags(command.flags)
+        .filter((name) => !command.flags[name]!.notYet)
+        .map((name) => {
+          const flag = command.flags[name]!;
           const value = flag.kind === "switch" ? "" : flag.kind === "path" ? " -r -F" : " -x";
           return `complete -c mlxlm -n "__fish_seen_subcommand_from ${command.name}" -l ${spelled(name).slice(2)}${value} -d "${flag.description.replaceAll('"', '\\"')}"`;
         }),

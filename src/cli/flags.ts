@@ -49,6 +49,8 @@ export interface ChoiceFlag<T extends string = string> extends Common {
 /** One or more words. */
 export interface ListFlag extends Common {
   kind: "list";
+  /** It has no name on the command line: words that belong to no flag are its. */
+  bare?: boolean;
   placeholder: string;
 }
 
@@ -132,6 +134,14 @@ export const globalFlags = {
   debug: flag.switch("show the stack of an error"),
   help: flag.switch("show this help", { alias: ["h"] }),
 } satisfies FlagTable;
+
+/** Whether a flag takes the words that stand alone. */
+export const isBare = (one: Flag) => one.kind === "list" && one.bare === true;
+
+/** The table's names of those that are given by a name of their own. */
+export function namedFlags(table: FlagTable): string[] {
+  return Object.keys(table).filter((name) => !isBare(table[name]!));
+}
 
 /** `maxTokens` → `--max-tokens` */
 export function spelled(name: string): string {

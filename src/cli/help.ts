@@ -59,6 +59,7 @@ function page(...lines: string[]): string {
 }
 
 function signature(name: string, flag: Flag): string {
+  if (flag.kind === "list" && flag.bare) return flag.placeholder;
   const spellings = [spelled(name), ...(flag.alias ?? []).map((alias) => `-${alias}`)].join(", ");
   if (flag.kind === "switch") return spellings;
   return `${spellings} ${flag.kind === "choice" ? flag.choices.join("|") : flag.placeholder}`;

@@ -2,6 +2,7 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { ExitCode } from "../errors";
+import { braillePlot } from "./braille-plot";
 import { Progress, type ProgressOptions } from "./progress";
 
 const stdout = 1;
@@ -58,6 +59,13 @@ export class Output {
   /** One line of a long-running command. */
   event(object: { type: string } & Record<string, unknown>): void {
     if (this.json) write(stdout, `${JSON.stringify(object)}\n`);
+  }
+
+  /** Points as a picture, where a person looks on. */
+  plot(points: readonly (readonly [x: number, y: number])[]): void {
+    if (this.json || !isatty(stderr) || process.env.TERM === "dumb") return;
+    const columns = Math.min(process.stderr.columns || 80, 80);
+    for (const line of braillePlot(points, { columns, rows: 8 })) this.info(line);
   }
 
   /** A bar on stderr, shown where a person looks on and it takes more than a second. */

@@ -2,7 +2,7 @@
 import minimist from "minimist";
 import { ExitCode, UserError } from "../errors";
 import { nearest } from "../nearest";
-import { type Flag, type FlagTable, spelled, type Values } from "./flags";
+import { type Flag, type FlagTable, isBare, namedFlags, spelled, type Values } from "./flags";
 
 /** @throws UserError (usage) for unknown flags, missing or bad values, and words that belong to no flag */
 export function parseFlags<T extends FlagTable>(words: readonly string[], table: T, command: string): Values<T> {
@@ -21,12 +21,15 @@ const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 class Parser {
   /** Table names by their long spelling. */
   private readonly names: ReadonlyMap<string, string>;
+  /** The table's name of what takes words that stand alone. */
+  private readonly bare: string | undefined;
 
   constructor(
     private readonly table: FlagTable,
     private readonly help: string,
   ) {
-    this.names = new Map(Object.keys(table).map((name) => [spelled(name), name]));
+    this.names = new Map(namedFlags(table).map((name) => [spelled(name), name]));
+    this.bare = Object.keys(table).find((name) => isBare(table[name]!));
   }
 
   private fail(message: string, hint = `See ${this.help}`): never {
@@ -60,6 +63,10 @@ class Parser {
     const result: string[] = [];
     for (let i = 0; i < words.length; i++) {
       const word = words[i]!;
+      if (!isFlag(word) && this.bare) {
+        result.push(`--${this.bare}=${word}`);
+        continue;
+      }
       if (!isFlag(word)) {
         this.fail(`"${word}" belongs to no flag`, `Text with spaces needs quotes. See ${this.help}`);
       }

@@ -25,11 +25,12 @@ export class Progress {
     private readonly write: ((text: string) => void) | null,
   ) {}
 
-  at(done: number, total = this.options.total): void {
+  /** @param note what else there is to say, at the end of the line */
+  at(done: number, total = this.options.total, note = ""): void {
     const now = performance.now();
     if (!this.write || now - this.began < quietFor || now - this.drawn < interval) return;
     this.drawn = now;
-    const line = this.line(done, total, (now - this.began) / 1000);
+    const line = [this.line(done, total, (now - this.began) / 1000), note].filter(Boolean).join("  ");
     this.write(`\r${line.padEnd(this.width)}`);
     this.width = line.length;
   }

@@ -3,10 +3,10 @@
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
 import { randomUUID } from "node:crypto";
-import { copyFile, mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { parse, stringify } from "yaml";
 import { ExitCode, UserError } from "../errors";
+import { savedCard } from "../hub/model-card";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -73,7 +73,12 @@ export async function saveModel(
     for (const name of await readdir(source)) {
       if (companions.test(name)) await copyFile(join(source, name), join(temporary, name));
     }
-    await writeFile(join(temporary, "README.md"), await modelCard(source, repo));
+    if (repo !== undefined) {
+      const { fetchCard } = await import("../hub/download");
+      await fetchCard(repo, source, signal);
+    }
+    const card = await readFile(join(source, "README.md"), "utf8").catch(() => "");
+    await writeFile(join(temporary, "README.md"), savedCard(card, repo));
     await writeFile(join(temporary, "config.json"), json(savedConfig(config)));
     const metadata = { total_size: total, total_parameters: count };
     await writeFile(join(temporary, "model.safetensors.index.json"), json({ metadata, weight_map: sorted(map) }));
@@ -168,33 +173,4 @@ const json = (value: object) => JSON.stringify(value, writeFloats, 4);
 function savedConfig(config: ModelConfig): Record<string, unknown> {
   const { _name_or_path, vision_config, ...rest } = config;
   return sorted(rest.quantization === undefined ? rest : { ...rest, quantization_config: rest.quantization });
-}
-
-/** README.md: the facts that the hub reads, from the original's card where there is one. */
-async function modelCard(source: string, repo: string | undefined): Promise<string> {
-  const text = await Bun.file(join(source, "README.md"))
-    .text()
-    .catch(() => "");
-  const facts = frontMatter(text) ?? { language: "en" };
-  const tags = Array.isArray(facts.tags) ? facts.tags : [];
-  const card = {
-    ...facts,
-    library_name: "mlx",
-    pipeline_tag: "text-generation",
-    tags: tags.includes("mlx") ? tags : [...tags, "mlx"],
-    ...(repo === undefined ? {} : { base_model: repo }),
-  };
-  return `---\n${stringify(card, { indentSeq: false })}---\n`;
-}
-
-function frontMatter(text: string): Record<string, unknown> | null {
-  const block = /^---\r?\n([\s\S]*?)\r?\n---/.exec(text)?.[1];
-  if (block === undefined) return null;
-  try {
-    const facts: unknown = parse(block, { maxAliasCount: 100 });
-    return typeof facts === "object" && facts !== null && !Array.isArray(facts) ? { ...facts } : null;
-  } catch {
-    // A card that cannot be read says nothing; the model can still be saved.
-    return null;
-  }
 }

@@ -1,15 +1,16 @@
 /** The repos in the shared Hugging Face cache: what is there, and removing them. */
-import { readdir, rm, stat } from "node:fs/promises";
-import { basename, dirname, resolve } from "node:path";
-import { scanCacheDir } from "@huggingface/hub";
+import type { Stats } from "node:fs";
+import { readdir, realpath, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { hubCache } from "./environment";
+import { filesBelow } from "./files-below";
 
 export interface CachedRepo {
   id: string;
   /** model, dataset, space */
   type: string;
-  /** Bytes on disk. */
+  /** Bytes on disk of the files that snapshots have: those that several have count once. */
   size: number;
   files: number;
   accessed: Date;
@@ -17,7 +18,11 @@ export interface CachedRepo {
   path: string;
   /** Commits that there are snapshots of. */
   revisions: string[];
+  /** Bytes that interrupted downloads left. */
+  incomplete: number;
 }
+
+const repoName = /^(model|dataset|space|kernel)s--(.+)$/;
 
 /**
  * The cached repos whose name contains `pattern`, in the order of their paths, and what could not be read.
@@ -31,27 +36,68 @@ export async function cachedRepos(pattern: string): Promise<{ repos: CachedRepo[
       hint: "It is made by the first download. HF_HUB_CACHE or HF_HOME name another place.",
     });
   }
-  const { repos, warnings } = await scanCacheDir(cache);
-  const found = repos.map((repo) => ({
-    id: repo.id.name,
-    type: repo.id.type,
-    size: repo.size,
-    files: repo.filesCount,
-    accessed: repo.lastAccessedAt,
-    modified: repo.lastModifiedAt,
-    path: repo.path,
-    revisions: repo.revisions.map(({ commitOid }) => commitOid).sort(),
-  }));
+  const repos: CachedRepo[] = [];
+  const problems: string[] = [];
+  for (const name of (await readdir(cache)).sort()) {
+    const [, type, id] = repoName.exec(name) ?? [];
+    const repo = id?.replaceAll("--", "/");
+    if (!type || !repo?.includes(pattern)) continue;
+    const path = join(cache, name);
+    try {
+      repos.push({ id: repo, type, path, ...(await contents(path, (problem) => problems.push(problem))) });
+    } catch (error) {
+      problems.push(`${path} cannot be read: ${(error as Error).message}`);
+    }
+  }
+  return { repos, problems };
+}
+
+async function contents(
+  path: string,
+  onProblem: (problem: string) => void,
+): Promise<Omit<CachedRepo, "id" | "type" | "path">> {
+  const revisions = await namesIn(join(path, "snapshots"));
+  const blobs = await namesIn(join(path, "blobs"));
+  if (!revisions && !blobs) throw new Error("it has no snapshots");
+  const found = new Map<string, Stats>();
+  for (const revision of revisions ?? []) {
+    const folder = join(path, "snapshots", revision);
+    for (const file of await filesBelow(folder)) {
+      const blob = await realpath(join(folder, file)).catch(() => null);
+      const facts = blob === null ? null : (found.get(blob) ?? (await stat(blob)));
+      if (facts?.isFile()) found.set(blob!, facts);
+      else if (!facts) onProblem(`${join(folder, file)} is a link to nothing`);
+    }
+  }
+  let incomplete = 0;
+  for (const name of blobs ?? []) {
+    if (name.endsWith(".incomplete"))
+      incomplete += (await stat(join(path, "blobs", name)).catch(() => null))?.size ?? 0;
+  }
+  const facts = found.size > 0 ? [...found.values()] : [await stat(path)];
   return {
-    repos: found.filter(({ id }) => id.includes(pattern)).sort((a, b) => (a.path < b.path ? -1 : 1)),
-    problems: warnings.map(({ message }) => message),
+    size: [...found.values()].reduce((sum, { size }) => sum + size, 0),
+    files: found.size,
+    accessed: new Date(Math.max(...facts.map(({ atimeMs }) => atimeMs))),
+    modified: new Date(Math.max(...facts.map(({ mtimeMs }) => mtimeMs))),
+    revisions: revisions ?? [],
+    incomplete,
   };
+}
+
+/** null where there is no such folder. */
+async function namesIn(folder: string): Promise<string[] | null> {
+  const entries = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return null;
+    throw error;
+  });
+  return entries?.filter((name) => name !== ".DS_Store").sort() ?? null;
 }
 
 /** Removes a repo with all of its revisions. @throws UserError for a folder that is no repo of the cache */
 export async function removeRepo({ path }: CachedRepo): Promise<void> {
   const folder = resolve(path);
-  if (dirname(folder) !== resolve(hubCache()) || !/^[a-z]+s--/.test(basename(folder))) {
+  if (dirname(folder) !== resolve(hubCache()) || !repoName.test(basename(folder))) {
     throw new UserError(`${path} is not a repo of the cache`);
   }
   await rm(folder, { recursive: true });

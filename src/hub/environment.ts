@@ -2,12 +2,15 @@
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { ExitCode, UserError } from "../errors";
 
 /** A path from the environment, with `~`, `$NAME` and `${NAME}` resolved: variables from a file have seen no shell. */
 function expanded(path: string): string {
   const home = path.replace(/^~(?=$|[\\/])/, () => homedir());
   return home.replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => process.env[name.replace(/[{}]/g, "")] ?? all);
 }
+
+const isTrue = (text = "") => ["1", "true", "yes", "on"].includes(text.toLowerCase());
 
 function hubHome(): string {
   if (process.env.HF_HOME) return expanded(process.env.HF_HOME);
@@ -20,13 +23,35 @@ export function hubCache(): string {
   return named ? expanded(named) : join(hubHome(), "hub");
 }
 
-/** The hub's address; undefined: the public one. */
+/** The hub's address; undefined: the public one. @throws UserError for what is none */
 export function hubEndpoint(): string | undefined {
-  return process.env.HF_ENDPOINT?.replace(/\/+$/, "") || undefined;
+  const given = process.env.HF_ENDPOINT?.trim().replace(/\/+$/, "");
+  if (!given) return undefined;
+  if (/^https?:$/.test(URL.parse(given)?.protocol ?? "")) return given;
+  throw new UserError(`HF_ENDPOINT is no address: ${given}`, {
+    code: ExitCode.usage,
+    hint: "For example HF_ENDPOINT=https://hub.example.com, or unset it.",
+  });
 }
 
 export function isOffline(): boolean {
-  return ["1", "true", "yes", "on"].includes((process.env.HF_HUB_OFFLINE ?? "").toLowerCase());
+  return isTrue(process.env.HF_HUB_OFFLINE);
+}
+
+/** Whether mlx-lm would take models from ModelScope instead. */
+export function wantsModelScope(): boolean {
+  return process.env.MLXLM_USE_MODELSCOPE?.toLowerCase() === "true";
+}
+
+/** Milliseconds without a byte after which a connection is given up: HF_HUB_DOWNLOAD_TIMEOUT, in seconds. */
+export function patience(): number {
+  const seconds = Number(process.env.HF_HUB_DOWNLOAD_TIMEOUT);
+  return seconds > 0 && Number.isFinite(seconds) ? seconds * 1000 : 30_000;
+}
+
+/** Whether the hub's Xet storage may be used for large files. */
+export function usesXet(): boolean {
+  return !isTrue(process.env.HF_HUB_DISABLE_XET);
 }
 
 /** HF_TOKEN, else the token that a login left in its file. */

@@ -1,108 +1,180 @@
-/** Requests to the hub: tried again where that helps, the token only to the hub itself, errors with a way out. */
+/** Requests to the hub: tried again where that helps, and the token only to the hub itself. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { HUB_URL, HubApiError } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
-import { accessToken, hubEndpoint } from "./environment";
+import { accessToken, hubEndpoint, patience } from "./environment";
 
-const attempts = 4;
+export const attempts = 4;
 
 /** Milliseconds before the n-th new attempt, where the server names none. */
-const pause = (attempt: number) => 250 * 2 ** attempt;
+export const pause = (attempt: number) => 200 * 2 ** attempt;
+
+/** Milliseconds for the answer to what was uploaded: a large commit keeps the hub busy for minutes. */
+const uploadPatience = 10 * 60_000;
+
+/** Bytes in a millisecond. An upload says nothing until all of it is there; slower than this counts as stalled. */
+const slowestUpload = 20;
+
+/** Seconds that a server may ask to wait before the user is told instead. */
+const longestWait = 60;
 
 const retriable = (status: number) => status === 429 || status >= 500;
 
-/** The hub's word for a repo whose terms have not been accepted. */
-class GatedRepoError extends Error {}
+/** The hub's address. */
+export function hubUrl(): string {
+  return hubEndpoint() ?? HUB_URL;
+}
 
-/** `fetch` for @huggingface/hub. */
-async function hubFetch(
+/**
+ * Stands for the user's token, where there is one, until a request leaves: it is sent to the hub only. And the client
+ * takes no tokens but those of one form, which other hubs need not have.
+ */
+export const ownToken = "hf_own";
+
+/** @throws UserError for what cannot be sent */
+function checkedToken(): string | undefined {
+  const token = accessToken();
+  if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return token;
+  throw new UserError("the token of the hub has characters that no token has", {
+    code: ExitCode.auth,
+    hint: "Check HF_TOKEN, or the file that a login wrote.",
+  });
+}
+
+/** A word of the hub's about a repo that its status alone does not say: GatedRepo, RevisionNotFound. */
+export class RefusedError extends Error {
+  constructor(readonly reason: string) {
+    super(reason);
+  }
+}
+
+const refusals = ["GatedRepo", "RevisionNotFound"];
+
+/** The hub is asked too often, and wants to be left alone for longer than a user may care to wait. */
+export class BusyError extends Error {
+  constructor(readonly seconds: number) {
+    super(`asked to wait ${seconds} s`);
+  }
+}
+
+/** A connection that is not answered, or from which nothing more comes. */
+export class StalledError extends Error {
+  constructor(milliseconds: number) {
+    super(`nothing came for ${milliseconds / 1000} s`);
+  }
+}
+
+/** Attempts were made, and none reached the server. */
+class UnreachableError extends Error {}
+
+/** Whether an error of a transfer may pass: not what the hub or the disk says, but a connection that ended. */
+export function isPassing(error: unknown): boolean {
+  const final = [UserError, HubApiError, RefusedError, BusyError, UnreachableError];
+  return !final.some((type) => error instanceof type) && (error as NodeJS.ErrnoException)?.syscall === undefined;
+}
+
+/**
+ * `fetch`, for @huggingface/hub and beside it. Reading the answer fails where nothing more comes.
+ * @param signal ends the request, and the reading of its answer
+ */
+export async function hubFetch(
   input: string | URL | Request,
   init: RequestInit = {},
   signal?: AbortSignal,
 ): Promise<Response> {
   const url = new URL(input instanceof Request ? input.url : input);
   const headers = new Headers(init.headers);
-  // A file may lie on another host, whose address is signed: the token is not for it.
-  if (url.origin !== new URL(hubEndpoint() ?? HUB_URL).origin) headers.delete("Authorization");
+  if (headers.get("Authorization") === `Bearer ${ownToken}`) {
+    // A file may lie on another host, whose address is signed or has a token of its own: ours is not for it.
+    const token = url.origin === new URL(hubUrl()).origin ? checkedToken() : undefined;
+    if (token) headers.set("Authorization", `Bearer ${token}`);
+    else headers.delete("Authorization");
+  }
+  const stops = [signal, init.signal].filter((one) => one instanceof AbortSignal);
+  const limit = (init.method ?? "GET") === "GET" ? patience() : uploadPatience + sizeOf(init.body) / slowestUpload;
   for (let attempt = 0; ; attempt++) {
     const last = attempt === attempts - 1;
+    let wait = pause(attempt);
     try {
-      const response = await fetch(url, { ...init, headers, signal });
-      if (response.headers.get("X-Error-Code") === "GatedRepo") throw new GatedRepoError();
-      if (!retriable(response.status) || last) return response;
-      const after = Number(response.headers.get("Retry-After"));
+      const response = await answered(url, { ...init, headers }, stops, limit);
+      const code = response.headers.get("X-Error-Code");
+      if (code && refusals.includes(code)) throw new RefusedError(code);
+      if (!retriable(response.status)) return watched(response, patience());
+      const asked = askedWait(response.headers);
+      if (asked !== null && asked > longestWait) throw new BusyError(asked);
+      if (last) return response;
       await response.body?.cancel();
-      await Bun.sleep(after > 0 ? Math.min(after, 30) * 1000 : pause(attempt));
+      if (asked !== null) wait = asked * 1000;
     } catch (error) {
-      if (last || signal?.aborted || error instanceof GatedRepoError) throw error;
-      await Bun.sleep(pause(attempt));
+      if (stops.some(({ aborted }) => aborted) || !isPassing(error)) throw error;
+      if (last) throw new UnreachableError(error instanceof Error ? error.message : String(error), { cause: error });
     }
+    await sleep(wait, undefined, { signal: stops.length > 0 ? AbortSignal.any(stops) : undefined });
   }
+}
+
+/** One attempt, given up after `limit` milliseconds without the head of an answer. */
+async function answered(url: URL, init: RequestInit, stops: AbortSignal[], limit: number): Promise<Response> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new StalledError(limit)), limit);
+  try {
+    // Bun's own limit would end a slow upload, and the wait for a large commit, after five minutes.
+    return await fetch(url, { ...init, timeout: false, signal: AbortSignal.any([...stops, late.signal]) });
+  } catch (error) {
+    throw late.signal.aborted ? late.signal.reason : error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The same answer, whose reading fails where nothing comes for so long. Time in which nobody reads does not count. */
+function watched(response: Response, limit: number): Response {
+  const { body, status, statusText, headers, url } = response;
+  if (!body) return response;
+  const reader = body.getReader();
+  const watcher = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done, value } = await within(limit, reader.read());
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: (reason) => reader.cancel(reason),
+    },
+    { highWaterMark: 0 },
+  );
+  const answer = new Response(watcher, { status, statusText, headers });
+  return Object.defineProperty(answer, "url", { value: url });
+}
+
+/** @throws StalledError where the promise is not settled in so many milliseconds */
+async function within<T>(limit: number, promise: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const end = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new StalledError(limit)), limit);
+  });
+  return Promise.race([promise, end]).finally(() => clearTimeout(timer));
+}
+
+function sizeOf(body: RequestInit["body"]): number {
+  if (typeof body === "string") return body.length;
+  if (body instanceof Blob) return body.size;
+  return ArrayBuffer.isView(body) ? body.byteLength : 0;
+}
+
+/** Seconds that a server asks to wait: Retry-After as a number or a date, else the rest of the hub's own time window. */
+function askedWait(headers: Headers): number | null {
+  const after = headers.get("Retry-After");
+  if (after !== null) {
+    const seconds = /^\d+$/.test(after.trim()) ? Number(after) : (Date.parse(after) - Date.now()) / 1000;
+    return Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : null;
+  }
+  const rest = /;\s*t=(\d+)/.exec(headers.get("RateLimit") ?? "");
+  return rest ? Number(rest[1]) : null;
 }
 
 /** What goes with every call of @huggingface/hub. */
 export function hubParameters(signal?: AbortSignal) {
   const bound = (input: string | URL | Request, init?: RequestInit) => hubFetch(input, init, signal);
-  return { hubUrl: hubEndpoint(), accessToken: accessToken(), fetch: bound as typeof fetch };
-}
-
-/** An error of the network or the hub, as a user can act on it. */
-export function hubError(error: unknown, repo: string): Error {
-  if (error instanceof UserError) return error;
-  const { code: system, path } = error as NodeJS.ErrnoException;
-  if (system === "ENOSPC" || system === "EDQUOT") {
-    return new UserError(`the disk is full while downloading ${repo}${path ? ` to ${path}` : ""}`, {
-      code: ExitCode.resources,
-      hint: "Make room, or name another cache: HF_HUB_CACHE=/path",
-      cause: error,
-    });
-  }
-  if (path && system && ["EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST"].includes(system)) {
-    return new UserError(`the cache cannot be written: ${path} (${system})`, {
-      code: ExitCode.resources,
-      hint: "Make it writable, or name another cache: HF_HUB_CACHE=/path",
-      cause: error,
-    });
-  }
-  if (error instanceof GatedRepoError) return gated(repo, error);
-  if (error instanceof HubApiError) return apiError(error, repo);
-  const reason = error instanceof Error ? error.message : String(error);
-  return new UserError(`${repo} could not be downloaded: ${reason}`, {
-    hint: "Check the network and try again. For a model that is on this machine, give its folder.",
-    cause: error,
-  });
-}
-
-function gated(repo: string, cause: Error): UserError {
-  const token = accessToken() ? "Your token has not been let in" : "Then set HF_TOKEN to your token";
-  return new UserError(`${repo} is gated: its owner asks for consent first`, {
-    code: ExitCode.auth,
-    hint: `Accept the terms on the repo's page. ${token}.`,
-    cause,
-  });
-}
-
-function apiError(error: HubApiError, repo: string): UserError {
-  const { statusCode: status, message } = error;
-  const token = accessToken() ? "Your token may not read it" : "Set HF_TOKEN to a token that may read it";
-  // The hub answers 401, not 404, for what a stranger may not know to exist.
-  if (status === 401) {
-    return new UserError(`${repo} does not exist, or is private`, {
-      code: ExitCode.auth,
-      hint: `Check the name. ${token}.`,
-      cause: error,
-    });
-  }
-  if (status === 403) return gated(repo, error);
-  if (status === 404) {
-    return new UserError(`there is no repo ${repo}`, {
-      code: ExitCode.notFound,
-      hint: "Check the name, owner/name.",
-      cause: error,
-    });
-  }
-  const busy = status === 429 ? "the hub asks to wait" : "the hub has trouble";
-  return new UserError(`${repo} could not be downloaded: ${busy} (${status}): ${message}`, {
-    hint: "Try again later.",
-    cause: error,
-  });
+  return { hubUrl: hubEndpoint(), accessToken: ownToken, fetch: bound as typeof fetch };
 }

@@ -16,12 +16,22 @@ export function checkRepoId(name: string): void {
   });
 }
 
+/** @throws UserError for what cannot be a branch, tag or commit: its name becomes a path in the cache */
+export function checkRevision(revision: string): void {
+  const sound = revision.split("/").every((part) => /^[\w.+@-]+$/.test(part) && !/^\.|\.\.|\.lock$/.test(part));
+  if (sound) return;
+  throw new UserError(`${JSON.stringify(revision)} is not the name of a branch, tag or commit`, {
+    code: ExitCode.usage,
+    hint: "Check the revision.",
+  });
+}
+
 /** What a model needs of its repo: the allow-list of mlx-lm, top folder only. */
 const wanted = [
   /\.json$/,
   /^model.*\.safetensors$/,
   /\.py$/,
-  /^tokenizer\.model$/,
+  /^(tokenizer|tiktoken)\.model$/,
   /\.tiktoken$/,
   /\.txt$/,
   /\.jsonl$/,

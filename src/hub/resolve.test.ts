@@ -1,42 +1,13 @@
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type HubRepo, type HubServer, startHub } from "../../test/hub-server";
+import { hubEnvironment } from "../../test/hub-environment";
+import { type HubRepo, startHub } from "../../test/hub-server";
 import { ExitCode, UserError } from "../errors";
 import { resolveModel } from "./resolve";
 
-const temporary = mkdtempSync(join(tmpdir(), "mlxlm-hub-"));
-afterAll(() => rmSync(temporary, { recursive: true }));
-
-const variables = ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_HOME"];
-const before = variables.map((name) => process.env[name]);
-let hub: HubServer | undefined;
-let caches = 0;
-
-beforeEach(() => {
-  for (const name of variables) delete process.env[name];
-  process.env.HF_HOME = join(temporary, "home");
-  process.env.HF_HUB_CACHE = join(temporary, `cache-${caches++}`);
-});
-
-afterEach(() => {
-  hub?.stop();
-  hub = undefined;
-  variables.forEach((name, i) => {
-    if (before[i] === undefined) delete process.env[name];
-    else process.env[name] = before[i];
-  });
-});
+const hub = hubEnvironment();
+const temporary = hub.folder;
 
 const weights = new Uint8Array(300_000).map((_, i) => (i * 7) % 251);
 
@@ -52,11 +23,6 @@ const model = (extra: Partial<HubRepo> = {}): HubRepo => ({
   ...extra,
 });
 
-function serve(repos: Record<string, HubRepo>): void {
-  hub = startHub(repos);
-  process.env.HF_ENDPOINT = hub.url;
-}
-
 async function failure(name: string): Promise<UserError> {
   const error = await resolveModel(name).then(
     () => null,
@@ -68,7 +34,7 @@ async function failure(name: string): Promise<UserError> {
 
 /** Nothing half-written may lie about. */
 function leftovers(): string[] {
-  const cache = process.env.HF_HUB_CACHE!;
+  const cache = hub.cache;
   return existsSync(cache)
     ? (readdirSync(cache, { recursive: true }) as string[]).filter((name) => name.includes("incomplete"))
     : [];
@@ -95,11 +61,11 @@ describe("a local path", () => {
 
 describe("a repo", () => {
   test("is downloaded into the cache that Python shares, then found there", async () => {
-    serve({ "org/name": model() });
+    const server = hub.serve({ "org/name": model() });
     const progress: number[] = [];
     const first = await resolveModel("org/name", { onProgress: ({ done }) => progress.push(done) });
     expect(first).toMatchObject({ source: "download", repo: "org/name" });
-    const repo = join(process.env.HF_HUB_CACHE!, "models--org--name");
+    const repo = join(hub.cache, "models--org--name");
     expect(first.path.startsWith(join(repo, "snapshots"))).toBe(true);
     expect(readdirSync(first.path).sort()).toEqual(["config.json", "model.safetensors", "tokenizer.json"]);
     expect(lstatSync(join(first.path, "model.safetensors")).isSymbolicLink()).toBe(true);
@@ -108,17 +74,41 @@ describe("a repo", () => {
     expect(progress.at(-1)).toBe(weights.length + 2 + 8);
     expect(leftovers()).toEqual([]);
 
-    hub!.stop();
+    expect(server.seen.every(({ authorization }) => authorization === null)).toBe(true);
+    server.stop();
     expect(await resolveModel("org/name")).toEqual({ path: first.path, source: "cache", repo: "org/name" });
     process.env.HF_HUB_OFFLINE = "1";
     expect((await resolveModel("org/name")).source).toBe("cache");
   });
 
+  for (const word of ["true", "True"]) {
+    test(`that is to come from ModelScope (${word}) is refused with a way out, cached or not`, async () => {
+      const server = hub.serve({ "org/name": model() });
+      await resolveModel("org/name");
+      const asked = server.seen.length;
+      process.env.MLXLM_USE_MODELSCOPE = word;
+      expect(await failure("org/name")).toMatchObject({
+        code: ExitCode.notFound,
+        hint: expect.stringContaining("modelscope download --model org/name"),
+      });
+      expect(server.seen.length).toBe(asked);
+      expect((await resolveModel(temporary)).source).toBe("local");
+      process.env.MLXLM_USE_MODELSCOPE = "false";
+      expect((await resolveModel("org/name")).source).toBe("cache");
+    });
+  }
+
+  test.each(["../x", "a/../../b", "", "a b", ".hidden", "x.lock"])("of a revision %p is refused", async (revision) => {
+    const server = hub.serve({ "org/name": model() });
+    await expect(resolveModel("org/name", { revision })).rejects.toThrow(/is not the name of a branch/);
+    expect(server.seen).toEqual([]);
+  });
+
   test("offline and not in the cache", async () => {
-    serve({ "org/name": model() });
+    const server = hub.serve({ "org/name": model() });
     process.env.HF_HUB_OFFLINE = "1";
     expect(await failure("org/name")).toMatchObject({ code: ExitCode.notFound });
-    expect(hub!.seen).toEqual([]);
+    expect(server.seen).toEqual([]);
   });
 
   test.each([
@@ -126,7 +116,7 @@ describe("a repo", () => {
     [403, ExitCode.auth, /gated/],
     [404, ExitCode.notFound, /there is no repo/],
   ])("that the hub answers with %d", async (status, code, message) => {
-    serve({ "org/name": model({ status }) });
+    hub.serve({ "org/name": model({ status }) });
     const error = await failure("org/name");
     expect(error.code).toBe(code);
     expect(error.message).toMatch(message);
@@ -134,44 +124,43 @@ describe("a repo", () => {
   });
 
   test("is tried again after errors of the server", async () => {
-    serve({ "org/name": model({ failures: 2 }) });
+    hub.serve({ "org/name": model({ failures: 2 }) });
     expect((await resolveModel("org/name")).source).toBe("download");
-  });
-
-  test("whose file is cut off, or not what was promised, leaves nothing that looks whole", async () => {
-    for (const fault of [{ cut: "model.safetensors" }, { damaged: "model.safetensors" }]) {
-      serve({ "org/name": model(fault) });
-      expect((await failure("org/name")).message).toMatch(/damaged|could not be downloaded/);
-      expect(leftovers()).toEqual([]);
-      process.env.HF_HUB_OFFLINE = "1";
-      expect((await failure("org/name")).code).toBe(ExitCode.notFound);
-      delete process.env.HF_HUB_OFFLINE;
-      hub!.stop();
-    }
   });
 
   test("gets the token; another host that it points to does not", async () => {
     const other = startHub({ "org/name": model() });
-    serve({ "org/name": model({ redirectTo: other.url }) });
+    const server = hub.serve({ "org/name": model({ redirectTo: other.url }) });
     process.env.HF_TOKEN = "hf_secret";
     await resolveModel("org/name");
-    expect(hub!.seen.every(({ authorization }) => authorization === "Bearer hf_secret")).toBe(true);
+    expect(server.seen.every(({ authorization }) => authorization === "Bearer hf_secret")).toBe(true);
     expect(other.seen.length).toBeGreaterThan(0);
     expect(other.seen.every(({ authorization }) => authorization === null)).toBe(true);
     other.stop();
   });
 
+  test("takes a token of any form, but none that cannot be sent", async () => {
+    const server = hub.serve({ "org/name": model({ xet: true }) });
+    process.env.HF_TOKEN = "glpat-1.2_3";
+    await resolveModel("org/name");
+    expect(server.seen.every(({ authorization }) => authorization === "Bearer glpat-1.2_3")).toBe(true);
+    process.env.HF_HUB_CACHE = join(temporary, "another");
+    process.env.HF_TOKEN = "hf_tokén\u200b";
+    const error = await failure("org/name");
+    expect(error).toMatchObject({ code: ExitCode.auth, message: expect.not.stringContaining("hf_tok") });
+  });
+
   test("uses the token of a login", async () => {
-    serve({ "org/name": model() });
+    const server = hub.serve({ "org/name": model() });
     mkdirSync(process.env.HF_HOME!, { recursive: true });
     writeFileSync(join(process.env.HF_HOME!, "token"), "hf_from_file\n");
     await resolveModel("org/name");
     rmSync(join(process.env.HF_HOME!, "token"));
-    expect(hub!.seen[0]!.authorization).toBe("Bearer hf_from_file");
+    expect(server.seen[0]!.authorization).toBe("Bearer hf_from_file");
   });
 
   test("can be fetched twice at once", async () => {
-    serve({ "org/name": model() });
+    hub.serve({ "org/name": model() });
     const both = await Promise.all([resolveModel("org/name"), resolveModel("org/name")]);
     expect(both[0]!.path).toBe(both[1]!.path);
     expect(new Uint8Array(readFileSync(join(both[0]!.path, "model.safetensors")))).toEqual(weights);
@@ -181,13 +170,13 @@ describe("a repo", () => {
   test.each(["../evil.json", "/etc/evil.json", "a\\..\\evil.json", "C:evil.json", "x/../../evil.json"])(
     "with a file called %s is refused",
     async (name) => {
-      serve({ "org/name": model({ files: { ...model().files, [name]: "{}" } }) });
+      hub.serve({ "org/name": model({ files: { ...model().files, [name]: "{}" } }) });
       expect((await failure("org/name")).message).toMatch(/could leave the cache/);
     },
   );
 
   test("that is gated says how to get in, whatever the status", async () => {
-    serve({ "org/name": model({ gated: true }) });
+    hub.serve({ "org/name": model({ gated: true }) });
     const error = await failure("org/name");
     expect(error.code).toBe(ExitCode.auth);
     expect(error.message).toMatch(/gated/);
@@ -196,28 +185,14 @@ describe("a repo", () => {
   });
 
   test("whose commit is a path is refused before anything is written", async () => {
-    serve({ "org/name": model({ sha: "../../../escape" }) });
+    hub.serve({ "org/name": model({ sha: "../../../escape" }) });
     expect((await failure("org/name")).message).toMatch(/commit/);
     expect(existsSync(join(temporary, "escape"))).toBe(false);
   });
 
-  test("can be interrupted within a file, and leaves no piece of it", async () => {
-    serve({ "org/name": model({ slowly: 40 }) });
-    const controller = new AbortController();
-    setTimeout(() => controller.abort(), 300);
-    const began = performance.now();
-    const error = await resolveModel("org/name", { signal: controller.signal }).then(
-      () => null,
-      (thrown) => thrown,
-    );
-    expect(error).toMatchObject({ code: ExitCode.interrupted });
-    expect(performance.now() - began).toBeLessThan(2000);
-    expect(leftovers()).toEqual([]);
-  });
-
   test("of which only some parts are in the cache is not taken from there", async () => {
     const commit = "a".repeat(40);
-    const repo = join(process.env.HF_HUB_CACHE!, "models--org--name");
+    const repo = join(hub.cache, "models--org--name");
     mkdirSync(join(repo, "snapshots", commit), { recursive: true });
     mkdirSync(join(repo, "refs"));
     writeFileSync(join(repo, "refs/main"), commit);
@@ -231,21 +206,29 @@ describe("a repo", () => {
   });
 
   test("without a config is no model", async () => {
-    serve({ "org/name": { files: { "README.md": "hello" } } });
+    hub.serve({ "org/name": { files: { "README.md": "hello" } } });
     expect((await failure("org/name")).message).toMatch(/is no model/);
   });
 
   test("into a cache that cannot be written", async () => {
-    serve({ "org/name": model() });
+    hub.serve({ "org/name": model() });
     const blocked = join(temporary, "blocked");
     writeFileSync(blocked, "a file where the folder should be");
     process.env.HF_HUB_CACHE = join(blocked, "hub");
     expect((await failure("org/name")).code).toBe(ExitCode.resources);
   });
 
+  test.each(["localhost:8000", "ftp://x", "hub"])("of a hub at %s is refused", async (endpoint) => {
+    process.env.HF_ENDPOINT = endpoint;
+    expect(await failure("org/name")).toMatchObject({
+      code: ExitCode.usage,
+      message: `HF_ENDPOINT is no address: ${endpoint}`,
+    });
+  });
+
   test("when nobody answers", async () => {
-    serve({});
-    hub!.stop();
+    const server = hub.serve({});
+    server.stop();
     expect((await failure("org/name")).message).toMatch(/could not be downloaded/);
   });
 });

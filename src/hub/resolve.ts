@@ -3,9 +3,9 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { cachedSnapshot, mainRevision } from "./cache-layout";
-import type { DownloadProgress } from "./download";
-import { hubCache, isOffline } from "./environment";
-import { checkRepoId } from "./repo-id";
+import { hubCache, isOffline, wantsModelScope } from "./environment";
+import { checkRepoId, checkRevision } from "./repo-id";
+import type { DownloadProgress } from "./snapshot";
 
 export interface ResolveOptions {
   /** Branch, tag or commit. */
@@ -39,6 +39,14 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
     });
   }
   checkRepoId(model);
+  checkRevision(revision);
+  if (wantsModelScope()) {
+    // Its hub has paths, branches and lists of files of its own; and a repo of the same name may be another one.
+    throw new UserError(`${model} is to come from ModelScope (MLXLM_USE_MODELSCOPE), which mlxlm cannot reach`, {
+      code: ExitCode.notFound,
+      hint: `Download it with ModelScope's client, modelscope download --model ${model} --local_dir FOLDER, and name the folder. Or unset MLXLM_USE_MODELSCOPE.`,
+    });
+  }
   const cache = hubCache();
   const cached = cachedSnapshot(cache, model, revision);
   if (cached) return { path: cached, source: "cache", repo: model };

@@ -1,0 +1,10 @@
+/** The flags of `mlxlm models`. */
+import { flag } from "../src/cli/flags";
+
+export const modelsFlags = {
+  words: flag.list("what to do, and to which models: list, info NAME …, rm NAME …", {
+    bare: true,
+    placeholder: "list|info|rm NAME …",
+  }),
+  yes: flag.switch("remove without asking", { alias: ["y"] }),
+};

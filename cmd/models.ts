@@ -1,0 +1,108 @@
+/** `mlxlm models`: the models in the Hugging Face cache, one by one. */
+import { command } from "../src/cli/command";
+import type { Output } from "../src/cli/output";
+import { ExitCode, UserError } from "../src/errors";
+import { nearest } from "../src/nearest";
+import { modelsFlags } from "./models.flags";
+
+type CachedModel = Awaited<ReturnType<typeof import("../src/convert/cached-checkpoints").cachedCheckpoints>>[number];
+
+const actions = ["list", "info", "rm"] as const;
+
+export default command({
+  name: "models",
+  summary: "Show the models in the Hugging Face cache, or remove some",
+  examples: [
+    "mlxlm models list",
+    "mlxlm models info mlx-community/Qwen3-4B-4bit",
+    "mlxlm models rm mlx-community/Qwen3-4B-4bit",
+  ],
+  flags: modelsFlags,
+
+  async run({ flags, out }) {
+    const [word = "list", ...names] = flags.words;
+    const action = actions.find((one) => one === word);
+    if (!action) {
+      const [similar] = nearest(word, actions, 1);
+      throw new UserError(`models cannot "${word}"`, {
+        code: ExitCode.usage,
+        hint: `${similar ? `Did you mean ${similar}? ` : ""}It knows ${actions.join(", ")}.`,
+      });
+    }
+    if (action !== "list" && names.length === 0) {
+      throw new UserError(`models ${action} needs the name of a model`, {
+        code: ExitCode.usage,
+        hint: "mlxlm models list shows those that there are.",
+      });
+    }
+    const { cachedCheckpoints } = await import("../src/convert/cached-checkpoints");
+    const models = await cachedCheckpoints((problem) => out.warn(problem));
+    if (action === "list") {
+      const shown = models.filter(({ id }) => names.every((part) => id.toLowerCase().includes(part.toLowerCase())));
+      await list(shown, out);
+      return out.result({ models: shown });
+    }
+    const chosen = [...new Set(names)].map((name) => named(name, models));
+    if (action === "info") {
+      for (const model of chosen) out.text(`${await described(model)}\n`);
+      return out.result({ models: chosen });
+    }
+    out.result({ removed: await remove(chosen, flags.yes, out) });
+  },
+});
+
+function named(name: string, models: readonly CachedModel[]): CachedModel {
+  const model = models.find(({ id }) => id === name);
+  if (model) return model;
+  const names = models.map(({ id }) => id);
+  const [similar] = nearest(name, names, 1);
+  throw new UserError(`there is no model ${name} in the cache`, {
+    code: ExitCode.notFound,
+    hint: similar ? `Did you mean ${similar}?` : "mlxlm models list shows those that there are.",
+  });
+}
+
+async function list(models: readonly CachedModel[], out: Output): Promise<void> {
+  const { sizeInWords, table, timeInWords } = await import("../src/cli/table");
+  if (models.length === 0) return out.text("no models\n");
+  const rows = models.map((model) => [
+    model.id,
+    sizeInWords(model.size).padStart(8),
+    model.quantization ?? model.dtype ?? "-",
+    model.context_length ?? "-",
+    timeInWords(model.accessed),
+    model.path,
+  ]);
+  out.text(`${table(["MODEL", "SIZE", "WEIGHTS", "CONTEXT", "LAST USED", "PATH"], rows)}\n`);
+}
+
+async function described(model: CachedModel): Promise<string> {
+  const { sizeInWords, timeInWords } = await import("../src/cli/table");
+  const lines = {
+    type: model.model_type ?? "unknown: it has no config.json that can be read",
+    size: `${sizeInWords(model.size)} in ${model.files} files${model.incomplete ? `, ${sizeInWords(model.incomplete)} incomplete` : ""}`,
+    weights: [model.quantization, model.dtype].filter(Boolean).join("; ") || "unknown",
+    context: model.context_length === null ? "unknown" : `${model.context_length} tokens`,
+    "last used": timeInWords(model.accessed),
+    changed: timeInWords(model.modified),
+    revisions: model.revisions.join(", ") || "none: its download was interrupted",
+    path: model.snapshot ?? model.path,
+  };
+  const width = Math.max(...Object.keys(lines).map(({ length }) => length)) + 2;
+  return [model.id, ...Object.entries(lines).map(([name, value]) => `  ${name.padEnd(width)}${value}`)].join("\n");
+}
+
+/** Names of those that were removed. */
+async function remove(models: readonly CachedModel[], sure: boolean, out: Output): Promise<string[]> {
+  const { confirmed } = await import("../src/cli/confirm");
+  const { sizeInWords } = await import("../src/cli/table");
+  const { removeRepo } = await import("../src/hub/cached-models");
+  for (const { id, size, incomplete, path } of models) out.text(`${id}  ${sizeInWords(size + incomplete)}  ${path}\n`);
+  if (!sure && !(await confirmed(`Remove ${models.length === 1 ? "it" : `all ${models.length}`}?`, out))) {
+    out.text("Nothing was removed.\n");
+    return [];
+  }
+  for (const model of models) await removeRepo(model);
+  out.text("Removed.\n");
+  return models.map(({ id }) => id);
+}
