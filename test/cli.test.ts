@@ -61,7 +61,7 @@ describe("without a model", () => {
 
   test.each([
     [["genrate"], /no command "genrate"\n.*Did you mean generate\?/],
-    [["server", "--port", "8080"], /"lora" is not available yet/],
+    [["server", "--port", "8080"], /"server" is not available yet/],
     [["__proto__"], /no command/],
     [["completion"], /name of a shell/],
     [["generate", "--temp"], /--temp needs a value/],

@@ -154,7 +154,7 @@ export class ChatTemplate {
 }
 
 /** What every template can name, beside the engine's namespace. */
-function templateGlobals(spend: Spend, now: Date): Record<string, Value> {
+export function templateGlobals(spend: Spend, now: Date): Record<string, Value> {
   const [yes, no] = [toValue(true), toValue(false)];
   return {
     ...{ true: yes, True: yes, false: no, False: no, none: NONE, None: NONE },

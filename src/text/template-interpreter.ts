@@ -181,10 +181,15 @@ export class BoundedInterpreter extends Interpreter {
       if ((isArray(value) || isObject(value)) && size(value) > this.#left) throw new BudgetExceeded();
       if (!this.#printed.has(node)) return value;
       this.spend(size(value));
-      return isString(value) ? value : toValue(str(value));
+      return isString(value) ? value : toValue(this.printed(value, node));
     } finally {
       this.#depth--;
     }
+  }
+
+  /** A value as it is written out; what is undefined is nothing. */
+  protected printed(value: Value, _node: Node): string {
+    return str(value);
   }
 
   #dispatch(node: Node, scope: Environment): Value {

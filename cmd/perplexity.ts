@@ -1,0 +1,72 @@
+/** `mlxlm perplexity`: how well a model predicts the texts of a dataset. */
+import { command } from "../src/cli/command";
+import { ExitCode, UserError } from "../src/errors";
+import { perplexityFlags } from "./perplexity.flags";
+
+export default command({
+  name: "perplexity",
+  summary: "Measure a model's perplexity on a dataset",
+  examples: [
+    "mlxlm perplexity --model demo --data-path texts.jsonl --sequence-length 128",
+    "mlxlm perplexity --model mlx-community/Qwen3-4B-4bit",
+  ],
+  flags: perplexityFlags,
+
+  async run({ flags, out, signal }) {
+    const { sequenceLength, batchSize, numSamples, dataPath, seed } = flags;
+    if (flags.model === undefined) {
+      throw new UserError("perplexity needs a model", {
+        code: ExitCode.usage,
+        hint: "--model FOLDER or REPO, or demo",
+      });
+    }
+    if (numSamples === 0) {
+      throw new UserError("--num-samples must be at least 1, or -1 for all", { code: ExitCode.usage });
+    }
+    const mx = await import("../src/mlx");
+    const { openModel } = await import("../src/cli/model");
+    const { parameterCount } = await import("../src/convert/quantize-model");
+    const { openDataset, splitNamed } = await import("../src/data/dataset");
+    const { measurePerplexity, sampleTokens } = await import("../src/evaluate/perplexity");
+    if (flags.device) mx.setDefaultDevice(flags.device);
+    mx.random.seed(seed);
+
+    out.text(`Loading model from ${flags.model}...\n`);
+    const { model, tokenizer } = await openModel(flags.model, out, signal);
+    try {
+      out.text(`Model loaded: ${(parameterCount(model) / 1e6).toFixed(1)}M parameters\n`);
+      out.text(`\nLoading dataset...\n  Sequence length: ${sequenceLength}\n`);
+      const bar = out.progress(`Downloading ${dataPath}`, { unit: "bytes" });
+      const onProgress = (done: number, total: number) => bar.at(done, total);
+      const splits = await openDataset(dataPath, { signal, onProgress }).finally(() => bar.end());
+      const rows = splitNamed(splits, "train", dataPath);
+      const data = await sampleTokens(rows, tokenizer, { numSamples, sequenceLength, seed, signal });
+      out.text(`  Loaded ${data.length} samples\n`);
+
+      out.text(`\nEvaluating perplexity with batch size ${batchSize}...\n`);
+      const began = performance.now();
+      const onBatch = (done: number, total: number) => out.text(`  Processed ${done}/${total} batches...\r`);
+      const result = await measurePerplexity(model, data, { batchSize, onBatch, signal });
+      if (!result) {
+        process.exitCode = ExitCode.interrupted;
+        return;
+      }
+      const seconds = (performance.now() - began) / 1000;
+      const speed = (data.length * (sequenceLength - 1)) / seconds;
+      const peak = mx.peakMemory() / 1e9;
+      const tokens = data.length * sequenceLength;
+      const frame = "=".repeat(60);
+      out.text(`\n\n${frame}\nEVALUATION RESULTS\n${frame}\n`);
+      out.text(`Model: ${flags.model}\n`);
+      out.text(`Perplexity: ${result.perplexity.toFixed(3)} ± ${result.standard_error.toFixed(3)}\n`);
+      out.text(`Evaluation time: ${seconds.toFixed(2)} seconds\n`);
+      out.text(`Peak memory: ${peak.toFixed(2)} GB\n`);
+      out.text(`Tokens per second: ${speed.toFixed(0)}\n`);
+      out.text(`\nDataset statistics:\n  Total samples: ${data.length}\n  Total tokens: ${tokens}\n`);
+      const facts = { evaluation_time: seconds, tokens_per_second: speed, peak_memory: peak };
+      out.result({ model: flags.model, ...result, ...facts, total_samples: data.length, total_tokens: tokens });
+    } finally {
+      model.dispose();
+    }
+  },
+});
