@@ -25,16 +25,25 @@ const script = `
   process.exit();
 `;
 
-export async function runCommand(
-  words: readonly string[],
-  { stdin = "", env = {} }: { stdin?: string; env?: Record<string, string> } = {},
-): Promise<Run> {
-  const child = Bun.spawn([process.execPath, "-e", script, ...words], {
+interface Surroundings {
+  stdin?: string;
+  env?: Record<string, string>;
+  cwd?: string;
+}
+
+/** The command's process, for tests that end it. */
+export function startCommand(words: readonly string[], { stdin = "", env = {}, cwd }: Surroundings = {}) {
+  return Bun.spawn([process.execPath, "-e", script, ...words], {
     stdin: new Blob([stdin]),
     stdout: "pipe",
     stderr: "pipe",
+    cwd,
     env: { ...process.env, ...env },
   });
+}
+
+export async function runCommand(words: readonly string[], surroundings: Surroundings = {}): Promise<Run> {
+  const child = startCommand(words, surroundings);
   const [out, problems, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { code, out, problems };
 }

@@ -15,6 +15,11 @@ export function isAvailable(backend: "metal" | "cuda"): boolean {
   return checked(backend === "metal" ? native.mlxlm_metal_available() : native.mlxlm_cuda_available()) === 1;
 }
 
+/** Turns the CPU kernels of ours on, or off in favour of MLX's own operations; MLXLM_CPU_KERNELS=0 begins with them off. */
+export function enableCpuKernels(on: boolean): void {
+  checked(native.mlxlm_enable_cpu_kernels(on));
+}
+
 export function deviceCount(device: Device): number {
   return checked(native.mlxlm_device_count(deviceCode(device)));
 }

@@ -8,12 +8,19 @@ import { Tensor } from "./tensor";
 
 /** x / √(mean(x², last axis) + eps) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
 export function rmsNorm(x: Tensor, weight: Tensor | null, eps: number): Tensor {
-  return wrap(abi.fast_rms_norm(x.handle, weight?.handle ?? null, eps));
+  return wrap(abi.rms_norm(x.handle, weight?.handle ?? null, eps));
 }
 
 /** [x + delta, its `rmsNorm`]: one kernel for both on CUDA. x and delta (…, D), weight (D). */
 export function addRmsNorm(x: Tensor, delta: Tensor, weight: Tensor, eps: number): [sum: Tensor, normed: Tensor] {
   return wrapAll(abi.add_rms_norm(x.handle, delta.handle, weight.handle, eps)) as [Tensor, Tensor];
+}
+
+/** gate(g) · x for g and x (…, N), in one pass over both. Null where there is no kernel for it: see `rotateHeads`. */
+export function gated(kind: "silu" | "gelu", gate: Tensor, x: Tensor): Tensor | null {
+  if (defaultDevice() === "gpu") return null;
+  const [result] = abi.gate(kind === "gelu", gate.handle, x.handle);
+  return result === undefined ? null : wrap(result);
 }
 
 /** (x − mean) / √(var + eps) · weight + bias over the last axis, accumulated in float32. */
@@ -44,7 +51,8 @@ export function rope(x: Tensor, dims: number, options: Rope = {}): Tensor {
   const { traditional = false, base = 10_000, scale = 1, offset = 0, freqs = null } = options;
   const angles = freqs ? null : base;
   if (typeof offset === "number" && !traditional && x.ndim === 4 && defaultDevice() === "cpu") {
-    return rotateHalves(x, dims, { base: angles, scale, offset, freqs });
+    const [turned] = abi.rotate(x.handle, dims, angles, scale, offset, freqs?.handle ?? null);
+    return turned === undefined ? rotateHalves(x, dims, { base: angles, scale, offset, freqs }) : wrap(turned);
   }
   return wrap(
     offset instanceof Tensor
@@ -68,15 +76,15 @@ export interface HeadRotation {
   freqs: Tensor | null;
 }
 
-const hasKernels = native.mlxlm_cuda_available() === 1;
+const hasCuda = native.mlxlm_cuda_available() === 1;
 
 /**
  * Queries (B, H, 1, D), keys and values (B, Hkv, 1, D) of one token's joint projection (B, 1, (H + 2 · Hkv) · D), queries
- * and keys normalized and rotated by halves, all in one kernel. Null where there is none for it: on other devices than
- * CUDA, for float32, while a gradient is traced.
+ * and keys normalized and rotated by halves, all in one kernel. Null where there is none for it: on Metal, for float32 on CUDA, while a
+ * gradient is traced.
  */
 export function rotateHeads(joint: Tensor, options: HeadRotation): [q: Tensor, k: Tensor, v: Tensor] | null {
-  if (!hasKernels) return null;
+  if (!hasCuda && defaultDevice() === "gpu") return null;
   const { heads, kvHeads, dims, norms, base, scale, offset, freqs } = options;
   const parts = abi.rotate_heads(
     joint.handle,
@@ -113,16 +121,7 @@ export function scaledDotProductAttention(
   const mode = mask === "causal" ? "causal" : "";
   const values = mask instanceof Tensor ? mask.handle : null;
   return wrap(
-    abi.fast_scaled_dot_product_attention(
-      q.handle,
-      k.handle,
-      v.handle,
-      scale,
-      mode,
-      values,
-      sinks?.handle ?? null,
-      false,
-    ),
+    abi.scaled_dot_product_attention(q.handle, k.handle, v.handle, scale, mode, values, sinks?.handle ?? null),
   );
 }
 

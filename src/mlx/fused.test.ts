@@ -1,4 +1,4 @@
-/** What has a kernel of its own on CUDA agrees with the same in separate operations, on whatever device there is. */
+/** What has a kernel of its own on CUDA or the CPU agrees with the same in separate operations, on whatever device there is. */
 import { describe, expect, test } from "bun:test";
 import * as mx from ".";
 
@@ -8,6 +8,7 @@ const dtypes = ["bfloat16", "float16", "float32"] as const;
 const tolerance = { bfloat16: 0.02, float16: 0.003, float32: 1e-5 };
 
 const onCuda = mx.isAvailable("cuda");
+const onCpu = mx.defaultDevice() === "cpu";
 
 function expectClose(a: mx.Tensor, b: mx.Tensor, dtype: (typeof dtypes)[number]) {
   expect(a.shape).toEqual(b.shape);
@@ -63,13 +64,17 @@ describe("rotateHeads", () => {
     ["float16", 128, 128, ["norms"]],
     ["bfloat16", 128, 64, ["norms", "frequencies"]],
     ["bfloat16", 256, 256, ["frequencies"]],
+    ["float32", 64, 32, ["norms"]],
   ] as const) {
-    test.skipIf(!onCuda)([dtype, `${rotated} of ${dims}`, ...parts].join(", "), () => {
+    const hasKernel = onCpu || (onCuda && dtype !== "float32");
+    test.skipIf(!hasKernel)([dtype, `${rotated} of ${dims}`, ...parts].join(", "), () => {
       mx.scope(() => {
-        const has = (part: string) => (parts as readonly string[]).includes(part);
+        const wants = (part: string) => (parts as readonly string[]).includes(part);
         const joint = draw([2, 1, (heads + 2 * kvHeads) * dims], dtype);
-        const norms = has("norms") ? { queries: draw([dims], dtype), keys: draw([dims], dtype), eps: 1e-6 } : undefined;
-        const freqs = has("frequencies") ? mx.arange(1, 1 + rotated / 2).astype("float32") : null;
+        const norms = wants("norms")
+          ? { queries: draw([dims], dtype), keys: draw([dims], dtype), eps: 1e-6 }
+          : undefined;
+        const freqs = wants("frequencies") ? mx.arange(1, 1 + rotated / 2).astype("float32") : null;
         const angles = { base: freqs ? null : 10_000, scale: freqs ? 1 : 0.5, offset: 37, freqs };
         const made = mx.fast.rotateHeads(joint, { heads, kvHeads, dims: rotated, norms, ...angles })!;
         const all = joint.reshape(2, heads + 2 * kvHeads, 1, dims).split([heads, heads + kvHeads], 1);
@@ -82,13 +87,18 @@ describe("rotateHeads", () => {
     });
   }
 
-  test("takes no float32, and nothing off CUDA", () => {
-    mx.scope(() => {
-      const options = { heads, kvHeads, dims: 64, base: 10_000, scale: 1, offset: 0, freqs: null };
-      for (const dtype of onCuda ? (["float32"] as const) : dtypes) {
-        expect(mx.fast.rotateHeads(draw([1, 1, (heads + 2 * kvHeads) * 64], dtype), options)).toBeNull();
-      }
-    });
+  test("takes no float32 on CUDA, and nothing where kernels are off or there are none", () => {
+    mx.enableCpuKernels(false);
+    try {
+      mx.scope(() => {
+        const options = { heads, kvHeads, dims: 64, base: 10_000, scale: 1, offset: 0, freqs: null };
+        for (const dtype of onCuda ? (["float32"] as const) : dtypes) {
+          expect(mx.fast.rotateHeads(draw([1, 1, (heads + 2 * kvHeads) * 64], dtype), options)).toBeNull();
+        }
+      });
+    } finally {
+      mx.enableCpuKernels(true);
+    }
   });
 });
 

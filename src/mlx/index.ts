@@ -12,6 +12,7 @@ export {
   defaultDevice,
   deviceCount,
   deviceInfo,
+  enableCpuKernels,
   evaluate,
   evaluate as eval,
   isAvailable,

@@ -36,6 +36,7 @@ const handSymbols = {
 
   mlxlm_metal_available: { args: none, returns: i32 },
   mlxlm_cuda_available: { args: none, returns: i32 },
+  mlxlm_enable_cpu_kernels: { args: ["bool"], returns: i32 },
   mlxlm_device_count: { args: [i32], returns: i32 },
   mlxlm_default_device: { args: none, returns: i32 },
   mlxlm_set_default_device: { args: [i32, i32], returns: i32 },

@@ -1,6 +1,4 @@
 /** Weights in few bits: packed values with a scale (and, for affine, a bias) per group. */
-import { isWorthUnpacking, unpackedMatmul } from "./cpu-quantized";
-import { defaultDevice } from "./devices";
 import { codeOf, type Dtype } from "./dtype";
 import * as abi from "./generated/ops";
 import { wrap, wrapAll } from "./operand";
@@ -58,11 +56,6 @@ export function quantizedMatmul(
   biases: Tensor | null = null,
   { transpose = true, ...options }: Quantization & { transpose?: boolean } = {},
 ): Tensor {
-  if (transpose && isWorthUnpacking(x, w, scales, biases) && defaultDevice() === "cpu") {
-    return unpackedMatmul(x, [w, scales, biases], (w, scales, biases) =>
-      dequantize(w, scales, biases, { ...options, dtype: "float32" }),
-    );
-  }
   return wrap(
     abi.quantized_matmul(x.handle, w.handle, scales.handle, biases?.handle ?? null, transpose, ...parts(options)),
   );

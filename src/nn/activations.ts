@@ -18,7 +18,10 @@ export const geluApprox = fused((x: Tensor) => {
 });
 
 /** SwiGLU: silu(gate) · x. Shazeer 2020, arXiv:2002.05202. */
-export const swiglu = fused((gate: Tensor, x: Tensor) => gate.multiply(gate.sigmoid()).multiply(x));
+export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate, x) ?? fusedSwiglu(gate, x);
+
+const fusedSwiglu = fused((gate: Tensor, x: Tensor) => gate.multiply(gate.sigmoid()).multiply(x));
 
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
-export const geglu = (gate: Tensor, x: Tensor): Tensor => geluApprox(gate).multiply(x);
+export const geglu = (gate: Tensor, x: Tensor): Tensor =>
+  mx.fast.gated("gelu", gate, x) ?? geluApprox(gate).multiply(x);

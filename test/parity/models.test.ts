@@ -58,13 +58,30 @@ for (const file of readdirSync(folder).sort()) {
       model.dispose();
     });
 
-    test("greedy tokens in bfloat16", async () => {
+    test("greedy tokens in bfloat16, by MLX's own operations", async () => {
       const model = await formulaModel(expected, "bfloat16");
-      mx.scope(() => {
-        const logits = thinned(model.forward(row(prompt)));
-        expectValues(logits, float32(expected.bfloat16.logits), { tolerance: 2e-2 });
-      });
-      expect(decode(model, prompt, expected.bfloat16.greedy.length)).toEqual(expected.bfloat16.greedy);
+      mx.enableCpuKernels(false);
+      try {
+        mx.scope(() => {
+          const logits = thinned(model.forward(row(prompt)));
+          expectValues(logits, float32(expected.bfloat16.logits), { tolerance: 2e-2 });
+        });
+        expect(decode(model, prompt, expected.bfloat16.greedy.length)).toEqual(expected.bfloat16.greedy);
+      } finally {
+        mx.enableCpuKernels(true);
+      }
+      model.dispose();
+    });
+
+    test("bfloat16 by kernels of ours is no further from float32 than Python's", async () => {
+      const model = await formulaModel(expected, "bfloat16");
+      const logits = () => mx.scope(() => thinned(model.forward(row(prompt)).astype("float32")) as Float32Array);
+      const ours = logits();
+      mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("float32")])));
+      const exact = logits();
+      const off = (values: Float32Array) =>
+        values.reduce((sum, value, i) => sum + Math.abs(value - exact[i]!), 0) / exact.length;
+      expect(off(ours)).toBeLessThan(1.3 * off(float32(expected.bfloat16.logits)));
       model.dispose();
     });
 

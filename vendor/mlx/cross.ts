@@ -27,9 +27,11 @@ function zig(cache: string): string {
 export function crossBuildMacos(sdkPrefix: string, build: string, cache: string): void {
   mkdirSync(build, { recursive: true });
   const source = join(import.meta.dir, "src");
-  const files = [...new Bun.Glob("*.cpp").scanSync(source)].map((name) => join(source, name));
+  const files = [...new Bun.Glob("**/*.cpp").scanSync(source)].map((name) => join(source, name));
   run([
     ...[zig(cache), "c++", "-target", "aarch64-macos.14.0", "-std=c++20", "-O2", "-shared", "-fPIC"],
+    // On arm64 the kernels need no choice between instruction sets: every machine has NEON.
+    "-DMLXLM_ISA=plain",
     ...[`-I${join(sdkPrefix, "include")}`, `-I${source}`, ...files, join(build, "generated/ops.cpp")],
     ...[`-L${join(sdkPrefix, "lib")}`, "-lmlx", "-Wl,-rpath,@loader_path", "-Wl,-install_name,@rpath/libmlxlm.dylib"],
     ...["-o", join(build, "libmlxlm.dylib")],

@@ -207,7 +207,8 @@ const reductions = [
 ];
 
 const products = [
-  ...binary("matmul", "outer", "inner", "kron"),
+  op("matmul", "a: array, b: array", "array", { ours: true }),
+  ...binary("outer", "inner", "kron"),
   op("vecdot", "a: array, b: array, axis: int", "array"),
   op("addmm", "c: array, a: array, b: array, alpha: float, beta: float", "array"),
   op("tensordot", "a: array, b: array, axesA: ints, axesB: ints", "array"),
@@ -219,7 +220,9 @@ const products = [
     "array",
   ),
   op("segmented_mm", "a: array, b: array, segments: array", "array"),
-  op("gather_mm", "a: array, b: array, lhsIndices: array?, rhsIndices: array?, sortedIndices: bool", "array"),
+  op("gather_mm", "a: array, b: array, lhsIndices: array?, rhsIndices: array?, sortedIndices: bool", "array", {
+    ours: true,
+  }),
   op(
     "conv_general",
     "input: array, weight: array, stride: ints, paddingLow: ints, paddingHigh: ints, kernelDilation: ints, inputDilation: ints, groups: int, flip: bool",
@@ -267,6 +270,7 @@ const quantized = [
     "gather_qmm",
     "x: array, w: array, scales: array, biases: array?, lhsIndices: array?, rhsIndices: array?, transpose: bool, groupSize: int?, bits: int?, mode: string, globalScale: array?, sortedIndices: bool",
     "array",
+    { ours: true },
   ),
   op(
     "gather_qqmm",
@@ -303,6 +307,17 @@ const fast = [
 ];
 
 const ours = [
+  op("rms_norm", "x: array, weight: array?, eps: float", "array", { ours: true }),
+  op(
+    "scaled_dot_product_attention",
+    "q: array, k: array, v: array, scale: float, mode: string, mask: array?, sinks: array?",
+    "array",
+    { ours: true },
+  ),
+  op("rotate", "x: array, dims: int, base: float?, scale: float, offset: int, freqs: array?", "array[]", {
+    ours: true,
+  }),
+  op("gate", "gelu: bool, gate: array, x: array", "array[]", { ours: true }),
   op("slice_axis", "a: array, axis: int, start: int, stop: int", "array", { ours: true }),
   op("update_axis", "a: array, update: array, axis: int, start: int", "array", { ours: true }),
   op("add_rms_norm", "x: array, delta: array, weight: array, eps: float", "array[]", { ours: true }),

@@ -927,6 +927,22 @@ export function fast_gated_delta_update(q: Handle, k: Handle, v: Handle, gates: 
   return readHandles(native.mlxlm_fast_gated_delta_update(q, k, v, gates, beta, state ?? 0, mask ?? 0));
 }
 
+export function rms_norm(x: Handle, weight: Handle | null, eps: number): Handle {
+  return checked(native.mlxlm_rms_norm(x, weight ?? 0, eps));
+}
+
+export function scaled_dot_product_attention(q: Handle, k: Handle, v: Handle, scale: number, mode: string, mask: Handle | null, sinks: Handle | null): Handle {
+  return checked(native.mlxlm_scaled_dot_product_attention(q, k, v, scale, cString(mode), mask ?? 0, sinks ?? 0));
+}
+
+export function rotate(x: Handle, dims: number, base: number | null, scale: number, offset: number, freqs: Handle | null): Handle[] {
+  return readHandles(native.mlxlm_rotate(x, dims, base ?? Number.NaN, scale, offset, freqs ?? 0));
+}
+
+export function gate(gelu: boolean, gate: Handle, x: Handle): Handle[] {
+  return readHandles(native.mlxlm_gate(gelu, gate, x));
+}
+
 export function slice_axis(a: Handle, axis: number, start: number, stop: number): Handle {
   return checked(native.mlxlm_slice_axis(a, axis, start, stop));
 }

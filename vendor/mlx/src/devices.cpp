@@ -1,5 +1,6 @@
 // Devices, streams and memory.
 #include "abi.h"
+#include "cpu/isa.h"
 
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/backend/metal/metal.h"
@@ -49,6 +50,13 @@ int32_t mlxlm_metal_available() {
 
 int32_t mlxlm_cuda_available() {
   return guarded([] { return mx::cu::is_available() ? 1 : 0; });
+}
+
+int32_t mlxlm_enable_cpu_kernels(bool on) {
+  return guarded([&] {
+    cpu::enable(on);
+    return 0;
+  });
 }
 
 int32_t mlxlm_device_count(int32_t type) {

@@ -1,6 +1,8 @@
 // Where each of our operations goes: to a kernel of ours where one fits, else to MLX's.
 #include "ours.h"
 
+#include "cpu/layer_primitives.h"
+#include "cpu/primitives.h"
 #include "cuda_kernels.h"
 
 namespace mlxlm::ours {
@@ -41,10 +43,43 @@ array update_axis(const array& a, const array& update, int axis, int start, mx::
   return mx::slice_update(a, update, std::move(from), std::move(to), s);
 }
 
+array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx::StreamOrDevice s) {
+  return cpu::takes_rms_norm(x, weight, s) ? cpu::rms_norm(x, weight, eps, s)
+                                           : mx::fast::rms_norm(x, weight, eps, s);
+}
+
+array scaled_dot_product_attention(
+    const array& q, const array& k, const array& v, float scale, const std::string& mode,
+    const std::optional<array>& mask, const std::optional<array>& sinks, mx::StreamOrDevice s) {
+  if (cpu::takes_attention(q, k, v, mode, mask, sinks, s)) {
+    return cpu::attention(q, k, v, scale, mode == "causal", mask, sinks, s);
+  }
+  return mx::fast::scaled_dot_product_attention(q, k, v, scale, mode, mask, sinks, false, s);
+}
+
+std::vector<array> rotate(
+    const array& x, int dims, std::optional<float> base, float scale, int offset, const std::optional<array>& freqs,
+    mx::StreamOrDevice s) {
+  if (!cpu::takes_rotate(x, dims, freqs, s)) {
+    return {};
+  }
+  return {cpu::rotate(x, dims, {base, scale, offset}, freqs, s)};
+}
+
+std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s) {
+  if (!cpu::takes_gate(gate, x, s)) {
+    return {};
+  }
+  return {cpu::gate(gelu, gate, x, s)};
+}
+
 std::vector<array>
 add_rms_norm(const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
   if (cuda::takes_add_rms_norm(x, delta, weight, s)) {
     return cuda::add_rms_norm(x, delta, weight, eps, s);
+  }
+  if (cpu::takes_add_rms_norm(x, delta, weight, s)) {
+    return cpu::add_rms_norm(x, delta, weight, eps, s);
   }
   auto sum = mx::add(x, delta, s);
   auto normed = mx::fast::rms_norm(sum, weight, eps, s);
@@ -56,8 +91,15 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s) {
   int all = heads + 2 * kv_heads;
-  if (joint.ndim() == 0 || joint.shape(-1) % all != 0 ||
-      !cuda::takes_rotate_heads(joint, joint.shape(-1) / all, rotated, s)) {
+  if (joint.ndim() == 0 || joint.shape(-1) % all != 0) {
+    return {};
+  }
+  int dims = joint.shape(-1) / all;
+  if (cpu::takes_rotate_heads(joint, dims, rotated, query_weight, key_weight, freqs, s)) {
+    return cpu::rotate_heads(
+        joint, heads, kv_heads, query_weight, key_weight, eps, rotated, {base, scale, offset}, freqs, s);
+  }
+  if (!cuda::takes_rotate_heads(joint, dims, rotated, s)) {
     return {};
   }
   return cuda::rotate_heads(
@@ -72,7 +114,30 @@ array quantized_matmul(
   if (transpose && biases && mode == "affine" && cuda::takes_quantized_row(x, w, scales, *biases, group, width, s)) {
     return cuda::quantized_row(x, w, scales, *biases, group, width, s);
   }
-  return mx::quantized_matmul(x, w, scales, biases, transpose, group_size, bits, mode, s);
+  return cpu::quantized_matmul(x, w, scales, biases, transpose, group_size, bits, mode, s);
+}
+
+array gather_qmm(
+    const array& x, const array& w, const array& scales, const std::optional<array>& biases,
+    const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices, bool transpose,
+    std::optional<int> group_size, std::optional<int> bits, const std::string& mode,
+    const std::optional<array>& global_scale, bool sorted, mx::StreamOrDevice s) {
+  if (global_scale) {
+    return mx::gather_qmm(
+        x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, global_scale, sorted, s);
+  }
+  return cpu::gather_qmm(
+      x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, sorted, s);
+}
+
+array matmul(const array& a, const array& b, mx::StreamOrDevice s) {
+  return cpu::matmul(a, b, s);
+}
+
+array gather_mm(
+    const array& a, const array& b, const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices,
+    bool sorted, mx::StreamOrDevice s) {
+  return cpu::gather_mm(a, b, lhs_indices, rhs_indices, sorted, s);
 }
 
 } // namespace mlxlm::ours

@@ -12,6 +12,20 @@ array slice_axis(const array& a, int axis, int start, int stop, mx::StreamOrDevi
 // `a` with `update` written along one axis from `start` on.
 array update_axis(const array& a, const array& update, int axis, int start, mx::StreamOrDevice s);
 
+// mx::fast::rms_norm and scaled_dot_product_attention, by kernels of ours where those are faster.
+array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx::StreamOrDevice s);
+array scaled_dot_product_attention(
+    const array& q, const array& k, const array& v, float scale, const std::string& mode,
+    const std::optional<array>& mask, const std::optional<array>& sinks, mx::StreamOrDevice s);
+
+// x (B, H, T, D) rotated by halves. Empty where no kernel takes it.
+std::vector<array> rotate(
+    const array& x, int dims, std::optional<float> base, float scale, int offset, const std::optional<array>& freqs,
+    mx::StreamOrDevice s);
+
+// silu(gate) x, or by gelu's approximation with tanh. Empty where no kernel takes it.
+std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s);
+
 // x + delta, and its RMS norm.
 std::vector<array> add_rms_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
@@ -23,9 +37,18 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s);
 
-// mx::quantized_matmul, by a kernel of ours where that is faster.
+// MLX's products of these names, by kernels of ours where those are faster.
 array quantized_matmul(
     const array& x, const array& w, const array& scales, const std::optional<array>& biases, bool transpose,
     std::optional<int> group_size, std::optional<int> bits, const std::string& mode, mx::StreamOrDevice s);
+array gather_qmm(
+    const array& x, const array& w, const array& scales, const std::optional<array>& biases,
+    const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices, bool transpose,
+    std::optional<int> group_size, std::optional<int> bits, const std::string& mode,
+    const std::optional<array>& global_scale, bool sorted, mx::StreamOrDevice s);
+array matmul(const array& a, const array& b, mx::StreamOrDevice s);
+array gather_mm(
+    const array& a, const array& b, const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices,
+    bool sorted, mx::StreamOrDevice s);
 
 } // namespace mlxlm::ours

@@ -1,0 +1,82 @@
+/** `mlxlm dwq`: a quantized model learns from its original. */
+import { command } from "../src/cli/command";
+import { ExitCode, UserError } from "../src/errors";
+import { dwqFlags } from "./dwq.flags";
+
+export default command({
+  name: "dwq",
+  summary: "Quantize a model and have it learn from the original (DWQ)",
+  examples: [
+    "mlxlm dwq --model Qwen/Qwen3-4B --mlx-path qwen3-4b-dwq --target-dir targets",
+    "mlxlm dwq --model ./my-model --quantized-model ./my-model-4bit --data-path chats.jsonl",
+    "mlxlm dwq --model ./my-model --target-dir targets --targets-only",
+  ],
+  flags: dwqFlags,
+
+  async run({ flags, out, signal }) {
+    if (flags.model === undefined) {
+      throw new UserError("dwq needs a model", { code: ExitCode.usage, hint: "Name one: --model FOLDER or REPO" });
+    }
+    const mx = await import("../src/mlx");
+    const { findModel } = await import("../src/cli/model");
+    const { printQuality } = await import("../src/cli/quality");
+    const { checkTarget } = await import("../src/convert/save");
+    const { quantizeByDwq } = await import("../src/quant/dwq-run");
+    const { trainingLine, validationLine, worseLine } = await import("../src/quant/dwq-lines");
+    // Before a download that may take an hour.
+    if (!flags.targetsOnly) await checkTarget(flags.mlxPath);
+    if (flags.device) mx.setDefaultDevice(flags.device);
+
+    const source = await findModel(flags.model, out, signal);
+    const quantized = flags.quantizedModel && (await findModel(flags.quantizedModel, out, signal)).path;
+    const bars = {
+      data: out.progress("Downloading data", { unit: "bytes" }),
+      targets: out.progress("Computing targets", { unit: "it" }),
+      steps: out.progress("Training", { unit: "it" }),
+      losses: out.progress("Computing validation loss", { unit: "it" }),
+      save: out.progress("Saving", { unit: "bytes" }),
+    };
+    const endBars = () => {
+      for (const bar of Object.values(bars)) bar.end();
+    };
+    try {
+      const result = await quantizeByDwq({ ...source, quantized }, flags.mlxPath, flags, {
+        onStage(line) {
+          endBars();
+          out.info(`[INFO] ${line}`);
+        },
+        onDownload: (done, total) => bars.data.at(done, total),
+        onTarget: (done, total) => bars.targets.at(done, total),
+        onModel: (line) => out.text(`${line}\n`),
+        onEvent(event) {
+          endBars();
+          out.text(`${event.type === "val" ? validationLine(event) : trainingLine(event)}\n`);
+          out.event(event);
+        },
+        onStep: (done, total) => bars.steps.at(done, total),
+        onValidationBatch: (done, total) => bars.losses.at(done, total),
+        onSave: (done, total) => bars.save.at(done, total),
+        signal,
+      });
+      endBars();
+      if (!result) {
+        out.event({ type: "end", targets: flags.targetDir! });
+        return;
+      }
+      const { progress, quantization, calibration, ...facts } = result;
+      const warning = worseLine(progress);
+      if (warning !== null) out.text(`${warning}\n`);
+      const quality = await printQuality(out, calibration, {
+        source: source.path,
+        quantized: flags.mlxPath,
+        name: "dwq",
+        plain: [{ name: "plain affine", quantization }],
+        signal,
+      });
+      const losses = { initial_loss: progress.initial, final_loss: progress.latest };
+      out.event({ type: "end", path: flags.mlxPath, ...facts, ...losses, quality });
+    } finally {
+      endBars();
+    }
+  },
+});

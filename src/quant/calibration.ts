@@ -1,0 +1,144 @@
+/**
+ * Calibration data: rows of tokens on which a quantizer measures what a model loses. As mlx-lm's where no data is named:
+ * its text, cut into rows, the rows in random order.
+ */
+import { existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { openDataset, splitNamed } from "../data/dataset";
+import { formatOf } from "../data/row-files";
+import type { Rows } from "../data/rows";
+import { ExitCode, UserError } from "../errors";
+import { encoderFor } from "../evaluate/perplexity";
+import { isOffline } from "../hub/environment";
+import { breathe } from "../macrotask";
+import * as mx from "../mlx";
+import type { Tokenizer } from "../text/tokenizer";
+import { downloadText, referenceTextUrl } from "./reference-text";
+import { checkStopped } from "./stopped";
+
+export interface CalibrationOptions {
+  /** How many rows; -1: all that the data gives. */
+  numSamples: number;
+  /** Tokens in a row. */
+  sequenceLength: number;
+  /** Token ids that the model has: a larger one would read foreign memory. */
+  vocabSize: number;
+  /** A file, a folder or a dataset of the hub; mlx-lm's calibration text unless given. */
+  dataPath?: string;
+  /** Of a download, in bytes. */
+  onProgress?: (done: number, total: number) => void;
+  signal?: AbortSignal;
+}
+
+export interface Calibration {
+  /** Rows of `sequenceLength` token ids, in random order. */
+  rows: number[][];
+  /** Rows of other text, for the closing report: a validation split's, or what was left over. There may be none. */
+  heldOut: number[][];
+}
+
+/** Enough for the closing report. */
+const mostHeldOut = 32;
+
+/** Where mlx-lm keeps its calibration text. */
+export function referenceTextPath(): string {
+  return join(homedir(), ".cache/mlx-lm/calibration_v5.txt");
+}
+
+/** Whether there is data without a download. */
+export function hasCalibrationData(dataPath?: string): boolean {
+  return dataPath !== undefined || existsSync(referenceTextPath());
+}
+
+/**
+ * Draws rows with MLX's random numbers: seed them before.
+ * @throws UserError where there is no data, it is of no known kind, or it gives no whole row
+ */
+export async function loadCalibration(tokenizer: Tokenizer, options: CalibrationOptions): Promise<Calibration> {
+  const { dataPath } = options;
+  const isText = dataPath === undefined || formatOf(dataPath) === "txt";
+  const calibration = await (isText ? fromText(tokenizer, options) : fromDataset(tokenizer, dataPath, options));
+  if (calibration.rows.length === 0) {
+    throw new UserError(`the calibration data has fewer tokens than one row of ${options.sequenceLength}`, {
+      code: ExitCode.usage,
+      hint: "Name more text: --data-path FILE, FOLDER or REPO",
+    });
+  }
+  const ids = [calibration.rows, calibration.heldOut].flat(2);
+  const stray = ids.find((id) => id >= options.vocabSize);
+  if (stray !== undefined) {
+    throw new UserError(`the tokenizer gives token id ${stray}, but the model has ${options.vocabSize} tokens`, {
+      hint: "Check that tokenizer.json and the weights belong together.",
+    });
+  }
+  return calibration;
+}
+
+/** The whole text at once, as mlx-lm cuts it. */
+async function fromText(tokenizer: Tokenizer, options: CalibrationOptions): Promise<Calibration> {
+  const path = options.dataPath ?? (await referenceText(options));
+  const file = Bun.file(path);
+  if (!(await file.exists())) {
+    throw new UserError(`there is no file ${path}`, { code: ExitCode.notFound, hint: "Check --data-path." });
+  }
+  const text = (await file.text()).replaceAll("\r\n", "\n");
+  const rows = cut(await tokenizer.encode(text), options.sequenceLength);
+  if (rows.length === 0) return { rows, heldOut: [] };
+  const drawn = randomOrder(rows.length).map((index) => rows[index]!);
+  const count = options.numSamples > 0 ? options.numSamples : drawn.length;
+  return { rows: drawn.slice(0, count), heldOut: drawn.slice(count, count + mostHeldOut) };
+}
+
+/** The path of mlx-lm's text, downloaded once. */
+async function referenceText({ onProgress, signal }: CalibrationOptions): Promise<string> {
+  const path = referenceTextPath();
+  if (existsSync(path)) return path;
+  if (isOffline()) {
+    throw new UserError(`mlx-lm's calibration text is not at ${path}, and the network is not to be used`, {
+      code: ExitCode.notFound,
+      hint: "Name other text: --data-path FILE, FOLDER or REPO. Or unset HF_HUB_OFFLINE to download it.",
+    });
+  }
+  await downloadText(referenceTextUrl, path, { onProgress, signal });
+  return path;
+}
+
+/** Texts in random order, laid end to end, until there are rows enough. */
+async function fromDataset(tokenizer: Tokenizer, path: string, options: CalibrationOptions): Promise<Calibration> {
+  const { numSamples, onProgress, signal } = options;
+  const splits = await openDataset(path, { onProgress, signal });
+  const validation = splits.get("validation") ?? splits.get("test");
+  const wanted = numSamples > 0 ? numSamples : Number.POSITIVE_INFINITY;
+  const more = validation ? 0 : mostHeldOut;
+  const rows = await rowsOf(splitNamed(splits, "train", path), tokenizer, wanted + more, options);
+  const heldOut = validation ? await rowsOf(validation, tokenizer, mostHeldOut, options) : rows.slice(wanted);
+  return { rows: rows.slice(0, wanted), heldOut };
+}
+
+async function rowsOf(
+  data: Rows,
+  tokenizer: Tokenizer,
+  wanted: number,
+  { sequenceLength, signal }: CalibrationOptions,
+): Promise<number[][]> {
+  if (data.length === 0) return [];
+  const encode = encoderFor(data, tokenizer);
+  const tokens: number[] = [];
+  for (const index of randomOrder(data.length)) {
+    if (tokens.length >= wanted * sequenceLength) break;
+    checkStopped(signal);
+    for (const token of await encode(await data.at(index))) tokens.push(token);
+    await breathe();
+  }
+  return cut(tokens, sequenceLength).slice(0, wanted);
+}
+
+const randomOrder = (count: number) => mx.scope(() => mx.random.permutation(count).toList() as number[]);
+
+/** Whole rows; the rest is dropped. */
+function cut(tokens: readonly number[], length: number): number[][] {
+  return Array.from({ length: Math.floor(tokens.length / length) }, (_, i) =>
+    tokens.slice(i * length, (i + 1) * length),
+  );
+}

@@ -1,0 +1,62 @@
+#include "cpu/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <string_view>
+
+namespace mlxlm::cpu {
+namespace {
+
+Isa best() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) {
+    return Isa::avx512_bf16;
+  }
+  return avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::plain;
+#else
+  return Isa::plain;
+#endif
+}
+
+Isa chosen() {
+  Isa found = best();
+  std::string_view wanted = std::getenv("MLXLM_CPU_ISA") ? std::getenv("MLXLM_CPU_ISA") : "";
+  Isa named = wanted == "plain" ? Isa::plain
+      : wanted == "avx2"        ? Isa::avx2
+      : wanted == "avx512"      ? Isa::avx512
+                                : Isa::avx512_bf16;
+  return named < found ? named : found;
+}
+
+} // namespace
+
+Isa isa() {
+  static const Isa value = chosen();
+  return value;
+}
+
+namespace {
+
+std::atomic<bool>& kernels_enabled() {
+  static std::atomic<bool> value = [] {
+    auto text = std::getenv("MLXLM_CPU_KERNELS");
+    return !text || std::string_view(text) != "0";
+  }();
+  return value;
+}
+
+} // namespace
+
+bool enabled() {
+  return kernels_enabled();
+}
+
+void enable(bool on) {
+  kernels_enabled() = on;
+}
+
+} // namespace mlxlm::cpu

@@ -1,0 +1,93 @@
+// Cuts products into tasks and hands them to the threads.
+#include "cpu/product.h"
+
+#include <algorithm>
+
+#include "cpu/thread_pool.h"
+
+namespace mlxlm::cpu {
+namespace {
+
+// Below so many multiplications waking the others takes longer than doing it all.
+constexpr int64_t too_small = 1 << 16;
+
+const ProductKernels& kernels() {
+#if defined(__x86_64__)
+  switch (isa()) {
+    case Isa::avx512_bf16:
+      return avx512_bf16::product_kernels;
+    case Isa::avx512:
+      return avx512::product_kernels;
+    case Isa::avx2:
+      return avx2::product_kernels;
+    default:
+      break;
+  }
+#endif
+  return plain::product_kernels;
+}
+
+template <class Body>
+void loop(bool alone, int64_t count, const Body& body) {
+  if (!alone) {
+    return parallel_for(count, body);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    body(i);
+  }
+}
+
+struct Part {
+  Plan plan;
+  size_t packed; // offset of its packed rows
+  int64_t first_block; // number of its first block and first task among all jobs'
+  int64_t first_task;
+  int64_t tasks_per_panel;
+};
+
+} // namespace
+
+void run(const Product& product, const std::vector<Job>& jobs) {
+  auto& kernels = cpu::kernels();
+  int threads = thread_count();
+  std::vector<Part> parts;
+  parts.reserve(jobs.size());
+  size_t bytes = 0;
+  int64_t blocks = 0;
+  int64_t tasks = 0;
+  int64_t rows = 0;
+  for (auto& job : jobs) {
+    auto plan = kernels.plan(product, job.rows, threads);
+    int64_t per_panel = (plan.blocks + plan.blocks_per_task - 1) / plan.blocks_per_task;
+    parts.push_back({plan, bytes, blocks, tasks, per_panel});
+    bytes += (plan.block_bytes * plan.blocks + 63) / 64 * 64;
+    blocks += plan.blocks;
+    tasks += plan.panels * per_panel;
+    rows += job.rows;
+  }
+  auto packed = static_cast<char*>(scratch(1, bytes));
+  bool alone = rows * product.n * product.k < too_small;
+
+  auto part_of = [&](int64_t index, int64_t Part::*first) {
+    auto after = std::upper_bound(parts.begin(), parts.end(), index, [&](int64_t wanted, const Part& part) {
+      return wanted < part.*first;
+    });
+    return after - parts.begin() - 1;
+  };
+  loop(alone || rows * product.k < too_small, blocks, [&](int64_t index) {
+    auto i = part_of(index, &Part::first_block);
+    auto& [plan, offset, first_block, _, __] = parts[i];
+    int64_t block = index - first_block;
+    kernels.pack(product, jobs[i], plan, block, packed + offset + block * plan.block_bytes);
+  });
+  loop(alone, tasks, [&](int64_t index) {
+    auto i = part_of(index, &Part::first_task);
+    auto& [plan, offset, _, first_task, per_panel] = parts[i];
+    int64_t task = index - first_task;
+    int64_t first = task % per_panel * plan.blocks_per_task;
+    int64_t last = std::min(first + plan.blocks_per_task, plan.blocks);
+    kernels.multiply(product, jobs[i], plan, packed + offset, task / per_panel, first, last);
+  });
+}
+
+} // namespace mlxlm::cpu

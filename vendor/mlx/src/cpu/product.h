@@ -1,0 +1,76 @@
+// Products of rows with a matrix, plain or quantized: what matmul, quantized_matmul and their gathered forms come down
+// to. No MLX here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "cpu/dtypes.h"
+#include "cpu/isa.h"
+
+namespace mlxlm::cpu {
+
+// out (m, n) = x (m, k) × w; sums are taken in float32.
+struct Product {
+  Float type; // of x, out, and an affine format's scales and biases
+  Format format; // of w
+  int group; // how many of w's numbers share a scale
+  bool transposed; // w is (n, k), its rows along k; else (k, n)
+  int64_t n;
+  int64_t k;
+  int64_t row_bytes; // from one row of w to the next
+  int64_t x_step; // elements from one number of a row of x to the next
+};
+
+// One matrix and the rows that meet it, as elements from x and out.
+struct Job {
+  const void* x;
+  void* out;
+  const void* w;
+  const void* scales;
+  const void* biases;
+  const int64_t* x_rows;
+  const int64_t* out_rows;
+  int64_t rows;
+};
+
+// How one job is cut up. Its rows are packed in blocks; then w is gone through in panels, each a task with some blocks.
+struct Plan {
+  bool dots; // few rows: sums along w's rows, without unpacking them to memory
+  int block_rows;
+  int64_t blocks;
+  int64_t blocks_per_task;
+  int64_t panel;
+  int64_t panels;
+  size_t block_bytes;
+};
+
+// What is compiled per instruction set.
+struct ProductKernels {
+  Plan (*plan)(const Product& product, int64_t rows, int threads);
+  // Lays the rows of one block out as the product reads them.
+  void (*pack)(const Product& product, const Job& job, const Plan& plan, int64_t block, void* packed);
+  // Multiplies packed blocks [first, last) with one panel and writes the outputs.
+  void (*multiply)(
+      const Product& product, const Job& job, const Plan& plan, const void* packed, int64_t panel, int64_t first,
+      int64_t last);
+};
+
+namespace plain {
+extern const ProductKernels product_kernels;
+}
+namespace avx2 {
+extern const ProductKernels product_kernels;
+}
+namespace avx512 {
+extern const ProductKernels product_kernels;
+}
+namespace avx512_bf16 {
+extern const ProductKernels product_kernels;
+}
+
+// Does all jobs of one product, on all threads.
+void run(const Product& product, const std::vector<Job>& jobs);
+
+} // namespace mlxlm::cpu
