@@ -11,25 +11,26 @@ import { reportError } from "../src/cli/report-error";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 
-/** Every command of mlx-lm; null where it is not available yet. */
+/** Every command of mlx-lm, and our own; null where it is not available yet. */
 const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
-  awq: null,
+  awq: () => import("./awq"),
   benchmark: () => import("./benchmark"),
   cache_prompt: () => import("./cache_prompt"),
   chat: () => import("./chat"),
   convert: () => import("./convert"),
-  dwq: null,
-  dynamic_quant: null,
-  evaluate: null,
-  fuse: null,
+  dwq: () => import("./dwq"),
+  dynamic_quant: () => import("./dynamic_quant"),
+  evaluate: () => import("./evaluate"),
+  fuse: () => import("./fuse"),
   generate: () => import("./generate"),
-  gptq: null,
-  lora: null,
+  gptq: () => import("./gptq"),
+  lora: () => import("./lora"),
   manage: () => import("./manage"),
-  perplexity: null,
+  models: () => import("./models"),
+  perplexity: () => import("./perplexity"),
   server: null,
   share: null,
-  upload: null,
+  upload: () => import("./upload"),
 };
 
 async function loadedCommands(): Promise<Command[]> {

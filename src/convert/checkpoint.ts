@@ -51,13 +51,9 @@ async function readIndex(folder: string): Promise<Map<string, string>> {
   return new Map(entries as [string, string][]);
 }
 
-/** Path of a shard. A link may lead to the blobs of the same cached repo, not elsewhere. */
+/** Path of a shard. */
 async function shardPath(folder: string, name: string): Promise<string> {
-  const outside = () =>
-    new UserError(`the weight file ${JSON.stringify(name)} of ${folder} leads outside the folder`, {
-      hint: "Do not use this model: its files try to reach others.",
-    });
-  if (name === "" || name === "." || name === ".." || /[\\/\0]/.test(name)) throw outside();
+  if (name === "" || name === "." || name === ".." || /[\\/\0]/.test(name)) throw outside(folder, name);
   const path = join(folder, name);
   if (!(await stat(path).catch(() => null))?.isFile()) {
     throw new UserError(`${folder} lacks the weight file ${name}`, {
@@ -65,10 +61,23 @@ async function shardPath(folder: string, name: string): Promise<string> {
       hint: "The download may have been cut off: download the model again.",
     });
   }
-  const [real, home] = await Promise.all([realpath(path), realpath(folder)]);
-  const blobs = blobsOf(home);
-  if (!real.startsWith(home + sep) && !(blobs && real.startsWith(blobs + sep))) throw outside();
+  await checkInside(folder, name);
   return path;
+}
+
+const outside = (folder: string, name: string) =>
+  new UserError(`the file ${JSON.stringify(name)} of ${folder} leads outside the folder`, {
+    hint: "Do not use this model: its files try to reach others.",
+  });
+
+/**
+ * A link may lead to the blobs of the same cached repo, not elsewhere.
+ * @throws UserError where a file of the folder is such a link
+ */
+export async function checkInside(folder: string, name: string): Promise<void> {
+  const [real, home] = await Promise.all([realpath(join(folder, name)), realpath(folder)]);
+  const blobs = blobsOf(home);
+  if (!real.startsWith(home + sep) && !(blobs && real.startsWith(blobs + sep))) throw outside(folder, name);
 }
 
 /** `<repo>/snapshots/<commit>` → `<repo>/blobs`; null for a folder that is no snapshot. */

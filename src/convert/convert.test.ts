@@ -1,10 +1,21 @@
 /** Conversions are Python's, tensor by tensor; and whatever happens, a folder is whole or not there. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "../../test/parity/fixtures";
+import { ExitCode } from "../errors";
 import * as mx from "../mlx";
 import { type ConvertOptions, convertModel } from "./convert";
 import { loadModel } from "./load";
@@ -134,14 +145,39 @@ describe("leaves nothing behind", () => {
     await refused(plain.path, { onProgress, signal: controller.signal }, /nothing was saved/);
   });
 
+  test("where a file of the tokenizer is a link to elsewhere", async () => {
+    cpSync(plain.path, at("linked"), { recursive: true });
+    writeFileSync(at("secret"), "what no model is to have");
+    symlinkSync(at("secret"), join(at("linked"), "added_tokens.json"));
+    await refused(at("linked"), {}, /"added_tokens\.json".* leads outside the folder/);
+    rmSync(at("secret"));
+    rmSync(at("linked"), { recursive: true });
+  });
+
+  // The largest file that a process may write stands for a disk that is full.
+  test.skipIf(process.platform !== "linux")("where there is no room", async () => {
+    const main = join(import.meta.dir, "../../cmd/main.ts");
+    mkdirSync(at("full"));
+    writeFileSync(join(at("full"), "previous"), "kept");
+    const words = [process.execPath, main, "convert", "--hf-path", plain.path, "--mlx-path", join(at("full"), "new")];
+    const child = Bun.spawn(["sh", "-c", 'ulimit -f 40; exec "$@"', "sh", ...words], { stderr: "pipe" });
+    expect(await new Response(child.stderr).text()).toMatch(/new cannot be written: .*\n +Make room there/);
+    expect(await child.exited).toBe(ExitCode.resources);
+    expect(readdirSync(at("full"))).toEqual(["previous"]);
+    rmSync(at("full"), { recursive: true });
+  });
+
   test("where it is killed: no folder that looks whole", async () => {
     const main = join(import.meta.dir, "../../cmd/main.ts");
     mkdirSync(at("killed"));
     for (let n = 0; n < 8; n++) {
       const target = join(at("killed"), `${n}`);
-      const child = Bun.spawn(["bun", main, "convert", "--hf-path", plain.path, "--mlx-path", target, "-q"], {
-        stderr: "pipe",
-      });
+      const child = Bun.spawn(
+        [process.execPath, main, "convert", "--hf-path", plain.path, "--mlx-path", target, "-q"],
+        {
+          stderr: "pipe",
+        },
+      );
       await Promise.race([Bun.sleep(60 + 40 * n), child.exited]);
       child.kill(9);
       await child.exited;

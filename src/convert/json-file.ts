@@ -2,6 +2,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import { parsePythonJson, specialNumbers } from "./python-json";
 
 export type JsonObject = Record<string, unknown>;
 
@@ -27,12 +28,6 @@ function depthOf(text: string): number {
   }
   return most;
 }
-
-const specialNumbers = new Map([
-  ["Infinity", Number.POSITIVE_INFINITY],
-  ["-Infinity", Number.NEGATIVE_INFINITY],
-  ["NaN", Number.NaN],
-]);
 
 /** `{"__float__": "Infinity"}` stands for a number that JSON cannot write. */
 function decodeFloats(key: string, value: unknown): unknown {
@@ -62,7 +57,7 @@ export async function readJson(folder: string, name: string): Promise<JsonObject
     throw new UserError(`${name} of ${folder} nests deeper than ${deepest} levels`, { hint: again });
   let value: unknown;
   try {
-    value = JSON.parse(text, decodeFloats);
+    value = parsePythonJson(text, decodeFloats);
   } catch (error) {
     const reason = text.trim() === "" ? "the file is empty" : (error as Error).message;
     throw new UserError(`${name} of ${folder} is not JSON: ${reason}`, { hint: again });

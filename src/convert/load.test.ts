@@ -63,7 +63,21 @@ const firstName = Object.keys(json(sound, "model.safetensors.index.json").weight
 const cases: [name: string, change: (folder: string) => void, message: RegExp, code?: number][] = [
   ["no config", (f) => rmSync(join(f, "config.json")), /has no config\.json/, ExitCode.notFound],
   ["an empty config", (f) => write(f, "config.json", ""), /config\.json .* is empty/],
-  ["a config that is cut off", (f) => write(f, "config.json", '{"model_type": "lla'), /config\.json .* not JSON/],
+  [
+    "a config that is cut off",
+    (f) => write(f, "config.json", '{"model_type": "lla'),
+    /config\.json .* not JSON: line 1, column 16/,
+  ],
+  [
+    "a config with a comma too many",
+    (f) => write(f, "config.json", '{\n  "model_type": "llama",\n}'),
+    /config\.json .* not JSON: line 3, column 1: expected a name in double quotes$/,
+  ],
+  [
+    "an index that is cut off",
+    (f) => write(f, "model.safetensors.index.json", '{"weight_map": {\n"a": "b"'),
+    /index\.json .* not JSON: line 2, column 9: expected "," or "}", but the text ends$/,
+  ],
   ["a config that is a list", (f) => write(f, "config.json", "[]"), /must hold an object, not a list/],
   [
     "a config that nests too deep",
@@ -77,6 +91,11 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
   ["a model_type that every object has", config({ model_type: "constructor" }), /not supported/, ExitCode.notFound],
   ["a size as text", config({ hidden_size: "64" }), /"hidden_size" is "64"/],
   ["a negative size", config({ num_hidden_layers: -1 }), /"num_hidden_layers" is -1/],
+  [
+    "layers without end",
+    config({ num_hidden_layers: 2 ** 40 }),
+    /1099511627776 layers, but there are only \d+ tensors/,
+  ],
   ["a missing size", config({ hidden_size: undefined }), /"hidden_size"/],
   ["heads that don't divide", config({ num_attention_heads: 3 }), /num_attention_heads/],
   ["Python code", config({ model_file: "model.py" }), /Python/, ExitCode.notFound],

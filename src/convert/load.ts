@@ -10,6 +10,7 @@ import { eosTokenIds, type ModelConfig, readConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
 import { withTokenizerFolder } from "./gguf/folder";
 import { ggufTensors, isGguf, openGguf } from "./gguf/weights";
+import type { JsonObject } from "./json-file";
 
 export interface LoadedModel {
   model: LanguageModel;
@@ -77,11 +78,12 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   refuseCode(config, folder);
   const format = foreignFormat(config, folder);
   const loaded = loadedConfig(config, format);
-  const readTensors = await tensorReader(folder);
+  const { count, read } = await tensorReader(folder);
+  checkLayers(config, count, folder);
   const model = await createModel(config, folder);
   try {
     mx.scope(() => {
-      const tensors = readTensors();
+      const tensors = read();
       const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
       format?.prepare?.(model, weights);
       if (loaded.quantization) quantizeForCheckpoint(model, loaded.quantization as QuantizationConfig, weights);
@@ -94,12 +96,31 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   return { model, config: loaded };
 }
 
-/** Checks the weight files; what it returns gives their tensors, those of safetensors lazily. */
-async function tensorReader(path: string): Promise<() => Map<string, Tensor>> {
+/** Each layer is made before the weights are compared: a billion of them would never end. */
+function checkLayers(config: ModelConfig, tensors: number, source: string): void {
+  const { num_hidden_layers: layers } = { ...(config.text_config as JsonObject | undefined), ...config };
+  if (typeof layers !== "number" || layers <= tensors) return;
+  throw new UserError(
+    `the configuration of ${source} says that there are ${layers} layers, but there are only ${tensors} tensors`,
+    { hint: "Download the model again." },
+  );
+}
+
+interface TensorReader {
+  count: number;
+  /** Those of safetensors are read when they are first needed. */
+  read: () => Map<string, Tensor>;
+}
+
+/** Checks the weight files. */
+async function tensorReader(path: string): Promise<TensorReader> {
   if (isGguf(path)) {
     const file = await openGguf(path);
-    return () => ggufTensors(file);
+    return { count: file.header.tensors.size, read: () => ggufTensors(file) };
   }
   const shards = await openCheckpoint(path);
-  return () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays]));
+  return {
+    count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
+    read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
+  };
 }

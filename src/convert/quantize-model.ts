@@ -10,7 +10,7 @@ export interface QuantizeModelOptions {
   bits?: number | null;
   mode?: QuantizationMode;
   /** What becomes of a layer; all that can be quantized are, in the common way, unless given. */
-  predicate?: (path: string) => LayerQuantization;
+  predicate?: (path: string) => LayerQuantization | null;
 }
 
 /**

@@ -10,7 +10,8 @@ export type RecipeName = (typeof recipeNames)[number];
 export interface LayerQuantization {
   group_size: number | null;
   bits: number;
-  mode: "affine";
+  /** affine unless said */
+  mode?: "affine";
 }
 
 /**

@@ -3,7 +3,7 @@
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
 import { randomUUID } from "node:crypto";
-import { copyFile, mkdir, readdir, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
@@ -11,6 +11,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { checkInside } from "./checkpoint";
 import type { ModelConfig } from "./config";
 import { parameterCount } from "./quantize-model";
 
@@ -70,8 +71,10 @@ export async function saveModel(
     await checkSpace(dirname(folder), total);
     await mkdir(temporary);
     const map = await saveWeights(temporary, weights, total, { onProgress, signal });
-    for (const name of await readdir(source)) {
-      if (companions.test(name)) await copyFile(join(source, name), join(temporary, name));
+    for (const { name } of (await readdir(source, { withFileTypes: true })).filter((entry) => !entry.isDirectory())) {
+      if (!companions.test(name)) continue;
+      await checkInside(source, name);
+      await copyFile(join(source, name), join(temporary, name));
     }
     if (repo !== undefined) {
       const { fetchCard } = await import("../hub/download");
@@ -82,14 +85,37 @@ export async function saveModel(
     await writeFile(join(temporary, "config.json"), json(savedConfig(config)));
     const metadata = { total_size: total, total_parameters: count };
     await writeFile(join(temporary, "model.safetensors.index.json"), json({ metadata, weight_map: sorted(map) }));
+    for (const name of await readdir(temporary)) await flush(join(temporary, name));
     await checkTarget(target);
     await rename(temporary, folder);
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => {});
-    throw error;
+    throw explained(target, error);
   } finally {
     for (const tensor of weights.values()) mx.release(tensor);
   }
+}
+
+/** Has the disk hold what was written, so that a name never outlives its content. */
+async function flush(path: string): Promise<void> {
+  const file = await open(path, "r");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+function explained(target: string, error: unknown): unknown {
+  const { code, message } = error as NodeJS.ErrnoException;
+  // MLX tells no reason: of a file that could be opened, it is a full disk.
+  const isFull = /^(ENOSPC|EDQUOT|EFBIG)$/.test(code ?? "") || (error instanceof mx.MlxError && /write/i.test(message));
+  if (!isFull) return error;
+  return new UserError(`${target} cannot be written: ${message}`, {
+    code: ExitCode.resources,
+    hint: "Make room there, or name a folder on another disk.",
+    cause: error,
+  });
 }
 
 /** Writes the shards, empties `weights` and returns the file of each. */
@@ -151,8 +177,8 @@ function shardsOf(weights: ReadonlyMap<string, Tensor>): string[][] {
 async function checkSpace(folder: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
   if (bavail * bsize >= bytes) return;
-  const gigabytes = (n: number) => `${(n / 1e9).toFixed(1)} GB`;
-  throw new UserError(`the model takes ${gigabytes(bytes)}, and ${folder} has ${gigabytes(bavail * bsize)} left`, {
+  const sized = (n: number) => (n < 1e9 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e9).toFixed(1)} GB`);
+  throw new UserError(`the model takes ${sized(bytes)}, and ${folder} has ${sized(bavail * bsize)} left`, {
     code: ExitCode.resources,
     hint: "Make room, or name a folder on another disk.",
   });

@@ -42,7 +42,7 @@ const tokenizerConfig = {
 export async function writeConfig(folder: string): Promise<void> {
   const write = (name: string, content: object) =>
     Bun.write(join(folder, name), `${JSON.stringify(content, null, 2)}\n`);
-  await write("config.json", { ...config, quantization: { group_size: 64, bits: 8 } });
+  await write("config.json", config);
   await write("tokenizer_config.json", tokenizerConfig);
   await Bun.write(join(folder, "chat_template.jinja"), chatTemplate);
 }

@@ -50,9 +50,15 @@ export function parseLoraParameters(value: unknown, where: string): LoraParamete
 
 /** The first thing that a schema found wrong, with its place. */
 export function problemOf({ issues }: z.ZodError): string {
-  const [issue] = issues;
-  const place = issue!.path.length > 0 ? `"${issue!.path.join(".")}": ` : "";
-  return place + issue!.message;
+  let issue = issues[0]!;
+  const path = [...issue.path];
+  while (issue.code === "invalid_union" && issue.errors.length > 0) {
+    // Of the forms that a value may have, the one that it came closest to.
+    const [closest] = issue.errors.toSorted((a, b) => b[0]!.path.length - a[0]!.path.length);
+    issue = closest![0]!;
+    path.push(...issue.path);
+  }
+  return (path.length > 0 ? `"${path.join(".")}": ` : "") + issue.message;
 }
 
 /** Writes the configuration in mlx-lm's form: sorted keys. */
@@ -108,6 +114,9 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
   loadTensors(model, path);
 }
 
+/** How many of a file's tensors an error names. */
+const mostProblems = 10;
+
 /** Names of an adapter's own parameters. */
 const adapterLeaves = /(^|\.)(lora_a|lora_b|m)$/;
 
@@ -121,7 +130,9 @@ function checkTensors(model: LanguageModel, header: SafetensorsHeader, folder: s
     return fits ? [] : [`  ${name}: adapter shape ${theirs} does not match model parameter shape ${ours}`];
   });
   if (problems.length === 0) return;
-  throw new UserError(`the adapter in ${folder} contains incompatible tensors:\n${problems.join("\n")}`, {
+  const shown = problems.slice(0, mostProblems);
+  if (problems.length > shown.length) shown.push(`  and ${problems.length - shown.length} more`);
+  throw new UserError(`the adapter in ${folder} contains incompatible tensors:\n${shown.join("\n")}`, {
     hint: "Check that it was trained on this model.",
   });
 }

@@ -1,39 +1,65 @@
 /** Fine-tuning from settings to files: model, adapters, data, training, test. */
+import { writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { removeUnfinished, replaceFile } from "../atomic-file";
 import { eosTokenIds, readConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
-import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
+import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import type { Optimizer } from "../optim";
 import { loadTokenizer } from "../text/tokenizer";
 import { applyAdapters, resumeWeights, writeAdapterConfig } from "./adapter-files";
-import { type BatchesOptions, type Dataset, type Datasets, iterateBatches, loadDatasets } from "./data";
+import { curveSvg, type History } from "./curve";
+import {
+  type BatchesOptions,
+  type Dataset,
+  type DatasetFacts,
+  type Datasets,
+  datasetFacts,
+  iterateBatches,
+  loadDatasets,
+  splitNames,
+} from "./data";
 import { linearToLora, trainableLine, unfreezeBlocks } from "./linear-to-lora";
 import { evaluateLoss } from "./loss";
 import { makeOptimizer } from "./optimizer";
+import { logPaths, RunLog } from "./run-log";
 import type { Settings } from "./settings";
-import { type TrainingEvent, train } from "./trainer";
-import { readTrainingState } from "./training-state";
+import { type StepFigures, type TrainingEnd, type TrainingEvent, train } from "./trainer";
+import { readTrainingState, statePath } from "./training-state";
 
 export interface FineTuneHooks {
   /** Called with mlx-lm's words as each part of the work begins. */
   onStage?: (line: string) => void;
-  /** Called with the model's trainable parameters as a line, before the first step. */
-  onModel?: (line: string) => void;
+  /** Called with what a user should not miss. */
+  onWarning?: (line: string) => void;
+  /** Called as a dataset is fetched, in bytes, and as its records become tokens. */
+  onDownload?: (done: number, total: number) => void;
+  onEncode?: (done: number, total: number) => void;
+  /** Called once for each set that is used, before the first step. */
+  onData?: (event: DataEvent) => void;
+  /** Called before the first step, with the settings as they fit the model and its trainable parameters as a line. */
+  onModel?: (settings: Settings, trainable: string) => void;
   onEvent?: (event: TrainingEvent) => void;
-  onStep?: (iteration: number) => void;
+  onStep?: (iteration: number, figures: StepFigures) => void;
   /** Called before the first batch of a validation or a test, and after each. */
   onLossBatch?: (done: number, total: number) => void;
-  /** Called with the length of a sample that is longer than the settings allow. */
-  onCut?: (length: number) => void;
   signal?: AbortSignal;
 }
+
+export type DataEvent = { type: "data"; split: string } & DatasetFacts;
 
 export interface FineTuneEnd {
   /** Steps done in all; null where nothing was trained. */
   iteration: number | null;
   test: { loss: number; perplexity: number } | null;
   interrupted: boolean;
+  /** The losses that were reported. */
+  history: History;
+  /** The picture of them, where there is one. */
+  curve: string | null;
 }
 
 /**
@@ -46,43 +72,74 @@ export async function fineTune(
   settings: Settings,
   { resume = false, ...hooks }: FineTuneHooks & { resume?: boolean } = {},
 ): Promise<FineTuneEnd> {
+  // What the settings ask for is looked at before anything large is.
+  const optimizer = settings.train ? makeOptimizer(settings) : null;
+  const logs = logPaths(settings);
   hooks.onStage?.("Loading pretrained model");
   const config = await readConfig(folder);
   const tokenizer = await loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
   const { model } = await openWeights(folder, config);
   try {
-    mx.eval(model.parameters());
     hooks.onStage?.("Loading datasets");
-    const data = await loadDatasets(settings, tokenizer);
-    if (settings.train && data.valid.length === 0) {
-      hooks.onStage?.("Warning: Validation set not found or empty. Training will proceed without validation.");
+    const data = await loadDatasets(settings, tokenizer, hooks);
+    for (const split of splitNames.filter((name) => data[name].length > 0)) {
+      hooks.onData?.({ type: "data", split, ...datasetFacts(data[split], settings.max_seq_length) });
     }
-    const end: FineTuneEnd = { iteration: null, test: null, interrupted: false };
-    if (settings.train) {
+    mx.eval(model.parameters());
+    if (settings.train && data.valid.length === 0) {
+      hooks.onWarning?.("there is no validation set, or it is empty: training goes on without validation");
+    }
+    // As NumPy's global generator, which all sets draw from.
+    const random = new NumpyRandom(settings.seed);
+    const end: FineTuneEnd = {
+      iteration: null,
+      test: null,
+      interrupted: false,
+      history: { train: [], val: [] },
+      curve: null,
+    };
+    const blocks = model.layers.length;
+    if (settings.train && settings.num_layers > blocks) {
+      // mlx-lm refuses, its own default of 16 too.
+      hooks.onWarning?.(`the model has ${blocks} layers, fewer than ${settings.num_layers}: all of them are trained.`);
+      settings = { ...settings, num_layers: blocks };
+    }
+    if (optimizer) {
       hooks.onStage?.("Training");
-      const trained = await trainModel(model, settings, data, { resume, ...hooks });
-      Object.assign(end, trained);
+      const trained = await trainModel(model, optimizer, settings, data, random, { resume, logs, ...hooks });
+      Object.assign(end, trained, { curve: await drawCurve(settings, trained.history) });
     } else if (settings.adapter_path !== "") await applyAdapters(model, settings.adapter_path);
     if (settings.test && !end.interrupted) {
       hooks.onStage?.("Testing");
-      const loss = await testLoss(model, settings, data.test, hooks);
+      const loss = await testLoss(model, settings, data.test, random, hooks);
       if (loss === null) end.interrupted = true;
       else end.test = { loss, perplexity: Math.exp(loss) };
     }
     return end;
   } finally {
+    optimizer?.dispose();
     model.dispose();
   }
+}
+
+/** Draws the losses into the adapter's folder. Returns the picture's path; null where there were no losses. */
+async function drawCurve({ adapter_path, model }: Settings, history: History): Promise<string | null> {
+  const picture = curveSvg(history, `Loss of ${model}`);
+  if (picture === null) return null;
+  const path = join(adapter_path, "curve.svg");
+  await replaceFile(path, (temporary) => writeFile(temporary, picture));
+  return path;
 }
 
 /** What a training that goes on must have in common with the one that ended. */
 function resumeSettings(settings: Settings, trainLength: number, validLength: number): Record<string, unknown> {
   const { model, data, hf_dataset, fine_tune_type, num_layers, lora_parameters, optimizer, optimizer_config } =
     settings;
-  const { seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches } = settings;
+  const { seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches, train_embeddings } =
+    settings;
   return {
     ...{ model, data, hf_dataset, fine_tune_type, num_layers, lora_parameters, optimizer, optimizer_config },
-    ...{ seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches },
+    ...{ seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches, train_embeddings },
     "number of training samples": trainLength,
     "number of validation samples": validLength,
   };
@@ -90,43 +147,42 @@ function resumeSettings(settings: Settings, trainLength: number, validLength: nu
 
 async function trainModel(
   model: LanguageModel,
+  optimizer: Optimizer,
   settings: Settings,
   data: Datasets,
-  { resume, onModel, onEvent, onStep, onLossBatch, onCut, signal }: FineTuneHooks & { resume: boolean },
-): Promise<{ iteration: number; interrupted: boolean }> {
+  random: NumpyRandom,
+  { resume, logs, ...hooks }: FineTuneHooks & { resume: boolean; logs: readonly string[] },
+): Promise<TrainingEnd> {
   const { adapter_path: folder, fine_tune_type: type, num_layers: count, lora_parameters: parameters } = settings;
   const fixed = resumeSettings(settings, data.train.length, data.valid.length);
   mx.random.seed(settings.seed);
   model.freeze();
-  if (count > model.layers.length) {
-    throw new UserError(`${count} layers are to be trained, but the model has ${model.layers.length}`, {
-      code: ExitCode.usage,
-      hint: `Ask for fewer: --num-layers ${model.layers.length}; -1 takes all.`,
-    });
-  }
-  if (type === "full") unfreezeBlocks(model, count);
+  if (type === "full") unfreezeBlocks(model, count, { embeddings: settings.train_embeddings === true });
   else linearToLora(model, count, { ...parameters!, dora: type === "dora" });
   if (settings.resume_adapter_file !== null) await resumeWeights(model, settings.resume_adapter_file);
-  onModel?.(trainableLine(model));
   const state = resume ? await readTrainingState(folder, fixed) : undefined;
+  for (const path of logs) hooks.onStage?.(`Figures go to ${path}, as lines of JSON: nothing is sent from here`);
+  hooks.onModel?.(settings, trainableLine(model));
+  for (const each of [folder, dirname(statePath(folder))]) await removeUnfinished(each);
   await writeAdapterConfig(folder, settings);
 
-  const optimizer = makeOptimizer(settings);
+  const { onLossBatch, onStep, signal } = hooks;
   const { valid } = data;
   const total = batchCount(settings, valid, settings.val_batches);
   let done = 0;
+  const log = new RunLog(logs, settings, { iteration: state?.progress.iteration ?? 0 });
   try {
     return await train(model, optimizer, {
       folder,
       iterations: settings.iters,
-      batches: iterateBatches(data.train, { ...batchOptions(settings, onCut), loop: true, seed: settings.seed }),
+      batches: iterateBatches(data.train, { ...batchOptions(settings, random), loop: true }),
       validation:
         valid.length === 0
           ? undefined
           : () => {
               done = 0;
               onLossBatch?.(done, total);
-              return firstOf(iterateBatches(valid, batchOptions(settings, onCut)), settings.val_batches);
+              return firstOf(iterateBatches(valid, batchOptions(settings, random)), settings.val_batches);
             },
       stepsPerReport: settings.steps_per_report,
       stepsPerEval: settings.steps_per_eval,
@@ -134,7 +190,10 @@ async function trainModel(
       gradientAccumulation: settings.grad_accumulation_steps,
       gradientCheckpoint: settings.grad_checkpoint,
       clearCacheThreshold: settings.clear_cache_threshold,
-      onEvent,
+      onEvent(event) {
+        log.add(event);
+        hooks.onEvent?.(event);
+      },
       onStep,
       onValidationBatch: () => onLossBatch?.(++done, total),
       signal,
@@ -142,14 +201,15 @@ async function trainModel(
       resume: state,
     });
   } finally {
-    optimizer.dispose();
+    const problem = await log.end();
+    if (problem !== null) hooks.onWarning?.(`figures are missing in a log: ${(problem as Error).message}`);
   }
 }
 
 const batchOptions = (
   { batch_size: batchSize, max_seq_length: maxSeqLength }: Settings,
-  onCut: FineTuneHooks["onCut"],
-): BatchesOptions => ({ batchSize, maxSeqLength, onCut });
+  random: NumpyRandom,
+): BatchesOptions => ({ batchSize, maxSeqLength, random });
 
 /** How many whole batches there are, at most `limit` unless that is -1. */
 function batchCount({ batch_size }: Settings, { length }: Dataset, limit: number): number {
@@ -171,15 +231,14 @@ async function testLoss(
   model: LanguageModel,
   settings: Settings,
   data: Dataset,
-  { onLossBatch, onCut, signal }: FineTuneHooks,
+  random: NumpyRandom,
+  { onLossBatch, signal }: FineTuneHooks,
 ): Promise<number | null> {
   const total = batchCount(settings, data, settings.test_batches);
   let done = 0;
   onLossBatch?.(done, total);
   const stopped = new Error("the signal ended the test");
-  // After a training its generator of orders goes on.
-  const seed = settings.train ? undefined : settings.seed;
-  const batches = iterateBatches(data, { ...batchOptions(settings, onCut), seed });
+  const batches = iterateBatches(data, batchOptions(settings, random));
   try {
     return await evaluateLoss(model, firstOf(batches, settings.test_batches), async () => {
       onLossBatch?.(++done, total);

@@ -1,5 +1,8 @@
 /** From a model with adapters to a plain one. */
+import { join } from "node:path";
 import { readConfig } from "../convert/config";
+import { exportGguf } from "../convert/gguf/export";
+import { exportPlan } from "../convert/gguf/export-plan";
 import { openWeights } from "../convert/load";
 import { parameterCount } from "../convert/quantize-model";
 import { saveModel } from "../convert/save";
@@ -30,6 +33,8 @@ export function fuseAdapters(model: LanguageModel, options: { dequantize?: boole
 export interface FuseOptions {
   /** Save in floating point what was packed. */
   dequantize?: boolean;
+  /** Write a GGUF file too: its path within the folder, and what its matrices become. */
+  gguf?: { path: string; type: "F16" | "Q8_0" };
   /** Called as each part of the work begins, with mlx-lm's words for it. */
   onStage?: (line: string) => void;
   onProgress?: (done: number, total: number) => void;
@@ -51,10 +56,13 @@ export async function fuseModel(
   { path, repo }: { path: string; repo?: string },
   adapterPath: string,
   target: string,
-  { onStage, onProgress, signal, ...options }: FuseOptions = {},
+  { onStage, onProgress, signal, gguf, ...options }: FuseOptions = {},
 ): Promise<Fused> {
   onStage?.("Loading pretrained model");
-  const opened = await openWeights(path, await readConfig(path));
+  const before = await readConfig(path);
+  // Better now than when all else is done.
+  if (gguf) await exportPlan(before, path);
+  const opened = await openWeights(path, before);
   const { model } = opened;
   let { config } = opened;
   let fused: Fused;
@@ -73,5 +81,11 @@ export async function fuseModel(
     throw error;
   }
   await saveModel(target, model, config, { source: path, repo, onProgress, signal });
+  if (gguf) {
+    onStage?.("Converting to GGUF format");
+    const file = join(target, gguf.path);
+    await exportGguf(target, file, { type: gguf.type, onProgress, signal });
+    onStage?.(`Converted GGUF model saved as: ${file}`);
+  }
   return fused;
 }

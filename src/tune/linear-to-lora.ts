@@ -96,18 +96,21 @@ function adapterOf(path: string, layer: Module, options: AdapterOptions): Adapte
 }
 
 /**
- * Makes the blocks' own parameters trainable, of the last `numLayers` (all where that is 0 or less).
- * @throws UserError where a block has packed weights, which have no gradient
+ * Makes the blocks' own parameters trainable, of the last `numLayers` (all where that is 0 or less); with `embeddings`
+ * those outside of blocks too: embeddings, the last norm, the head.
+ * @throws UserError where one of them is packed, and so has no gradient
  */
-export function unfreezeBlocks(model: LanguageModel, numLayers: number): void {
+export function unfreezeBlocks(model: LanguageModel, numLayers: number, { embeddings = false } = {}): void {
   const blocks = lastBlocks(model, numLayers);
-  if (blocks.some((block) => block.namedModules().some(([, module]) => "packing" in module))) {
+  const chosen = embeddings ? [model] : blocks;
+  if (chosen.some((module) => module.namedModules().some(([, inner]) => "packing" in inner))) {
     throw new UserError("a quantized model cannot be fine-tuned in full: packed weights have no gradient", {
       code: ExitCode.usage,
       hint: "Train an adapter (--fine-tune-type lora), or unpack the model first: mlxlm convert --dequantize",
     });
   }
-  for (const block of blocks) block.unfreeze();
+  for (const module of chosen) module.unfreeze();
+  if (embeddings) for (const block of model.layers) if (!blocks.includes(block)) block.freeze();
 }
 
 /** Trainable parameters by path. */

@@ -12,6 +12,8 @@ export interface TokenBatch {
   readonly shape: readonly [rows: number, length: number];
   /** (B, 2): how many tokens at a row's begin have no loss, and how many tokens it has. */
   readonly lengths: Int32Array;
+  /** Where a row comes from, for a person. */
+  readonly where?: (row: number) => string;
 }
 
 /** A batch on the device. */

@@ -1,8 +1,9 @@
 /** What a person reads of a training, in mlx-lm's words. */
 import { basename } from "node:path";
 import { weightsName } from "./adapter-files";
+import type { DatasetFacts } from "./data";
 import type { Settings } from "./settings";
-import type { TrainingEvent } from "./trainer";
+import type { StepFigures, TrainingEvent } from "./trainer";
 
 const thousands = (value: number) => Math.round(value).toLocaleString("en-US");
 
@@ -25,6 +26,33 @@ export function headerLines(settings: Settings): string[] {
   };
   const width = Math.max(...Object.keys(rows).map((name) => name.length));
   return Object.entries(rows).map(([name, value]) => `  ${name.padEnd(width)}   ${value}`);
+}
+
+/** The longest bar of a histogram. */
+const longestBar = 24;
+
+/** What there is to know of a dataset before training: its size, how long its samples are, what is lost of them. */
+export function dataLines(split: string, facts: DatasetFacts, maxSeqLength: number): string[] {
+  const { rows, tokens, shortest, median, longest, histogram } = facts;
+  const lengths = `${thousands(shortest)} to ${thousands(longest)} a row, ${thousands(median)} in the middle`;
+  const most = Math.max(...histogram.map((bin) => bin.rows));
+  const ends = histogram.map((bin) => thousands(bin.up_to));
+  const width = ends.at(-1)?.length ?? 0;
+  const bars = histogram.map((bin, i) => {
+    const bar = "█".repeat(Math.ceil((bin.rows / most) * longestBar));
+    return `          up to ${ends[i]!.padStart(width)}  ${bar.padEnd(longestBar)}  ${thousands(bin.rows)}`;
+  });
+  const lines = [`  ${split.padEnd(5)}   ${thousands(rows)} rows, ${thousands(tokens)} tokens: ${lengths}`, ...bars];
+  if (facts.truncated > 0) {
+    const share = ((facts.tokens_cut / tokens) * 100).toFixed(1);
+    lines.push(
+      `          ${thousands(facts.truncated)} rows are cut to ${thousands(maxSeqLength)} tokens, which loses ${share} % of all tokens: --max-seq-length`,
+    );
+  }
+  if (facts.without_loss > 0) {
+    lines.push(`          ${thousands(facts.without_loss)} rows teach nothing: their prompts alone are that long`);
+  }
+  return lines;
 }
 
 export const columnsLine = "  iter   train_loss     tok/s     tokens";
@@ -50,6 +78,11 @@ export class ReportLines {
     const tokens = `${(event.trained_tokens / 1000).toFixed(1).padStart(5)}k`;
     return `  ${`${event.iteration}`.padStart(4)}    ${loss}    ${speed}    ${tokens}`;
   }
+}
+
+/** How a training goes, beside its bar. */
+export function stepNote({ loss, tokens_per_second, peak_memory }: StepFigures): string {
+  return `loss ${loss.toFixed(3)}  ${thousands(tokens_per_second)} tok/s  ${peak_memory.toFixed(2)} GB`;
 }
 
 export function testLine({ loss, perplexity }: { loss: number; perplexity: number }): string {

@@ -57,9 +57,11 @@ test("lora_parameters of a file take the place of all defaults", () => {
 });
 
 test("a misspelled name is found", () => {
-  expect(unknownSettings({ lora_parameter: {}, iters: 1, wholly_other_thing_here: 2 })).toEqual([
+  const hf_dataset = [{ path: "a", train_splits: "train" }, { path: "b" }, 5];
+  expect(unknownSettings({ lora_parameter: {}, iters: 1, wholly_other_thing_here: 2, hf_dataset })).toEqual([
     ["lora_parameter", "lora_parameters"],
     ["wholly_other_thing_here", null],
+    ["hf_dataset.train_splits", "hf_dataset.train_split"],
   ]);
 });
 
@@ -74,7 +76,9 @@ describe("wrong values are errors with the name", () => {
     [{ lora_parameters: { rank: 8, alpha: 16 } }, /"scale"/],
     [{ lora_parameters: 8 }, /lora_parameters/],
     [{ clear_cache_threshold: "many" }, /"many" is no size/],
-    [{ hf_dataset: { name: "x" } }, /"hf_dataset/],
+    [{ hf_dataset: { name: "x" } }, /"hf_dataset.path"/],
+    [{ hf_dataset: [{ path: "a" }, { path: "b", config: { nam: "c" } }] }, /"hf_dataset.1.config": .*"nam"/],
+    [{ hf_dataset: "org/name" }, /"hf_dataset": /],
   ])("%j", (given, message) => {
     expect(() => resolveSettings(given)).toThrow(message);
   });

@@ -20,6 +20,34 @@ const Schedule = z.strictObject({
 
 export type ScheduleSettings = z.infer<typeof Schedule>;
 
+/** Names of the data's fields. */
+const features = {
+  prompt_feature: text.nullish(),
+  completion_feature: text.nullish(),
+  chat_feature: text.nullish(),
+  text_feature: text.nullish(),
+};
+
+const HubDataset = z.looseObject({
+  path: text,
+  train_split: text.nullish(),
+  valid_split: text.nullish(),
+  test_split: text.nullish(),
+  /** What `datasets.load_dataset` is given. */
+  config: z
+    .strictObject({
+      name: text.nullish(),
+      data_dir: text.nullish(),
+      data_files: z.unknown().optional(),
+      revision: text.nullish(),
+      trust_remote_code: z.boolean().nullish(),
+    })
+    .nullish(),
+  ...features,
+});
+
+export type HubDataset = z.infer<typeof HubDataset>;
+
 /** YAML takes every key; those with no flag are marked. */
 export const Settings = z.looseObject({
   model: text,
@@ -56,12 +84,11 @@ export const Settings = z.looseObject({
   /** No flag. */
   lr_schedule: Schedule.nullable(),
   /** No flag: one dataset of the hub, or several. */
-  hf_dataset: z.union([z.looseObject({ path: text }), z.array(z.looseObject({ path: text }))]).nullish(),
-  /** No flag: names of the data's fields. */
-  prompt_feature: text.nullish(),
-  completion_feature: text.nullish(),
-  chat_feature: text.nullish(),
-  text_feature: text.nullish(),
+  hf_dataset: z.union([HubDataset, z.array(HubDataset)]).nullish(),
+  /** No flag: full fine-tuning takes embeddings, the last norm and the head too, which mlx-lm leaves as they are. */
+  train_embeddings: z.boolean().nullish(),
+  /** No flag. */
+  ...features,
 });
 
 export type Settings = z.infer<typeof Settings> & { lora_parameters: LoraParameters | null };
@@ -145,12 +172,21 @@ export async function readSettingsFile(path: string): Promise<Record<string, unk
 
 const isGiven = ([, value]: [string, unknown]) => value !== undefined && value !== null;
 
-/** Names that a file may give, and what the given ones that are none of them may have meant. */
+/** The names given that there are not, and what they may have meant. */
 export function unknownSettings(given: Readonly<Record<string, unknown>>): [name: string, similar: string | null][] {
-  const known = Object.keys(Settings.shape);
-  return Object.keys(given)
-    .filter((name) => !known.includes(name))
-    .map((name) => [name, nearest(name, known, 1)[0] ?? null]);
+  const unknown = (names: object, known: object): [string, string | null][] =>
+    Object.keys(names)
+      .filter((name) => !Object.hasOwn(known, name))
+      .map((name) => [name, nearest(name, Object.keys(known), 1)[0] ?? null]);
+  const datasets = [given.hf_dataset].flat().filter((one) => typeof one === "object" && one !== null);
+  const inDatasets = datasets.flatMap((one) => unknown(one as object, HubDataset.shape));
+  return [
+    ...unknown(given, Settings.shape),
+    ...inDatasets.map(([name, similar]): [string, string | null] => [
+      `hf_dataset.${name}`,
+      similar && `hf_dataset.${similar}`,
+    ]),
+  ];
 }
 
 /**

@@ -22,6 +22,8 @@ export class TrainStep {
   /** Sums of gradients since the last update, by path; kept. */
   gradients: Map<string, Tensor> | null = null;
   private readonly paths: readonly string[];
+  /** What is trained, as of the last step: walking a model for it takes as long as a small step on a GPU. */
+  private trained: [path: string, tensor: Tensor][] | null = null;
   private readonly outcome: (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome;
 
   /** @param accumulation after how many steps parameters are updated, by the mean of the gradients */
@@ -32,9 +34,10 @@ export class TrainStep {
   ) {
     this.paths = trainableParameters(model).map(([path]) => path);
     const trained = new Set(this.paths);
+    const others = model.namedParameters().filter(([path]) => !trained.has(path));
     // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
     const frozen = {
-      get: () => model.namedParameters().filter(([path]) => !trained.has(path)),
+      get: () => others,
       set: (weights: [string, Tensor][]) => void model.update(weights),
     };
     const { state: random } = mx.random;
@@ -70,7 +73,8 @@ export class TrainStep {
   run(batch: TokenBatch, number: number): StepResult {
     const updates = number % this.accumulation === 0;
     const [loss, count] = mx.scope(() => {
-      const parameters = trainableParameters(this.model);
+      this.trained ??= trainableParameters(this.model);
+      const parameters = this.trained;
       const earlier = this.gradients && this.paths.map((path) => this.gradients!.get(path)!);
       const outcome = this.outcome(
         parameters.map(([, tensor]) => tensor),
@@ -79,10 +83,13 @@ export class TrainStep {
       );
       const summed = new Map(this.named(outcome.gradients));
       this.setGradients(updates ? null : summed);
-      if (updates) this.model.update(this.optimizer.update(parameters, this.means(summed)));
+      if (updates) {
+        this.trained = this.optimizer.update(parameters, this.means(summed));
+        this.model.update(this.trained);
+      }
       return [outcome.loss, outcome.count];
     });
-    mx.eval(loss, count, trainableParameters(this.model), this.optimizer.state, this.gradients, mx.random.state.get());
+    mx.eval(loss, count, this.trained, this.optimizer.state, this.gradients, mx.random.state.get());
     const result = { loss: loss!.item(), tokens: count!.item() };
     loss!.dispose();
     count!.dispose();

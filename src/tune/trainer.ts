@@ -7,11 +7,12 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Optimizer } from "../optim";
 import { weightsName, writeAdapterWeights } from "./adapter-files";
+import type { History } from "./curve";
 import { setTraining } from "./dropout";
 import { checkpointBlocks } from "./gradient-checkpoint";
 import { trainableParameters } from "./linear-to-lora";
 import { evaluateLoss, type TokenBatch } from "./loss";
-import { TrainStep } from "./train-step";
+import { type StepResult, TrainStep } from "./train-step";
 import { type Progress, type TrainingState, writeTrainingState } from "./training-state";
 
 export interface TrainingOptions {
@@ -27,12 +28,12 @@ export interface TrainingOptions {
   stepsPerSave: number;
   gradientAccumulation?: number;
   gradientCheckpoint?: boolean;
-  /** Bytes of freed memory that the allocator may keep between two steps. */
+  /** Bytes of freed memory that the allocator may keep between two steps, where that is more than a step's own peak. */
   clearCacheThreshold?: number;
   /** Called with each event, in order. */
   onEvent?: (event: TrainingEvent) => void;
   /** Called as each step ends, and each batch of a validation. */
-  onStep?: (iteration: number) => void;
+  onStep?: (iteration: number, figures: StepFigures) => void;
   onValidationBatch?: () => void;
   /** Ends the training after the current step, with a checkpoint. */
   signal?: AbortSignal;
@@ -70,9 +71,19 @@ export type TrainingEvent =
       path: string;
     };
 
+/** Of one step. */
+export interface StepFigures {
+  loss: number;
+  tokens_per_second: number;
+  /** GB (10⁹ bytes) */
+  peak_memory: number;
+}
+
 export interface TrainingEnd {
   iteration: number;
   interrupted: boolean;
+  /** From the first step, those of earlier runs that this one went on from among them. */
+  history: History;
 }
 
 /**
@@ -105,6 +116,7 @@ class Trainer {
     validations: [],
     trainedTokens: 0,
     pending: { loss: 0, tokens: 0, steps: 0 },
+    history: { train: [], val: [] },
   };
   private rate: number;
   /** Milliseconds that steps took since the last report. */
@@ -130,21 +142,25 @@ class Trainer {
       const batch = nextOf(batches);
       await this.maybeValidate(iteration);
       if (signal?.aborted) return this.interrupted();
-      this.runStep(batch, iteration);
-      this.options.onStep?.(iteration);
+      const figures = this.runStep(batch, iteration);
+      this.options.onStep?.(iteration, figures);
       if (iteration % this.options.stepsPerReport === 0 || iteration === iterations) this.report();
       if (iteration % this.options.stepsPerSave === 0) await this.save();
       await breathe();
       if (signal?.aborted && iteration < iterations) return this.interrupted();
     }
     await this.saveFinal();
-    return { iteration: this.progress.iteration, interrupted: false };
+    return this.end(false);
   }
 
   private async interrupted(): Promise<TrainingEnd> {
-    const { iteration } = this.progress;
-    if (iteration > 0) await this.save();
-    return { iteration, interrupted: true };
+    if (this.progress.iteration > 0) await this.save();
+    return this.end(true);
+  }
+
+  private end(interrupted: boolean): TrainingEnd {
+    const { iteration, history } = this.progress;
+    return { iteration, interrupted, history };
   }
 
   private async maybeValidate(iteration: number): Promise<void> {
@@ -167,28 +183,41 @@ class Trainer {
       setTraining(this.model, true);
     }
     this.progress.validations.push(iteration);
+    this.progress.history.val.push([iteration - 1, loss]);
     this.emit({ type: "val", iteration: iteration - 1, loss, time: (performance.now() - began) / 1000 });
   }
 
-  private runStep(batch: TokenBatch, iteration: number): void {
+  private runStep(batch: TokenBatch, iteration: number): StepFigures {
     const began = performance.now();
     const rate = this.optimizer.currentRate;
     const updates = this.optimizer.step;
-    const { loss, tokens } = this.step.run(batch, iteration);
-    if (!Number.isFinite(loss)) throw this.diverged(loss, batch, iteration);
+    const result = this.step.run(batch, iteration);
+    const { loss, tokens } = result;
+    if (!Number.isFinite(loss)) throw this.diverged(result, batch, iteration);
     if (this.optimizer.step > updates) this.rate = rate;
-    if (mx.cacheMemory() > (this.options.clearCacheThreshold ?? 0)) mx.clearCache();
+    if (mx.cacheMemory() > this.spareMemory()) mx.clearCache();
     this.progress.iteration = iteration;
     this.progress.pending.loss += loss;
     this.progress.pending.tokens += tokens;
     this.progress.pending.steps += 1;
-    this.spent += performance.now() - began;
+    const spent = performance.now() - began;
+    this.spent += spent;
+    return { loss, tokens_per_second: (tokens * 1000) / spent, peak_memory: mx.peakMemory() / 1e9 };
+  }
+
+  /**
+   * How many bytes of freed memory may wait for the next step: those that were in use at the peak, so that steps do not ask
+   * the system for the same memory again and again, and the process does not grow beyond that peak.
+   */
+  private spareMemory(): number {
+    return Math.max(this.options.clearCacheThreshold ?? 0, mx.peakMemory() - mx.activeMemory());
   }
 
   private report(): void {
     const { progress, rate, spent, options } = this;
     const { loss, tokens, steps } = progress.pending;
     progress.trainedTokens += tokens;
+    progress.history.train.push([progress.iteration, loss / steps]);
     this.emit({
       type: "train",
       iteration: progress.iteration,
@@ -249,13 +278,18 @@ class Trainer {
     );
   }
 
-  private diverged(loss: number, { shape, lengths }: TokenBatch, iteration: number): UserError {
-    const rows = Array.from({ length: shape[0] }, (_, i) => lengths[2 * i + 1]);
+  private diverged({ loss, tokens }: StepResult, { shape, lengths, where }: TokenBatch, iteration: number): UserError {
+    const rows = Array.from({ length: shape[0] }, (_, i) => {
+      const size = `${lengths[2 * i + 1]} tokens`;
+      return where ? `${where(i)} (${size})` : size;
+    });
     const saved = this.progress.iteration >= this.options.stepsPerSave ? "The last checkpoint is kept. " : "";
-    return new UserError(
-      `the loss of iteration ${iteration} is ${loss}: its batch has ${shape[0]} rows of ${rows.join(", ")} tokens`,
-      { hint: saved + divergenceHint },
-    );
+    const batch = `its batch has ${shape[0]} rows: ${rows.join("; ")}`;
+    return tokens === 0
+      ? new UserError(`no token has a loss in iteration ${iteration}; ${batch}`, {
+          hint: `${saved}Prompts fill all of --max-seq-length: raise it, or leave out such rows.`,
+        })
+      : new UserError(`the loss of iteration ${iteration} is ${loss}; ${batch}`, { hint: saved + divergenceHint });
   }
 
   /** Takes over the state, and draws the batches that were used already, so that the order of the data goes on. */

@@ -13,6 +13,8 @@ import * as mx from "../mlx";
 import { readSafetensorsHeader } from "../mlx/safetensors-header";
 import { problemOf } from "./adapter-files";
 
+const Point = z.tuple([z.number(), z.number()]);
+
 const Progress = z.object({
   /** Steps done. */
   iteration: z.int().nonnegative(),
@@ -21,6 +23,8 @@ const Progress = z.object({
   trainedTokens: z.number(),
   /** Since the last report: losses, tokens, steps. */
   pending: z.object({ loss: z.number(), tokens: z.number(), steps: z.int().nonnegative() }),
+  /** What was reported: losses by the number of steps done. */
+  history: z.object({ train: z.array(Point), val: z.array(Point) }).default({ train: [], val: [] }),
 });
 
 export type Progress = z.infer<typeof Progress>;

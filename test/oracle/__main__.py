@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 SCRIPTS = ["weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization", "prompt_caches", "samplers",
-           "draws", "models", "checkpoint", "convert", "text", "templates", "tools", "chat"]
+           "draws", "models", "checkpoint", "convert", "text", "templates", "tools", "chat",
+           "formats", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq", "quant_dwq", "gguf"]
 
 for script in SCRIPTS:
     print(f"-- {script}", flush=True)

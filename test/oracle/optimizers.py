@@ -33,7 +33,7 @@ RULES = {
     "adafactor, warm-up": lambda: optim.Adafactor(warmup_init=True, beta_1=0.9, weight_decay=0.1),
     "adafactor, own rate": lambda: optim.Adafactor(1e-2, relative_step=False, scale_parameter=False, clip_threshold=0.5),
 }
-STEPS = 6
+STEPS = 20
 
 
 def wave(shape, phase):
@@ -53,7 +53,7 @@ def updates(make, dtype):
         gradients = {name: wave(shape, step + 1).astype(dtype) for name, shape in shapes.items()}
         parameters = optimizer.apply_gradients(gradients, parameters)
         mx.eval(parameters, optimizer.state)
-        steps.append({name: x.astype(mx.float32).reshape(-1).tolist() for name, x in parameters.items()})
+        steps.append({name: encode.numbers(x.astype(mx.float32).reshape(-1).tolist()) for name, x in parameters.items()})
     return steps
 
 

@@ -1,6 +1,6 @@
 """Fine-tuning fixtures: adapter layers, what a seed draws, decoding with adapters, and loss curves of the trainer.
 
-    python tune.py [settings|layers|models|curves|fuses ...]
+    python tune.py [settings|data|layers|models|curves|fuses ...]
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 os.environ["MLX_DISABLE_COMPILE"] = "1"
@@ -18,10 +19,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import mlx_lm.tuner.trainer as trainer
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
+from datasets import ReadInstruction
 from mlx.utils import tree_flatten
 from mlx_lm import fuse, load, lora
 from mlx_lm.models.switch_layers import SwitchLinear
+from mlx_lm.tuner.datasets import CacheDataset, load_dataset
 from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, print_trainable_parameters
@@ -244,7 +250,18 @@ CURVES = [
     ("llama", "lora", {"accumulation": 3}),
     ("llama", "lora", {"checkpoint": True}),
     ("mixtral", "full", {"checkpoint": True}),
+    ("llama", "lora", {"optimizer": "adamw"}), ("qwen3", "full", {"optimizer": "adamw"}),
+    ("llama", "lora", {"optimizer": "sgd"}), ("mixtral", "full", {"optimizer": "sgd"}),
+    ("llama", "lora", {"optimizer": "muon"}), ("qwen3", "full", {"optimizer": "muon"}),
+    ("llama", "lora", {"optimizer": "adafactor"}), ("qwen3", "full", {"optimizer": "adafactor"}),
 ]
+OPTIMIZERS = {
+    "adam": lambda: optim.Adam(RATE),
+    "adamw": lambda: optim.AdamW(RATE, weight_decay=0.1, bias_correction=True),
+    "sgd": lambda: optim.SGD(optim.cosine_decay(1e-1, STEPS), momentum=0.5, nesterov=True, weight_decay=0.01),
+    "muon": lambda: optim.Muon(RATE),
+    "adafactor": lambda: optim.Adafactor(RATE),
+}
 
 
 def curve(name, kind, options):
@@ -269,7 +286,7 @@ def curve(name, kind, options):
         rows = samples(256)
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train(
-                model, optim.Adam(RATE), rows, rows[:7], arguments, iterate_batches=in_order, training_callback=recorder
+                model, OPTIMIZERS[options.get("optimizer", "adam")](), rows, rows[:7], arguments, iterate_batches=in_order, training_callback=recorder
             )
         final = mx.load(f"{folder}/adapters.safetensors")
     block_type.__call__ = call
@@ -359,7 +376,88 @@ def settings():
     encode.write("tune-settings.json", {"defaults": lora.CONFIG_DEFAULTS, "files": rows, "sizes": sizes})
 
 
-PARTS = {"settings": settings, "layers": layers, "models": models, "curves": curves, "fuses": fuses}
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {
+    "type": "object", "properties": {"a": {"type": "integer"}}}}}]
+WORDS = "a bb ccc dddd eeeee the fox and the dog ran far away".split()
+
+
+def words(i, count):
+    return " ".join(WORDS[(3 * i + 5 * n) % len(WORDS)] for n in range(count))
+
+
+def chat(i, last="assistant"):
+    turns = [{"role": "user", "content": words(i, 3 + i % 4)}, {"role": "assistant", "content": words(i + 1, 2 + 7 * (i % 3))}]
+    more = [{"role": "user", "content": words(i + 2, 4)}]
+    return turns if last == "assistant" else turns + more
+
+
+ROWS = {
+    "text": [{"text": words(i, 2 + 3 * i)} for i in range(9)],
+    "chat": [{"messages": chat(i, "user" if i % 4 == 3 else "assistant")} for i in range(9)],
+    # Fields more or less: mlx-lm orders by how many there are.
+    "tools": [{"messages": chat(i), **({"tools": TOOLS} if i % 3 == 0 else {}), **({"note": None} if i % 2 else {})} for i in range(9)],
+    "completions": [{"prompt": words(i, 4), "completion": words(i + 2, 1 + 4 * (i % 4))} for i in range(9)],
+    "renamed": [{"q": words(i, 3), "a": words(i + 1, 6), "text": "not this"} for i in range(9)],
+}
+DATASETS = [
+    ("text", {}), ("chat", {}), ("chat", {"mask_prompt": True}), ("tools", {}), ("tools", {"mask_prompt": True}),
+    ("completions", {"mask_prompt": True}), ("renamed", {"prompt_feature": "q", "completion_feature": "a"}),
+    (None, {"hf_dataset": {"path": "text", "train_split": "train[2:-1]", "valid_split": "train[:50%]", "test_split": "train[7:]+train[:2]"}}),
+    (None, {"hf_dataset": [
+        {"path": "completions", "train_split": "train[:3]", "valid_split": "train[:4]", "test_split": "train"},
+        {"path": "renamed", "prompt_feature": "q", "completion_feature": "a", "valid_split": "train[-2:]", "test_split": "train[:1]"},
+        {"path": "text"} | {"train_split": "train[-20%:]", "valid_split": "train[:1]", "test_split": "train[3:4]"},
+    ]}),
+]
+SLICES = ["train", "train[:]", "train[:10]", "train[5:]", "train[-7:]", "train[:-30]", "train[3:9]", "train[9:3]", "train[40:50]", "train[-90:4]",
+          "train[:80%]", "train[-10%:]", "train[:50%]", "train[25%:50%]", "train[5:50%]", "train[:-1%]", "train[:10%](closest)", "train[1_0:2_0]",
+          "a.b[1:3]", "train[:2]+a.b", "long[:33%](pct1_dropremainder)", "long[-15%:](pct1_dropremainder)", "a.b[:50%]", "a.b[:30%]",
+          "train[:101%]", "train[:5%](pct1_dropremainder)", "train[:5](closest)", "train(closest)", "train[:10%](up)", "train[5]", "train[ 5:]", "other", "", "train[_:]"]
+SIZES = {"train": 37, "a.b": 5, "long": 250}
+
+
+def slices():
+    rows = {}
+    for text in SLICES:
+        try:
+            rows[text] = [[part.splitname, part.from_, part.to] for part in ReadInstruction.from_spec(text).to_absolute(SIZES)]
+        except ValueError:
+            rows[text] = None
+    return rows
+
+
+def dataset_case(kind, options):
+    """The first three batches of training, and the validation and test sets' whole rounds, as one run draws them."""
+    _, tokenizer = load(str(CHECKPOINT))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in ROWS.items():
+            Path(folder, f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if kind:
+            for name in ["train", "valid", "test"]:
+                Path(folder, f"{name}.jsonl").write_text(Path(folder, f"{kind}.jsonl").read_text())
+        given = json.loads(json.dumps(options))
+        for one in [given.get("hf_dataset", [])] if isinstance(given.get("hf_dataset"), dict) else given.get("hf_dataset", []):
+            one["config"] = {"data_files": f"{folder}/{one['path']}.jsonl", "cache_dir": f"{folder}/cache"}
+            one["path"] = "json"
+        args = types.SimpleNamespace(data=folder, train=True, test=True, **given)
+        with contextlib.redirect_stdout(io.StringIO()):
+            sets = load_dataset(args, tokenizer)
+    np.random.seed(3)
+    runs = []
+    for dataset, loop in zip(sets, [True, False, False]):
+        batches = trainer.iterate_batches(CacheDataset(dataset), 2, 48, loop=loop)
+        taken = [next(batches) for _ in range(5)] if loop else list(batches)
+        runs.append([[ids.tolist(), [list(pair) for pair in lengths.tolist()]] for ids, lengths in taken])
+    return {"kind": kind, "options": options, "batches": runs}
+
+
+def data():
+    pq.write_table(pa.Table.from_pylist(ROWS["chat"]), encode.FIXTURES / "tune-chats.parquet", compression="zstd")
+    cases = [dataset_case(*case) for case in DATASETS]
+    encode.write("tune-data.json", {"rows": ROWS, "cases": cases, "sizes": SIZES, "slices": slices()})
+
+
+PARTS = {"settings": settings, "data": data, "layers": layers, "models": models, "curves": curves, "fuses": fuses}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or list(PARTS):

@@ -109,10 +109,13 @@ for (const [name, expected] of Object.entries(cases)) {
     mx.scope(() => {
       const tensors = Object.fromEntries(model.namedParameters().map(([name, tensor]) => [name, hashed(tensor)]));
       expect(tensors).toEqual(expected.tensors);
+      // In float32, as the oracle's: MLX's CPU kernels sum in the activations' dtype.
+      const floating = model.namedParameters().filter(([, tensor]) => /float/.test(tensor.dtype));
+      model.update(floating.map(([name, tensor]) => [name, tensor.astype("float32")]));
       const logits = model.forward(row(prompt.map((token) => token % model.vocabSize)));
       const wanted = float32(expected.logits);
       expect(wanted.every(Number.isFinite)).toBe(true);
-      expectValues(logits.at(0, -1).toArray(), wanted, { tolerance: 2e-2 });
+      expectValues(logits.at(0, -1).toArray(), wanted, { tolerance: 5e-4 });
     });
     expect(config.quantization ?? null).toEqual(expected.quantization);
     model.dispose();

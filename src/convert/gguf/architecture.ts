@@ -1,28 +1,44 @@
-/** From GGUF's architectures to ours: config.json and the names of tensors. */
+/** GGUF's architectures and ours: the configuration that a file's metadata come to. */
 import { ExitCode, UserError } from "../../errors";
 import type { ModelConfig } from "../config";
 import type { JsonObject } from "../json-file";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";
+import { TensorNames } from "./names";
 
-/** What differs between the architectures that can be read. */
-interface Family {
+/** What differs between the architectures. */
+export interface Family {
   modelType: string;
+  names: TensorNames;
   /** Rows of queries and keys lie as pairs that turn together, not as halves. */
-  turnsPairs?: boolean;
+  turnsPairs: boolean;
+  /** What is added to the weights of norms: the checkpoint's are centered on zero, GGUF's on one. */
+  normOffset: 0 | 1;
 }
 
-const families: Readonly<Record<string, Family>> = {
-  llama: { modelType: "llama", turnsPairs: true },
-  qwen2: { modelType: "qwen2" },
-  qwen3: { modelType: "qwen3" },
+const plain: Omit<Family, "modelType"> = {
+  names: new TensorNames({ hasSandwichNorms: false }),
+  turnsPairs: false,
+  normOffset: 0,
+};
+
+/** By `general.architecture`. */
+export const families: Readonly<Record<string, Family>> = {
+  gemma3: {
+    modelType: "gemma3_text",
+    names: new TensorNames({ hasSandwichNorms: true }),
+    turnsPairs: false,
+    normOffset: 1,
+  },
+  llama: { ...plain, modelType: "llama", turnsPairs: true },
+  qwen2: { ...plain, modelType: "qwen2" },
+  qwen3: { ...plain, modelType: "qwen3" },
 };
 
 /** A file's architecture: how its configuration and its tensors are ours. */
 export interface GgufArchitecture {
   config: ModelConfig;
-  /** Heads whose rows are to be brought into order, by the projection's name. */
-  pairedHeads: Readonly<Record<string, number>>;
+  family: Family;
 }
 
 /** @throws UserError for an architecture that is not supported, or metadata that is missing or wrong */
@@ -63,10 +79,11 @@ export function architectureOf(header: GgufHeader, path: string): GgufArchitectu
     ...(experts > 0
       ? { num_local_experts: experts, num_experts_per_tok: metadata.need(field("expert_used_count")) }
       : {}),
+    ...(name === "gemma3" ? gemma3(metadata, field, { width, heads, headDim }) : {}),
     ...tokenIds(metadata),
   };
   for (const [key, value] of Object.entries(config)) if (value === null || value === undefined) delete config[key];
-  return { config, pairedHeads: family.turnsPairs ? { q_proj: heads, k_proj: kvHeads } : {} };
+  return { config, family };
 }
 
 function refuse(name: string): never {
@@ -74,6 +91,28 @@ function refuse(name: string): never {
     code: ExitCode.notFound,
     hint: `mlxlm reads those of ${Object.keys(families).join(", ")}; of other models, take the safetensors.`,
   });
+}
+
+/** Layers of Gemma 3 27B: the one size whose attention is not scaled by its heads' width. */
+export const largestGemma3 = 62;
+
+/** Every sixth layer attends to all. */
+export const usualPattern = 6;
+
+/** What the metadata leave to those who know Gemma 3. */
+function gemma3(
+  metadata: Metadata,
+  field: (key: string) => string,
+  { width, heads, headDim }: { width: number; heads: number; headDim: number },
+): JsonObject {
+  const isLargest = metadata.number(field("block_count")) === largestGemma3;
+  return {
+    sliding_window: metadata.need(field("attention.sliding_window")),
+    sliding_window_pattern: metadata.number(field("attention.sliding_window_pattern")) ?? usualPattern,
+    query_pre_attn_scalar: isLargest ? width / heads : headDim,
+    rope_theta: precise(metadata.number(field("rope.freq_base")) ?? 1_000_000),
+    rope_local_base_freq: precise(metadata.number(field("rope.freq_base_swa")) ?? 10_000),
+  };
 }
 
 /** The number that was meant by a float32: 1e-5, not 9.999999747378752e-6. */
@@ -100,49 +139,4 @@ function tokenIds(metadata: Metadata): JsonObject {
     eos_token_id: ends.length > 1 ? [...new Set(ends)] : ends[0],
     pad_token_id: id("padding"),
   };
-}
-
-/** Tensors outside the layers. */
-const outer: Readonly<Record<string, string>> = {
-  token_embd: "model.embed_tokens",
-  output_norm: "model.norm",
-  output: "lm_head",
-};
-
-/** Parts of a layer. */
-const inner: Readonly<Record<string, string>> = {
-  attn_norm: "input_layernorm",
-  attn_q: "self_attn.q_proj",
-  attn_k: "self_attn.k_proj",
-  attn_v: "self_attn.v_proj",
-  attn_output: "self_attn.o_proj",
-  attn_q_norm: "self_attn.q_norm",
-  attn_k_norm: "self_attn.k_norm",
-  ffn_norm: "post_attention_layernorm",
-  ffn_gate: "mlp.gate_proj",
-  ffn_up: "mlp.up_proj",
-  ffn_down: "mlp.down_proj",
-  ffn_gate_inp: "block_sparse_moe.gate",
-  ffn_gate_exps: "block_sparse_moe.switch_mlp.gate_proj",
-  ffn_up_exps: "block_sparse_moe.switch_mlp.up_proj",
-  ffn_down_exps: "block_sparse_moe.switch_mlp.down_proj",
-};
-
-/** Experts that are tensors of their own. */
-const expert: Readonly<Record<string, string>> = { ffn_gate: "w1", ffn_down: "w2", ffn_up: "w3" };
-
-/**
- * A tensor's path in the checkpoint and the kind of its parameter: `blk.3.attn_q.weight` →
- * `["model.layers.3.self_attn.q_proj", "weight"]`; null for a name that no architecture has.
- */
-export function pathOf(name: string): [path: string, kind: "weight" | "bias"] | null {
-  const parts = /^(?:blk\.(\d+)\.)?([a-z_]+)(?:\.(\d+))?\.(weight|bias)$/.exec(name);
-  if (!parts) return null;
-  const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, ("weight" | "bias")?];
-  const known = (names: Readonly<Record<string, string>>) => (Object.hasOwn(names, part!) ? names[part!] : undefined);
-  const place = layer === undefined ? known(outer) : index === undefined ? known(inner) : known(expert);
-  if (place === undefined || (layer === undefined && index !== undefined)) return null;
-  if (layer === undefined) return [place, kind!];
-  const own = index === undefined ? place : `block_sparse_moe.experts.${index}.${place}`;
-  return [`model.layers.${layer}.${own}`, kind!];
 }

@@ -55,10 +55,14 @@ const digitByDigit: PreTokenizer = { splits: sequence({ type: "Digits", individu
 const qwen2: PreTokenizer = { splits: split(cl100k("\\p{N}")), normalizer: { type: "NFC" } };
 const llama3: PreTokenizer = { splits: split(cl100k("\\p{N}{1,3}")), ignoresMerges: true, addsBos: true };
 
+/** By name; of those that are alike, the first is the one that is written. */
 const known: Readonly<Record<string, PreTokenizer>> = {
-  default: gpt2,
   "gpt-2": gpt2,
+  default: gpt2,
   "llama-bpe": llama3,
+  dbrx: { splits: llama3.splits },
+  "smaug-bpe": { splits: llama3.splits },
+  falcon3: llama3,
   llama3,
   "llama-v3": llama3,
   qwen2,
@@ -75,4 +79,33 @@ export function preTokenizer(metadata: Metadata): PreTokenizer {
     code: ExitCode.notFound,
     hint: `Known are ${Object.keys(known).join(", ")}. Take the model's safetensors, which have a tokenizer.json.`,
   });
+}
+
+/**
+ * The name for how a tokenizer.json splits words; null where none is known.
+ * @param splits its `pre_tokenizer`
+ */
+export function preTokenizerName(splits: unknown, ignoresMerges: boolean): string | null {
+  const wanted = essence(splits);
+  const found = Object.entries(known).find(
+    ([, one]) => (one.ignoresMerges ?? false) === ignoresMerges && essence(one.splits) === wanted,
+  );
+  return found?.[0] ?? null;
+}
+
+/** What of a pre-tokenizer decides where it splits, as a text. */
+function essence(splits: unknown): string {
+  const { type, pretokenizers, pattern, behavior, invert, ...options } = (splits ?? {}) as JsonObject;
+  switch (type) {
+    case "Sequence":
+      return Array.isArray(pretokenizers) ? pretokenizers.map(essence).join(", ") : "";
+    case "Split":
+      return JSON.stringify([type, pattern, behavior, invert]);
+    case "Digits":
+      return JSON.stringify([type, options.individual_digits]);
+    case "ByteLevel":
+      return JSON.stringify([type, options.add_prefix_space, options.use_regex ?? true]);
+    default:
+      return JSON.stringify(splits);
+  }
 }

@@ -105,6 +105,9 @@ function scoresOf(metadata: Metadata, { tokens }: Vocabulary): readonly number[]
   return scores && new Set(scores).size > 1 ? scores : tokens.map((_, id) => -id);
 }
 
+/** Longer than any piece that merges make: each is taken apart in every way. */
+const longestPiece = 128;
+
 /**
  * Merges that give what SentencePiece gives: every way to make a token of two others, the best token first. Ties go to
  * the longer left part, as transformers has it.
@@ -114,6 +117,7 @@ function deriveMerges({ tokens, ids, types }: Vocabulary, scores: readonly numbe
   for (const [id, token] of tokens.entries()) {
     if (types[id] === kinds.control || types[id] === kinds.byte || types[id] === kinds.unknown) continue;
     const symbols = Array.from(token);
+    if (symbols.length > longestPiece) continue;
     const own: typeof found = [];
     for (let i = 1; i < symbols.length; i++) {
       const [left, right] = [symbols.slice(0, i).join(""), symbols.slice(i).join("")];

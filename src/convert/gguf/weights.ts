@@ -1,53 +1,65 @@
 /** The weights of a GGUF file under the checkpoint's names, with the configuration that goes with them. */
+import { stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { ModelConfig } from "../config";
-import { architectureOf, pathOf } from "./architecture";
+import { architectureOf, type Family } from "./architecture";
 import { type GgufHeader, readGgufHeader } from "./header";
+import { ropeFactors, stretches, usualBands } from "./llama3-scaling";
 import { GgufData, groupSize, type Loaded } from "./tensors";
-
-/** Llama 3's stretched frequencies, for each pair of features. */
-const ropeFactors = "rope_freqs.weight";
 
 /** A GGUF file, its header checked. */
 export interface GgufModel {
   path: string;
   header: GgufHeader;
   config: ModelConfig;
-  pairedHeads: Readonly<Record<string, number>>;
+  family: Family;
 }
 
 /** Whether a checkpoint is such a file, by its name. */
 export const isGguf = (path: string): boolean => /\.gguf$/i.test(path);
 
+/** The file that was opened last: configuration, weights and tokenizer are asked for one after the other. */
+let last: { state: string; opened: WeakRef<GgufModel> } | undefined;
+
 /** @throws UserError for a file that is unsound or of a kind that is not supported */
 export async function openGguf(path: string): Promise<GgufModel> {
+  const facts = await stat(path).catch(() => null);
+  const state = JSON.stringify([path, facts?.ino, facts?.size, facts?.mtimeMs]);
+  const before = last?.state === state ? last.opened.deref() : undefined;
+  if (before) return before;
+  const opened = await readGguf(path);
+  last = { state, opened: new WeakRef(opened) };
+  return opened;
+}
+
+async function readGguf(path: string): Promise<GgufModel> {
   const header = await readGgufHeader(path);
-  const { config, pairedHeads } = architectureOf(header, path);
-  const unknown = [...header.tensors.keys()].find((name) => name !== ropeFactors && pathOf(name) === null);
+  const { config, family } = architectureOf(header, path);
+  const unknown = [...header.tensors.keys()].find((name) => name !== ropeFactors && family.names.path(name) === null);
   if (unknown !== undefined) {
     throw new UserError(`${basename(path)} has the tensor "${unknown}", which mlxlm has no place for`, {
       hint: "Take the model's safetensors.",
     });
   }
-  const packed = packedLayers(header);
+  const packed = packedLayers(header, family);
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
     path,
     header,
     config: { ...config, ...(await llama3Scaling(header, config, path)), ...quantization },
-    pairedHeads,
+    family,
   };
 }
 
 /** Bits of each layer that is packed. */
-function packedLayers({ tensors }: GgufHeader): Map<string, number> {
+function packedLayers({ tensors }: GgufHeader, { names }: Family): Map<string, number> {
   const packed = new Map<string, number>();
   for (const [name, { type }] of tensors) {
     const bits = { Q4_0: 4, Q4_1: 4, Q8_0: 8 }[type.name];
-    const path = pathOf(name)?.[0];
+    const path = names.path(name)?.[0];
     if (bits && path) packed.set(path, bits);
   }
   return packed;
@@ -63,9 +75,6 @@ function quantizationOf(packed: ReadonlyMap<string, number>): NonNullable<ModelC
   return { group_size: groupSize, bits, ...Object.fromEntries(entries) };
 }
 
-/** The usual numbers of Llama 3.1 and later; files hold what they come to, not the numbers. */
-const llama3 = { low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
-
 async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
   const tensor = header.tensors.get(ropeFactors);
   if (!tensor) return {};
@@ -77,46 +86,43 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
     data.close();
   }
   const factor = Math.max(...factors);
-  const base = config.rope_theta as number;
-  const expected = factors.map((_, i) => stretch(base ** ((2 * i) / (config.head_dim as number)), factor));
-  if (factors.some((value, i) => Math.abs(value - expected[i]!) > 1e-3 * factor)) {
+  const scaling = { factor, ...usualBands };
+  const expected = stretches(config.head_dim as number, config.rope_theta as number, scaling);
+  const isUsual =
+    factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
+  if (!isUsual) {
     throw new UserError(`${basename(path)} stretches the rotation by ${ropeFactors} in a way that is not Llama 3's`, {
       hint: "Take the model's safetensors.",
     });
   }
-  return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", factor, ...llama3 } };
-}
-
-/** How many times longer a wave of base^(2i / dims) becomes. */
-function stretch(power: number, factor: number): number {
-  const { low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: context } = llama3;
-  const wavelength = 2 * Math.PI * power;
-  if (wavelength < context / high) return 1;
-  if (wavelength > context / low) return factor;
-  const smooth = (context / wavelength - low) / (high - low);
-  return 1 / ((1 - smooth) / factor + smooth);
+  return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
 }
 
 /**
  * The tensors, read from the file and evaluated. All that is not packed takes one dtype: that of the embedding, or
  * float16, which the scales of packed layers have.
  */
-export function ggufTensors({ path, header, pairedHeads }: GgufModel): Map<string, Tensor> {
+export function ggufTensors({ path, header, config, family }: GgufModel): Map<string, Tensor> {
   const data = new GgufData(path);
   const dtype = dtypeOf(header);
+  const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config as Record<string, number>;
+  const turned: Readonly<Record<string, number | undefined>> = family.turnsPairs
+    ? { q_proj: heads, k_proj: kvHeads }
+    : {};
   const tensors = new Map<string, Tensor>();
   try {
     for (const [name, tensor] of header.tensors) {
-      const place = pathOf(name);
+      const place = family.names.path(name);
       if (!place) continue;
       const [layer, kind] = place;
-      const heads = pairedHeads[layer.slice(layer.lastIndexOf(".") + 1)];
+      const pairs = turned[layer.slice(layer.lastIndexOf(".") + 1)];
       for (const [part, value] of Object.entries(data.read(tensor) as Loaded)) {
         if (!(value instanceof mx.Tensor)) continue;
-        const ordered = heads ? unpair(value, heads, `${name} of ${basename(path)}`) : value;
+        const ordered = pairs ? unpair(value, pairs, `${name} of ${basename(path)}`) : value;
+        const centered = family.normOffset && layer.endsWith("norm") ? ordered.subtract(family.normOffset) : ordered;
         tensors.set(
           `${layer}.${part === "weight" ? kind : part}`,
-          mx.isFloating(value.dtype) ? ordered.astype(dtype) : ordered,
+          mx.isFloating(value.dtype) ? centered.astype(dtype) : centered,
         );
       }
     }

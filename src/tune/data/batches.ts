@@ -1,10 +1,10 @@
 /** Batches of samples in random order, padded. */
 import { ExitCode, UserError } from "../../errors";
+import type { NumpyRandom } from "../../mersenne";
 import type { TokenBatch } from "../loss";
-import { permutation, seed as startAnew } from "./shuffle";
 
 export interface Sample {
-  tokens: readonly number[];
+  tokens: Int32Array;
   /** How many tokens at the begin have no loss. */
   offset: number;
 }
@@ -12,18 +12,18 @@ export interface Sample {
 export interface Dataset {
   readonly length: number;
   at(index: number): Sample;
+  /** Where a sample comes from, for a person. */
+  where(index: number): string;
 }
 
 export interface BatchesOptions {
   batchSize: number;
   /** Longer samples are cut. */
   maxSeqLength: number;
+  /** Draws the orders: one generator for all sets of a run, as NumPy's global one is. */
+  random: NumpyRandom;
   /** Go on with another order when all were used. */
   loop?: boolean;
-  /** Start the generator of orders anew; else it goes on. */
-  seed?: number;
-  /** Called with the length of a sample that is cut. */
-  onCut?: (length: number) => void;
 }
 
 /** Lengths of batches are one more than a multiple of this. */
@@ -35,7 +35,7 @@ const padding = 32;
  * @throws UserError where there are fewer samples than a batch has
  */
 export function* iterateBatches(dataset: Dataset, options: BatchesOptions): Generator<TokenBatch> {
-  const { batchSize, loop = false, seed } = options;
+  const { batchSize, maxSeqLength, random, loop = false } = options;
   const count = Math.floor(dataset.length / batchSize);
   if (count === 0) {
     throw new UserError(`the dataset has ${dataset.length} samples, fewer than a batch of ${batchSize}`, {
@@ -43,25 +43,25 @@ export function* iterateBatches(dataset: Dataset, options: BatchesOptions): Gene
       hint: `Take smaller batches: --batch-size ${Math.max(1, dataset.length)}`,
     });
   }
-  if (seed !== undefined) startAnew(seed);
   do {
-    for (const index of permutation(count)) {
-      yield padded(
-        Array.from({ length: batchSize }, (_, row) => dataset.at(index * batchSize + row)),
-        options,
+    for (const index of random.permutation(count)) {
+      const indices = Array.from({ length: batchSize }, (_, row) => index * batchSize + row);
+      const batch = padded(
+        indices.map((i) => dataset.at(i)),
+        maxSeqLength,
       );
+      yield { ...batch, where: (row) => dataset.where(indices[row]!) };
     }
   } while (loop);
 }
 
-function padded(samples: readonly Sample[], { maxSeqLength, onCut }: BatchesOptions): TokenBatch {
+function padded(samples: readonly Sample[], maxSeqLength: number): TokenBatch {
   const longest = Math.max(...samples.map(({ tokens }) => tokens.length));
-  if (longest > maxSeqLength) onCut?.(longest);
   const length = Math.min(1 + padding * Math.ceil(longest / padding), maxSeqLength);
   const tokens = new Int32Array(samples.length * length);
   const lengths = new Int32Array(samples.length * 2);
   samples.forEach((sample, row) => {
-    const kept = sample.tokens.slice(0, maxSeqLength);
+    const kept = sample.tokens.subarray(0, maxSeqLength);
     tokens.set(kept, row * length);
     lengths.set([sample.offset, kept.length], row * 2);
   });

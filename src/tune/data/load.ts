@@ -1,143 +1,103 @@
-/** Datasets in a folder: train.jsonl, valid.jsonl and test.jsonl, each record a text, a chat, or a prompt with its completion. */
-import { stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+/** Datasets in memory: every record of the sources as tokens, in the reference's order. */
 import { ExitCode, UserError } from "../../errors";
-import type { ChatMessage } from "../../text/chat-template";
+import { breathe } from "../../macrotask";
 import type { Tokenizer } from "../../text/tokenizer";
-import type { Dataset, Sample } from "./batches";
+import type { Dataset } from "./batches";
+import { type Encoded, encoderFor } from "./encoder";
+import { type DataSettings, openSources, type Source, type SourceOptions, splitNames } from "./sources";
 
-export interface DataSettings {
-  data: string;
-  train: boolean;
-  test: boolean;
-  mask_prompt: boolean;
-  prompt_feature?: string | null;
-  completion_feature?: string | null;
-  chat_feature?: string | null;
-  text_feature?: string | null;
-  hf_dataset?: unknown;
+export type Datasets = Record<(typeof splitNames)[number], Dataset>;
+
+export interface LoadDataOptions extends SourceOptions {
+  /** Called as records become tokens. */
+  onEncode?: (done: number, total: number) => void;
 }
 
-export interface Datasets {
-  train: Dataset;
-  valid: Dataset;
-  test: Dataset;
-}
+/** How many records are encoded at a time: the tokenizer has threads of its own. */
+const atOnce = 64;
 
-type Row = Record<string, unknown>;
-
-const hint = 'Records are {"text": …}, {"messages": […]} or {"prompt": …, "completion": …}, one a line.';
-
-/** @throws UserError where a dataset that is needed is missing, or a record cannot be read */
-export async function loadDatasets(settings: DataSettings, tokenizer: Tokenizer): Promise<Datasets> {
-  const { data, train, test } = settings;
-  const facts = await stat(data).catch(() => null);
-  if (settings.hf_dataset || !facts?.isDirectory()) {
-    throw new UserError(`there is no folder ${data} with data; datasets of the hub cannot be trained on yet`, {
-      code: ExitCode.notFound,
-      hint: "Name a folder with train.jsonl, valid.jsonl and test.jsonl: --data FOLDER",
-    });
-  }
-  const read = (name: string) => readDataset(join(data, `${name}.jsonl`), settings, tokenizer);
-  const empty: Dataset = { length: 0, at: () => ({ tokens: [], offset: 0 }) };
-  const sets = {
-    train: train ? await read("train") : empty,
-    valid: train ? await read("valid") : empty,
-    test: test ? await read("test") : empty,
-  };
-  for (const [wanted, name] of [
-    [train, "train"],
-    [test, "test"],
-  ] as const) {
-    if (!wanted || sets[name].length > 0) continue;
-    throw new UserError(`${join(data, `${name}.jsonl`)} is missing or empty`, { code: ExitCode.notFound, hint });
-  }
-  return sets;
-}
-
-async function readDataset(path: string, settings: DataSettings, tokenizer: Tokenizer): Promise<Dataset> {
-  const file = Bun.file(path);
-  if (!(await file.exists())) return { length: 0, at: () => ({ tokens: [], offset: 0 }) };
-  const rows = (await file.text())
-    .split("\n")
-    .map((line, i) => [line.trim(), i + 1] as const)
-    .filter(([line]) => line !== "")
-    .map(([line, number]) => ({ row: rowOf(line, number, path), place: `${basename(path)}:${number}` }))
-    // mlx-lm means to sort by length, and sorts by the number of fields.
-    .sort((a, b) => Object.keys(a.row).length - Object.keys(b.row).length);
-  const samples: Sample[] = [];
-  const encode = rows.length > 0 ? encoder(rows[0]!.row, settings, tokenizer, path) : null;
-  for (const { row, place } of rows) samples.push(await encode!(row, place));
-  return { length: samples.length, at: (index) => samples[index]! };
-}
-
-function rowOf(line: string, number: number, path: string): Row {
-  let row: unknown;
-  try {
-    row = JSON.parse(line);
-  } catch (error) {
-    throw new UserError(`${path}, line ${number}: this is not JSON: ${(error as Error).message}`, { hint });
-  }
-  if (typeof row === "object" && row !== null && !Array.isArray(row)) return row as Row;
-  throw new UserError(`${path}, line ${number}: a record is an object`, { hint });
-}
-
-type Encode = (row: Row, place: string) => Promise<Sample>;
-
-/** How records are encoded, as the first one tells. */
-function encoder(first: Row, settings: DataSettings, tokenizer: Tokenizer, path: string): Encode {
-  const prompt = settings.prompt_feature ?? "prompt";
-  const completion = settings.completion_feature ?? "completion";
-  const chat = settings.chat_feature ?? "messages";
-  const text = settings.text_feature ?? "text";
-  const masked = settings.mask_prompt;
-  const textOf = (row: Row, name: string, place: string): string => {
-    const value = row[name];
-    if (typeof value === "string") return value;
-    throw new UserError(`${place}: "${name}" must be a text, not ${JSON.stringify(value) ?? "missing"}`, { hint });
-  };
-  if (prompt in first && completion in first) {
-    return (row, place) => {
-      const content = (name: string) => textOf(row, name, place);
-      const messages = [
-        { role: "user", content: content(prompt) },
-        { role: "assistant", content: content(completion) },
-      ];
-      return encodeChat(tokenizer, messages, row.tools, masked);
-    };
-  }
-  if (chat in first) {
-    return (row, place) => {
-      const messages = row[chat];
-      const sound = Array.isArray(messages) && messages.length > 0 && messages.every((one) => one?.role !== undefined);
-      if (sound) return encodeChat(tokenizer, messages as ChatMessage[], row.tools, masked);
-      throw new UserError(`${place}: "${chat}" must be a list of messages with roles`, { hint });
-    };
-  }
-  if (!(text in first)) throw new UserError(`${path}: its records are of no known kind`, { hint });
-  if (masked) {
-    throw new UserError("a dataset of texts has no prompts to mask", {
-      code: ExitCode.usage,
-      hint: "Leave out --mask-prompt, or take chats or prompts with completions.",
-    });
-  }
-  return async (row, place) => {
-    const tokens = await tokenizer.encode(textOf(row, text, place));
-    const eos = tokenizer.eosToken === null ? null : tokenizer.idOf(tokenizer.eosToken);
-    return { tokens: eos === null || tokens.at(-1) === eos ? tokens : [...tokens, eos], offset: 0 };
-  };
-}
-
-async function encodeChat(
+/**
+ * The sets that the settings need; others are empty.
+ * @throws UserError where a set that is needed is missing, or a record cannot be read
+ */
+export async function loadDatasets(
+  settings: DataSettings & { mask_prompt: boolean },
   tokenizer: Tokenizer,
-  messages: ChatMessage[],
-  given: unknown,
+  options: LoadDataOptions = {},
+): Promise<Datasets> {
+  const sources = await openSources(settings, options);
+  const total = splitNames.flatMap((name) => sources[name]).reduce((sum, { rows }) => sum + rows.length, 0);
+  let done = 0;
+  const load = (name: (typeof splitNames)[number]) =>
+    encodeAll(sources[name], tokenizer, settings.mask_prompt, options.signal, (count) => {
+      done += count;
+      options.onEncode?.(done, total);
+    });
+  const datasets = { train: await load("train"), valid: await load("valid"), test: await load("test") };
+  for (const name of ["train", "test"] as const) {
+    if (!settings[name] || datasets[name].length > 0) continue;
+    throw new UserError(`there is no ${name} set in ${placeOf(settings)}, or it is empty`, {
+      code: ExitCode.notFound,
+      hint: "A folder holds train.jsonl, valid.jsonl and test.jsonl, or the same as .parquet; a dataset, splits.",
+    });
+  }
+  return datasets;
+}
+
+const placeOf = ({ hf_dataset, data }: DataSettings) =>
+  hf_dataset
+    ? [hf_dataset]
+        .flat()
+        .map(({ path }) => path)
+        .join(", ")
+    : data;
+
+interface Sample {
+  tokens: Int32Array;
+  offset: number;
+  /** How many fields its record has. */
+  fields: number;
+  where: () => string;
+}
+
+async function encodeAll(
+  sources: readonly Source[],
+  tokenizer: Tokenizer,
   masked: boolean,
-): Promise<Sample> {
-  const tools = Array.isArray(given) ? given : null;
-  const tokens = await tokenizer.encodeChat(messages, { tools });
-  if (!masked) return { tokens, offset: 0 };
-  const addGenerationPrompt = messages.at(-1)!.role === "assistant";
-  const prompt = await tokenizer.encodeChat(messages.slice(0, -1), { tools, addGenerationPrompt });
-  return { tokens, offset: prompt.length };
+  signal: AbortSignal | undefined,
+  onEncode: (count: number) => void,
+): Promise<Dataset> {
+  const samples: Sample[] = [];
+  for (const { rows, features } of sources) {
+    if (rows.length === 0) continue;
+    const encode = encoderFor(await rows.at(0), rows.where(0), tokenizer, { features, masked });
+    for (let start = 0; start < rows.length; start += atOnce) {
+      const indices = Array.from({ length: Math.min(atOnce, rows.length - start) }, (_, i) => start + i);
+      const records = await Promise.all(indices.map((i) => rows.at(i)));
+      const encoded = await settled(records.map((row, i) => encode(row, rows.where(start + i))));
+      for (const [i, { tokens, offset }] of encoded.entries()) {
+        const where = () => rows.where(start + i);
+        samples.push({ tokens: Int32Array.from(tokens), offset, fields: Object.keys(records[i]!).length, where });
+      }
+      onEncode(indices.length);
+      await breathe();
+      if (signal?.aborted) throw new UserError("interrupted", { code: ExitCode.interrupted });
+    }
+  }
+  // mlx-lm means to sort by length, and sorts by the number of fields.
+  samples.sort((a, b) => a.fields - b.fields);
+  return {
+    length: samples.length,
+    at: (index) => samples[index]!,
+    where: (index) => samples[index]!.where(),
+  };
+}
+
+/** What all of them come to; the first error in their order, once none is under way any more. */
+async function settled(promises: readonly Promise<Encoded>[]): Promise<Encoded[]> {
+  const results = await Promise.allSettled(promises);
+  return results.map((result) => {
+    if (result.status === "rejected") throw result.reason;
+    return result.value;
+  });
 }

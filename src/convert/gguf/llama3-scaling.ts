@@ -1,0 +1,26 @@
+/** Llama 3's stretched rotation: files hold what it comes to, one factor for each pair of features. */
+
+export const ropeFactors = "rope_freqs.weight";
+
+export interface Llama3Scaling {
+  factor: number;
+  low_freq_factor: number;
+  high_freq_factor: number;
+  original_max_position_embeddings: number;
+}
+
+/** The numbers of Llama 3.1 and later, whatever the factor. */
+export const usualBands = { low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+
+/** How many times longer each wave of a head becomes, (dims / 2). */
+export function stretches(dims: number, base: number, scaling: Llama3Scaling): number[] {
+  return Array.from({ length: dims / 2 }, (_, i) => stretch(2 * Math.PI * base ** ((2 * i) / dims), scaling));
+}
+
+function stretch(wavelength: number, scaling: Llama3Scaling): number {
+  const { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: context } = scaling;
+  if (wavelength < context / high) return 1;
+  if (wavelength > context / low) return factor;
+  const smooth = (context / wavelength - low) / (high - low);
+  return 1 / ((1 - smooth) / factor + smooth);
+}
