@@ -1,8 +1,11 @@
 /** Files that are whole or not there: written beside their place, flushed to the disk, renamed. */
 import { randomUUID } from "node:crypto";
-import { open, rename, rm } from "node:fs/promises";
+import { open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ExitCode, UserError } from "./errors";
+
+/** Names of files that are being written. */
+const unfinished = /^\.[0-9a-f]{8}\./;
 
 /**
  * Runs `write` with a name beside `path` and of its ending; what it wrote then takes the place of whatever is at `path`.
@@ -31,6 +34,12 @@ export async function replaceFile(
   }
 }
 
+/** Removes from a folder what `replaceFile` had begun when the process was killed. No other one may be writing there. */
+export async function removeUnfinished(folder: string): Promise<void> {
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names.filter((one) => unfinished.test(one))) await rm(join(folder, name), { force: true });
+}
+
 function explained(path: string, error: unknown): unknown {
   if (error instanceof UserError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
@@ -41,7 +50,8 @@ function explained(path: string, error: unknown): unknown {
       cause: error,
     });
   }
-  const isFull = code === "ENOSPC" || code === "EDQUOT" || /no space left/i.test(message);
+  // MLX's words have no code. A file that could be opened and not be written to has no room.
+  const isFull = code === "ENOSPC" || code === "EDQUOT" || /no space left|unable to write \d+ bytes/i.test(message);
   return new UserError(`${path} cannot be written: ${message}`, {
     code: isFull ? ExitCode.resources : ExitCode.failure,
     hint: isFull ? "Make room there, or take another folder." : "Take another place.",
