@@ -198,7 +198,7 @@ describe("through pipes", () => {
     const { code, out, problems } = await piped(asked, "-m", "200");
     expect(problems).toMatch(/the conversation fills 9\d % of the model's context \(9\d\d of 1024 tokens\)/);
     expect(problems).toMatch(/the model takes 1024/);
-    expect(out).toStartWith("A brave fox named Mia");
+    expect(out).toStartWith(story.answer.slice(0, 40));
     expect(code).toBe(2);
     const rolling = await piped(asked, "-m", "200", "--max-kv-size", "256");
     expect(rolling.problems).not.toContain("context");
@@ -360,7 +360,8 @@ describe("at a terminal", () => {
     const program = await open();
     const file = join(scratch, "stopped.json");
     program.type(`${story.question}\r`);
-    await program.until("A brave");
+    const begin = story.answer.slice(0, 7);
+    await program.until(begin);
     program.type("\x03");
     const rest = await program.until("tokens ·");
     await program.until(prompt);
@@ -373,7 +374,7 @@ describe("at a terminal", () => {
     const stopped = JSON.parse(readFileSync(file, "utf8")).messages[1].content as string;
     expect(story.answer).toStartWith(stopped);
     expect(stopped.length).toBeLessThan(story.answer.length);
-    expect(`A brave${rest}`.replace("^C", "")).toStartWith(`${stopped}\n`);
+    expect(`${begin}${rest}`.replace("^C", "")).toStartWith(`${stopped}\n`);
   });
 
   test("Ctrl-C at the prompt drops what is typed; at an empty one the second ends the chat", async () => {

@@ -43,7 +43,7 @@ describe("results", () => {
     expect(code).toBe(0);
     const lines = out.split("\n");
     expect(lines[0]).toBe("Results:");
-    expect(lines[1]).toMatch(/^\| +Tasks +\|Version\|Filter\|n-shot\| +Metric +\| {3}\| +Value +\| {3}\| *Stderr *\|$/);
+    expect(lines[1]).toMatch(/^\| +Tasks +\|Version\|Filter\|n-shot\| +Metric +\| {3}\| *Value *\| {3}\| *Stderr *\|$/);
     expect(out).toMatch(/\|yes or no +\| +1\.5\|none +\| +1\|acc +\|↑ {2}\|/);
     const name = "eval_demo_0.4.13_01_local_boolq_local_lambada";
     const samples = ["local_boolq", "local_lambada"].map((task) => `${name}_samples_${task}.jsonl`);

@@ -1,6 +1,6 @@
 /** Fused models against those that `mlx_lm.fuse` saves. */
 import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "../../test/parity/fixtures";
@@ -8,6 +8,7 @@ import { weight } from "../../test/parity/weights";
 import { readConfig } from "../convert/config";
 import { loadModel, openWeights } from "../convert/load";
 import * as mx from "../mlx";
+import { dequantize } from "../nn";
 import { writeAdapterConfig, writeAdapterWeights } from "./adapter-files";
 import { fuseModel } from "./fuse";
 import { linearToLora, trainableParameters } from "./linear-to-lora";
@@ -98,4 +99,42 @@ test("nothing is saved where the adapter is missing or the folder is taken", asy
   const taken = fuseModel({ path: source }, join(folder, "adapter-0"), folder);
   await expect(taken).rejects.toThrow("exists already");
   expect(mx.liveHandles()).toBe(before);
+});
+
+test("a GGUF file beside it has the same weights", async () => {
+  const adapter = join(folder, "adapter-0");
+  const target = join(folder, "with-gguf");
+  await writeAdapter(adapter, rows[0]!);
+  const before = mx.liveHandles();
+  const stages: string[] = [];
+  await fuseModel({ path: source }, adapter, target, {
+    gguf: { path: "model.gguf", type: "F16" },
+    onStage: (line) => stages.push(line),
+  });
+  const file = join(target, "model.gguf");
+  expect(stages.slice(1)).toEqual(["Converting to GGUF format", `Converted GGUF model saved as: ${file}`]);
+  const saved = await openWeights(target, await readConfig(target));
+  dequantize(saved.model);
+  const { model } = await openWeights(file, await readConfig(file));
+  const found = new Map(model.namedParameters());
+  mx.scope(() => {
+    for (const [path, expected] of saved.model.namedParameters()) {
+      const difference = found.get(path)!.astype("float32").subtract(expected.astype("float32"));
+      expect([path, difference.abs().max().item() < 1e-3]).toEqual([path, true]);
+    }
+  });
+  model.dispose();
+  saved.model.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("an architecture that GGUF has no names for is refused before anything is saved", async () => {
+  const other = join(folder, "other");
+  cpSync(source, other, { recursive: true });
+  const config = { ...JSON.parse(readFileSync(join(other, "config.json"), "utf8")), model_type: "mamba2" };
+  writeFileSync(join(other, "config.json"), JSON.stringify(config));
+  const target = join(folder, "refused");
+  const gguf = { path: "model.gguf", type: "F16" } as const;
+  await expect(fuseModel({ path: other }, join(folder, "adapter-0"), target, { gguf })).rejects.toThrow(/mamba2/);
+  expect(existsSync(target)).toBe(false);
 });

@@ -110,6 +110,8 @@ for (const [i, curve] of curves.entries()) {
     const model = await prepared(curve);
     const optimizer = optimizers[rule]();
     const events: TrainingEvent[] = [];
+    // Where a loss nears nothing, a sum in another order shows in the fourth digit.
+    mx.enableCpuKernels(false);
     const end = await train(
       model,
       optimizer,
@@ -119,7 +121,7 @@ for (const [i, curve] of curves.entries()) {
         gradientCheckpoint: checkpoint,
         onEvent: (event) => events.push(event),
       }),
-    );
+    ).finally(() => mx.enableCpuKernels(true));
     expect(end).toMatchObject({ iteration: 100, interrupted: false });
 
     const losses = events.flatMap((event) => (event.type === "train" ? [event.loss] : []));
