@@ -243,30 +243,42 @@ void dot(const Product& product, const Job& job, const float* x, int64_t n, floa
   }
 }
 
-template <class Fmt, int rows>
-void dots(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
-  constexpr int width = rows == 1 ? (lanes == 16 ? 4 : 2) : rows == 2 && lanes == 16 ? 2 : 1;
+template <class Fmt, int rows, int width, bool in_pairs>
+void dots_by(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
   int64_t groups = round_up(group_count(product, product.k), lanes) + lanes;
   auto numbers = static_cast<float*>(scratch(0, width * groups * sizeof(float)));
   std::memset(numbers, 0, width * groups * sizeof(float));
   int64_t n = first;
-  if constexpr (Fmt::has_pairs) {
-    if (product.type == Float::bf16) {
-      for (; n + width <= end; n += width) {
-        dot<Fmt, rows, width, true>(product, job, x, n, numbers);
-      }
-      for (; n < end; ++n) {
-        dot<Fmt, rows, 1, true>(product, job, x, n, numbers);
-      }
-      return;
-    }
-  }
   for (; n + width <= end; n += width) {
-    dot<Fmt, rows, width, false>(product, job, x, n, numbers);
+    dot<Fmt, rows, width, in_pairs>(product, job, x, n, numbers);
   }
   for (; n < end; ++n) {
-    dot<Fmt, rows, 1, false>(product, job, x, n, numbers);
+    dot<Fmt, rows, 1, in_pairs>(product, job, x, n, numbers);
   }
+}
+
+// From so many bytes on, one row of w is read after the other: the machine then fetches ahead twice as fast as where
+// several are read abreast. Shorter rows cost less abreast.
+constexpr int64_t long_row = 2048;
+
+template <class Fmt, int rows, bool in_pairs>
+void dots_in(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
+  constexpr int width = rows == 1 ? (lanes == 16 ? 4 : 2) : rows == 2 && lanes == 16 ? 2 : 1;
+  if (width == 1 || product.row_bytes >= long_row) {
+    dots_by<Fmt, rows, 1, in_pairs>(product, job, x, first, end);
+  } else {
+    dots_by<Fmt, rows, width, in_pairs>(product, job, x, first, end);
+  }
+}
+
+template <class Fmt, int rows>
+void dots(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
+  if constexpr (Fmt::has_pairs) {
+    if (dots_in_pairs<Fmt>(product)) {
+      return dots_in<Fmt, rows, true>(product, job, x, first, end);
+    }
+  }
+  dots_in<Fmt, rows, false>(product, job, x, first, end);
 }
 
 // --- many rows

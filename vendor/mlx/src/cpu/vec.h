@@ -166,10 +166,12 @@ inline void store_as(Float type, void* to, int64_t i, F value) {
 }
 
 inline void store_some_as(Float type, void* to, int64_t i, F value, int count) {
-  alignas(64) unsigned char buffer[sizeof(F)];
-  int size = type == Float::f32 ? 4 : 2;
-  store_as(type, buffer, 0, value);
-  std::memcpy(static_cast<unsigned char*>(to) + i * size, buffer, count * size);
+  if (type == Float::f32) {
+    std::memcpy(static_cast<float*>(to) + i, &value, count * sizeof(float));
+  } else {
+    H half = type == Float::bf16 ? narrow_bf16(value) : narrow_f16(value);
+    std::memcpy(static_cast<uint16_t*>(to) + i, &half, count * sizeof(uint16_t));
+  }
 }
 
 // --- across lanes
