@@ -29,6 +29,7 @@ if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
 mx.eval(model.parameters());
 fuseProjections(model);
 holdTransposes(model);
+mx.preferHugePages(model.parameters());
 mx.clearCache();
 mx.resetPeakMemory();
 

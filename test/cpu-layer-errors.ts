@@ -109,6 +109,38 @@ function gates(dtype: mx.Dtype): void {
   }
 }
 
+function softmaxes(dtype: mx.Dtype): void {
+  for (const [rows, dims] of [
+    [1, 1],
+    [3, 37],
+    [20, 64],
+    [2, 40_000],
+  ] as const) {
+    const x = draw([1, rows, dims], dtype).multiply(8);
+    const turned = draw([dims, rows], dtype).transpose();
+    const sumOf = (row: Float64Array) => {
+      const most = Math.max(...row);
+      return most + Math.log(row.reduce((sum, value) => sum + Math.exp(value - most), 0));
+    };
+    const soft = (row: Float64Array) => {
+      const sum = sumOf(row);
+      return row.map((value) => Math.exp(value - sum));
+    };
+    record(
+      `softmax ${rows}x${dims} ${dtype}`,
+      mx.softmax(x, { axis: -1, precise: true }),
+      byRow(valuesOf(x), dims, soft),
+    );
+    record(
+      `softmax of columns ${rows}x${dims} ${dtype}`,
+      mx.softmax(turned, { axis: 1, precise: true }),
+      byRow(valuesOf(turned), dims, soft),
+    );
+    const sums = byRow(valuesOf(x), dims, (row) => Float64Array.of(sumOf(row)));
+    record(`logsumexp ${rows}x${dims} ${dtype}`, mx.logsumexp(x, { axis: -1 }), sums);
+  }
+}
+
 /** softmax(q kᵀ · scale + mask) v, in doubles. */
 function attended(
   [q, k, v]: readonly [mx.Tensor, mx.Tensor, mx.Tensor],
@@ -194,6 +226,7 @@ for (const dtype of dtypes) {
     norms(dtype);
     rotations(dtype);
     gates(dtype);
+    softmaxes(dtype);
     attentions(dtype);
   });
 }

@@ -59,6 +59,7 @@ export async function loadWeights(folder: string, config: ModelConfig): Promise<
     fuseProjections(model);
     holdTransposes(model);
     mx.eval(model.parameters());
+    mx.preferHugePages(model.parameters());
     mx.clearCache();
   } catch (error) {
     model.dispose();

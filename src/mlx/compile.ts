@@ -55,8 +55,11 @@ function setAll(states: readonly State[], trees: readonly unknown[]): void {
   });
 }
 
+/** `dispose` forgets what was traced, and lets go of all that the function holds; a later call traces again. */
+export type Compiled<F> = F & { dispose(): void };
+
 // biome-ignore lint/suspicious/noExplicitAny: arguments are whatever the wrapped function takes
-export function compile<F extends (...args: any[]) => unknown>(fn: F, options: CompileOptions = {}): F {
+export function compile<F extends (...args: any[]) => unknown>(fn: F, options: CompileOptions = {}): Compiled<F> {
   const { shapeless = false, inputs = [], outputs = [] } = options;
   const traces = new Map<string, Trace>();
 
@@ -109,7 +112,11 @@ export function compile<F extends (...args: any[]) => unknown>(fn: F, options: C
     );
     return result;
   };
-  return compiled as F;
+  const dispose = () => {
+    for (const { id } of traces.values()) checked(native.mlxlm_free_compiled(id));
+    traces.clear();
+  };
+  return Object.assign(compiled as F, { dispose });
 }
 
 /** Turns compiling on or off for the whole process, as MLX's own switch does. */

@@ -177,7 +177,8 @@ const indexing = [
 ];
 
 const reductions = [
-  ...reduction(..."all any sum mean prod max min median logsumexp count_nonzero".split(" ")),
+  ...reduction(..."all any sum mean prod max min median count_nonzero".split(" ")),
+  op("logsumexp", "a: array, axes: ints, keepdims: bool", "array", { ours: true }),
   op("minmax", "a: array, axes: ints, keepdims: bool", "pair"),
   op("var", "a: array, axes: ints, keepdims: bool, ddof: int", "array"),
   op("std", "a: array, axes: ints, keepdims: bool, ddof: int", "array"),
@@ -185,7 +186,7 @@ const reductions = [
   op("argmax", "a: array, keepdims: bool", "array", { as: "argmax_flat" }),
   op("argmin", "a: array, axis: int, keepdims: bool", "array"),
   op("argmin", "a: array, keepdims: bool", "array", { as: "argmin_flat" }),
-  op("softmax", "a: array, axes: ints, precise: bool", "array"),
+  op("softmax", "a: array, axes: ints, precise: bool", "array", { ours: true }),
   op("sort", "a: array, axis: int", "array"),
   op("argsort", "a: array, axis: int", "array"),
   op("partition", "a: array, kth: int, axis: int", "array"),

@@ -1,5 +1,6 @@
 // Devices, streams and memory.
 #include "abi.h"
+#include "cpu/huge_pages.h"
 #include "cpu/isa.h"
 
 #include "mlx/backend/cuda/cuda.h"
@@ -157,6 +158,18 @@ int32_t mlxlm_reset_peak_memory() {
 int32_t mlxlm_clear_cache() {
   return guarded([] {
     mx::clear_cache();
+    return 0;
+  });
+}
+
+// The arrays must be evaluated, and in the CPU's memory.
+int32_t mlxlm_prefer_huge_pages(int32_t count) {
+  return guarded([&] {
+    std::vector<std::pair<char*, size_t>> blocks;
+    for (auto& value : MailReader().arrays(count)) {
+      blocks.emplace_back(value.data<char>(), value.nbytes());
+    }
+    cpu::prefer_huge_pages(std::move(blocks));
     return 0;
   });
 }

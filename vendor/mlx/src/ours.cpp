@@ -3,6 +3,7 @@
 
 #include "cpu/layer_primitives.h"
 #include "cpu/primitives.h"
+#include "cpu/softmax.h"
 #include "cuda_kernels.h"
 
 namespace mlxlm::ours {
@@ -55,6 +56,18 @@ array scaled_dot_product_attention(
     return cpu::attention(q, k, v, scale, mode == "causal", mask, sinks, s);
   }
   return mx::fast::scaled_dot_product_attention(q, k, v, scale, mode, mask, sinks, false, s);
+}
+
+array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::StreamOrDevice s) {
+  return cpu::takes_softmax(a, axes, s) ? cpu::softmax(a, s) : mx::softmax(a, axes, precise, s);
+}
+
+array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s) {
+  if (!cpu::takes_softmax(a, axes, s)) {
+    return mx::logsumexp(a, axes, keepdims, s);
+  }
+  auto sums = cpu::logsumexp(a, s);
+  return keepdims ? sums : mx::squeeze(sums, -1, s);
 }
 
 std::vector<array> rotate(

@@ -18,6 +18,10 @@ array scaled_dot_product_attention(
     const array& q, const array& k, const array& v, float scale, const std::string& mode,
     const std::optional<array>& mask, const std::optional<array>& sinks, mx::StreamOrDevice s);
 
+// mx::softmax and logsumexp, by kernels of ours where those are faster.
+array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::StreamOrDevice s);
+array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s);
+
 // x (B, H, T, D) rotated by halves. Empty where no kernel takes it.
 std::vector<array> rotate(
     const array& x, int dims, std::optional<float> base, float scale, int offset, const std::optional<array>& freqs,

@@ -296,22 +296,37 @@ void attend(const Attention& a, int64_t task, void* scratch) {
 
 // --- one query a head
 
-// Scores of `heads` queries (heads, D) with `count` keys, to (heads, key_block).
+// Scores of `heads` queries (heads, D) with `count` keys, to (heads, key_block): four keys at a time, whose sums over
+// lanes are then taken together.
 template <Float type, int heads>
 inline void dots(const Attention& a, const float* queries, const void* keys, int64_t count, float* scores) {
-  for (int64_t s = 0; s < count; ++s) {
-    const void* key = at(keys, s * a.k_strides[2], type);
-    F sums[heads] = {};
+  constexpr int abreast = 4;
+  for (int64_t s = 0; s < count; s += abreast) {
+    const void* rows[abreast];
+    for (int i = 0; i < abreast; ++i) {
+      // Behind the last key comes the last again: its score is not used.
+      rows[i] = at(keys, (s + i < count ? s + i : count - 1) * a.k_strides[2], type);
+    }
+    F sums[heads][abreast] = {};
     for (int64_t d = 0; d < a.dims; d += lanes) {
-      F part = load_as(type, key, d);
+      F parts[abreast];
+#pragma GCC unroll 4
+      for (int i = 0; i < abreast; ++i) {
+        parts[i] = load_as(type, rows[i], d);
+      }
 #pragma GCC unroll 4
       for (int h = 0; h < heads; ++h) {
-        sums[h] += part * load(queries + h * a.dims + d);
+        F query = load(queries + h * a.dims + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < abreast; ++i) {
+          sums[h][i] += parts[i] * query;
+        }
       }
     }
 #pragma GCC unroll 4
     for (int h = 0; h < heads; ++h) {
-      scores[h * key_block + s] = sum(sums[h]);
+      F results = sums_of(sums[h]);
+      std::memcpy(scores + h * key_block + s, &results, abreast * sizeof(float));
     }
   }
 }

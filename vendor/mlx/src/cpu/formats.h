@@ -281,27 +281,34 @@ inline U some_words(const uint8_t* from, int64_t count) {
   return count >= lanes * Fmt::values ? Fmt::words(from) : last_words<Fmt>(from, count);
 }
 
-// e8m0: 2^(byte - 127).
-inline float power_of(uint8_t byte) {
-  return float_of_bits(byte == 0 ? 0x00400000u : static_cast<uint32_t>(byte) << 23);
-}
-
-inline float e4m3(uint8_t byte) {
-  return float_of_bits((byte & 0x7fu) << 20 | (byte & 0x80u) << 24) * 0x1p120f;
-}
-
-// `count` scales or biases of groups from element i on, as floats; `to` has room for a whole number of vectors.
+// Scales or biases of groups from element i on, as floats: `lanes` of them, or `count` where fewer are left, zeros behind.
 template <class Fmt>
-inline void group_numbers(Float type, const void* from, int64_t i, int64_t count, float* to) {
+inline F group_numbers(Float type, const void* from, int64_t i, int64_t count) {
   if constexpr (Fmt::scaling == Scaling::affine) {
-    for (int64_t g = 0; g < count; g += lanes) {
-      store(to + g, count - g >= lanes ? load_as(type, from, i + g) : load_some_as(type, from, i + g, count - g));
-    }
-  } else if constexpr (Fmt::scaling != Scaling::none) {
+    return count >= lanes ? load_as(type, from, i) : load_some_as(type, from, i, count);
+  } else {
     auto bytes = static_cast<const uint8_t*>(from) + i;
-    for (int64_t g = 0; g < count; ++g) {
-      to[g] = Fmt::scaling == Scaling::powers ? power_of(bytes[g]) : e4m3(bytes[g]);
+    B codes = {};
+    if (count >= lanes) {
+      codes = read<B>(bytes);
+    } else {
+      std::memcpy(&codes, bytes, count);
     }
+    U words = __builtin_convertvector(codes, U);
+    if constexpr (Fmt::scaling == Scaling::powers) {
+      // e8m0: 2^(byte - 127); the least of them is no normal float.
+      return float_of_bits(words << 23 | ((U)(words == 0) & 0x00400000));
+    } else {
+      return float_of_bits((words & 0x7f) << 20 | (words & 0x80) << 24) * splat(0x1p120f);
+    }
+  }
+}
+
+// `count` of them to memory with room for a whole number of vectors.
+template <class Fmt>
+inline void copy_group_numbers(Float type, const void* from, int64_t i, int64_t count, float* to) {
+  for (int64_t g = 0; g < count; g += lanes) {
+    store(to + g, group_numbers<Fmt>(type, from, i + g, count - g));
   }
 }
 

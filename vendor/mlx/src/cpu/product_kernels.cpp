@@ -142,38 +142,43 @@ void pack_dots(const Product& product, const Job& job, float* to) {
   }
 }
 
+// What every output of a product's dots has in common.
+template <class Fmt>
+struct Dots {
+  static constexpr int64_t block = lanes * Fmt::values;
+
+  explicit Dots(const Product& product)
+      : blocks(product.k / block),
+        rest(product.k - blocks * block),
+        padded(round_up(product.k, block)),
+        groups(group_count(product, product.k)),
+        padded_groups(round_up(groups, lanes)) {
+    if constexpr (!is_dense<Fmt>) {
+      words_per_group = product.group / Fmt::values;
+      group_shift = __builtin_ctz(words_per_group);
+    }
+  }
+
+  int64_t blocks;
+  int64_t rest; // numbers behind the whole blocks
+  int64_t padded;
+  int64_t groups;
+  int64_t padded_groups;
+  // A power of two, and as many blocks have `lanes` groups.
+  int words_per_group = 1;
+  int group_shift = 0;
+};
+
 // Outputs [n, n + width) of `rows` rows.
 template <class Fmt, int rows, int width, bool in_pairs>
-void dot(const Product& product, const Job& job, const float* x, int64_t n, float* numbers) {
-  constexpr int64_t block = lanes * Fmt::values;
-  int64_t blocks = product.k / block;
-  int64_t rest = product.k - blocks * block;
-  int64_t padded = round_up(product.k, block);
-  int64_t groups = group_count(product, product.k);
-  int64_t padded_groups = round_up(groups, lanes);
+void dot(const Product& product, const Job& job, const Dots<Fmt>& dots, const float* x, int64_t n) {
   auto w = static_cast<const uint8_t*>(job.w) + n * product.row_bytes;
-
+  int64_t row_bytes = product.row_bytes;
   F totals[width][rows] = {};
-  // Groups of each lane of a block, and how many a block moves on: in groups of which a block is a fraction, one in
-  // several blocks.
-  U group_of_lane;
-  int values_per_group = product.group ? product.group / Fmt::values : 1;
-  for (int l = 0; l < lanes; ++l) {
-    group_of_lane[l] = l / values_per_group;
-  }
-  if constexpr (!is_dense<Fmt>) {
-    for (int i = 0; i < width; ++i) {
-      group_numbers<Fmt>(product.type, job.scales, (n + i) * groups, groups, numbers + i * (padded_groups + lanes));
-    }
-  }
-  auto one_block = [&](int64_t b, auto words_of) {
+
+  auto add_block = [&](int64_t b, const U (&words)[width], const F (&scales)[width]) {
     F sums[width][rows];
-    U words[width];
-#pragma GCC unroll 4
-    for (int i = 0; i < width; ++i) {
-      words[i] = words_of(w + i * product.row_bytes + b * Fmt::block_bytes);
-    }
-    const float* vectors = x + b * block * rows / (in_pairs ? 2 : 1);
+    const float* vectors = x + b * dots.block * rows / (in_pairs ? 2 : 1);
 #pragma GCC unroll 8
     for (int j = 0; in_pairs && j < (Fmt::values + 1) / 2; ++j) {
 #pragma GCC unroll 4
@@ -202,72 +207,111 @@ void dot(const Product& product, const Job& job, const float* x, int64_t n, floa
     }
 #pragma GCC unroll 4
     for (int i = 0; i < width; ++i) {
-      if constexpr (is_dense<Fmt>) {
 #pragma GCC unroll 4
-        for (int m = 0; m < rows; ++m) {
+      for (int m = 0; m < rows; ++m) {
+        if constexpr (is_dense<Fmt>) {
           totals[i][m] += sums[i][m];
-        }
-      } else {
-        int64_t first = b * block / product.group;
-        F scale = permute(load(numbers + i * (padded_groups + lanes) + first), group_of_lane);
-#pragma GCC unroll 4
-        for (int m = 0; m < rows; ++m) {
-          totals[i][m] += sums[i][m] * scale;
+        } else {
+          totals[i][m] += sums[i][m] * scales[i];
         }
       }
     }
   };
-  for (int64_t b = 0; b < blocks; ++b) {
-    one_block(b, [](const uint8_t* from) { return Fmt::words(from); });
-  }
-  if (rest > 0) {
-    one_block(blocks, [&](const uint8_t* from) { return last_words<Fmt>(from, rest); });
-  }
-  if constexpr (Fmt::scaling == Scaling::affine) {
-    const float* x_sums = x + padded * rows;
+
+  U words[width];
+  F scales[width] = {};
+  // The words of block b, and a request for as many of the next rows' words, in memory's order: several rows abreast
+  // look to the machine like no stream that it could fetch ahead.
+  auto read_words = [&](int64_t b) {
+    auto from = w + b * Fmt::block_bytes;
+    auto next = w + width * row_bytes + b * (width * Fmt::block_bytes);
+#pragma GCC unroll 4
     for (int i = 0; i < width; ++i) {
-      group_numbers<Fmt>(product.type, job.biases, (n + i) * groups, groups, numbers);
-      for (int64_t g = 0; g < padded_groups; g += lanes) {
-        for (int m = 0; m < rows; ++m) {
-          totals[i][m] += load(numbers + g) * load(x_sums + m * padded_groups + g);
+      words[i] = Fmt::words(from + i * row_bytes);
+      __builtin_prefetch(next + i * Fmt::block_bytes);
+    }
+  };
+  auto read_last_words = [&] {
+    for (int i = 0; i < width; ++i) {
+      words[i] = last_words<Fmt>(w + i * row_bytes + dots.blocks * Fmt::block_bytes, dots.rest);
+    }
+  };
+
+  if constexpr (is_dense<Fmt>) {
+    for (int64_t b = 0; b < dots.blocks; ++b) {
+      read_words(b);
+      add_block(b, words, scales);
+    }
+    if (dots.rest > 0) {
+      read_last_words();
+      add_block(dots.blocks, words, scales);
+    }
+  } else {
+    // `lanes` groups after the other: their scales lie in one vector, from which each block takes its own.
+    U place;
+    for (int l = 0; l < lanes; ++l) {
+      place[l] = l;
+    }
+    const float* x_sums = x + dots.padded * rows;
+    for (int64_t g = 0, b = 0; g < dots.groups; g += lanes) {
+      F numbers[width];
+#pragma GCC unroll 4
+      for (int i = 0; i < width; ++i) {
+        int64_t at = (n + i) * dots.groups + g;
+        numbers[i] = group_numbers<Fmt>(product.type, job.scales, at, dots.groups - g);
+        if constexpr (Fmt::scaling == Scaling::affine) {
+          F biases = group_numbers<Fmt>(product.type, job.biases, at, dots.groups - g);
+#pragma GCC unroll 4
+          for (int m = 0; m < rows; ++m) {
+            totals[i][m] += biases * load(x_sums + m * dots.padded_groups + g);
+          }
         }
+      }
+      auto next_scales = [&] {
+#pragma GCC unroll 4
+        for (int i = 0; i < width; ++i) {
+          scales[i] = permute(numbers[i], place >> dots.group_shift);
+        }
+        place += lanes;
+      };
+      for (int64_t end = least(b + dots.words_per_group, dots.blocks); b < end; ++b) {
+        read_words(b);
+        next_scales();
+        add_block(b, words, scales);
+      }
+      if (dots.rest > 0 && g + lanes >= dots.groups) {
+        read_last_words();
+        next_scales();
+        add_block(b, words, scales);
       }
     }
   }
+#pragma GCC unroll 4
   for (int m = 0; m < rows; ++m) {
-    F results = {};
+    F column[width];
+#pragma GCC unroll 4
     for (int i = 0; i < width; ++i) {
-      results[i] = sum(totals[i][m]);
+      column[i] = totals[i][m];
     }
-    store_some_as(product.type, job.out, job.out_rows[m] + n, results, width);
+    store_some_as(product.type, job.out, job.out_rows[m] + n, sums_of(column), width);
   }
 }
 
-template <class Fmt, int rows, int width, bool in_pairs>
-void dots_by(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
-  int64_t groups = round_up(group_count(product, product.k), lanes) + lanes;
-  auto numbers = static_cast<float*>(scratch(0, width * groups * sizeof(float)));
-  std::memset(numbers, 0, width * groups * sizeof(float));
-  int64_t n = first;
-  for (; n + width <= end; n += width) {
-    dot<Fmt, rows, width, in_pairs>(product, job, x, n, numbers);
-  }
-  for (; n < end; ++n) {
-    dot<Fmt, rows, 1, in_pairs>(product, job, x, n, numbers);
-  }
-}
-
-// From so many bytes on, one row of w is read after the other: the machine then fetches ahead twice as fast as where
-// several are read abreast. Shorter rows cost less abreast.
-constexpr int64_t long_row = 2048;
+// Up to so many bytes a row, several rows of w are read abreast, which costs less. Longer ones come one after the other:
+// a stream that the machine fetches ahead by itself, as plain numbers need it first, which cost next to nothing else.
+template <class Fmt>
+constexpr int64_t short_row = is_dense<Fmt> ? 1024 : 4096;
 
 template <class Fmt, int rows, bool in_pairs>
 void dots_in(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
   constexpr int width = rows == 1 ? (lanes == 16 ? 4 : 2) : rows == 2 && lanes == 16 ? 2 : 1;
-  if (width == 1 || product.row_bytes >= long_row) {
-    dots_by<Fmt, rows, 1, in_pairs>(product, job, x, first, end);
-  } else {
-    dots_by<Fmt, rows, width, in_pairs>(product, job, x, first, end);
+  Dots<Fmt> dots(product);
+  int64_t n = first;
+  for (; n + width <= end && product.row_bytes <= short_row<Fmt>; n += width) {
+    dot<Fmt, rows, width, in_pairs>(product, job, dots, x, n);
+  }
+  for (; n < end; ++n) {
+    dot<Fmt, rows, 1, in_pairs>(product, job, dots, x, n);
   }
 }
 
@@ -362,7 +406,7 @@ void turn_numbers(
   int64_t groups = group_count(product, product.k);
   for (int64_t i = 0; i < tile_columns; ++i) {
     if (i < count) {
-      group_numbers<Fmt>(product.type, numbers, (column + i) * groups, groups, row);
+      copy_group_numbers<Fmt>(product.type, numbers, (column + i) * groups, groups, row);
     } else {
       std::memset(row, 0, groups * sizeof(float));
     }
@@ -470,17 +514,14 @@ void unpack_columns(
     for (int l = 0; l < lanes; ++l) {
       group_of_lane[l] = product.group ? l / (product.group / Fmt::values) : 0;
     }
-    float numbers[2][4 * lanes];
     for (int64_t i = 0; i < depth; ++i) {
       F scale = {};
       F bias = {};
       if constexpr (!is_dense<Fmt>) {
         int64_t at = (k + i) * groups + first_group;
-        group_numbers<Fmt>(product.type, job.scales, at, some_groups, numbers[0]);
-        scale = permute(load(numbers[0]), group_of_lane);
+        scale = permute(group_numbers<Fmt>(product.type, job.scales, at, some_groups), group_of_lane);
         if constexpr (Fmt::scaling == Scaling::affine) {
-          group_numbers<Fmt>(product.type, job.biases, at, some_groups, numbers[1]);
-          bias = permute(load(numbers[1]), group_of_lane);
+          bias = permute(group_numbers<Fmt>(product.type, job.biases, at, some_groups), group_of_lane);
         }
       }
       auto row = w + (k + i) * product.row_bytes;

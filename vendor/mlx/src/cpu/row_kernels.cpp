@@ -1,4 +1,4 @@
-// Norms, rotations and gates of rows, for one instruction set.
+// Norms, rotations, gates and softmax of rows, for one instruction set.
 #include "cpu/rows.h"
 
 #include "cpu/math.h"
@@ -118,8 +118,60 @@ void gate(Gate kind, Float of, const void* g, const void* x, void* out, int64_t 
   });
 }
 
+constexpr float nothing = -__builtin_inff();
+
+// A row's largest number and Σ e^(x - largest).
+struct Exponentials {
+  float largest;
+  float sum;
+};
+
+template <Float type>
+inline Exponentials exponentials(const void* x, int64_t count) {
+  F most = splat(nothing);
+  // Lanes behind the row's end hold nothing, not 0.
+  for_vectors(count, [&](int64_t i, int some) {
+    F value = get<type>(x, i, some);
+    for (int lane = some; lane < lanes; ++lane) {
+      value[lane] = nothing;
+    }
+    most = larger(most, value);
+  });
+  float largest = max(most);
+  F total = {};
+  for_vectors(count, [&](int64_t i, int some) {
+    F value = exp(get<type>(x, i, some) - largest);
+    for (int lane = some; lane < lanes; ++lane) {
+      value[lane] = 0;
+    }
+    total += value;
+  });
+  return {largest, cpu::MLXLM_ISA::sum(total)};
+}
+
+void softmax(Float of, const void* x, void* out, int64_t count) {
+  with_type(of, [&](auto known) {
+    constexpr Float type = decltype(known)::value;
+    auto [largest, sum] = exponentials<type>(x, count);
+    float inverse = 1.0f / sum;
+    for_vectors(count, [&](int64_t i, int some) {
+      put<type>(out, i, exp(get<type>(x, i, some) - largest) * inverse, some);
+    });
+  });
+}
+
+void log_sum_exp(Float of, const void* x, void* out, int64_t count) {
+  with_type(of, [&](auto known) {
+    constexpr Float type = decltype(known)::value;
+    auto [largest, sum] = exponentials<type>(x, count);
+    // Infinite terms stay what they are: infinity less infinity is no number.
+    bool infinite = __builtin_isinf(largest);
+    put<type>(out, 0, splat(infinite ? largest : __builtin_logf(sum) + largest), 1);
+  });
+}
+
 } // namespace
 
-const RowKernels row_kernels = {normalize, rotate, gate};
+const RowKernels row_kernels = {normalize, rotate, gate, softmax, log_sum_exp};
 
 } // namespace mlxlm::cpu::MLXLM_ISA

@@ -1,4 +1,4 @@
-// What is done to rows between the products of a layer: norms, rotations, gates. No MLX here.
+// What is done to rows between the products of a layer and behind the last: norms, rotations, gates, softmax. No MLX here.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,10 @@ struct RowKernels {
   void (*rotate)(const Turn& turn, const Norm* norm, const void* x, void* out);
   // out = gate(g) · x
   void (*gate)(Gate gate, Float type, const void* g, const void* x, void* out, int64_t count);
+  // out = e^x / Σ e^x
+  void (*softmax)(Float type, const void* x, void* out, int64_t count);
+  // out = log Σ e^x, one number
+  void (*log_sum_exp)(Float type, const void* x, void* out, int64_t count);
 };
 
 namespace plain {

@@ -150,6 +150,14 @@ inline F load_as(Float type, const void* from, int64_t i) {
 
 // The first `count` of them, zeros behind.
 inline F load_some_as(Float type, const void* from, int64_t i, int count) {
+#if defined(__AVX512F__)
+  auto mask = static_cast<__mmask16>((1u << count) - 1);
+  if (type == Float::f32) {
+    return (F)_mm512_maskz_loadu_ps(mask, static_cast<const float*>(from) + i);
+  }
+  H halves = (H)_mm256_maskz_loadu_epi16(mask, static_cast<const uint16_t*>(from) + i);
+  return type == Float::bf16 ? widen_bf16(halves) : widen_f16(halves);
+#endif
   alignas(64) unsigned char buffer[sizeof(F)] = {};
   int size = type == Float::f32 ? 4 : 2;
   std::memcpy(buffer, static_cast<const unsigned char*>(from) + i * size, count * size);
@@ -244,6 +252,43 @@ inline void transpose_step(U (&rows)[lanes]) {
       }
     }
     transpose_step<2 * half>(rows);
+  }
+}
+
+template <int distance, int... i>
+inline F add_turned(F value, Indices<i...>) {
+  return value + __builtin_shufflevector(value, value, (i ^ distance)...);
+}
+
+template <int distance>
+inline F add_across(F value) {
+  if constexpr (distance < lanes) {
+    return add_across<2 * distance>(add_turned<distance>(value, typename FirstN<lanes>::type()));
+  } else {
+    return value;
+  }
+}
+
+// The sum over each vector's lanes, in the lane of its number; others hold anything. One, two or four vectors.
+template <int count>
+inline F sums_of(const F (&values)[count]) {
+  if constexpr (count == 1) {
+    return splat(sum(values[0]));
+  } else {
+    F halves[count / 2];
+    for (int i = 0; i < count / 2; ++i) {
+      U low = bits_of(values[i]);
+      U high = bits_of(values[i + count / 2]);
+      swap_blocks<count / 2>(low, high, typename FirstN<lanes>::type());
+      halves[i] = float_of_bits(low) + float_of_bits(high);
+    }
+    if constexpr (count == 4) {
+      U low = bits_of(halves[0]);
+      U high = bits_of(halves[1]);
+      swap_blocks<1>(low, high, typename FirstN<lanes>::type());
+      halves[0] = float_of_bits(low) + float_of_bits(high);
+    }
+    return add_across<count>(halves[0]);
   }
 }
 
