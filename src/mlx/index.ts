@@ -1,6 +1,14 @@
 /** The tensor façade: MLX's operations in TypeScript. `import * as mx from "../mlx"`. */
 export { liveFunctions } from "./closures";
-export { type Compiled, type CompileOptions, compile, enableCompile, exportFunction, importFunction, type State } from "./compile";
+export {
+  type Compiled,
+  type CompileOptions,
+  compile,
+  enableCompile,
+  exportFunction,
+  importFunction,
+  type State,
+} from "./compile";
 export * from "./creation";
 export {
   activeMemory,
