@@ -1,8 +1,10 @@
 /**
- * Decode speed of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token.
- * Prints one JSON line. `compare.ts` runs it in turn with mlx-lm's side, decode.py.
+ * Decode speed of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token. With
+ * --batch, of so many sequences together. Prints one JSON line. `compare.ts` runs it in turn with mlx-lm's side,
+ * decode.py; on the CPU, llama-cpp.py is the other.
  */
 import { parseArgs } from "node:util";
+import { batchGenerate } from "../src/generate/batch";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { createModel } from "../src/models";
@@ -16,11 +18,13 @@ const { values, positionals } = parseArgs({
     bits: { type: "string" },
     prompt: { type: "string", default: "128" },
     tokens: { type: "string", default: "256" },
+    batch: { type: "string", default: "1" },
   },
 });
 const config = shapes[positionals[0] as keyof typeof shapes];
 const promptLength = Number(values.prompt);
 const maxTokens = Number(values.tokens);
+const batch = Number(values.batch);
 
 mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
@@ -33,26 +37,36 @@ mx.preferHugePages(model.parameters());
 mx.clearCache();
 mx.resetPeakMemory();
 
-async function run(): Promise<[promptTime: number, decodeTime: number]> {
-  const prompt = Array.from({ length: promptLength }, (_, i) => (i * 7919) % config.vocab_size);
+const promptOf = (row: number) => Array.from({ length: promptLength }, (_, i) => (i * 7919 + row) % config.vocab_size);
+
+interface Speed {
+  prompt_tps: number;
+  generation_tps: number;
+}
+
+async function runOne(): Promise<Speed> {
   let began = performance.now();
   let promptTime = 0;
-  for await (const step of generateSteps(model, prompt, { maxTokens })) {
+  for await (const step of generateSteps(model, promptOf(0), { maxTokens })) {
     step.logprobs?.dispose();
     if (promptTime === 0) {
       promptTime = performance.now() - began;
       began = performance.now();
     }
   }
-  return [promptTime / 1000, (performance.now() - began) / 1000];
+  const decodeTime = performance.now() - began;
+  return { prompt_tps: (promptLength / promptTime) * 1000, generation_tps: (maxTokens / decodeTime) * 1000 };
 }
 
+const run = () =>
+  batch === 1
+    ? runOne()
+    : batchGenerate(
+        model,
+        Array.from({ length: batch }, (_, row) => promptOf(row)),
+        { maxTokens },
+      );
+
 await run();
-const [promptTime, decodeTime] = await run();
-console.log(
-  JSON.stringify({
-    prompt_tps: promptLength / promptTime,
-    generation_tps: maxTokens / decodeTime,
-    peak_memory: mx.peakMemory() / 1e9,
-  }),
-);
+const { prompt_tps, generation_tps } = await run();
+console.log(JSON.stringify({ prompt_tps, generation_tps, peak_memory: mx.peakMemory() / 1e9 }));

@@ -13,8 +13,9 @@ namespace {
 constexpr int tile_rows = lanes == 16 ? 12 : 6;
 constexpr int tile_columns = 2 * lanes;
 
-// Up to so many rows are done as dots.
-constexpr int most_dots = 4;
+// Up to so many rows are done as dots, in blocks of up to four.
+constexpr int most_dots = 8;
+constexpr int dots_block = 4;
 
 // Rows of x that a task goes through per unpacked panel: their sums stay in the second-level cache.
 constexpr int64_t rows_per_task = 256;
@@ -101,15 +102,14 @@ bool dots_in_pairs(const Product& product) {
 // Packed rows: block by block of w's numbers, value by value, row by row, the vector that meets it, of floats or pairs
 // of bf16. Behind them, for affine formats, each row's sums over groups.
 template <class Fmt>
-void pack_dots(const Product& product, const Job& job, float* to) {
+void pack_dots(const Product& product, const Job& job, int64_t first, int64_t rows, float* to) {
   constexpr int64_t block = lanes * Fmt::values;
   int64_t padded = round_up(product.k, block);
   auto row = static_cast<float*>(scratch(0, padded * sizeof(float)));
-  int64_t rows = job.rows;
   int64_t groups = round_up(group_count(product, product.k), lanes);
   float* sums = to + padded * rows;
   for (int64_t m = 0; m < rows; ++m) {
-    read_row(product, job.x, job.x_rows[m], padded, row);
+    read_row(product, job.x, job.x_rows[first + m], padded, row);
     for (int64_t b = 0; b < padded / block; ++b) {
       if (dots_in_pairs<Fmt>(product)) {
         constexpr int half = Fmt::values > 1 ? Fmt::values / 2 : 1;
@@ -171,7 +171,9 @@ struct Dots {
 
 // Outputs [n, n + width) of `rows` rows.
 template <class Fmt, int rows, int width, bool in_pairs>
-void dot(const Product& product, const Job& job, const Dots<Fmt>& dots, const float* x, int64_t n) {
+void dot(
+    const Product& product, const Job& job, const Dots<Fmt>& dots, const int64_t* out_rows, const float* x,
+    int64_t n) {
   auto w = static_cast<const uint8_t*>(job.w) + n * product.row_bytes;
   int64_t row_bytes = product.row_bytes;
   F totals[width][rows] = {};
@@ -293,36 +295,70 @@ void dot(const Product& product, const Job& job, const Dots<Fmt>& dots, const fl
     for (int i = 0; i < width; ++i) {
       column[i] = totals[i][m];
     }
-    store_some_as(product.type, job.out, job.out_rows[m] + n, sums_of(column), width);
+    store_some_as(product.type, job.out, out_rows[m] + n, sums_of(column), width);
   }
 }
 
 // Up to so many bytes a row, several rows of w are read abreast, which costs less. Longer ones come one after the other:
 // a stream that the machine fetches ahead by itself, as plain numbers need it first, which cost next to nothing else.
-template <class Fmt>
-constexpr int64_t short_row = is_dense<Fmt> ? 1024 : 4096;
+template <class Fmt, int rows>
+constexpr int64_t short_row = is_dense<Fmt> && rows == 1 ? 1024 : 4096;
 
+// Outputs [first, end) of a block of `rows` rows.
 template <class Fmt, int rows, bool in_pairs>
-void dots_in(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
-  constexpr int width = rows == 1 ? (lanes == 16 ? 4 : 2) : rows == 2 && lanes == 16 ? 2 : 1;
+void dots_in(
+    const Product& product, const Job& job, const int64_t* out_rows, const float* x, int64_t first, int64_t end) {
+  constexpr int width = lanes == 16 ? (rows == 1 ? 4 : 2) : rows == 1 ? 2 : 1;
   Dots<Fmt> dots(product);
   int64_t n = first;
-  for (; n + width <= end && product.row_bytes <= short_row<Fmt>; n += width) {
-    dot<Fmt, rows, width, in_pairs>(product, job, dots, x, n);
+  for (; n + width <= end && product.row_bytes <= short_row<Fmt, rows>; n += width) {
+    dot<Fmt, rows, width, in_pairs>(product, job, dots, out_rows, x, n);
   }
   for (; n < end; ++n) {
-    dot<Fmt, rows, 1, in_pairs>(product, job, dots, x, n);
+    dot<Fmt, rows, 1, in_pairs>(product, job, dots, out_rows, x, n);
   }
 }
 
 template <class Fmt, int rows>
-void dots(const Product& product, const Job& job, const float* x, int64_t first, int64_t end) {
+void dots(
+    const Product& product, const Job& job, const int64_t* out_rows, const float* x, int64_t first, int64_t end) {
   if constexpr (Fmt::has_pairs) {
     if (dots_in_pairs<Fmt>(product)) {
-      return dots_in<Fmt, rows, true>(product, job, x, first, end);
+      return dots_in<Fmt, rows, true>(product, job, out_rows, x, first, end);
     }
   }
-  dots_in<Fmt, rows, false>(product, job, x, first, end);
+  dots_in<Fmt, rows, false>(product, job, out_rows, x, first, end);
+}
+
+// Blocks meet so many rows of w one after the other, which stay in the first-level cache meanwhile.
+constexpr int64_t rows_between_blocks = 16;
+
+// Outputs of one panel, all blocks.
+template <class Fmt>
+void multiply_dots(const Product& product, const Job& job, const Plan& plan, const void* packed, int64_t panel) {
+  int64_t end = least((panel + 1) * plan.panel, product.n);
+  int64_t step = plan.blocks == 1 ? plan.panel : rows_between_blocks;
+  for (int64_t n = panel * plan.panel; n < end; n += step) {
+    int64_t until = least(n + step, end);
+    for (int64_t block = 0; block < plan.blocks; ++block) {
+      auto x = reinterpret_cast<const float*>(static_cast<const char*>(packed) + block * plan.block_bytes);
+      int64_t first = block * plan.block_rows;
+      auto out_rows = job.out_rows + first;
+      switch (least(plan.block_rows, job.rows - first)) {
+        case 1:
+          dots<Fmt, 1>(product, job, out_rows, x, n, until);
+          break;
+        case 2:
+          dots<Fmt, 2>(product, job, out_rows, x, n, until);
+          break;
+        case 3:
+          dots<Fmt, 3>(product, job, out_rows, x, n, until);
+          break;
+        default:
+          dots<Fmt, 4>(product, job, out_rows, x, n, until);
+      }
+    }
+  }
 }
 
 // --- many rows
@@ -737,8 +773,10 @@ Plan plan(const Product& product, int64_t rows, int threads) {
       int64_t padded = round_up(product.k, lanes * Fmt::values);
       int64_t groups = Fmt::scaling == Scaling::affine ? round_up(group_count(product, product.k), lanes) : 0;
       int64_t panel = round_up(most(16, least(256, product.n / (threads * 8) + 1)), 4);
-      result = {true, static_cast<int>(rows), 1, 1, panel, (product.n + panel - 1) / panel,
-                static_cast<size_t>((padded + groups) * rows * 4)};
+      int64_t blocks = (rows + dots_block - 1) / dots_block;
+      int64_t block_rows = (rows + blocks - 1) / blocks;
+      result = {true, static_cast<int>(block_rows), blocks, blocks, panel, (product.n + panel - 1) / panel,
+                static_cast<size_t>(round_up((padded + groups) * block_rows * 4, 64))};
       return;
     }
     int64_t blocks = (rows + tile_rows - 1) / tile_rows;
@@ -758,7 +796,8 @@ void pack(const Product& product, const Job& job, const Plan& plan, int64_t bloc
   with_format(product.format, [&](auto format) {
     using Fmt = decltype(format);
     if (plan.dots) {
-      pack_dots<Fmt>(product, job, static_cast<float*>(packed));
+      int64_t first = block * plan.block_rows;
+      pack_dots<Fmt>(product, job, first, least(plan.block_rows, job.rows - first), static_cast<float*>(packed));
     } else {
       pack_tiles<Fmt>(product, job, plan, block, packed);
     }
@@ -771,19 +810,7 @@ void multiply(
   with_format(product.format, [&](auto format) {
     using Fmt = decltype(format);
     if (plan.dots) {
-      auto x = static_cast<const float*>(packed);
-      int64_t from = panel * plan.panel;
-      int64_t end = least(from + plan.panel, product.n);
-      switch (job.rows) {
-        case 1:
-          return dots<Fmt, 1>(product, job, x, from, end);
-        case 2:
-          return dots<Fmt, 2>(product, job, x, from, end);
-        case 3:
-          return dots<Fmt, 3>(product, job, x, from, end);
-        default:
-          return dots<Fmt, 4>(product, job, x, from, end);
-      }
+      return multiply_dots<Fmt>(product, job, plan, packed, panel);
     }
     Math math = math_of<Fmt>(product);
     if constexpr (has_bf16_dot && Fmt::scaling == Scaling::affine) {
