@@ -1,7 +1,6 @@
 #include "cpu/huge_pages.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
 #include <thread>
 
@@ -19,36 +18,38 @@ constexpr uintptr_t page = 2 << 20;
 // Older headers don't name it.
 constexpr int collapse = 25;
 
-// The pages that any of the blocks lies in, each once: malloc puts blocks side by side, so most pages are full.
-std::vector<uintptr_t> pages_of(const std::vector<std::pair<char*, size_t>>& blocks) {
-  std::vector<uintptr_t> pages;
+struct Range {
+  uintptr_t begin;
+  uintptr_t end;
+};
+
+// All pages that any of the blocks lies in, as few ranges: malloc puts blocks side by side, so most pages are full.
+std::vector<Range> ranges_of(const std::vector<std::pair<char*, size_t>>& blocks) {
+  std::vector<Range> pages;
   for (auto& [data, bytes] : blocks) {
     auto first = reinterpret_cast<uintptr_t>(data);
-    for (auto at = first / page * page; at < first + bytes; at += page) {
-      pages.push_back(at);
+    pages.push_back({first / page * page, (first + bytes + page - 1) / page * page});
+  }
+  std::sort(pages.begin(), pages.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> ranges;
+  for (auto& next : pages) {
+    if (!ranges.empty() && next.begin <= ranges.back().end) {
+      ranges.back().end = std::max(ranges.back().end, next.end);
+    } else {
+      ranges.push_back(next);
     }
   }
-  std::sort(pages.begin(), pages.end());
-  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-  return pages;
+  return ranges;
 }
 
 } // namespace
 
 void prefer_huge_pages(std::vector<std::pair<char*, size_t>> blocks) {
-  auto pages = pages_of(blocks);
-  if (pages.empty()) {
-    return;
-  }
-  std::thread([pages = std::move(pages)] {
-    bool known = false;
-    for (auto at : pages) {
-      // A page that is not wholly part of one mapping stays as it is. So does everything where memory is short.
-      if (madvise(reinterpret_cast<void*>(at), page, collapse) == 0) {
-        known = true;
-      } else if (!known && at != pages.front() && at != pages.back() && errno == EINVAL) {
-        return;
-      }
+  std::thread([ranges = ranges_of(blocks)] {
+    // One call for many pages: each waits for all CPUs once. A page that is not wholly mapped stays as it is, and so does
+    // everything where memory is short or the system knows no such call.
+    for (auto& range : ranges) {
+      madvise(reinterpret_cast<void*>(range.begin), range.end - range.begin, collapse);
     }
   }).detach();
 }
