@@ -64,6 +64,8 @@ Quantization quantization(
   return {group.value_or(usual_group), bits.value_or(usual_bits), mode, transposed};
 }
 
+constexpr size_t few_rows = 8;
+
 // A row of x, where its result goes, and the matrix that it meets, all as offsets in elements.
 struct Meeting {
   int64_t x;
@@ -356,8 +358,10 @@ bool takes(mx::StreamOrDevice s) {
 }
 
 array matmul(const array& a, const array& b, mx::StreamOrDevice s) {
-  bool ours = takes(s) && a.ndim() >= 2 && b.ndim() >= 2 && a.dtype() == b.dtype() && is_known(a.dtype()) &&
-      a.dtype() != mx::float32 && a.shape(-1) == b.shape(-2);
+  bool fits = takes(s) && a.ndim() >= 2 && b.ndim() >= 2 && a.dtype() == b.dtype() && is_known(a.dtype()) &&
+      a.shape(-1) == b.shape(-2) && a.shape(-1) > 0;
+  // Many rows in float32 are what a BLAS is best at; few are a matter of reading b.
+  bool ours = fits && (a.dtype() != mx::float32 || (b.ndim() == 2 && a.size() / a.shape(-1) <= few_rows));
   if (!ours) {
     return mx::matmul(a, b, s);
   }
