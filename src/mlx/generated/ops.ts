@@ -689,14 +689,14 @@ export function median(a: Handle, axes: readonly number[], keepdims: boolean): H
   return checked(native.mlxlm_median(a, writeInts(axes), keepdims));
 }
 
-export function logsumexp(a: Handle, axes: readonly number[], keepdims: boolean): Handle {
-  beginMail();
-  return checked(native.mlxlm_logsumexp(a, writeInts(axes), keepdims));
-}
-
 export function count_nonzero(a: Handle, axes: readonly number[], keepdims: boolean): Handle {
   beginMail();
   return checked(native.mlxlm_count_nonzero(a, writeInts(axes), keepdims));
+}
+
+export function logsumexp(a: Handle, axes: readonly number[], keepdims: boolean): Handle {
+  beginMail();
+  return checked(native.mlxlm_logsumexp(a, writeInts(axes), keepdims));
 }
 
 export function minmax(a: Handle, axes: readonly number[], keepdims: boolean): Handle[] {

@@ -59,7 +59,9 @@ array scaled_dot_product_attention(
 }
 
 array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::StreamOrDevice s) {
-  return cpu::takes_softmax(a, axes, s) ? cpu::softmax(a, s) : mx::softmax(a, axes, precise, s);
+  // Without `precise` MLX sums in the array's own dtype. Those are other numbers, and samplers draw by them.
+  bool same = precise || a.dtype() == mx::float32;
+  return same && cpu::takes_softmax(a, axes, s) ? cpu::softmax(a, s) : mx::softmax(a, axes, precise, s);
 }
 
 array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s) {
