@@ -44,6 +44,7 @@ struct Plan {
   int64_t panel;
   int64_t panels;
   size_t block_bytes;
+  int threads; // that take the panels in turn
 };
 
 // What is compiled per instruction set.
