@@ -19,12 +19,14 @@ export abstract class Optimizer {
   /** How many updates were made. */
   step = 0;
   private readonly memories = new Map<string, Memory>();
-  private readonly changes: (
-    parameters: readonly Tensor[],
-    gradients: readonly Tensor[],
-    memories: readonly Memory[],
-    moment: Moment,
-  ) => [Tensor, Memory][];
+  private readonly changes: mx.Compiled<
+    (
+      parameters: readonly Tensor[],
+      gradients: readonly Tensor[],
+      memories: readonly Memory[],
+      moment: Moment,
+    ) => [Tensor, Memory][]
+  >;
 
   constructor(readonly learningRate: LearningRate) {
     // Fused on the GPU: else each parameter would cost a kernel for every sum and product of the rule.
@@ -87,6 +89,7 @@ export abstract class Optimizer {
   dispose(): void {
     for (const memory of this.memories.values()) mx.release(memory);
     this.memories.clear();
+    this.changes.dispose();
   }
 }
 

@@ -24,7 +24,9 @@ export class TrainStep {
   private readonly paths: readonly string[];
   /** What is trained, as of the last step: walking a model for it takes as long as a small step on a GPU. */
   private trained: [path: string, tensor: Tensor][] | null = null;
-  private readonly outcome: (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome;
+  private readonly outcome: mx.Compiled<
+    (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome
+  >;
 
   /** @param accumulation after how many steps parameters are updated, by the mean of the gradients */
   constructor(
@@ -110,5 +112,6 @@ export class TrainStep {
 
   dispose(): void {
     this.setGradients(null);
+    this.outcome.dispose();
   }
 }
