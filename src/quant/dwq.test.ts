@@ -8,7 +8,7 @@ import { type FormulaModel, formulaModel } from "../../test/parity/formula-model
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import { quantize } from "../nn";
+import { quantize, swiglu } from "../nn";
 import { AdamW } from "../optim";
 import { type Dataset, iterateBatches } from "../tune/data";
 import { checkpointBlocks } from "../tune/gradient-checkpoint";
@@ -85,6 +85,8 @@ describe("losses are mlx-lm's", () => {
     "%s",
     async (name, curve) => {
       mx.eval(mx.random.state.get());
+      // A compiled activation is made at its first use, for good.
+      mx.scope(() => mx.grad((x: mx.Tensor) => swiglu(x, x).sum())(mx.ones([2])));
       const live = mx.liveHandles();
       const functions = mx.liveFunctions();
       const batches = batchesFor(curve);

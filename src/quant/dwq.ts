@@ -116,7 +116,9 @@ export class Distillation {
   #parameters: Map<string, Tensor>;
   readonly #paths: readonly string[];
   readonly #dtypes: readonly Dtype[];
-  readonly #gradients: (parameters: Tensor[], batch: DeviceBatch, target: Target) => [Tensor, Tensor, Tensor[]];
+  readonly #gradients: mx.Compiled<
+    (parameters: Tensor[], batch: DeviceBatch, target: Target) => [Tensor, Tensor, Tensor[]]
+  >;
   #progress: DwqProgress = {
     ...{ iteration: 0, initial: null, latest: null, validated: -1, trainedTokens: 0 },
     pending: { loss: 0, tokens: 0 },
@@ -136,11 +138,14 @@ export class Distillation {
     );
     mx.eval(this.#parameters);
     const names = new Set(this.#paths);
+    const others = model.namedParameters().filter(([path]) => !names.has(path));
     // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
     const frozen = {
-      get: () => model.namedParameters().filter(([path]) => !names.has(path)),
+      get: () => others,
       set: (weights: [string, Tensor][]) => void model.update(weights),
     };
+    // Checkpointed blocks carry it along.
+    const { state: random } = mx.random;
     this.#gradients = mx.compile(
       (parameters: Tensor[], batch: DeviceBatch, target: Target) => {
         const [[loss, count], gradients] = mx.valueAndGrad((given: Tensor[]) => this.#loss(given, batch, target))(
@@ -148,7 +153,7 @@ export class Distillation {
         ) as [[Tensor, Tensor], Tensor[]];
         return [loss, count, gradients];
       },
-      { inputs: [frozen] },
+      { inputs: [frozen, random], outputs: [random] },
     );
   }
 
@@ -165,8 +170,7 @@ export class Distillation {
     try {
       const all = model.forward(tokens);
       const logits = indices ? all.takeAlongAxis(indices, -1) : all;
-      const cooled = (x: Tensor) => x.astype("float32").multiply(1 / temperature);
-      const losses = klDivergence(cooled(logits), cooled(wanted));
+      const losses = klDivergence(logits, wanted, { temperature });
       const mask = mx.arange(1, 1 + tokens.dim(1)).less(lengths);
       const count = mask.sum();
       return [losses.multiply(mask).sum().divide(count), count];
@@ -223,7 +227,7 @@ export class Distillation {
         this.#take(new Map(optimizer.update(this.#parameters, named)));
         return [loss, count];
       });
-      mx.eval(loss, count, this.#parameters, optimizer.state);
+      mx.eval(loss, count, this.#parameters, optimizer.state, mx.random.state.get());
       const result = { loss: loss!.item(), tokens: count!.item() };
       loss!.dispose();
       count!.dispose();
@@ -314,6 +318,7 @@ export class Distillation {
   dispose(): void {
     mx.release(this.#parameters);
     this.#parameters = new Map();
+    this.#gradients.dispose();
   }
 }
 

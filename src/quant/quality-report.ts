@@ -1,8 +1,12 @@
 /** How much of a model quantization took: perplexity and divergence from the original, beside bits and bytes. */
+import { existsSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { readConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { bitsPerWeight } from "../convert/quantize-model";
 import { breathe } from "../macrotask";
+import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { crossEntropy, isQuantizable, type QuantizationConfig, quantize } from "../nn";
@@ -46,26 +50,78 @@ export interface ReportOptions {
 }
 
 /**
- * Compares a saved model with its original and with plain affine quantization. All are in memory at once.
+ * Compares a saved model with its original and with plain affine quantization. One of them is in memory at a time: what the
+ * original predicts lies in files meanwhile, in a folder beside the saved model.
  * @throws UserError where one of them cannot be loaded, or the signal ends the work
  */
 export async function reportQuality(options: ReportOptions): Promise<QualityReport> {
-  const { source, quantized, name, plain, rows, heldOut, onRow, signal } = options;
-  const opened: { name: string; model: LanguageModel }[] = [];
-  const open = async (name: string, folder: string) => {
+  const { source, quantized, name, plain, heldOut, signal } = options;
+  const original = new SavedLogits(`${resolve(quantized)}.report`);
+  const measured: Quality[] = [];
+  let rows = options.rows;
+  let done = 0;
+  const measure = async (name: string, folder: string, quantization?: QuantizationConfig) => {
     const { model } = await openWeights(folder, await readConfig(folder));
-    opened.push({ name, model });
-    return model;
+    try {
+      if (quantization) roundToNearest(model, quantization);
+      if (measured.length === 0) rows = rowsWithin(model, rows);
+      const total = rows.length * (plain.length + 2);
+      const onRow = () => options.onRow?.(++done, total);
+      measured.push({ name, ...(await measureQuality(model, rows, original, { onRow, signal })) });
+    } finally {
+      model.dispose();
+      mx.clearCache();
+    }
   };
   try {
-    await open("original", source);
-    await open(name, quantized);
-    for (const { name, quantization } of plain) roundToNearest(await open(name, source), quantization);
-    const models = await measureQuality(opened, rows, { onRow, signal });
-    return { held_out: heldOut, rows: rows.length, tokens: rows.length * rows[0]!.length, models };
+    await original.open();
+    await measure("original", source);
+    await measure(name, quantized);
+    for (const { name, quantization } of plain) await measure(name, source, quantization);
+    return { held_out: heldOut, rows: rows.length, tokens: rows.length * rows[0]!.length, models: measured };
   } finally {
-    for (const { model } of opened) model.dispose();
-    mx.clearCache();
+    await original.delete();
+  }
+}
+
+/** The original's logits take no more bytes than this, a vocabulary of 150,000 included. */
+const mostBytes = 2 ** 31;
+
+/** As many rows as the original's logits may take: one at least. */
+function rowsWithin(model: LanguageModel, rows: ReportOptions["rows"]): ReportOptions["rows"] {
+  const widest = Math.max(...model.namedParameters().map(([, { dtype }]) => mx.itemSize(dtype)));
+  return rows.slice(0, Math.max(1, Math.floor(mostBytes / (rows[0]!.length * model.vocabSize * widest))));
+}
+
+/** What the original gives for each row, in files: (1, T, V) each. */
+class SavedLogits {
+  constructor(private readonly folder: string) {}
+
+  /** A folder that a killed run left is emptied. */
+  async open(): Promise<void> {
+    await this.delete();
+    await mkdir(this.folder, { recursive: true });
+  }
+
+  #path(row: number): string {
+    return join(this.folder, `${row}.safetensors`);
+  }
+
+  has(row: number): boolean {
+    return existsSync(this.#path(row));
+  }
+
+  save(row: number, logits: Tensor): void {
+    mx.saveSafetensors(this.#path(row), new Map([["logits", logits]]));
+  }
+
+  /** Kept: the caller releases it. */
+  load(row: number): Tensor {
+    return mx.keep(mx.scope(() => mx.loadSafetensors(this.#path(row)).arrays.get("logits")!));
+  }
+
+  async delete(): Promise<void> {
+    await rm(this.folder, { recursive: true, force: true });
   }
 }
 
@@ -84,45 +140,81 @@ function roundToNearest(model: LanguageModel, config: QuantizationConfig): void 
   for (const [, tensor] of model.namedParameters()) mx.eval(tensor);
 }
 
-/**
- * Perplexity of each model, and its divergence from the first: over all tokens of the rows, a row at a time.
- * @throws UserError where the signal ends the work
- */
-export async function measureQuality(
-  models: readonly { name: string; model: LanguageModel }[],
-  rows: readonly (readonly number[])[],
-  { onRow, signal }: Pick<ReportOptions, "onRow" | "signal"> = {},
-): Promise<Quality[]> {
-  const losses = models.map(() => 0);
-  const divergences = models.map(() => 0);
-  for (const [done, row] of rows.entries()) {
+/** Perplexity of a model, and its divergence from the original: over all tokens of the rows, a row at a time. */
+async function measureQuality(
+  model: LanguageModel,
+  rows: ReportOptions["rows"],
+  original: SavedLogits,
+  { onRow, signal }: { onRow: () => void; signal?: AbortSignal },
+): Promise<Omit<Quality, "name">> {
+  const all = { loss: 0, divergence: 0 };
+  for (const [i, row] of rows.entries()) {
     checkStopped(signal);
-    const sums = mx.scope(() => {
-      const tokens = mx.array(row, "uint32", [1, row.length]);
-      const all = models.map(({ model }) => model.forward(tokens).astype("float32"));
-      return all.map((logits) => {
-        const loss = crossEntropy(logits.at(0, mx.slice(0, -1)), tokens.at(0, mx.slice(1)));
-        return [loss.mean(), klDivergence(logits, all[0]!).mean()] as const;
-      });
-    });
-    mx.eval(sums);
-    for (const [i, [loss, divergence]] of sums.entries()) {
-      losses[i]! += loss.item();
-      divergences[i]! += divergence.item();
-      loss.dispose();
-      divergence.dispose();
-    }
-    mx.clearCache();
-    onRow?.(done + 1, rows.length);
+    const { loss, divergence } = measureRow(model, row, original, i);
+    all.loss += loss;
+    all.divergence += divergence;
+    onRow();
     await breathe();
   }
-  return models.map(({ name, model }, i) => ({
-    name,
-    perplexity: Math.exp(losses[i]! / rows.length),
-    kl_divergence: divergences[i]! / rows.length,
+  const tokens = rows.length * rows[0]!.length;
+  return {
+    perplexity: Math.exp(all.loss / (tokens - rows.length)),
+    kl_divergence: all.divergence / tokens,
     bits_per_weight: bitsPerWeight(model),
     size: model.namedParameters().reduce((sum, [, { nbytes }]) => sum + nbytes, 0),
-  }));
+  };
+}
+
+/** So many logits are compared at a time. */
+const logitsAtATime = 2 ** 21;
+
+/** Sums over a row's tokens. Where nothing is saved of the row yet, the model is the original. */
+function measureRow(
+  model: LanguageModel,
+  row: readonly number[],
+  original: SavedLogits,
+  index: number,
+): { loss: number; divergence: number } {
+  const total = { loss: 0, divergence: 0 };
+  const logits = mx.keep(mx.scope(() => model.forward(mx.array(row, "uint32", [1, row.length]))));
+  let wanted: Tensor | null = null;
+  try {
+    if (!original.has(index)) original.save(index, logits);
+    wanted = original.load(index);
+    mx.eval(logits, wanted);
+    const step = Math.max(1, Math.floor(logitsAtATime / model.vocabSize));
+    for (let from = 0; from < row.length; from += step) {
+      const positions = { from, to: Math.min(from + step, row.length) };
+      const sums = mx.scope(() => compare(logits, wanted!, row, positions));
+      mx.eval(sums);
+      total.loss += sums.loss.item();
+      total.divergence += sums.divergence.item();
+      for (const sum of Object.values(sums)) sum.dispose();
+    }
+    return total;
+  } finally {
+    mx.release([logits, wanted]);
+    mx.clearCache();
+  }
+}
+
+/** Sums over some positions of a row; behind its last token nothing is known to follow. */
+function compare(
+  logits: Tensor,
+  wanted: Tensor,
+  row: readonly number[],
+  { from, to }: { from: number; to: number },
+): { loss: Tensor; divergence: Tensor } {
+  const [student, teacher] = [logits, wanted].map((x) => x.at(0, mx.slice(from, to))) as [Tensor, Tensor];
+  const next = [...row.slice(from + 1, to), row[to] ?? 0];
+  const weights = mx.array(
+    next.map((_, i) => (from + i + 1 < row.length ? 1 : 0)),
+    "float32",
+  );
+  return {
+    loss: crossEntropy(student.astype("float32"), mx.array(next, "uint32"), { weights, reduction: "sum" }),
+    divergence: klDivergence(student, teacher).sum(),
+  };
 }
 
 /** The report as lines of a table. */
