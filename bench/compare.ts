@@ -1,7 +1,7 @@
 /**
  * A bench beside mlx-lm's: both sides in turn, the same libmlx, shape and clock, medians over several runs.
  *
- *   bun bench/compare.ts decode|training SHAPE --python PATH [--runs 5] [-- FLAGS OF THE BENCH]
+ *   bun bench/compare.ts decode|training|quantize SHAPE|METHOD --python PATH [--runs 5] [-- FLAGS OF THE BENCH]
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -14,8 +14,9 @@ const { values, positionals } = parseArgs({
   options: { python: { type: "string", default: "python3" }, runs: { type: "string", default: "5" } },
 });
 const [bench, ...rest] = positionals;
-if (bench !== "decode" && bench !== "training") throw new Error("name a bench: decode or training");
-if (!rest[0]) throw new Error("name a shape of bench/shapes.json");
+const benches = ["decode", "training", "quantize"];
+if (!bench || !benches.includes(bench)) throw new Error(`name a bench: ${benches.join(", ")}`);
+if (!rest[0]) throw new Error("name a shape of bench/shapes.json, or a method of quantization");
 
 function measure(program: string, script: string): Figures {
   const command = [program, join(import.meta.dir, script), ...rest];
