@@ -1,4 +1,4 @@
-/** Products with quantized weights: many rows take another way on the CPU than few, to the same result. */
+/** Quantized weights, and products with them: many rows take another way on the CPU than few, to the same result. */
 import { expect, test } from "bun:test";
 import * as mx from ".";
 
@@ -54,4 +54,28 @@ test("a wrong shape is an error in either way", () => {
     const product = quantized(32, 64, { bits: 4 });
     for (const rows of [1, 9]) expect(() => product(mx.zeros([rows, 128]))).toThrow(/128/);
   });
+});
+
+test.each([
+  ["transposed", (x: mx.Tensor) => x.T],
+  ["a transposed slice", (x: mx.Tensor) => x.at(mx.slice(64, 128)).T],
+  ["transposed experts", (x: mx.Tensor) => x.reshape(2, 64, 96).swapaxes(-1, -2)],
+])("quantize takes weights as they read, not as they lie in memory: %s", (_, view) => {
+  const before = mx.liveHandles();
+  mx.scope(() => {
+    const w = view(mx.random.normal({ shape: [128, 96], key: mx.random.key(5) }));
+    const copied = mx.array(w.toList() as number[][], "float32");
+    const packed = mx.quantize(w, { groupSize: 32, bits: 4 });
+    const expected = mx.quantize(copied, { groupSize: 32, bits: 4 });
+    for (const [i, part] of packed.entries()) expect(part!.toList()).toEqual(expected[i]!.toList());
+  });
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("what quantize made outside of all scopes is its parts alone", () => {
+  const w = mx.random.normal({ shape: [4, 64] });
+  const before = mx.liveHandles();
+  const parts = mx.quantize(w);
+  expect(mx.liveHandles()).toBe(before + 3);
+  for (const part of [...parts, w]) part!.dispose();
 });

@@ -3,6 +3,7 @@ import { codeOf, type Dtype } from "./dtype";
 import * as abi from "./generated/ops";
 import { wrap, wrapAll } from "./operand";
 import type { GatherIndices } from "./products";
+import { scope } from "./scope";
 import type { Tensor } from "./tensor";
 
 export type QuantizationMode = "affine" | "mxfp4" | "mxfp8" | "nvfp4";
@@ -21,11 +22,11 @@ export function quantize(
   w: Tensor,
   options: Quantization & { globalScale?: Tensor | null } = {},
 ): [packed: Tensor, scales: Tensor, biases?: Tensor] {
-  return wrapAll(abi.quantize(w.handle, ...parts(options), options.globalScale?.handle ?? null)) as [
-    Tensor,
-    Tensor,
-    Tensor?,
-  ];
+  return scope(() => {
+    // MLX's CUDA kernel reads memory in a row: without this a transposed w would give another matrix's scales.
+    const rows = abi.contiguous(w.handle, false);
+    return wrapAll(abi.quantize(rows, ...parts(options), options.globalScale?.handle ?? null));
+  }) as [Tensor, Tensor, Tensor?];
 }
 
 /** The inverse of `quantize`, but for what rounding took. */
