@@ -1,6 +1,7 @@
 // Where each of our operations goes: to a kernel of ours where one fits, else to MLX's.
 #include "ours.h"
 
+#include "cpu/attention_steps.h"
 #include "cpu/layer_primitives.h"
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
@@ -54,6 +55,9 @@ array scaled_dot_product_attention(
     const std::optional<array>& mask, const std::optional<array>& sinks, mx::StreamOrDevice s) {
   if (cpu::takes_attention(q, k, v, mode, mask, sinks, s)) {
     return cpu::attention(q, k, v, scale, mode == "causal", mask, sinks, s);
+  }
+  if (cpu::takes_attention_steps(q, k, v, mode, s)) {
+    return cpu::attention_steps(q, k, v, scale, mode == "causal", mask, sinks, s);
   }
   return mx::fast::scaled_dot_product_attention(q, k, v, scale, mode, mask, sinks, false, s);
 }
