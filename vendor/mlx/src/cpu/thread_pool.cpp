@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -72,10 +73,13 @@ int wanted_threads() {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) {
-      std::thread([this] { serve(); }).detach();
+    try {
+      for (; threads_ < threads; ++threads_) {
+        std::thread([this] { serve(); }).detach();
+      }
+    } catch (const std::system_error&) {
+      // There are no more to be had. Those that run need this object.
     }
-    threads_ = threads;
   }
 
   int threads() const {
@@ -151,7 +155,7 @@ class Pool {
   }
 
   std::mutex busy_;
-  int threads_;
+  int threads_ = 1;
   void (*body_)(void*, int64_t) = nullptr;
   void* context_ = nullptr;
   alignas(64) std::atomic<uint64_t> tickets_{0}; // the loop's number, and below it the next piece
