@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,13 +10,6 @@
 #include <memory>
 
 #include "cpu/thread_pool.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(start, size)
-#define ASAN_UNPOISON_MEMORY_REGION(start, size)
-#endif
 
 namespace mlxlm::check {
 

@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include "cpu/dtypes.h"
@@ -97,6 +99,8 @@ inline F widen_f16(H value) {
   return (F)_mm512_cvtph_ps((__m256i)value);
 #elif defined(__F16C__)
   return (F)_mm256_cvtph_ps((__m128i)value);
+#elif defined(__aarch64__)
+  return (F)vcvt_f32_f16((float16x4_t)value);
 #else
   U bits = __builtin_convertvector(value, U);
   U sign = (bits & 0x8000) << 16;
@@ -113,6 +117,8 @@ inline H narrow_f16(F value) {
   return (H)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(__F16C__)
   return (H)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+  return (H)vcvt_f16_f32((float32x4_t)value);
 #else
   H result;
   for (int i = 0; i < lanes; ++i) {
@@ -190,6 +196,10 @@ inline F permute(F table, U index) {
   return (F)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
 #elif defined(__AVX2__)
   return (F)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);
+#elif defined(__aarch64__)
+  // The same for bytes, four of each lane.
+  U bytes = index % lanes * 0x04040404 + 0x03020100;
+  return (F)vqtbl1q_u8((uint8x16_t)table, (uint8x16_t)bytes);
 #else
   F result;
   for (int i = 0; i < lanes; ++i) {
