@@ -21,7 +21,7 @@ describe.skipIf(process.platform !== "linux" || mx.defaultDevice() !== "cpu")("p
     expect(product({ MLXLM_THREADS: "100000" })).toEqual({ ...usual, threads: 256 });
   });
 
-  test.each(["", "0", "-3", "many"])("take their own number of threads where MLXLM_THREADS is %j", (threads) => {
+  test.each(["", "0", "-3", "many", "4x", "99999999999999999999"])("take their own number of threads where MLXLM_THREADS is %j", (threads) => {
     expect(product({ MLXLM_THREADS: threads })).toEqual(usual);
   });
 

@@ -89,7 +89,7 @@ void check_rotation(Float type, int64_t half, int64_t behind, Random& random) {
   Row weight(type, dims, random);
   Row cosines(Float::f32, half, random);
   Row sines(Float::f32, half, random);
-  cpu::Turn turn = {type, dims, 2 * half, cosines.memory.data<float>(), sines.memory.data<float>()};
+  cpu::Rotation rotation = {type, dims, 2 * half, cosines.memory.data<float>(), sines.memory.data<float>()};
   cpu::Norm norm = {type, dims, weight.memory.data(), 1e-5f};
   for (bool with_norm : {false, true}) {
     auto wanted = with_norm ? norm_of(x.values, weight.values.data(), 1e-5) : x.values;
@@ -100,7 +100,7 @@ void check_rotation(Float type, int64_t half, int64_t behind, Random& random) {
       wanted[half + i] = b * cosines.values[i] + a * sines.values[i];
     }
     Exact out(x.memory.size());
-    cpu::row_kernels().rotate(turn, with_norm ? &norm : nullptr, x.memory.data(), out.data());
+    cpu::row_kernels().rotate(rotation, with_norm ? &norm : nullptr, x.memory.data(), out.data());
     expect_row(type, out, wanted, 20, label("rotation", type, dims));
   }
 }

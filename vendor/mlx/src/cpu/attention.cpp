@@ -8,26 +8,11 @@
 namespace mlxlm::cpu {
 namespace {
 
-// Below so many multiplications waking the others takes longer than doing it all.
-constexpr int64_t too_small = 1 << 16;
-
 // A thread's share of the keys is worth at least so many of them.
 constexpr int64_t least_keys = 4 * key_block;
 
 const AttentionKernels& kernels() {
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::avx512_bf16:
-      return avx512_bf16::attention_kernels;
-    case Isa::avx512:
-      return avx512::attention_kernels;
-    case Isa::avx2:
-      return avx2::attention_kernels;
-    default:
-      break;
-  }
-#endif
-  return plain::attention_kernels;
+  return MLXLM_OF_ISA(attention_kernels);
 }
 
 // One query a head: keys are shared out where there are fewer heads than would keep all threads busy.
@@ -45,13 +30,7 @@ void run_one(const Attention& a) {
     int64_t from = index % parts * keys;
     kernels.attend_one(a, index / parts, from, std::min(from + keys, a.total), partial + index * stride);
   };
-  if (a.batch * a.heads * a.total * a.dims < too_small) {
-    for (int64_t index = 0; index < pairs * parts; ++index) {
-      part(index);
-    }
-  } else {
-    parallel_for(pairs * parts, part);
-  }
+  loop(a.batch * a.heads * a.total * a.dims, pairs * parts, part);
   for (int64_t index = 0; index < a.batch * a.heads; ++index) {
     int64_t pair = index / a.group;
     auto first = partial + pair * parts * stride + index % a.group * (a.dims + 2);

@@ -55,18 +55,7 @@ struct AttentionKernels {
   void (*combine)(const Attention& attention, int64_t batch, int64_t head, const float* partial, int64_t parts, int64_t stride);
 };
 
-namespace plain {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx2 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512 {
-extern const AttentionKernels attention_kernels;
-}
-namespace avx512_bf16 {
-extern const AttentionKernels attention_kernels;
-}
+MLXLM_PER_ISA(AttentionKernels, attention_kernels)
 
 // Does it, on all threads.
 void run(const Attention& attention);

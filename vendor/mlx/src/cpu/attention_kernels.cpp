@@ -2,6 +2,7 @@
 #include "cpu/attention.h"
 
 #include "cpu/math.h"
+#include "cpu/typed.h"
 #include "cpu/vec.h"
 
 namespace mlxlm::cpu::MLXLM_ISA {
@@ -10,20 +11,6 @@ namespace {
 // What a masked score becomes, as in MLX: the least finite number, so that a row without any key is an average.
 inline float masked_score(Float type) {
   return type == Float::f16 ? -65504.0f : type == Float::bf16 ? -0x1.FEp127f : -0x1.FFFFFEp127f;
-}
-
-constexpr float nothing = -__builtin_inff();
-
-template <class Body>
-inline void with_type(Float type, Body&& body) {
-  switch (type) {
-    case Float::f32:
-      return body(Constant<Float::f32>());
-    case Float::bf16:
-      return body(Constant<Float::bf16>());
-    default:
-      return body(Constant<Float::f16>());
-  }
 }
 
 inline const void* at(const void* base, int64_t element, Float type) {
@@ -187,7 +174,7 @@ inline void mask_scores(const Attention& a, const Block& block, float* scores, i
       if (a.causal) {
         int64_t last = before + query - from;
         for (int64_t s = last + 1 < 0 ? 0 : last + 1; s < count; ++s) {
-          row[s * block.padded] = nothing;
+          row[s * block.padded] = minus_infinity;
         }
       }
     }
@@ -202,7 +189,7 @@ void attend_typed(const Attention& a, int64_t task, void* memory) {
   int64_t rows = block.padded;
   for (int64_t g = 0; g < a.group; ++g) {
     int64_t head = block.kv_head * a.group + g;
-    float sink = a.sinks ? number(at(a.sinks, head, type), type) : nothing;
+    float sink = a.sinks ? number(at(a.sinks, head, type), type) : minus_infinity;
     for (int64_t t = 0; t < block.queries; ++t) {
       int64_t row = g * block.queries + t;
       const void* query = at(
@@ -221,7 +208,7 @@ void attend_typed(const Attention& a, int64_t task, void* memory) {
     for (int64_t d = 0; d < a.dims; ++d) {
       scratch.queries[d * rows + row] = 0;
     }
-    scratch.largest[row] = nothing;
+    scratch.largest[row] = minus_infinity;
     scratch.sums[row] = 0;
   }
   std::memset(scratch.outputs, 0, a.dims * rows * sizeof(float));
@@ -246,8 +233,8 @@ void attend_typed(const Attention& a, int64_t task, void* memory) {
       for (int64_t s = 0; s < count; ++s) {
         largest = larger(largest, load(scratch.scores + s * rows + r));
       }
-      // A row that has seen no key yet: nothing minus nothing is no number.
-      F base = largest == nothing ? F{} : largest;
+      // A row that has seen no key yet: -∞ minus -∞ is no number.
+      F base = largest == minus_infinity ? F{} : largest;
       F factor = exp(before - base);
       F sums = load(scratch.sums + r) * factor;
       for (int64_t s = 0; s < count; ++s) {
@@ -399,7 +386,7 @@ void attend_heads(
       store(queries + h * a.dims + d, load_as(type, query, d) * a.scale);
       store(outputs + h * a.dims + d, F{});
     }
-    largest[h] = nothing;
+    largest[h] = minus_infinity;
     sums[h] = 0;
   }
   int64_t keys_base = batch * a.k_strides[0] + kv_head * a.k_strides[1];
@@ -416,14 +403,14 @@ void attend_heads(
         }
       }
       for (int64_t s = count; s < key_block; ++s) {
-        row[s] = nothing;
+        row[s] = minus_infinity;
       }
       F most = splat(largest[h]);
       for (int64_t s = 0; s < key_block; s += lanes) {
         most = larger(most, load(row + s));
       }
       float now = max(most);
-      F base = splat(now == nothing ? 0.0f : now);
+      F base = splat(now == minus_infinity ? 0.0f : now);
       F factor = exp(splat(largest[h]) - base);
       F total = {};
       for (int64_t s = 0; s < key_block; s += lanes) {
@@ -474,7 +461,7 @@ void attend_one(const Attention& a, int64_t pair, int64_t from, int64_t to, floa
 
 void combine(
     const Attention& a, int64_t batch, int64_t head, const float* partial, int64_t parts, int64_t stride) {
-  float largest = a.sinks ? number(at(a.sinks, head, a.type), a.type) : nothing;
+  float largest = a.sinks ? number(at(a.sinks, head, a.type), a.type) : minus_infinity;
   for (int64_t i = 0; i < parts; ++i) {
     largest = partial[i * stride] > largest ? partial[i * stride] : largest;
   }

@@ -304,14 +304,6 @@ inline F group_numbers(Float type, const void* from, int64_t i, int64_t count) {
   }
 }
 
-// `count` of them to memory with room for a whole number of vectors.
-template <class Fmt>
-inline void copy_group_numbers(Float type, const void* from, int64_t i, int64_t count, float* to) {
-  for (int64_t g = 0; g < count; g += lanes) {
-    store(to + g, group_numbers<Fmt>(type, from, i + g, count - g));
-  }
-}
-
 inline int64_t round_up(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
 }

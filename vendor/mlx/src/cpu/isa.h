@@ -19,3 +19,29 @@ bool enabled();
 void enable(bool on);
 
 } // namespace mlxlm::cpu
+
+// Declares a table of kernels that is compiled once for every instruction set, each in its own namespace.
+#define MLXLM_PER_ISA(Table, name) \
+  namespace plain { \
+  extern const Table name; \
+  } \
+  namespace avx2 { \
+  extern const Table name; \
+  } \
+  namespace avx512 { \
+  extern const Table name; \
+  } \
+  namespace avx512_bf16 { \
+  extern const Table name; \
+  }
+
+// The one of them for this machine.
+#if defined(__x86_64__)
+#define MLXLM_OF_ISA(name) \
+  (isa() == Isa::avx512_bf16 ? avx512_bf16::name \
+       : isa() == Isa::avx512 ? avx512::name \
+       : isa() == Isa::avx2   ? avx2::name \
+                              : plain::name)
+#else
+#define MLXLM_OF_ISA(name) plain::name
+#endif

@@ -137,11 +137,11 @@ class Rotate : public LayerPrimitive {
       for_rows(dims == 0 ? 0 : x.size() / dims, dims, [&](int64_t row) {
         int64_t t = row % length;
         int64_t from = row / length / heads * x.strides(0) + row / length % heads * x.strides(1) + t * x.strides(2);
-        Turn turn = {
+        Rotation rotation = {
             float_of(x.dtype()), dims, rotated, table->cosines.data() + t * (rotated / 2),
             table->sines.data() + t * (rotated / 2)};
         kernels.rotate(
-            turn, nullptr, x.data<char>() + from * static_cast<int64_t>(x.itemsize()), row_of(held[0], row, dims));
+            rotation, nullptr, x.data<char>() + from * static_cast<int64_t>(x.itemsize()), row_of(held[0], row, dims));
       });
     });
   }
@@ -184,7 +184,7 @@ class RotateHeads : public LayerPrimitive {
       auto inverse = inverse_frequencies(rotated, angles, has_freqs ? &held.back() : nullptr);
       auto table = table_of(std::move(inverse), angles.scale, angles.offset, 1);
       auto type = float_of(joint.dtype());
-      Turn turn = {type, dims, rotated, table->cosines.data(), table->sines.data()};
+      Rotation rotation = {type, dims, rotated, table->cosines.data(), table->sines.data()};
       auto& kernels = row_kernels();
       int64_t row = 0;
       for (int64_t b = 0; b < joint.shape(0); ++b) {
@@ -197,7 +197,7 @@ class RotateHeads : public LayerPrimitive {
             if (which == 2) {
               std::memcpy(to, from, dims * joint.itemsize());
             } else {
-              kernels.rotate(turn, normed ? &norm : nullptr, from, to);
+              kernels.rotate(rotation, normed ? &norm : nullptr, from, to);
             }
           }
         }

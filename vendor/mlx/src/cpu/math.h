@@ -5,11 +5,7 @@
 
 namespace mlxlm::cpu::MLXLM_ISA {
 
-// A value that templates can tell apart.
-template <auto v>
-struct Constant {
-  static constexpr auto value = v;
-};
+constexpr float minus_infinity = -__builtin_inff();
 
 // e^x, off by less than 2 units in the last place; 0 below the smallest normal number, -∞ included.
 inline F exp(F x) {

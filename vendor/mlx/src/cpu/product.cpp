@@ -8,33 +8,8 @@
 namespace mlxlm::cpu {
 namespace {
 
-// Below so many multiplications waking the others takes longer than doing it all.
-constexpr int64_t too_small = 1 << 16;
-
 const ProductKernels& kernels() {
-#if defined(__x86_64__)
-  switch (isa()) {
-    case Isa::avx512_bf16:
-      return avx512_bf16::product_kernels;
-    case Isa::avx512:
-      return avx512::product_kernels;
-    case Isa::avx2:
-      return avx2::product_kernels;
-    default:
-      break;
-  }
-#endif
-  return plain::product_kernels;
-}
-
-template <class Body>
-void loop(bool alone, int64_t count, const Body& body) {
-  if (!alone) {
-    return parallel_for(count, body);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    body(i);
-  }
+  return MLXLM_OF_ISA(product_kernels);
 }
 
 struct Part {
@@ -66,7 +41,7 @@ void run(const Product& product, const std::vector<Job>& jobs) {
     rows += job.rows;
   }
   auto packed = static_cast<char*>(scratch(1, bytes));
-  bool alone = rows * product.n * product.k < too_small;
+  int64_t work = rows * product.n * product.k;
 
   auto part_of = [&](int64_t index, int64_t Part::*first) {
     auto after = std::upper_bound(parts.begin(), parts.end(), index, [&](int64_t wanted, const Part& part) {
@@ -74,13 +49,13 @@ void run(const Product& product, const std::vector<Job>& jobs) {
     });
     return after - parts.begin() - 1;
   };
-  loop(alone || rows * product.k < too_small, blocks, [&](int64_t index) {
+  loop(rows * product.k, blocks, [&](int64_t index) {
     auto i = part_of(index, &Part::first_block);
     auto& [plan, offset, first_block, _, __] = parts[i];
     int64_t block = index - first_block;
     kernels.pack(product, jobs[i], plan, block, packed + offset + block * plan.block_bytes);
   });
-  loop(alone, tasks, [&](int64_t index) {
+  loop(work, tasks, [&](int64_t index) {
     auto i = part_of(index, &Part::first_task);
     auto& [plan, offset, _, first_task, per_panel] = parts[i];
     int64_t task = index - first_task;

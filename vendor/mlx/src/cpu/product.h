@@ -58,18 +58,7 @@ struct ProductKernels {
       int64_t last);
 };
 
-namespace plain {
-extern const ProductKernels product_kernels;
-}
-namespace avx2 {
-extern const ProductKernels product_kernels;
-}
-namespace avx512 {
-extern const ProductKernels product_kernels;
-}
-namespace avx512_bf16 {
-extern const ProductKernels product_kernels;
-}
+MLXLM_PER_ISA(ProductKernels, product_kernels)
 
 // Does all jobs of one product, on all threads.
 void run(const Product& product, const std::vector<Job>& jobs);

@@ -2,23 +2,11 @@
 #include "cpu/rows.h"
 
 #include "cpu/math.h"
+#include "cpu/typed.h"
 #include "cpu/vec.h"
 
 namespace mlxlm::cpu::MLXLM_ISA {
 namespace {
-
-// Calls body(type) with a type that the compiler knows.
-template <class Body>
-inline void with_type(Float type, Body&& body) {
-  switch (type) {
-    case Float::f32:
-      return body(Constant<Float::f32>());
-    case Float::bf16:
-      return body(Constant<Float::bf16>());
-    default:
-      return body(Constant<Float::f16>());
-  }
-}
 
 // Calls body(i, count) for all whole vectors, then for what is left.
 template <class Body>
@@ -80,15 +68,15 @@ void normalize(const Norm& norm, const void* x, const void* delta, void* sum, vo
   });
 }
 
-void rotate(const Turn& turn, const Norm* norm, const void* x, void* out) {
-  with_type(turn.type, [&](auto known) {
+void rotate(const Rotation& rotation, const Norm* norm, const void* x, void* out) {
+  with_type(rotation.type, [&](auto known) {
     constexpr Float type = decltype(known)::value;
     constexpr int64_t size = type == Float::f32 ? 4 : 2;
     if (norm) {
       normalize(*norm, x, nullptr, nullptr, out);
       x = out;
     }
-    int64_t half = turn.rotated / 2;
+    int64_t half = rotation.rotated / 2;
     auto low = static_cast<const char*>(x);
     auto high = low + half * size;
     auto to = static_cast<char*>(out);
@@ -96,13 +84,13 @@ void rotate(const Turn& turn, const Norm* norm, const void* x, void* out) {
       F a = get<type>(low, i, count);
       F b = get<type>(high, i, count);
       // Angles have the rows' precision, as in MLX.
-      F cosine = rounded<type>(get<Float::f32>(turn.cosines, i, count));
-      F sine = rounded<type>(get<Float::f32>(turn.sines, i, count));
+      F cosine = rounded<type>(get<Float::f32>(rotation.cosines, i, count));
+      F sine = rounded<type>(get<Float::f32>(rotation.sines, i, count));
       put<type>(to, i, rounded<type>(a * cosine) - rounded<type>(b * sine), count);
       put<type>(to + half * size, i, rounded<type>(b * cosine) + rounded<type>(a * sine), count);
     });
-    if (!norm && turn.rotated < turn.dims) {
-      std::memcpy(to + turn.rotated * size, low + turn.rotated * size, (turn.dims - turn.rotated) * size);
+    if (!norm && rotation.rotated < rotation.dims) {
+      std::memcpy(to + rotation.rotated * size, low + rotation.rotated * size, (rotation.dims - rotation.rotated) * size);
     }
   });
 }
@@ -118,8 +106,6 @@ void gate(Gate kind, Float of, const void* g, const void* x, void* out, int64_t 
   });
 }
 
-constexpr float nothing = -__builtin_inff();
-
 // A row's largest number and Σ e^(x - largest).
 struct Exponentials {
   float largest;
@@ -128,12 +114,12 @@ struct Exponentials {
 
 template <Float type>
 inline Exponentials exponentials(const void* x, int64_t count) {
-  F most = splat(nothing);
+  F most = splat(minus_infinity);
   // Lanes behind the row's end hold nothing, not 0.
   for_vectors(count, [&](int64_t i, int some) {
     F value = get<type>(x, i, some);
     for (int lane = some; lane < lanes; ++lane) {
-      value[lane] = nothing;
+      value[lane] = minus_infinity;
     }
     most = larger(most, value);
   });

@@ -16,8 +16,8 @@ struct Norm {
   float eps;
 };
 
-// A turn of a row's first `rotated` numbers, those of the first half with those of the second. The rest stays.
-struct Turn {
+// A rotation of a row's first `rotated` numbers, those of the first half with those of the second. The rest stays.
+struct Rotation {
   Float type;
   int64_t dims;
   int64_t rotated;
@@ -35,7 +35,7 @@ struct RowKernels {
   // out = norm of x + delta, which itself goes to sum; delta and sum may both be null.
   void (*norm)(const Norm& norm, const void* x, const void* delta, void* sum, void* out);
   // out = turned x, of its norm where there is one.
-  void (*rotate)(const Turn& turn, const Norm* norm, const void* x, void* out);
+  void (*rotate)(const Rotation& rotation, const Norm* norm, const void* x, void* out);
   // out = gate(g) · x
   void (*gate)(Gate gate, Float type, const void* g, const void* x, void* out, int64_t count);
   // out = e^x / Σ e^x
@@ -44,18 +44,7 @@ struct RowKernels {
   void (*log_sum_exp)(Float type, const void* x, void* out, int64_t count);
 };
 
-namespace plain {
-extern const RowKernels row_kernels;
-}
-namespace avx2 {
-extern const RowKernels row_kernels;
-}
-namespace avx512 {
-extern const RowKernels row_kernels;
-}
-namespace avx512_bf16 {
-extern const RowKernels row_kernels;
-}
+MLXLM_PER_ISA(RowKernels, row_kernels)
 
 const RowKernels& row_kernels();
 

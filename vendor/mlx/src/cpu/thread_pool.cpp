@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -33,19 +35,37 @@ inline void pause() {
 #endif
 }
 
-// CPUs' worth of time that the container may use; 0 where there is no limit.
-int cpu_quota() {
-  double quota = 0;
-  double period = 0;
 #ifdef __linux__
-  if (auto file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(file, "%lf %lf", &quota, &period) != 2) {
-      quota = 0;
+// The numbers that a file of the system begins with; 0 for what is not there or not a number ("max").
+struct Numbers {
+  double first = 0;
+  double second = 0;
+};
+Numbers read_numbers(const char* path) {
+  Numbers numbers;
+  if (auto file = std::fopen(path, "r")) {
+    if (std::fscanf(file, "%lf %lf", &numbers.first, &numbers.second) < 1) {
+      numbers = {};
     }
     std::fclose(file);
   }
+  return numbers;
+}
 #endif
-  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : 0;
+
+// CPUs' worth of time that the container may use, by version 2 or 1 of control groups; 0 where there is no limit.
+int cpu_quota() {
+#ifdef __linux__
+  auto [quota, period] = read_numbers("/sys/fs/cgroup/cpu.max");
+  if (quota <= 0) {
+    quota = read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").first;
+    period = read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us").first;
+  }
+  if (quota > 0 && period > 0) {
+    return std::max(1, static_cast<int>(quota / period + 0.5));
+  }
+#endif
+  return 0;
 }
 
 int usable_cpus() {
@@ -63,11 +83,13 @@ int usable_cpus() {
 }
 
 int wanted_threads() {
-  int threads = 0;
-  if (auto text = std::getenv("MLXLM_THREADS")) {
-    threads = std::atoi(text);
+  std::string_view text = std::getenv("MLXLM_THREADS") ? std::getenv("MLXLM_THREADS") : "";
+  int64_t threads = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
+  if (error != std::errc() || end != text.data() + text.size() || threads < 1) {
+    threads = usable_cpus();
   }
-  return std::clamp(threads > 0 ? threads : usable_cpus(), 1, max_threads);
+  return static_cast<int>(std::clamp<int64_t>(threads, 1, max_threads));
 }
 
 class Pool {

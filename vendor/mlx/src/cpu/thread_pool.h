@@ -21,6 +21,17 @@ void parallel_for(int64_t count, const Body& body) {
   parallel_for(count, call, const_cast<Body*>(&body));
 }
 
+// The same for a loop of so many multiplications in all: on its caller alone where waking the others would take longer.
+template <class Body>
+void loop(int64_t multiplications, int64_t count, const Body& body) {
+  if (multiplications >= 1 << 16) {
+    return parallel_for(count, body);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    body(i);
+  }
+}
+
 // Memory of the calling thread for one kernel's intermediate results, 64-byte aligned, valid until the next call with
 // the same slot. Bodies of loops use slot 0, those who start loops slot 1.
 void* scratch(int slot, size_t bytes);
