@@ -21,9 +21,12 @@ describe.skipIf(process.platform !== "linux" || mx.defaultDevice() !== "cpu")("p
     expect(product({ MLXLM_THREADS: "100000" })).toEqual({ ...usual, threads: 256 });
   });
 
-  test.each(["", "0", "-3", "many", "4x", "99999999999999999999"])("take their own number of threads where MLXLM_THREADS is %j", (threads) => {
-    expect(product({ MLXLM_THREADS: threads })).toEqual(usual);
-  });
+  test.each(["", "0", "-3", "many", "4x", "99999999999999999999"])(
+    "take their own number of threads where MLXLM_THREADS is %j",
+    (threads) => {
+      expect(product({ MLXLM_THREADS: threads })).toEqual(usual);
+    },
+  );
 
   test.skipIf(!Bun.which("taskset"))("stay on the cores that the process may run on", () => {
     expect(product({}, "taskset", "-c", "0")).toEqual({ ...usual, threads: 1 });
