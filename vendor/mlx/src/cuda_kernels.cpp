@@ -1,11 +1,10 @@
 #include "cuda_kernels.h"
 
 #include <bit>
-#include <cstdlib>
-#include <cstring>
 #include <map>
 
 #include "cuda_sources.h"
+#include "environment.h"
 #include "mlx/backend/cuda/cuda.h"
 
 namespace mlxlm::cuda {
@@ -14,10 +13,7 @@ namespace {
 
 // MLXLM_CUDA_KERNELS=0 leaves everything to MLX.
 bool enabled() {
-  static const bool wanted = [] {
-    const char* word = std::getenv("MLXLM_CUDA_KERNELS");
-    return mx::cu::is_available() && !(word && std::strcmp(word, "0") == 0);
-  }();
+  static const bool wanted = mx::cu::is_available() && environment("MLXLM_CUDA_KERNELS") != "0";
   return wanted;
 }
 

@@ -1,8 +1,8 @@
 #include "cpu/isa.h"
 
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
+
+#include "environment.h"
 
 namespace mlxlm::cpu {
 namespace {
@@ -24,7 +24,7 @@ Isa best() {
 
 Isa chosen() {
   Isa found = best();
-  std::string_view wanted = std::getenv("MLXLM_CPU_ISA") ? std::getenv("MLXLM_CPU_ISA") : "";
+  auto wanted = environment("MLXLM_CPU_ISA");
   Isa named = wanted == "plain" ? Isa::plain
       : wanted == "avx2"        ? Isa::avx2
       : wanted == "avx512"      ? Isa::avx512
@@ -42,10 +42,7 @@ Isa isa() {
 namespace {
 
 std::atomic<bool>& kernels_enabled() {
-  static std::atomic<bool> value = [] {
-    auto text = std::getenv("MLXLM_CPU_KERNELS");
-    return !text || std::string_view(text) != "0";
-  }();
+  static std::atomic<bool> value = environment("MLXLM_CPU_KERNELS") != "0";
   return value;
 }
 

@@ -41,7 +41,6 @@ void run(const Product& product, const std::vector<Job>& jobs) {
     rows += job.rows;
   }
   auto packed = static_cast<char*>(scratch(1, bytes));
-  int64_t work = rows * product.n * product.k;
 
   auto part_of = [&](int64_t index, int64_t Part::*first) {
     auto after = std::upper_bound(parts.begin(), parts.end(), index, [&](int64_t wanted, const Part& part) {
@@ -55,7 +54,7 @@ void run(const Product& product, const std::vector<Job>& jobs) {
     int64_t block = index - first_block;
     kernels.pack(product, jobs[i], plan, block, packed + offset + block * plan.block_bytes);
   });
-  loop(work, tasks, [&](int64_t index) {
+  loop(rows * product.n * product.k, tasks, [&](int64_t index) {
     auto i = part_of(index, &Part::first_task);
     auto& [plan, offset, _, first_task, per_panel] = parts[i];
     int64_t task = index - first_task;

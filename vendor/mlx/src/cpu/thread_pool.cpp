@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
-#include <cstdio>
-#include <cstdlib>
+#include <fstream>
 #include <mutex>
 #include <new>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -18,6 +16,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "environment.h"
 
 namespace mlxlm::cpu {
 namespace {
@@ -35,37 +35,18 @@ inline void pause() {
 #endif
 }
 
-#ifdef __linux__
-// The numbers that a file of the system begins with; 0 for what is not there or not a number ("max").
-struct Numbers {
-  double first = 0;
-  double second = 0;
-};
-Numbers read_numbers(const char* path) {
-  Numbers numbers;
-  if (auto file = std::fopen(path, "r")) {
-    if (std::fscanf(file, "%lf %lf", &numbers.first, &numbers.second) < 1) {
-      numbers = {};
-    }
-    std::fclose(file);
-  }
-  return numbers;
-}
-#endif
-
 // CPUs' worth of time that the container may use, by version 2 or 1 of control groups; 0 where there is no limit.
 int cpu_quota() {
+  double quota = 0;
+  double period = 0;
 #ifdef __linux__
-  auto [quota, period] = read_numbers("/sys/fs/cgroup/cpu.max");
-  if (quota <= 0) {
-    quota = read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").first;
-    period = read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us").first;
-  }
-  if (quota > 0 && period > 0) {
-    return std::max(1, static_cast<int>(quota / period + 0.5));
+  // "max" is no number.
+  if (!(std::ifstream("/sys/fs/cgroup/cpu.max") >> quota >> period)) {
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
   }
 #endif
-  return 0;
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period + 0.5)) : 0;
 }
 
 int usable_cpus() {
@@ -83,7 +64,7 @@ int usable_cpus() {
 }
 
 int wanted_threads() {
-  std::string_view text = std::getenv("MLXLM_THREADS") ? std::getenv("MLXLM_THREADS") : "";
+  auto text = environment("MLXLM_THREADS");
   int64_t threads = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), threads);
   if (error != std::errc() || end != text.data() + text.size() || threads < 1) {
