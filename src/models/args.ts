@@ -12,7 +12,7 @@ export const ropeFields = {
   rope_parameters: RopeScaling.nullish(),
 };
 
-type RopeFields = z.infer<z.ZodObject<typeof ropeFields>>;
+export type RopeFields = z.infer<z.ZodObject<typeof ropeFields>>;
 
 /** Base and stretching of rotary embeddings, from the old fields or the new one. */
 export function ropeOptions(
@@ -24,6 +24,26 @@ export function ropeOptions(
     scaling: rope_scaling ?? rope_parameters,
   };
 }
+
+/** What most architectures say of their trunk. */
+export const trunkFields = {
+  hidden_size: size,
+  num_hidden_layers: size,
+  vocab_size: size,
+  rms_norm_eps: z.number().positive(),
+  tie_word_embeddings: z.boolean().default(true),
+};
+
+/** What most say of their attention. */
+export const attentionFields = {
+  num_attention_heads: size,
+  num_key_value_heads: size.nullish(),
+  head_dim: size.nullish(),
+  max_position_embeddings: size.nullish(),
+  ...ropeFields,
+  rope_traditional: z.boolean().default(false),
+  attention_bias: z.boolean().default(false),
+};
 
 interface HeadFields {
   hidden_size: number;
@@ -45,6 +65,21 @@ export function headsOf(args: HeadFields): Heads {
     heads,
     kvHeads: args.num_key_value_heads ?? heads,
     headDim: args.head_dim ?? Math.floor(args.hidden_size / heads),
+  };
+}
+
+interface RotatedHeadFields extends HeadFields, RopeFields {
+  rope_traditional?: boolean;
+  max_position_embeddings?: number | null;
+}
+
+/** How whole heads are rotated, by the usual fields. */
+export function ropeOf(args: RotatedHeadFields, { base = 10_000 } = {}): RopeOptions {
+  return {
+    dims: headsOf(args).headDim,
+    traditional: args.rope_traditional,
+    maxPositions: args.max_position_embeddings,
+    ...ropeOptions(args, { base }),
   };
 }
 

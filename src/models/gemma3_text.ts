@@ -6,25 +6,23 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
-  attention,
-  Decoder,
   type DecoderLayer,
-  Embedding,
   GatedMLP,
   geglu,
-  initializeRope,
-  joinHeads,
   type KeyValueCache,
-  Linear,
   type Mask,
+  type MaskRule,
   Module,
-  projectHeads,
+  Residual,
   RopeScaling,
-  type RotaryEmbedding,
+  slidingWindow,
+  type Weights,
   ZeroCenteredRMSNorm,
 } from "../nn";
 import { checkHeads, size } from "./args";
+import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
+import * as llama from "./llama";
 
 export const Args = z
   .object({
@@ -48,45 +46,20 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
-class Attention extends Module {
-  q_proj: Linear;
-  k_proj: Linear;
-  v_proj: Linear;
-  o_proj: Linear;
+class Attention extends llama.Attention {
   q_norm: ZeroCenteredRMSNorm;
   k_norm: ZeroCenteredRMSNorm;
-  rope: RotaryEmbedding;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly scale: number;
+  override readonly scale: number;
 
-  constructor(args: Args, sliding: boolean) {
-    super();
-    const { hidden_size: D, num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim } = args;
-    this.q_proj = new Linear(D, heads * headDim, { bias: false });
-    this.k_proj = new Linear(D, kvHeads * headDim, { bias: false });
-    this.v_proj = new Linear(D, kvHeads * headDim, { bias: false });
-    this.o_proj = new Linear(heads * headDim, D, { bias: false });
-    this.q_norm = new ZeroCenteredRMSNorm(headDim, args.rms_norm_eps);
-    this.k_norm = new ZeroCenteredRMSNorm(headDim, args.rms_norm_eps);
-    this.rope = sliding
-      ? initializeRope({ dims: headDim, base: args.rope_local_base_freq })
-      : initializeRope({
-          dims: headDim,
-          base: args.rope_theta,
-          scaling: args.rope_scaling,
-          maxPositions: args.max_position_embeddings,
-        });
-    this.heads = heads;
-    this.kvHeads = kvHeads;
+  constructor(args: Args, slides: boolean) {
+    const { head_dim: dims, max_position_embeddings: maxPositions } = args;
+    const rope = slides
+      ? { dims, base: args.rope_local_base_freq }
+      : { dims, base: args.rope_theta, scaling: args.rope_scaling, maxPositions };
+    super({ ...args, attention_bias: false, rope_traditional: false }, { rope });
+    this.q_norm = new ZeroCenteredRMSNorm(dims, args.rms_norm_eps);
+    this.k_norm = new ZeroCenteredRMSNorm(dims, args.rms_norm_eps);
     this.scale = args.query_pre_attn_scalar ** -0.5;
-  }
-
-  /** x (B, T, D) → (B, T, D) */
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
-    const out = attention(q, k, v, { scale: this.scale, mask, cache });
-    return this.o_proj.forward(joinHeads(out));
   }
 }
 
@@ -107,49 +80,46 @@ class Block extends Module implements DecoderLayer {
   post_attention_layernorm: ZeroCenteredRMSNorm;
   pre_feedforward_layernorm: ZeroCenteredRMSNorm;
   post_feedforward_layernorm: ZeroCenteredRMSNorm;
-  readonly window: number | null;
+  readonly mask?: MaskRule;
 
-  constructor(args: Args, sliding: boolean) {
+  constructor(args: Args, slides: boolean) {
     super();
     const { hidden_size: D, rms_norm_eps: eps } = args;
-    this.self_attn = new Attention(args, sliding);
+    this.self_attn = new Attention(args, slides);
     this.mlp = new GatedMLP(D, args.intermediate_size, { activation: geglu });
     this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.window = sliding ? args.sliding_window : null;
+    if (slides) this.mask = slidingWindow(args.sliding_window);
   }
 
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+  forward({ value: x }: Residual, mask: Mask, cache?: KeyValueCache): Residual {
     const attended = this.self_attn.forward(this.input_layernorm.forward(x), mask, cache);
     const h = addResidual(x, this.post_attention_layernorm.forward(attended));
     const fed = this.mlp.forward(this.pre_feedforward_layernorm.forward(h));
-    return addResidual(h, this.post_feedforward_layernorm.forward(fed));
+    return new Residual(addResidual(h, this.post_feedforward_layernorm.forward(fed)));
   }
 }
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const { hidden_size: D, vocab_size: V, sliding_window_pattern: pattern } = args;
-    const block = (_: unknown, i: number) => new Block(args, (i + 1) % pattern !== 0);
-    super(
-      new Decoder(
-        new Embedding(V, D),
-        Array.from({ length: args.num_hidden_layers }, block),
-        new ZeroCenteredRMSNorm(D, args.rms_norm_eps),
-        Math.sqrt(D),
-      ),
-      new Linear(D, V, { bias: false }),
-    );
+    const block = (index: number) => new Block(args, (index + 1) % args.sliding_window_pattern !== 0);
+    super({ ...args, tie_word_embeddings: false }, block, {
+      norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
+      embeddingScale: Math.sqrt(args.hidden_size),
+    });
   }
 
   /** The checkpoint, not the configuration, says whether the embedding is tied: then it has no head. */
-  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
-    if (!weights.has("lm_head.weight")) {
-      this.lm_head?.dispose();
+  override loadWeights(weights: Weights, options?: { strict?: boolean }): this {
+    const given = new Map(weights);
+    if (this.lm_head && given.has("model.embed_tokens.weight") && !given.has("lm_head.weight")) {
+      this.lm_head.dispose();
       this.lm_head = undefined;
     }
-    return super.sanitize(weights);
+    return super.loadWeights(given, options);
   }
 }
+
+export const awq = denseAwq({ before: "pre_feedforward_layernorm" });

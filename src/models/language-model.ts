@@ -2,46 +2,72 @@
 import type { Tensor } from "../mlx";
 import {
   type Cache,
-  type Decoder,
+  type CacheOptions,
+  Decoder,
   type DecoderLayer,
+  Embedding,
   type ForwardOptions,
   type KeyValueCache,
-  KVCache,
-  type Linear,
+  type Layer,
+  Linear,
+  layerCaches,
   Module,
-  RotatingKVCache,
+  type Norm,
+  RMSNorm,
 } from "../nn";
 
-export interface CacheOptions {
-  /** Keep only so many tokens of layers that attend to all, the first few among them. */
-  maxSize?: number | null;
-}
-
 export interface LanguageModel extends Module {
-  readonly layers: readonly Module[];
+  readonly layers: readonly DecoderLayer<Cache>[];
   /** How many token ids the embedding has. MLX checks none: an id beyond it would read foreign memory. */
   readonly vocabSize: number;
   /** Token ids (B, T), uint32 → logits (B, T, V) */
-  forward(inputs: Tensor, options?: { cache?: readonly Cache[]; inputEmbeddings?: Tensor }): Tensor;
+  forward(inputs: Tensor, options?: ForwardOptions<Cache>): Tensor;
   /** A checkpoint's tensors under this model's names. Applied to its own names it changes nothing. */
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor>;
   /** An empty cache for one conversation or batch: one entry for each layer. The caller disposes of them. */
   makeCache(options?: CacheOptions): Cache[];
 }
 
-/** How many of the first tokens a size-limited cache keeps: attention leans on them. Xiao et al. 2023, arXiv:2309.17453. */
-const attentionSinks = 4;
+/** What config.json says of the trunk, by the names that most architectures use. */
+export interface TrunkArgs {
+  hidden_size: number;
+  vocab_size: number;
+  num_hidden_layers: number;
+  rms_norm_eps: number;
+  /** The head is the embedding. */
+  tie_word_embeddings: boolean;
+}
 
-/** A decoder and its head: the embedding itself where there is no `lm_head`. */
-export class CausalLM extends Module implements LanguageModel {
-  constructor(
-    readonly model: Decoder,
-    public lm_head?: Linear,
-  ) {
+export interface TrunkOptions {
+  /** Of the last norm; RMSNorm where absent. */
+  norm?: (dims: number, eps: number) => Module & Norm;
+  /** Factor on the embeddings. */
+  embeddingScale?: number;
+}
+
+/**
+ * A decoder and its head: the embedding itself where there is no `lm_head`. Its parts are made in the checkpoint's order, in
+ * which Python draws their weights.
+ */
+export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
+  readonly model: Decoder<C>;
+  lm_head?: Layer;
+
+  /** @param block layer number `index` */
+  constructor(args: TrunkArgs, block: (index: number) => DecoderLayer<C>, options: TrunkOptions = {}) {
     super();
+    const { hidden_size: D, vocab_size: V, rms_norm_eps: eps } = args;
+    const norm = options.norm ?? ((dims: number) => new RMSNorm(dims, eps));
+    this.model = new Decoder(
+      new Embedding(V, D),
+      Array.from({ length: args.num_hidden_layers }, (_, index) => block(index)),
+      norm(D, eps),
+      options.embeddingScale,
+    );
+    if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
   }
 
-  get layers(): DecoderLayer[] {
+  get layers(): DecoderLayer<C>[] {
     return this.model.layers;
   }
 
@@ -49,7 +75,7 @@ export class CausalLM extends Module implements LanguageModel {
     return this.model.embed_tokens.weight.dim(0);
   }
 
-  forward(inputs: Tensor, options?: ForwardOptions): Tensor {
+  forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
     const h = this.model.forward(inputs, options);
     return this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h);
   }
@@ -62,10 +88,7 @@ export class CausalLM extends Module implements LanguageModel {
     return sanitized;
   }
 
-  makeCache({ maxSize }: CacheOptions = {}): KeyValueCache[] {
-    return this.layers.map(({ window }) => {
-      if (window) return new RotatingKVCache(window);
-      return maxSize ? new RotatingKVCache(maxSize, attentionSinks) : new KVCache();
-    });
+  makeCache(options?: CacheOptions): C[] {
+    return layerCaches(this.layers, options);
   }
 }

@@ -3,41 +3,33 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
   attention,
-  Decoder,
   type DecoderLayer,
-  Embedding,
   GatedMLP,
   initializeRope,
   joinHeads,
   type KeyValueCache,
+  type Layer,
   Linear,
   type Mask,
+  type MaskRule,
   Module,
-  PendingSum,
   projectHeads,
   type Residual,
   RMSNorm,
+  type RopeOptions,
   type RotaryEmbedding,
+  slidingWindow,
 } from "../nn";
-import { checkHeads, headsOf, ropeFields, ropeOptions, size } from "./args";
+import { attentionFields, checkHeads, headsOf, ropeOf, size, trunkFields } from "./args";
+import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 
 export const Args = z
   .object({
-    hidden_size: size,
-    num_hidden_layers: size,
+    ...trunkFields,
+    ...attentionFields,
     intermediate_size: size,
-    num_attention_heads: size,
-    num_key_value_heads: size.nullish(),
-    head_dim: size.nullish(),
-    vocab_size: size,
-    rms_norm_eps: z.number().positive(),
-    max_position_embeddings: size.nullish(),
-    ...ropeFields,
-    rope_traditional: z.boolean().default(false),
-    attention_bias: z.boolean().default(false),
     mlp_bias: z.boolean().default(false),
-    tie_word_embeddings: z.boolean().default(true),
     layer_types: z.array(z.enum(["full_attention", "sliding_attention"])).nullish(),
     sliding_window: size.nullish(),
   })
@@ -53,101 +45,97 @@ export const Args = z
     }
   });
 
-type Args = z.infer<typeof Args>;
+type AttentionArgs = z.infer<z.ZodObject<typeof attentionFields>> & { hidden_size: number };
 
-type AttentionArgs = Pick<
-  Args,
-  | "hidden_size"
-  | "num_attention_heads"
-  | "num_key_value_heads"
-  | "head_dim"
-  | "attention_bias"
-  | "max_position_embeddings"
-  | "rope_traditional"
-  | keyof typeof ropeFields
->;
+export interface AttentionOptions {
+  /** How heads are rotated, where it is not as the configuration's usual fields say; null for no positions (NoPE). */
+  rope?: RopeOptions | null;
+  /** Whether the last projection has a bias; `attention_bias` where absent. */
+  outputBias?: boolean;
+  /** Makes a projection, where it is another layer than `Linear`. */
+  linear?: (inputDims: number, outputDims: number, bias: boolean) => Layer;
+}
+
+const plainLinear = (inputDims: number, outputDims: number, bias: boolean) =>
+  new Linear(inputDims, outputDims, { bias });
 
 export class Attention extends Module {
-  q_proj: Linear;
-  k_proj: Linear;
-  v_proj: Linear;
-  o_proj: Linear;
-  /** Null where a layer has no positions (NoPE). */
-  rope: RotaryEmbedding | null;
+  q_proj: Layer;
+  k_proj: Layer;
+  v_proj: Layer;
+  o_proj: Layer;
+  readonly rope: RotaryEmbedding | null;
   readonly heads: number;
   readonly kvHeads: number;
+  readonly headDim: number;
   readonly scale: number;
 
-  constructor(args: AttentionArgs) {
+  constructor(args: AttentionArgs, options: AttentionOptions = {}) {
     super();
     const { hidden_size: D, attention_bias: bias } = args;
+    const { rope = ropeOf(args), outputBias = bias, linear = plainLinear } = options;
     const { heads, kvHeads, headDim } = headsOf(args);
-    this.q_proj = new Linear(D, heads * headDim, { bias });
-    this.k_proj = new Linear(D, kvHeads * headDim, { bias });
-    this.v_proj = new Linear(D, kvHeads * headDim, { bias });
-    this.o_proj = new Linear(heads * headDim, D, { bias });
-    this.rope = initializeRope({
-      dims: headDim,
-      traditional: args.rope_traditional,
-      maxPositions: args.max_position_embeddings,
-      ...ropeOptions(args, { base: 10_000 }),
-    });
+    this.q_proj = linear(D, heads * headDim, bias);
+    this.k_proj = linear(D, kvHeads * headDim, bias);
+    this.v_proj = linear(D, kvHeads * headDim, bias);
+    this.o_proj = linear(heads * headDim, D, outputBias);
+    this.rope = rope && initializeRope(rope);
     this.heads = heads;
     this.kvHeads = kvHeads;
+    this.headDim = headDim;
     this.scale = headDim ** -0.5;
   }
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    return this.o_proj.forward(this.attend(x, mask, cache));
+  }
+
+  /** The heads' results side by side, ahead of the last projection: (B, T, H · headDim) */
+  protected attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
-    const out = attention(q, k, v, { scale: this.scale, mask, cache });
-    return this.o_proj.forward(joinHeads(out));
+    return joinHeads(attention(q, k, v, { scale: this.scale, mask, cache }));
   }
 }
 
-interface Part extends Module {
+interface SelfAttention extends Module {
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor;
 }
 
 /** x + attention(norm(x)), then h + mlp(norm(h)). */
 export class Block extends Module implements DecoderLayer {
-  readonly takesSums = true;
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
 
   constructor(
-    readonly self_attn: Part,
-    readonly mlp: Module & { forward(x: Tensor): Tensor },
+    readonly self_attn: SelfAttention,
+    readonly mlp: Layer,
     { hidden_size, rms_norm_eps }: { hidden_size: number; rms_norm_eps: number },
-    readonly window: number | null = null,
+    readonly mask?: MaskRule,
   ) {
     super();
     this.input_layernorm = new RMSNorm(hidden_size, rms_norm_eps);
     this.post_attention_layernorm = new RMSNorm(hidden_size, rms_norm_eps);
   }
 
-  forward(residual: Residual, mask: Mask, cache?: KeyValueCache): Residual {
-    const [x, normed] = this.input_layernorm.branch(residual);
-    const attended = new PendingSum(x, this.self_attn.forward(normed, mask, cache));
-    const [h, next] = this.post_attention_layernorm.branch(attended);
-    return new PendingSum(h, this.mlp.forward(next));
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const h = x.plus(this.self_attn.forward(x.branch(this.input_layernorm), mask, cache));
+    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
   }
 }
 
 export class Model extends CausalLM {
-  constructor(args: Args) {
-    const { hidden_size: D, vocab_size: V } = args;
-    const types = args.layer_types ?? new Array<"full_attention">(args.num_hidden_layers).fill("full_attention");
-    const block = (type: (typeof types)[number]) =>
-      new Block(
+  constructor(args: z.infer<typeof Args>) {
+    super(args, (index) => {
+      const slides = args.layer_types?.[index] === "sliding_attention";
+      return new Block(
         new Attention(args),
-        new GatedMLP(D, args.intermediate_size, { bias: args.mlp_bias }),
+        new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.mlp_bias }),
         args,
-        type === "sliding_attention" ? args.sliding_window : null,
+        slides ? slidingWindow(args.sliding_window!) : undefined,
       );
-    super(
-      new Decoder(new Embedding(V, D), types.map(block), new RMSNorm(D, args.rms_norm_eps)),
-      args.tie_word_embeddings ? undefined : new Linear(D, V, { bias: false }),
-    );
+    });
   }
 }
+
+export const awq = denseAwq();

@@ -5,14 +5,22 @@ import * as mx from "../mlx";
 import {
   ArraysCache,
   CausalConv1d,
+  type DecoderLayer,
   Embedding,
+  type ForwardOptions,
+  type Layer,
   Linear,
+  layerCaches,
+  type Mask,
   Module,
   parameter,
+  type Residual,
   RMSNorm,
+  recurrent,
   selectiveStateSpace,
   silu,
   swiglu,
+  throughLayers,
 } from "../nn";
 import { size } from "./args";
 import type { LanguageModel } from "./language-model";
@@ -51,12 +59,12 @@ class GatedRMSNorm extends RMSNorm {
 
 class Mixer extends Module {
   conv1d: CausalConv1d;
-  in_proj: Linear;
+  in_proj: Layer;
   dt_bias: Tensor;
   A_log: Tensor;
   D: Tensor;
   norm: GatedRMSNorm;
-  out_proj: Linear;
+  out_proj: Layer;
   readonly heads: number;
   readonly headDim: number;
   readonly groups: number;
@@ -83,8 +91,8 @@ class Mixer extends Module {
     this.limits = args.time_step_limit;
   }
 
-  /** x (B, T, D) → (B, T, D) */
-  forward(x: Tensor, cache?: ArraysCache): Tensor {
+  /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
+  forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
     const [batch, length] = x.shape as [number, number, number];
     const inner = this.heads * this.headDim;
     const [gate, entering, dt] = this.in_proj.forward(x).split([inner, inner + this.conv1d.channels], -1) as Triple;
@@ -96,7 +104,7 @@ class Mixer extends Module {
       { x: hidden.reshape(batch, length, this.heads, this.headDim), B: grouped(B), C: grouped(C), dt },
       this,
       cache?.get(1) ?? null,
-      cache?.makeMask(length) ?? null,
+      own,
     );
     cache?.put(0, recent);
     cache?.put(1, state);
@@ -107,9 +115,10 @@ class Mixer extends Module {
 
 type Triple = [Tensor, Tensor, Tensor];
 
-class Block extends Module {
+class Block extends Module implements DecoderLayer<ArraysCache> {
   mixer: Mixer;
   norm: RMSNorm;
+  readonly mask = recurrent;
 
   constructor(args: Args) {
     super();
@@ -117,8 +126,12 @@ class Block extends Module {
     this.norm = new RMSNorm(args.hidden_size);
   }
 
-  forward(x: Tensor, cache?: ArraysCache): Tensor {
-    return this.mixer.forward(this.norm.forward(x), cache).add(x);
+  forward(x: Residual, own: Mask, cache?: ArraysCache): Residual {
+    return x.plus(this.mixer.forward(x.branch(this.norm), own as Tensor | null, cache));
+  }
+
+  makeCache(): ArraysCache {
+    return new ArraysCache(2);
   }
 }
 
@@ -137,7 +150,7 @@ class Backbone extends Module {
 
 export class Model extends Module implements LanguageModel {
   backbone: Backbone;
-  lm_head?: Linear;
+  lm_head?: Layer;
 
   constructor(args: Args) {
     super();
@@ -153,14 +166,10 @@ export class Model extends Module implements LanguageModel {
     return this.backbone.embeddings.weight.dim(0);
   }
 
-  forward(
-    inputs: Tensor,
-    { cache, inputEmbeddings }: { cache?: readonly ArraysCache[]; inputEmbeddings?: Tensor } = {},
-  ): Tensor {
-    let h = inputEmbeddings ?? this.backbone.embeddings.forward(inputs);
-    for (const [i, layer] of this.layers.entries()) h = layer.forward(h, cache?.[i]);
-    const out = this.backbone.norm_f.forward(h);
-    return this.lm_head ? this.lm_head.forward(out) : this.backbone.embeddings.asLinear(out);
+  forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<ArraysCache> = {}): Tensor {
+    const { embeddings, layers, norm_f } = this.backbone;
+    const out = throughLayers(inputEmbeddings ?? embeddings.forward(inputs), layers, cache).branch(norm_f);
+    return this.lm_head ? this.lm_head.forward(out) : embeddings.asLinear(out);
   }
 
   /** Convolutions as (C, K, 1): other programs save them as (C, 1, K). */
@@ -173,6 +182,6 @@ export class Model extends Module implements LanguageModel {
   }
 
   makeCache(): ArraysCache[] {
-    return this.layers.map(() => new ArraysCache(2));
+    return layerCaches(this.layers);
   }
 }

@@ -3,24 +3,26 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
-  Decoder,
   type DecoderLayer,
-  Embedding,
   type KeyValueCache,
+  type Layer,
   Linear,
   type Mask,
   Module,
-  PendingSum,
   type Residual,
   RMSNorm,
   SwitchGLU,
+  stackExperts,
 } from "../nn";
-import { checkHeads, ropeFields, ropeOptions, size } from "./args";
+import { attentionFields, checkHeads, ropeOf, size, trunkFields } from "./args";
+import { expertsAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
 export const Args = z
   .object({
+    ...trunkFields,
+    ...attentionFields,
     vocab_size: size.default(32_000),
     hidden_size: size.default(4096),
     intermediate_size: size.default(14_336),
@@ -30,8 +32,6 @@ export const Args = z
     num_key_value_heads: size.nullable().default(8),
     num_local_experts: size.default(8),
     rms_norm_eps: z.number().positive().default(1e-5),
-    ...ropeFields,
-    rope_traditional: z.boolean().default(false),
     tie_word_embeddings: z.boolean().default(false),
   })
   .superRefine(checkHeads)
@@ -44,7 +44,7 @@ export const Args = z
 type Args = z.infer<typeof Args>;
 
 class SparseMoeBlock extends Module {
-  gate: Linear;
+  gate: Layer;
   switch_mlp: SwitchGLU;
   readonly expertsPerToken: number;
 
@@ -67,7 +67,6 @@ class SparseMoeBlock extends Module {
 }
 
 class Block extends Module implements DecoderLayer {
-  readonly takesSums = true;
   self_attn: Attention;
   block_sparse_moe: SparseMoeBlock;
   input_layernorm: RMSNorm;
@@ -77,37 +76,27 @@ class Block extends Module implements DecoderLayer {
     super();
     const { hidden_size: D, rms_norm_eps: eps } = args;
     // Positions are never stretched, whatever the configuration says.
-    const rope = { rope_theta: ropeOptions(args, { base: 1e6 }).base, rope_scaling: null, rope_parameters: null };
-    this.self_attn = new Attention({ ...args, ...rope, attention_bias: false });
+    const rope = { ...ropeOf(args, { base: 1e6 }), scaling: null };
+    this.self_attn = new Attention({ ...args, attention_bias: false }, { rope });
     this.block_sparse_moe = new SparseMoeBlock(args);
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
   }
 
-  forward(residual: Residual, mask: Mask, cache?: KeyValueCache): Residual {
-    const [x, normed] = this.input_layernorm.branch(residual);
-    const attended = new PendingSum(x, this.self_attn.forward(normed, mask, cache));
-    const [h, next] = this.post_attention_layernorm.branch(attended);
-    return new PendingSum(h, this.block_sparse_moe.forward(next));
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const h = x.plus(this.self_attn.forward(x.branch(this.input_layernorm), mask, cache));
+    return h.plus(this.block_sparse_moe.forward(h.branch(this.post_attention_layernorm)));
   }
 }
 
 /** The names that checkpoints give the experts' projections, by ours. */
-const projections = { gate_proj: "w1", down_proj: "w2", up_proj: "w3" };
+const names = { gate_proj: "w1", down_proj: "w2", up_proj: "w3" };
 
 export class Model extends CausalLM {
   readonly experts: number;
 
   constructor(args: Args) {
-    const { hidden_size: D, vocab_size: V } = args;
-    super(
-      new Decoder(
-        new Embedding(V, D),
-        Array.from({ length: args.num_hidden_layers }, () => new Block(args)),
-        new RMSNorm(D, args.rms_norm_eps),
-      ),
-      args.tie_word_embeddings ? undefined : new Linear(D, V, { bias: false }),
-    );
+    super(args, () => new Block(args));
     this.experts = args.num_local_experts;
   }
 
@@ -115,18 +104,11 @@ export class Model extends CausalLM {
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const sanitized = super.sanitize(weights);
     for (const layer of this.layers.keys()) {
-      const prefix = `model.layers.${layer}.block_sparse_moe`;
-      for (const [ours, theirs] of Object.entries(projections)) {
-        for (const kind of ["weight", "scales", "biases"]) {
-          const names = Array.from({ length: this.experts }, (_, e) => `${prefix}.experts.${e}.${theirs}.${kind}`);
-          if (!sanitized.has(names[0]!)) continue;
-          const parts = names.flatMap((name) => sanitized.get(name) ?? []);
-          if (parts.length < names.length) continue;
-          sanitized.set(`${prefix}.switch_mlp.${ours}.${kind}`, mx.stack(parts));
-          for (const name of names) sanitized.delete(name);
-        }
-      }
+      const moe = `model.layers.${layer}.block_sparse_moe`;
+      stackExperts(sanitized, { count: this.experts, from: `${moe}.experts`, to: `${moe}.switch_mlp`, names });
     }
     return sanitized;
   }
 }
+
+export const awq = expertsAwq("block_sparse_moe");

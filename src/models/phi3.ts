@@ -3,66 +3,69 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
   attention,
-  Decoder,
-  Embedding,
   initializeRope,
   joinHeads,
   type KeyValueCache,
+  type Layer,
   Linear,
   type Mask,
   Module,
-  RMSNorm,
   type RopeOptions,
   type RotaryEmbedding,
   splitQueriesKeysValues,
   swiglu,
 } from "../nn";
-import { checkHeads, headsOf, ropeFields, ropeOptions, size } from "./args";
+import { attentionFields, checkHeads, headsOf, type RopeFields, ropeOptions, size, trunkFields } from "./args";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
+/** How positions may be stretched; the last two are the same. */
+const rotationTypes = ["default", "linear", "longrope", "su"];
+
+function rotationType({ rope_scaling, rope_parameters }: RopeFields): string {
+  const scaling = rope_scaling ?? rope_parameters;
+  return scaling?.type ?? scaling?.rope_type ?? "default";
+}
+
 export const Args = z
   .object({
-    hidden_size: size,
-    num_hidden_layers: size,
+    ...trunkFields,
+    ...attentionFields,
     intermediate_size: size,
-    num_attention_heads: size,
-    num_key_value_heads: size.nullish(),
-    vocab_size: size,
-    rms_norm_eps: z.number().positive(),
-    ...ropeFields,
-    rope_traditional: z.boolean().default(false),
     partial_rotary_factor: z.number().positive().nullish(),
     max_position_embeddings: size.default(131_072),
     original_max_position_embeddings: size.nullish(),
     tie_word_embeddings: z.boolean().default(false),
   })
-  .superRefine(checkHeads);
+  .superRefine(checkHeads)
+  .superRefine((args, context) => {
+    const type = rotationType(args);
+    if (rotationTypes.includes(type)) return;
+    const field = args.rope_scaling ? "rope_scaling" : "rope_parameters";
+    const message = `has type "${type}", but Phi-3 knows ${rotationTypes.join(", ")}`;
+    context.addIssue({ code: "custom", path: [field], message });
+  });
 
 type Args = z.infer<typeof Args>;
 
-/** LongRoPE or a linear stretch, on part of a head; other types are not used by this family. */
+/** On part of a head. */
 function phiRope(args: Args): RopeOptions {
   const { base, scaling } = ropeOptions(args, { base: 10_000 });
   const part = args.partial_rotary_factor ?? scaling?.partial_rotary_factor ?? 1;
-  const type = scaling?.type ?? scaling?.rope_type ?? "default";
-  const known = ["default", "linear", "longrope", "su"].includes(type);
-  if (!known) console.warn(`rope_scaling of type "${type}" is ignored: Phi-3 has linear, su and longrope`);
+  const type = rotationType(args);
   const original = args.original_max_position_embeddings ?? scaling?.original_max_position_embeddings ?? 4096;
   return {
     dims: Math.trunc(headsOf(args).headDim * part),
     base,
     traditional: args.rope_traditional,
-    scaling: known
-      ? { ...scaling, type: type === "su" ? "longrope" : type, original_max_position_embeddings: original }
-      : null,
+    scaling: { ...scaling, type: type === "su" ? "longrope" : type, original_max_position_embeddings: original },
     maxPositions: args.max_position_embeddings,
   };
 }
 
 class Attention extends Module {
-  qkv_proj: Linear;
-  o_proj: Linear;
+  qkv_proj: Layer;
+  o_proj: Layer;
   rope: RotaryEmbedding;
   readonly heads: number;
   readonly kvHeads: number;
@@ -88,8 +91,8 @@ class Attention extends Module {
 }
 
 class MLP extends Module {
-  gate_up_proj: Linear;
-  down_proj: Linear;
+  gate_up_proj: Layer;
+  down_proj: Layer;
 
   constructor(dims: number, hiddenDims: number) {
     super();
@@ -105,16 +108,7 @@ class MLP extends Module {
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const { hidden_size: D, vocab_size: V } = args;
     const rope = phiRope(args);
-    const block = () => new Block(new Attention(args, rope), new MLP(D, args.intermediate_size), args);
-    super(
-      new Decoder(
-        new Embedding(V, D),
-        Array.from({ length: args.num_hidden_layers }, block),
-        new RMSNorm(D, args.rms_norm_eps),
-      ),
-      args.tie_word_embeddings ? undefined : new Linear(D, V, { bias: false }),
-    );
+    super(args, () => new Block(new Attention(args, rope), new MLP(args.hidden_size, args.intermediate_size), args));
   }
 }

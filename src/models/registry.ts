@@ -3,16 +3,25 @@ import type { z } from "zod";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import { nearest } from "../nearest";
+import type { Joins } from "../nn";
 import { parseArgs } from "./args";
+import type { AwqFacts } from "./awq-facts";
 import type { LanguageModel } from "./language-model";
 
-/** What a model file exports: the schema of its configuration, and the model. */
+/**
+ * What a model file exports: the schema of its configuration, the model, and the facts that other rooms ask for, where the
+ * architecture has them.
+ */
 export interface Architecture {
   Args: z.ZodType;
   Model: new (
     // biome-ignore lint/suspicious/noExplicitAny: each model takes what its own Args give
     args: any,
   ) => LanguageModel;
+  /** Names of projections that take the same input and may run as one; those of most architectures where absent. */
+  joins?: Joins;
+  /** How AWQ scales it. */
+  awq?: AwqFacts;
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {
@@ -22,6 +31,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
   phi3: () => import("./phi3"),
+  qwen2: () => import("./qwen2"),
   qwen3: () => import("./qwen3"),
 };
 
@@ -44,6 +54,12 @@ export async function architecture(modelType: string): Promise<Architecture> {
     code: ExitCode.notFound,
     hint: similar.length > 0 ? `The nearest supported: ${similar.join(", ")}` : `Supported: ${modelTypes.join(", ")}`,
   });
+}
+
+/** The model types of which a fact is known. */
+export async function modelTypesWith(fact: keyof Architecture): Promise<string[]> {
+  const known = await Promise.all(modelTypes.map(async (type) => [type, await architecture(type)] as const));
+  return known.filter(([, facts]) => facts[fact] !== undefined).map(([type]) => type);
 }
 
 /**

@@ -2,33 +2,71 @@
 
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { KeyValueCache } from "./cache";
-import type { Embedding } from "./embedding";
-import { layerMasks, type Mask } from "./masks";
+import { type Cache, type KeyValueCache, KVCache, RotatingKVCache } from "./cache";
+import { fullAttention, layerMasks, type Mask, type MaskRule } from "./masks";
 import { Module } from "./module";
-import { PendingSum, type Residual, RMSNorm } from "./norms";
+import { type Norm, Residual } from "./residual";
 
-export interface DecoderLayer extends Module {
-  /** How many tokens its attention sees back, itself included; all where absent. */
-  readonly window?: number | null;
-  /** Whether `x` may be a sum that is still to be made. */
-  readonly takesSums?: boolean;
-  /** x (B, T, D) → (B, T, D) */
-  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual;
+export interface CacheOptions {
+  /** Keep only so many tokens of layers that attend to all, the first few among them. */
+  maxSize?: number | null;
 }
 
-export interface ForwardOptions {
+/** @typeParam C the kind of cache that it keeps; a model of several kinds of layers has the union */
+export interface DecoderLayer<C extends Cache = KeyValueCache> extends Module {
+  /** How its mask is made: `fullAttention` where absent. */
+  readonly mask?: MaskRule<C>;
+  forward(x: Residual, mask: Mask, cache?: C): Residual;
+  /** An empty cache of it for one conversation or batch; keys and values of what its mask lets it see where absent. */
+  makeCache?(options: CacheOptions): C;
+}
+
+export interface ForwardOptions<C extends Cache = KeyValueCache> {
   /** One for each layer, changed in place. */
-  cache?: readonly KeyValueCache[];
+  cache?: readonly C[];
   /** (B, T, D): used in place of the tokens' embeddings. */
   inputEmbeddings?: Tensor;
 }
 
-export class Decoder extends Module {
+/** Hidden states x (B, T, D) through all layers, each with its own mask and its own cache. */
+export function throughLayers<C extends Cache>(
+  x: Tensor,
+  layers: readonly DecoderLayer<C>[],
+  cache?: readonly C[],
+): Residual {
+  const rules = layers.map(({ mask }) => mask ?? (fullAttention as unknown as MaskRule<C>));
+  const masks = layerMasks(x, rules, cache);
+  return layers.reduce((h, layer, i) => layer.forward(h, masks[i]!, cache?.[i]), new Residual(x));
+}
+
+/** How many of the first tokens a size-limited cache keeps: attention leans on them. Xiao et al. 2023, arXiv:2309.17453. */
+const attentionSinks = 4;
+
+/** Empty caches, one for each layer. The caller disposes of them. */
+export function layerCaches<C extends Cache>(layers: readonly DecoderLayer<C>[], options: CacheOptions = {}): C[] {
+  return layers.map(
+    (layer) => layer.makeCache?.(options) ?? (keyValueCache(layer.mask?.window, options) as Cache as C),
+  );
+}
+
+function keyValueCache(window: number | undefined, { maxSize }: CacheOptions): KeyValueCache {
+  if (window) return new RotatingKVCache(window);
+  return maxSize ? new RotatingKVCache(maxSize, attentionSinks) : new KVCache();
+}
+
+/** What maps token ids to vectors, and in tied models vectors to scores. */
+export interface TokenEmbedding extends Module {
+  /** (count, dims), packed or not */
+  readonly weight: Tensor;
+  forward(ids: Tensor): Tensor;
+  asLinear(x: Tensor): Tensor;
+}
+
+export class Decoder<C extends Cache = KeyValueCache> extends Module {
   constructor(
-    readonly embed_tokens: Embedding,
-    readonly layers: DecoderLayer[],
-    readonly norm: Module & { forward(x: Tensor): Tensor },
+    readonly embed_tokens: TokenEmbedding,
+    readonly layers: DecoderLayer<C>[],
+    readonly norm: Module & Norm,
     /** Factor on the embeddings. It is rounded to bfloat16, as the models that have one were trained with it so. */
     readonly embeddingScale: number | null = null,
   ) {
@@ -36,16 +74,9 @@ export class Decoder extends Module {
   }
 
   /** Token ids (B, T) → hidden states (B, T, D) */
-  forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions = {}): Tensor {
+  forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
     let x = inputEmbeddings ?? this.embed_tokens.forward(inputs);
     if (this.embeddingScale !== null) x = x.multiply(mx.array(this.embeddingScale, "bfloat16").astype(x.dtype));
-    const masks = layerMasks(x, this.layers, cache);
-    let h: Residual = x;
-    for (const [i, layer] of this.layers.entries()) {
-      h = layer.forward(layer.takesSums ? h : settled(h), masks[i]!, cache?.[i]);
-    }
-    return this.norm instanceof RMSNorm ? this.norm.branch(h)[1] : this.norm.forward(settled(h));
+    return throughLayers(x, this.layers, cache).branch(this.norm);
   }
 }
-
-const settled = (residual: Residual) => (residual instanceof PendingSum ? residual.value() : residual);

@@ -4,10 +4,9 @@ import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { uniformWeight } from "./init";
 import { Module, parameter } from "./module";
-import type { JointProjection } from "./projection";
 
 /** Something that maps features: a linear layer, quantized or not, or what stands in for one (LoRA). */
-export interface Layer {
+export interface Layer extends Module {
   forward(x: Tensor): Tensor;
 }
 
@@ -98,7 +97,7 @@ export class Linear extends Module implements Layer, Quantizable {
   /** (outputDims) */
   bias?: Tensor;
   /** This layer and its neighbours as one, where `fuseProjections` joined them. */
-  _joint?: JointProjection;
+  _joint?: Module;
   _transposed?: TransposedWeight;
 
   constructor(inputDims: number, outputDims: number, { bias = true }: { bias?: boolean } = {}) {
@@ -132,7 +131,7 @@ export class QuantizedLinear extends Module implements Layer {
   /** (outputDims) */
   bias?: Tensor;
   /** This layer and its neighbours as one, where `fuseProjections` joined them. */
-  _joint?: JointProjection;
+  _joint?: Module;
   readonly packing: Packing;
   /** Pack the inputs as the weight is packed, and multiply what is packed: some GPUs do that faster. */
   quantizesInputs = false;

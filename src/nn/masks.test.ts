@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import * as mx from "../mlx";
 import { KVCache, RotatingKVCache } from "./cache";
-import { attentionMask, causalMask, layerMasks, type Mask } from "./masks";
+import { attentionMask, causalMask, fullAttention, layerMasks, type Mask, slidingWindow } from "./masks";
 
 const digits = (mask: Mask) => (mask as mx.Tensor).astype("int32").toList();
 
@@ -69,7 +69,7 @@ test("without a cache, a mask is an array only where a window hides something or
 test("layers with the same window share a mask, made from the first one's cache", () => {
   const cache = [new RotatingKVCache(4), new KVCache(), new RotatingKVCache(4)];
   mx.scope(() => {
-    const masks = layerMasks(mx.zeros([1, 6, 4]), [{ window: 4 }, {}, { window: 4 }], cache);
+    const masks = layerMasks(mx.zeros([1, 6, 4]), [slidingWindow(4), fullAttention, slidingWindow(4)], cache);
     expect(masks[1]).toBe("causal");
     expect(masks[0]).toBeInstanceOf(mx.Tensor);
     expect(masks[2]).toBe(masks[0]!);

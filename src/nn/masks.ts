@@ -2,7 +2,8 @@
 
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { KeyValueCache, MaskOptions } from "./cache/cache";
+import type { ArraysCache } from "./cache/arrays";
+import type { Cache, KeyValueCache, MaskOptions } from "./cache/cache";
 
 /** Null: to all. "causal": to all up to itself. An array: where it is true, broadcastable to (B, H, T, S). */
 export type Mask = Tensor | "causal" | null;
@@ -48,19 +49,40 @@ export function attentionMask(h: Tensor, cache?: KeyValueCache, options: MaskOpt
   return windowedMask(length, 0, { ...options, window });
 }
 
-/** One mask a layer: each distinct window's is made once, with the cache of the first layer that has it. */
-export function layerMasks(
-  h: Tensor,
-  layers: readonly { readonly window?: number | null }[],
-  cache?: readonly KeyValueCache[],
-): Mask[] {
-  const made = new Map<number | null, Mask>();
-  return layers.map((layer, i) => {
-    const window = layer.window ?? null;
-    let mask = made.get(window);
+/** How the mask of a layer is made. A layer with a rule of its own gives it a key of its own. */
+export interface MaskRule<C extends Cache = KeyValueCache> {
+  /** Layers whose rules have the same key share one mask. */
+  readonly key: string;
+  /** The mask for hidden states h (B, T, D), which the cache is about to take in. */
+  make(h: Tensor, cache?: C): Mask;
+  /** How many of the latest tokens are seen, where older ones are not. */
+  readonly window?: number;
+}
+
+/** Every token sees all up to itself. */
+export const fullAttention: MaskRule = { key: "full", make: (h, cache) => attentionMask(h, cache) };
+
+/** Every token sees so many of the latest, itself included. */
+export const slidingWindow = (window: number): MaskRule => ({
+  key: `window ${window}`,
+  window,
+  make: (h, cache) => attentionMask(h, cache, { window }),
+});
+
+/** For layers that carry a state: which of the tokens are a row's own, (B, T); null where all are. */
+export const recurrent: MaskRule<ArraysCache> = {
+  key: "recurrent",
+  make: (h, cache) => cache?.makeMask(h.dim(1)) ?? null,
+};
+
+/** One mask a layer: that of each rule is made once, with the cache of the first layer that has the rule. */
+export function layerMasks<C extends Cache>(h: Tensor, rules: readonly MaskRule<C>[], cache?: readonly C[]): Mask[] {
+  const made = new Map<string, Mask>();
+  return rules.map((rule, i) => {
+    let mask = made.get(rule.key);
     if (mask === undefined) {
-      mask = attentionMask(h, cache?.[i], { window });
-      made.set(window, mask);
+      mask = rule.make(h, cache?.[i]);
+      made.set(rule.key, mask);
     }
     return mask;
   });

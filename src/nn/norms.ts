@@ -3,24 +3,10 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Module, parameter } from "./module";
-
-/** A sum that is not made yet: the next norm makes it together with its own result, in one kernel where there is one. */
-export class PendingSum {
-  constructor(
-    readonly x: Tensor,
-    readonly delta: Tensor,
-  ) {}
-
-  value(): Tensor {
-    return this.x.add(this.delta);
-  }
-}
-
-/** What runs from layer to layer, (B, T, D). */
-export type Residual = Tensor | PendingSum;
+import type { Norm } from "./residual";
 
 /** x / RMS(x) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
-export class RMSNorm extends Module {
+export class RMSNorm extends Module implements Norm {
   weight: Tensor;
 
   constructor(
@@ -40,10 +26,8 @@ export class RMSNorm extends Module {
     return mx.fast.rmsNorm(x, this.gain, this.eps);
   }
 
-  /** The residual, for what goes on, and its norm, for the next part of the layer. */
-  branch(residual: Residual): [x: Tensor, normed: Tensor] {
-    if (!(residual instanceof PendingSum)) return [residual, this.forward(residual)];
-    return mx.fast.addRmsNorm(residual.x, residual.delta, this.gain, this.eps);
+  afterSum(x: Tensor, delta: Tensor): [sum: Tensor, normed: Tensor] {
+    return mx.fast.addRmsNorm(x, delta, this.gain, this.eps);
   }
 }
 
@@ -55,7 +39,7 @@ export class ZeroCenteredRMSNorm extends RMSNorm {
 }
 
 /** (x − mean) / σ · weight + bias. Ba et al. 2016, arXiv:1607.06450. */
-export class LayerNorm extends Module {
+export class LayerNorm extends Module implements Norm {
   weight?: Tensor;
   bias?: Tensor;
 

@@ -11,7 +11,10 @@ import { type Layer, Linear, linear, type Packing, QuantizedLinear, quantizedLin
 import { Module, parameter } from "./module";
 
 /** Names of layers that share their input wherever they stand side by side. */
-const sharedInputs = [
+export type Joins = readonly (readonly string[])[];
+
+/** Those of most architectures. */
+export const usualJoins: Joins = [
   ["q_proj", "k_proj", "v_proj"],
   ["gate_proj", "up_proj"],
 ];
@@ -76,6 +79,10 @@ export class JointProjection extends Module implements Rows {
     return this.#members.every((member, i) => haveSameRows(member, this.#views[i]!));
   }
 
+  get members(): readonly Projection[] {
+    return this.#members;
+  }
+
   /** The members' results side by side: x (…, K) → (…, N₁ + N₂ + …) */
   forward(x: Tensor): Tensor {
     return this.#packing ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.#packing) : linear(x, this);
@@ -90,20 +97,33 @@ export class JointProjection extends Module implements Rows {
 const isProjection = (layer: unknown): layer is Projection =>
   layer instanceof Linear || layer instanceof QuantizedLinear;
 
+/** The joint projection that the first of its members holds. */
+const heldBy = (first: Projection): JointProjection | null =>
+  first._joint instanceof JointProjection ? first._joint : null;
+
 function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
   const first = layers[0];
-  if (!isProjection(first) || !first._joint?.joins(layers)) return null;
+  if (!isProjection(first)) return null;
+  const joint = heldBy(first);
+  if (!joint?.joins(layers)) return null;
   if (first instanceof QuantizedLinear && first.quantizesInputs) return null;
-  if (!first._joint.isCurrent()) {
+  if (!joint.isCurrent()) {
     // The weights were replaced, so the joint copy is stale for good.
     separate(first);
     return null;
   }
   // Many tokens keep a product busy as it is, and MLX can reuse the memory of results that stand alone.
-  return x.dim(-2) === 1 ? first._joint : null;
+  return x.dim(-2) === 1 ? joint : null;
 }
 
+/** Layers that `fuseProjections` joined. */
+const joined = new WeakSet<Module>();
+
+/** Whether a layer runs as one with its neighbours, so that its own `forward` is not called. */
+export const isJoined = (layer: Module): boolean => joined.has(layer);
+
 function separate(first: Projection): void {
+  for (const member of heldBy(first)?.members ?? []) joined.delete(member);
   first._joint?.dispose();
   first._joint = undefined;
 }
@@ -133,7 +153,7 @@ function canJoin(layers: readonly unknown[]): layers is Projection[] {
 export function holdTransposes(model: Module): void {
   const held: TransposedWeight[] = [];
   for (const [, module] of model.namedModules()) {
-    const layers = module instanceof Linear ? [module, module._joint] : module instanceof Embedding ? [module] : [];
+    const layers = module instanceof Linear ? [module, heldBy(module)] : module instanceof Embedding ? [module] : [];
     for (const layer of layers) {
       if (!layer) continue;
       layer._transposed?.dispose();
@@ -148,10 +168,10 @@ export function holdTransposes(model: Module): void {
 const bytesAtATime = 256 << 20;
 
 /**
- * Joins the projections of a loaded model that share their input. Evaluates them a few at a time, so that little is in
+ * Joins the projections of a loaded model that share their input, by the names that stand side by side. Evaluates them a few at a time, so that little is in
  * memory twice; call it when no scope or map holds the checkpoint's tensors any more.
  */
-export function fuseProjections(model: Module): void {
+export function fuseProjections(model: Module, joins: Joins = usualJoins): void {
   let lazy: Module[] = [];
   let bytes = 0;
   const evaluate = () => {
@@ -160,13 +180,14 @@ export function fuseProjections(model: Module): void {
     bytes = 0;
   };
   for (const [, module] of model.namedModules()) {
-    for (const names of sharedInputs) {
+    for (const names of joins) {
       const layers = names.map((name) => (module as unknown as Record<string, unknown>)[name]);
       if (!canJoin(layers)) continue;
       const first = layers[0]!;
       separate(first);
       const joint = mx.scope(() => new JointProjection(layers));
       first._joint = joint;
+      for (const layer of layers) joined.add(layer);
       lazy.push(joint, ...layers);
       bytes += joint.weight.nbytes;
       if (bytes >= bytesAtATime) evaluate();

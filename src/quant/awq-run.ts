@@ -1,12 +1,11 @@
 /** AWQ from a model's folder to a quantized one. */
-import { eosTokenIds } from "../convert/config";
+import { eosTokenIds, readConfig } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
 import * as mx from "../mlx";
 import { packing, type QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";
-import { awqConfig, awqQuantize, checkAwq } from "./awq";
-import { planFor } from "./awq-groups";
+import { awqConfig, awqFacts, awqQuantize, checkAwq } from "./awq";
 import { type Calibration, loadCalibration } from "./calibration";
 import type { BlockLoss } from "./saved-blocks";
 import { checkAffine, openSource, type SourceModel } from "./source-model";
@@ -62,13 +61,13 @@ export async function quantizeByAwq(
   await checkTarget(target);
   hooks.onStage?.("Loading");
   mx.random.seed(settings.seed);
+  const plan = await awqFacts((await readConfig(source.path)).model_type);
   const opened = await openSource(source.path);
   const { model, config } = opened;
   const how = packing({ bits, groupSize });
   const embedding = packing({ bits: embedBits, groupSize: embedGroupSize });
   let isSaving = false;
   try {
-    const plan = planFor(config.model_type);
     checkAwq(model, { plan, how, embedding });
     const calibration = await calibrationFor(opened, source.path, settings, hooks);
     const begun = await workSettings(source.path, settings, calibration);

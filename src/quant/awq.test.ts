@@ -7,8 +7,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { CausalLM } from "../models/language-model";
 import { Linear, type Module, packing, quantize, RMSNorm, SwitchLinear } from "../nn";
-import { type AwqOptions, awqQuantize } from "./awq";
-import { planFor } from "./awq-groups";
+import { type AwqOptions, awqFacts, awqQuantize } from "./awq";
 import { searchClip, searchScales } from "./awq-search";
 import { blockInputs, blockOutput } from "./layer-inputs";
 
@@ -59,7 +58,7 @@ async function original(name: string): Promise<{ model: LanguageModel; settings:
     }
   });
   mx.eval(model.parameters());
-  return { model, settings: { plan: planFor(facts.config.model_type), how, embedding, grid: options.n_grid! } };
+  return { model, settings: { plan: await awqFacts(facts.config.model_type), how, embedding, grid: options.n_grid! } };
 }
 
 const tokensOf = (rows: number[][]) => mx.array(rows.flat(), "uint32", [rows.length, rows[0]!.length]);

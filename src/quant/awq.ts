@@ -6,9 +6,18 @@
 import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { LanguageModel } from "../models";
-import { type Mask, type Module, type Packing, type Quantizable, type QuantizationConfig, quantize } from "../nn";
-import type { Plan, ScaleGroup } from "./awq-groups";
+import { type AwqFacts, architecture, type LanguageModel, modelTypesWith, type ScaleGroup } from "../models";
+import { nearest } from "../nearest";
+import {
+  type Cache,
+  type DecoderLayer,
+  type Mask,
+  type Module,
+  type Packing,
+  type Quantizable,
+  type QuantizationConfig,
+  quantize,
+} from "../nn";
 import {
   applyScales,
   isPackable,
@@ -24,7 +33,7 @@ import { type BlockLoss, isBlockSaved, loadBlock, saveBlock } from "./saved-bloc
 import { checkGroups, quantizableLayers } from "./source-model";
 
 export interface AwqOptions {
-  plan: Plan;
+  plan: AwqFacts;
   how: Packing;
   /** Of the embedding and the head. */
   embedding: Packing;
@@ -40,13 +49,25 @@ export interface AwqOptions {
   signal?: AbortSignal;
 }
 
+/** @throws UserError for a model type of which AWQ knows nothing */
+export async function awqFacts(modelType: unknown): Promise<AwqFacts> {
+  const facts = typeof modelType === "string" ? (await architecture(modelType)).awq : undefined;
+  if (facts) return facts;
+  const known = await modelTypesWith("awq");
+  const [similar] = typeof modelType === "string" ? nearest(modelType, known, 1) : [];
+  throw new UserError(`AWQ does not know models of type ${JSON.stringify(modelType) ?? "unknown"}`, {
+    code: ExitCode.notFound,
+    hint: `It knows ${known.join(", ")}.${similar ? ` Did you mean ${similar}?` : ""} For others: mlxlm gptq or mlxlm dwq`,
+  });
+}
+
 const child = (module: Module, path: string): Module | undefined =>
   path.split(".").reduce<unknown>((at, name) => (at as Record<string, unknown> | undefined)?.[name], module) as
     | Module
     | undefined;
 
 /** Paths of the embedding and, where there is one, the head. */
-function endsOf(model: LanguageModel, { inner }: Plan): string[] {
+function endsOf(model: LanguageModel, { inner }: AwqFacts): string[] {
   const root = inner === undefined ? "" : `${inner}.`;
   return [`${root}model.embed_tokens`, `${root}lm_head`].filter((path) => child(model, path) !== undefined);
 }
@@ -120,7 +141,7 @@ interface BlockResult {
 async function resumeBlock(
   folder: string,
   index: number,
-  block: Module,
+  block: DecoderLayer<Cache>,
   { x, mask, how }: { x: Tensor; mask: Mask; how: Packing },
 ): Promise<BlockResult> {
   const output = await runInBatches({ x, indices: null }, (rows) => blockOutput(block, rows, mask));
@@ -128,7 +149,7 @@ async function resumeBlock(
 }
 
 async function quantizeBlock(
-  block: Module,
+  block: DecoderLayer<Cache>,
   x: Tensor,
   mask: Mask,
   options: AwqOptions & { stopIfAsked: () => void },

@@ -7,8 +7,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import { PendingSum } from "../nn";
-import { intercept } from "./intercept";
+import { intercept, Residual } from "../nn";
 import { checkStopped, resumeHint } from "./stopped";
 
 /** Thrown to leave a forward pass. */
@@ -56,8 +55,8 @@ export class BlockWalk {
     let result: Tensor | null = null;
     const undo = this.model.layers.map((block, at) =>
       intercept(block, (original, args) => {
-        if (at < index) return this.#states[i];
-        result = settled(original(...args));
+        if (at < index) return new Residual(this.#states[i]!);
+        result = (original(...args) as Residual).value;
         throw enough;
       }),
     );
@@ -74,7 +73,7 @@ export class BlockWalk {
   /** Runs what stands around the blocks, on what the last of them gave. Its result is dropped. */
   async runAround(options: WalkOptions): Promise<void> {
     await this.#pass(options, (tokens, i) => {
-      const undo = this.model.layers.map((block) => intercept(block, () => this.#states[i]));
+      const undo = this.model.layers.map((block) => intercept(block, () => new Residual(this.#states[i]!)));
       try {
         this.model.forward(tokens);
       } finally {
@@ -116,12 +115,6 @@ export class BlockWalk {
 const tokensOf = (rows: readonly (readonly number[])[]) =>
   mx.array(rows.flat(), "uint32", [rows.length, rows[0]!.length]);
 
-function settled(output: unknown): Tensor {
-  if (output instanceof PendingSum) return output.value();
-  if (output instanceof mx.Tensor) return output;
-  throw new Error("a block's result is no tensor");
-}
-
 /**
  * Whether the model's blocks follow each other simply: each is called once, in order, its first argument is what the one
  * before gave, and no other argument depends on that. The blocks themselves are only traced: no weights are read but the
@@ -131,7 +124,7 @@ export function blocksFollow(model: LanguageModel): boolean {
   const row = [[0, 1, 2, 3]];
   try {
     return mx.scope(() => {
-      if (!giveTensors(model, tokensOf(row))) return false;
+      if (!giveStreams(model, tokensOf(row))) return false;
       const [one, two] = [1, 2].map((shift) => argumentsWith(model, tokensOf(row), shift));
       return one !== null && two !== null && sameTensors(one!, two!);
     });
@@ -142,15 +135,15 @@ export function blocksFollow(model: LanguageModel): boolean {
   }
 }
 
-/** Whether every block is called once, in order, and gives a tensor or a sum of two. */
-function giveTensors(model: LanguageModel, tokens: Tensor): boolean {
+/** Whether every block is called once, in order, and gives hidden states. */
+function giveStreams(model: LanguageModel, tokens: Tensor): boolean {
   const called: number[] = [];
   let plain = true;
   const undo = model.layers.map((block, i) =>
     intercept(block, (original, args) => {
       const result = original(...args);
       called.push(i);
-      plain &&= result instanceof mx.Tensor || result instanceof PendingSum;
+      plain &&= result instanceof Residual;
       return result;
     }),
   );
@@ -169,11 +162,11 @@ function argumentsWith(model: LanguageModel, tokens: Tensor, shift: number): Ten
   let passedOn = true;
   const undo = model.layers.map((block) =>
     intercept(block, (_, [x, ...rest]) => {
-      const given = x as Tensor;
+      const given = (x as Residual).value;
       others.push(...mx.treeFlatten(rest).map(([, tensor]) => tensor));
       passedOn &&= before === null || given === before || mx.arrayEqual(given, before).item() === 1;
       before = given.add(shift);
-      return before;
+      return new Residual(before);
     }),
   );
   try {

@@ -3,8 +3,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import { type Mask, type Module, PendingSum } from "../nn";
-import { intercept } from "./intercept";
+import { type Cache, type DecoderLayer, intercept, type Mask, type Module, Residual } from "../nn";
 
 /** A layer's input over all samples. Layers with the same input share it. */
 export interface Captured {
@@ -80,7 +79,7 @@ export async function blockInputs(model: LanguageModel, tokens: Tensor): Promise
     for (const [i, block] of model.layers.entries()) {
       undo.push(
         intercept(block, (_, [x, mask]) => {
-          if (i === 0) first = x as Tensor;
+          if (i === 0) first = (x as Residual).value;
           if (masks.length === i) masks.push(mask instanceof mx.Tensor ? mx.keep(mask) : (mask as Mask));
           return x;
         }),
@@ -98,10 +97,9 @@ export async function blockInputs(model: LanguageModel, tokens: Tensor): Promise
   }
 }
 
-/** A block's result, the last sum made. */
-export function blockOutput(block: Module, x: Tensor, mask: Mask): Tensor {
-  const out = (block as Module & { forward(x: Tensor, mask: Mask): unknown }).forward(x, mask);
-  return out instanceof PendingSum ? out.value() : (out as Tensor);
+/** A block's result on hidden states (N, T, D). */
+export function blockOutput(block: DecoderLayer<Cache>, x: Tensor, mask: Mask): Tensor {
+  return block.forward(new Residual(x), mask).value;
 }
 
 /** The parts of all batches as one, evaluated and kept; they are released. */
@@ -127,7 +125,7 @@ export class LayerInputs {
    * inputs.
    */
   static async of(
-    block: Module,
+    block: DecoderLayer<Cache>,
     layers: readonly Module[],
     x: Tensor,
     mask: Mask,

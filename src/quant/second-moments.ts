@@ -1,8 +1,7 @@
 /** H = Σ xᵀx over all inputs x of a layer: GPTQ's measure of which of a weight's errors matter. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { Module } from "../nn";
-import { intercept } from "./intercept";
+import { intercept, type Module } from "../nn";
 
 /** Layers that are always given the same input, and its second moments. */
 export interface Moments {
