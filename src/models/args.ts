@@ -95,6 +95,23 @@ export function checkHeads(args: HeadFields, context: z.RefinementCtx): void {
   }
 }
 
+interface LayerTypeFields {
+  num_hidden_layers: number;
+  layer_types?: readonly string[] | null;
+  sliding_window?: number | null;
+}
+
+/** For `superRefine`: a type for each layer, and a window where layers slide. */
+export function checkLayerTypes(args: LayerTypeFields, context: z.RefinementCtx): void {
+  const { layer_types: types, num_hidden_layers: count } = args;
+  const problem = (message: string) => context.addIssue({ code: "custom", path: ["layer_types"], message });
+  if (!types) return;
+  if (types.length !== count) problem(`has ${types.length} entries, but "num_hidden_layers" is ${count}`);
+  if (types.includes("sliding_attention") && !args.sliding_window) {
+    problem(`has "sliding_attention", but there is no "sliding_window"`);
+  }
+}
+
 /**
  * config.json as the arguments of an architecture.
  * @param source what the error calls the file's place: a folder or repo

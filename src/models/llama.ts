@@ -20,7 +20,7 @@ import {
   type RotaryEmbedding,
   slidingWindow,
 } from "../nn";
-import { attentionFields, checkHeads, headsOf, ropeOf, size, trunkFields } from "./args";
+import { attentionFields, checkHeads, checkLayerTypes, headsOf, ropeOf, size, trunkFields } from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 
@@ -34,16 +34,7 @@ export const Args = z
     sliding_window: size.nullish(),
   })
   .superRefine(checkHeads)
-  .superRefine(({ layer_types, num_hidden_layers, sliding_window }, context) => {
-    const problem = (message: string) => context.addIssue({ code: "custom", path: ["layer_types"], message });
-    if (!layer_types) return;
-    if (layer_types.length !== num_hidden_layers) {
-      problem(`has ${layer_types.length} entries, but "num_hidden_layers" is ${num_hidden_layers}`);
-    }
-    if (layer_types.includes("sliding_attention") && !sliding_window) {
-      problem(`has "sliding_attention", but there is no "sliding_window"`);
-    }
-  });
+  .superRefine(checkLayerTypes);
 
 type AttentionArgs = z.infer<z.ZodObject<typeof attentionFields>> & { hidden_size: number };
 

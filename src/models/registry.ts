@@ -27,6 +27,7 @@ export interface Architecture {
 const architectures: Record<string, () => Promise<Architecture>> = {
   bitnet: () => import("./bitnet"),
   gemma3_text: () => import("./gemma3_text"),
+  gpt_oss: () => import("./gpt_oss"),
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),

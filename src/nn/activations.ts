@@ -22,6 +22,15 @@ export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu",
 
 const fusedSwiglu = fused((gate: Tensor, x: Tensor) => gate.multiply(gate.sigmoid()).multiply(x));
 
+/** gpt-oss's SwiGLU: gate σ(1.702 gate) · (x + 1), with the gate clipped from above and x on both sides, at 7. */
+export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
+  const bounded = gate.minimum(7);
+  return mx
+    .clip(x, -7, 7)
+    .add(1)
+    .multiply(bounded.multiply(bounded.multiply(1.702).sigmoid()));
+});
+
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
 export const geglu = (gate: Tensor, x: Tensor): Tensor =>
   mx.fast.gated("gelu", gate, x) ?? geluApprox(gate).multiply(x);

@@ -1,6 +1,5 @@
 /** Scaled dot-product attention over heads, and the shapes around it. */
 
-import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { type KeyValueCache, QuantizedRows } from "./cache";
@@ -51,8 +50,6 @@ function quantizedAttention(
   { parts: values }: QuantizedRows,
   { scale, mask, sinks }: AttentionOptions,
 ): Tensor {
-  if (sinks)
-    throw new UserError("attention sinks do not go with a quantized KV cache", { hint: "Leave out --kv-bits." });
   const [batch, heads, length, dims] = q.shape as [number, number, number, number];
   const kvHeads = keys[0].dim(1);
   const repeats = heads / kvHeads;
@@ -69,8 +66,20 @@ function quantizedAttention(
     const shaped = repeats > 1 && array.ndim > 3 ? array.expandDims(-3) : array;
     scores = shaped.dtype === "bool" ? mx.where(shaped, scores, mx.finfo(scores.dtype).min) : scores.add(shaped);
   }
-  const out = product(mx.softmax(scores, { axis: -1, precise: true }), values, false);
+  const out = product(softmaxBesideSinks(scores, sinks), values, false);
   return repeats > 1 ? out.reshape(batch, heads, length, dims) : out;
+}
+
+/** softmax over the keys and each head's sink: scores (B, H, T, S) or (B, Hkv, H / Hkv, T, S), sinks (H) */
+function softmaxBesideSinks(scores: Tensor, sinks: Tensor | null | undefined): Tensor {
+  if (!sinks) return mx.softmax(scores, { axis: -1, precise: true });
+  const heads = scores.shape.slice(1, -2);
+  const column = mx.broadcastTo(sinks.reshape(1, ...heads, 1, 1).astype(scores.dtype), [
+    ...scores.shape.slice(0, -1),
+    1,
+  ]);
+  const all = mx.softmax(mx.concatenate([scores, column], { axis: -1 }), { axis: -1, precise: true });
+  return mx.sliceAxis(all, -1, 0, scores.dim(-1));
 }
 
 /** Which of `total` tokens the last `length` of them may attend to. */

@@ -39,6 +39,7 @@ interface Yarn {
   original_max_position_embeddings?: number | null;
   beta_fast?: number | null;
   beta_slow?: number | null;
+  truncate?: boolean | null;
   mscale?: number | null;
   mscale_all_dim?: number | null;
 }
@@ -49,8 +50,9 @@ export function yarn(dims: number, base: number, options: Yarn): Tensor {
   const context = options.original_max_position_embeddings ?? 4096;
   /** The dimension whose angle turns so many times within the original context. */
   const dimension = (turns: number) => (dims * Math.log(context / (turns * 2 * Math.PI))) / (2 * Math.log(base));
-  const low = Math.max(Math.floor(dimension(options.beta_fast ?? 32)), 0);
-  let high = Math.min(Math.ceil(dimension(options.beta_slow ?? 1)), dims - 1);
+  const [down, up] = options.truncate === false ? [Number, Number] : [Math.floor, Math.ceil];
+  const low = Math.max(down(dimension(options.beta_fast ?? 32)), 0);
+  let high = Math.min(up(dimension(options.beta_slow ?? 1)), dims - 1);
   if (low === high) high += 0.001;
 
   const ramp = mx

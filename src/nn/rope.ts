@@ -22,6 +22,8 @@ export const RopeScaling = z.object({
   /** yarn */
   beta_fast: z.number().nullish(),
   beta_slow: z.number().nullish(),
+  /** Whether the bounds of the ramp are rounded to whole dimensions; they are where absent. */
+  truncate: z.boolean().nullish(),
   mscale: z.number().nullish(),
   mscale_all_dim: z.number().nullish(),
   /** longrope */

@@ -62,11 +62,22 @@ CONFIGS = {
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
+    "gpt_oss": {
+        "model_type": "gpt_oss", "num_hidden_layers": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "vocab_size": 256, "rms_norm_eps": 1e-5, "hidden_size": 64, "intermediate_size": 32, "head_dim": 16,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 6, "rope_theta": 150000.0,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+            "original_max_position_embeddings": 64,
+        },
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "qwen2": config("qwen2", tie_word_embeddings=True),
 }
 
 SALTS = {
     "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
-    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2,
+    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "qwen2": 2,
 }
 
 

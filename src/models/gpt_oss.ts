@@ -1,0 +1,160 @@
+/**
+ * gpt-oss: Llama with sinks in its attention, every other layer a sliding window, biases everywhere, and experts with a
+ * clipped SwiGLU, whose weights come packed as mxfp4.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  attention,
+  initializeRope,
+  joinHeads,
+  type KeyValueCache,
+  type Layer,
+  Linear,
+  type Mask,
+  Module,
+  parameter,
+  projectHeads,
+  RopeScaling,
+  type RotaryEmbedding,
+  SwitchGLU,
+  slidingWindow,
+  swigluClipped,
+} from "../nn";
+import { checkHeads, checkLayerTypes, size } from "./args";
+import { CausalLM } from "./language-model";
+import { Block } from "./llama";
+
+export const Args = z
+  .object({
+    num_hidden_layers: size.default(36),
+    num_local_experts: size.default(128),
+    num_experts_per_tok: size.default(4),
+    vocab_size: size.default(201_088),
+    rms_norm_eps: z.number().positive().default(1e-5),
+    hidden_size: size.default(2880),
+    intermediate_size: size.default(2880),
+    head_dim: size.default(64),
+    num_attention_heads: size.default(64),
+    num_key_value_heads: size.default(8),
+    sliding_window: size.default(128),
+    rope_theta: z.number().positive().default(150_000),
+    rope_scaling: RopeScaling.nullish(),
+    layer_types: z.array(z.enum(["sliding_attention", "full_attention"])).nullish(),
+  })
+  .superRefine(checkHeads)
+  .superRefine(checkLayerTypes)
+  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
+    if (used <= all) return;
+    const message = `is ${used}, but "num_local_experts" is ${all}`;
+    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
+  });
+
+type Args = z.infer<typeof Args>;
+
+class Attention extends Module {
+  /** A score of each head that attends to nothing, (H). */
+  sinks: Tensor;
+  q_proj: Layer;
+  k_proj: Layer;
+  v_proj: Layer;
+  o_proj: Layer;
+  readonly rope: RotaryEmbedding;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly scale: number;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D, num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim } = args;
+    this.sinks = parameter(mx.zeros([heads]));
+    this.q_proj = new Linear(D, heads * headDim);
+    this.k_proj = new Linear(D, kvHeads * headDim);
+    this.v_proj = new Linear(D, kvHeads * headDim);
+    this.o_proj = new Linear(heads * headDim, D);
+    this.rope = initializeRope({ dims: headDim, base: args.rope_theta, scaling: args.rope_scaling });
+    this.heads = heads;
+    this.kvHeads = kvHeads;
+    this.scale = headDim ** -0.5;
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
+    const out = attention(q, k, v, { scale: this.scale, mask, cache, sinks: this.sinks });
+    return this.o_proj.forward(joinHeads(out));
+  }
+}
+
+class MLP extends Module {
+  experts: SwitchGLU;
+  router: Layer;
+  readonly expertsPerToken: number;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D, num_local_experts: experts } = args;
+    this.experts = new SwitchGLU(D, args.intermediate_size, experts, { bias: true, activation: swigluClipped });
+    this.router = new Linear(D, experts);
+    this.expertsPerToken = args.num_experts_per_tok;
+  }
+
+  /** x (B, T, D) → (B, T, D): the chosen experts' results, weighted by a softmax over their scores. */
+  forward(x: Tensor): Tensor {
+    const scores = this.router.forward(x);
+    const k = this.expertsPerToken;
+    const order = mx.argpartition(scores, -k, { axis: -1 });
+    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(-k)));
+    const weights = mx.softmax(scores.takeAlongAxis(experts, -1), { axis: -1, precise: true });
+    return this.experts.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+  }
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    const types = args.layer_types ?? [];
+    const slides = (index: number) => (types[index] ? types[index] === "sliding_attention" : index % 2 === 0);
+    super({ ...args, tie_word_embeddings: false }, (index) => {
+      const window = slides(index) ? slidingWindow(args.sliding_window) : undefined;
+      return new Block(new Attention(args), new MLP(args), args, window);
+    });
+  }
+
+  /** Takes the gate's and the value's rows apart, which checkpoints interleave; mxfp4 blocks become MLX's words. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const sanitized = new Map<string, Tensor>();
+    for (const [name, tensor] of super.sanitize(weights)) {
+      const parts = /^(.*\.experts\.)(gate_up_proj|down_proj)(_blocks|_scales|_bias|)$/.exec(name);
+      if (!parts) {
+        sanitized.set(name, tensor);
+        continue;
+      }
+      const [, prefix, projection, form] = parts as unknown as [string, string, string, keyof typeof kinds];
+      const [kind, rows] = [kinds[form], rowsOf(tensor, form)];
+      if (projection === "down_proj") {
+        sanitized.set(`${prefix}down_proj.${kind}`, rows);
+      } else {
+        sanitized.set(`${prefix}gate_proj.${kind}`, mx.contiguous(everyOther(rows, 0)));
+        sanitized.set(`${prefix}up_proj.${kind}`, mx.contiguous(everyOther(rows, 1)));
+      }
+    }
+    return sanitized;
+  }
+}
+
+/** Kinds of parameters, by the ends of the checkpoint's names. */
+const kinds = { _blocks: "weight", _scales: "scales", _bias: "bias", "": "weight" } as const;
+
+/** A checkpoint's tensor with one entry for each output on axis 1. */
+function rowsOf(tensor: Tensor, form: keyof typeof kinds): Tensor {
+  // (E, N, K / 32, 16) bytes → (E, N, K / 8) words; weights that are not packed lie as (E, K, N)
+  if (form === "_blocks") return tensor.view("uint32").flatten(-2);
+  return form === "" ? tensor.swapaxes(1, 2) : tensor;
+}
+
+/** Rows first, first + 2, … of axis 1. */
+const everyOther = (x: Tensor, first: number) => x.at(mx.slice(), mx.slice(first, undefined, 2));
+
+/** The router decides which experts are read: it stays at 8 bits. */
+export const quantize = (path: string) => (path.endsWith("router") ? { groupSize: 64, bits: 8 } : undefined);
