@@ -26,6 +26,7 @@ export interface Architecture {
 
 const architectures: Record<string, () => Promise<Architecture>> = {
   bitnet: () => import("./bitnet"),
+  deepseek_v3: () => import("./deepseek_v3"),
   gemma3_text: () => import("./gemma3_text"),
   gpt_oss: () => import("./gpt_oss"),
   llama: () => import("./llama"),
@@ -39,6 +40,8 @@ const architectures: Record<string, () => Promise<Architecture>> = {
 /** Model types that are another one by name only. */
 const remapping: Record<string, string> = {
   iquestcoder: "llama",
+  joyai_llm_flash: "deepseek_v3",
+  kimi_k2: "deepseek_v3",
   mistral: "llama",
   xverse: "llama",
 };

@@ -66,10 +66,13 @@ export function yarn(dims: number, base: number, options: Yarn): Tensor {
   return interpolated.multiply(plain).divide(blend);
 }
 
+/** How much sharper attention is to be over a context that is stretched by `factor`, by YaRN. */
+export const yarnTemperature = (factor: number, weight: number): number =>
+  factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1;
+
 /** The factor that YaRN puts on queries and keys. */
 export function yarnMagnitude({ factor, mscale, mscale_all_dim }: Yarn): number {
-  const temperature = (weight: number) => (factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1);
-  return temperature(mscale ?? 1) / temperature(mscale_all_dim ?? 0);
+  return yarnTemperature(factor, mscale ?? 1) / yarnTemperature(factor, mscale_all_dim ?? 0);
 }
 
 /** LongRoPE: every frequency has its own factor. */

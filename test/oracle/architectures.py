@@ -72,20 +72,43 @@ CONFIGS = {
         },
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
+    "deepseek_v3": {
+        "model_type": "deepseek_v3", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
+        "moe_intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "n_shared_experts": 1, "n_routed_experts": 8, "routed_scaling_factor": 2.5, "kv_lora_rank": 32,
+        "q_lora_rank": 64, "qk_rope_head_dim": 16, "v_head_dim": 32, "qk_nope_head_dim": 32, "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid", "norm_topk_prob": True, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3,
+        "moe_layer_freq": 1, "first_k_dense_replace": 1, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0, "attention_bias": False,
+        "rope_scaling": {
+            "type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1,
+            "mscale": 1.0, "mscale_all_dim": 1.0,
+        },
+    },
     "qwen2": config("qwen2", tie_word_embeddings=True),
 }
 
 SALTS = {
     "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
-    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "qwen2": 2,
+    "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
 }
 
 
+MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+
+
 def experts(name, shape):
-    """A stacked expert tensor under the names that a Hugging Face checkpoint of Mixtral gives its parts."""
-    prefix, projection = name.split("switch_mlp.")
-    part = {"gate_proj.weight": "w1.weight", "down_proj.weight": "w2.weight", "up_proj.weight": "w3.weight"}[projection]
-    return {f"{prefix}experts.{e}.{part}": shape[1:] for e in range(shape[0])}
+    """A stacked expert tensor under the names that a Hugging Face checkpoint gives its parts, one for each expert."""
+    prefix, rest = name.split("switch_mlp.")
+    projection, kind = rest.split(".")
+    part = MIXTRAL[projection] if "block_sparse_moe" in prefix else projection
+    return {f"{prefix}experts.{e}.{part}.{kind}": shape[1:] for e in range(shape[0])}
+
+
+def keys_values(name, parameters):
+    """The projection of keys and values as one, which the model takes apart."""
+    (heads, rank, key), (_, value, _) = (parameters[f"{name}.{part}.weight"].shape for part in ("embed_q", "unembed_out"))
+    return {f"{name}.kv_b_proj.weight": [heads * (key + value), rank]}
 
 
 def checkpoint(name, parameters):
@@ -94,6 +117,10 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
+        elif ".embed_q." in path:
+            shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
+        elif ".unembed_out." in path:
+            continue
         elif path != "lm_head.weight" or name != "gemma3_text":
             shapes[path] = list(x.shape)
     return shapes

@@ -1,0 +1,188 @@
+/**
+ * DeepSeek V3 and R1: latent attention, and experts in groups beside one that all tokens use; the first layers are dense.
+ * Also Kimi K2 and other models of its shape.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  attentionMask,
+  GatedMLP,
+  GroupedRouter,
+  initializeRope,
+  type KeyValueCache,
+  LatentAttention,
+  type Layer,
+  latentJoins,
+  type MaskRule,
+  Module,
+  SwitchGLU,
+  stackExperts,
+  usualJoins,
+  yarnTemperature,
+} from "../nn";
+import { ropeFields, ropeOptions, size } from "./args";
+import { CausalLM } from "./language-model";
+import { Block } from "./llama";
+
+export const Args = z
+  .object({
+    vocab_size: size.default(102_400),
+    hidden_size: size.default(4096),
+    intermediate_size: size.default(11_008),
+    moe_intermediate_size: size.default(1407),
+    num_hidden_layers: size.default(30),
+    num_attention_heads: size.default(32),
+    n_shared_experts: size.nullish(),
+    n_routed_experts: size.nullish(),
+    routed_scaling_factor: z.number().default(1),
+    kv_lora_rank: size.default(512),
+    q_lora_rank: size.nullable().default(1536),
+    qk_rope_head_dim: size.default(64),
+    v_head_dim: size.default(128),
+    qk_nope_head_dim: size.default(128),
+    topk_method: z.literal("noaux_tc").default("noaux_tc"),
+    scoring_func: z.literal("sigmoid").default("sigmoid"),
+    norm_topk_prob: z.boolean().default(true),
+    n_group: size.default(1),
+    topk_group: size.default(1),
+    num_experts_per_tok: size.default(1),
+    moe_layer_freq: size.default(1),
+    first_k_dense_replace: z.int().nonnegative().default(0),
+    max_position_embeddings: size.default(2048),
+    rms_norm_eps: z.number().positive().default(1e-6),
+    ...ropeFields,
+    attention_bias: z.boolean().default(false),
+  })
+  .superRefine((args, context) => {
+    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+    const experts = args.n_routed_experts;
+    if (!experts) return;
+    if (args.num_experts_per_tok > experts) {
+      problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
+    }
+    if (experts % args.n_group !== 0 || (args.n_group > 1 && experts / args.n_group < 2)) {
+      problem(
+        "n_group",
+        `is ${args.n_group}, but must divide "n_routed_experts" (${experts}) into groups of 2 or more`,
+      );
+    }
+    if (args.topk_group > args.n_group) {
+      problem("topk_group", `is ${args.topk_group}, but "n_group" is ${args.n_group}`);
+    }
+  });
+
+type Args = z.infer<typeof Args>;
+
+/** Scores are masked before they reach the attention kernel, so masks are arrays. */
+const arrayMask: MaskRule = { key: "array", make: (h, cache) => attentionMask(h, cache, { asArray: true }) };
+
+function attentionOf(args: Args): LatentAttention {
+  const { base, scaling } = ropeOptions(args, { base: 10_000 });
+  const rotatedDims = args.qk_rope_head_dim;
+  const stretch = scaling?.mscale_all_dim ? yarnTemperature(scaling.factor ?? 1, scaling.mscale_all_dim) : 1;
+  return new LatentAttention(
+    {
+      dims: args.hidden_size,
+      heads: args.num_attention_heads,
+      queryRank: args.q_lora_rank,
+      rank: args.kv_lora_rank,
+      plainDims: args.qk_nope_head_dim,
+      rotatedDims,
+      valueDims: args.v_head_dim,
+      bias: args.attention_bias,
+    },
+    initializeRope({ dims: rotatedDims, base, traditional: true, scaling, maxPositions: args.max_position_embeddings }),
+    (args.qk_nope_head_dim + rotatedDims) ** -0.5 * stretch ** 2,
+  );
+}
+
+class MoE extends Module {
+  switch_mlp: SwitchGLU;
+  gate: GroupedRouter;
+  shared_experts?: Layer;
+
+  constructor(args: Args, experts: number) {
+    super();
+    const { hidden_size: dims, moe_intermediate_size: hidden, n_shared_experts: shared } = args;
+    this.switch_mlp = new SwitchGLU(dims, hidden, experts);
+    this.gate = new GroupedRouter({
+      dims,
+      experts,
+      expertsPerToken: args.num_experts_per_tok,
+      groups: args.n_group,
+      groupsPerToken: args.topk_group,
+      normalize: args.norm_topk_prob,
+      scale: args.routed_scaling_factor,
+    });
+    if (shared) this.shared_experts = new GatedMLP(dims, hidden * shared);
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor): Tensor {
+    const { experts, weights } = this.gate.forward(x);
+    const results = this.switch_mlp.forward(x, experts);
+    const mixed = results.multiply(weights.expandDims(-1)).sum({ axis: -2 }).astype(results.dtype);
+    return this.shared_experts ? mixed.add(this.shared_experts.forward(x)) : mixed;
+  }
+}
+
+export class Model extends CausalLM<KeyValueCache> {
+  readonly #args: Args;
+
+  constructor(args: Args) {
+    super({ ...args, tie_word_embeddings: false }, (index) => {
+      const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
+      const isSparse = index >= dense && index % frequency === 0;
+      const attention = attentionOf(args);
+      const mlp = experts && isSparse ? new MoE(args, experts) : new GatedMLP(args.hidden_size, args.intermediate_size);
+      return new Block(attention, mlp, args, arrayMask);
+    });
+    this.#args = args;
+  }
+
+  /** Stacks the experts, takes the projection of keys and values apart, and drops the layers that predict further tokens. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const { n_routed_experts: experts, num_hidden_layers: layers } = this.#args;
+    const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < layers;
+    const sanitized = new Map([...super.sanitize(weights)].filter(([name]) => isOwn(name)));
+    for (let layer = 0; layer < layers; layer++) {
+      const { mlp, attention } = { mlp: `model.layers.${layer}.mlp`, attention: `model.layers.${layer}.self_attn` };
+      if (experts) stackExperts(sanitized, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+      this.#splitKeysValues(sanitized, attention);
+    }
+    return sanitized;
+  }
+
+  /** kv_b_proj (H · (K + V), rank) → embed_q (H, rank, K) and unembed_out (H, V, rank); packed weights are packed anew. */
+  #splitKeysValues(weights: Map<string, Tensor>, attention: string): void {
+    const { num_attention_heads: heads, qk_nope_head_dim: plain, kv_lora_rank: rank } = this.#args;
+    const taken = (kind: string) => {
+      const tensor = weights.get(`${attention}.kv_b_proj.${kind}`);
+      weights.delete(`${attention}.kv_b_proj.${kind}`);
+      return tensor;
+    };
+    const [weight, scales, biases] = ["weight", "scales", "biases"].map(taken);
+    if (!weight) return;
+    const how = scales && {
+      bits: Math.floor((weight.dim(-1) * 32) / rank),
+      groupSize: Math.floor(rank / scales.dim(-1)),
+    };
+    const dense = how ? mx.dequantize(weight, scales, biases ?? null, how) : weight;
+    const [keys, values] = dense.reshape(heads, -1, rank).split([plain], 1) as [Tensor, Tensor];
+    for (const [name, part] of [
+      ["embed_q", mx.contiguous(keys.swapaxes(-1, -2))],
+      ["unembed_out", mx.contiguous(values)],
+    ] as const) {
+      const parts = how ? mx.quantize(part, how) : [part];
+      for (const [i, kind] of ["weight", "scales", "biases"].entries()) {
+        if (parts[i]) weights.set(`${attention}.${name}.${kind}`, parts[i]);
+      }
+    }
+  }
+}
+
+export const joins = [...usualJoins, ...latentJoins];
+
+/** The bias of the routing is learned in float32, and small. */
+export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");

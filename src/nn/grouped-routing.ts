@@ -1,0 +1,57 @@
+/**
+ * Routing by sigmoids: experts are in groups, of which a token uses a few, and a learned bias on the scores, which only
+ * takes part in the choice, keeps the load even. DeepSeek-AI 2024, arXiv:2412.19437, section 2.1.2.
+ */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { Module, parameter } from "./module";
+
+export interface GroupedRoutingOptions {
+  dims: number;
+  experts: number;
+  expertsPerToken: number;
+  /** How many groups there are, and how many of them a token uses. */
+  groups: number;
+  groupsPerToken: number;
+  /** Whether the weights of a token's experts are made to sum to one, ahead of `scale`. */
+  normalize: boolean;
+  /** Factor on the weights. */
+  scale: number;
+}
+
+export class GroupedRouter extends Module {
+  /** (experts, dims) */
+  weight: Tensor;
+  /** (experts) */
+  e_score_correction_bias: Tensor;
+
+  constructor(readonly options: GroupedRoutingOptions) {
+    super();
+    const { dims, experts } = options;
+    this.weight = parameter(mx.zeros([experts, dims]));
+    this.e_score_correction_bias = parameter(mx.zeros([experts]));
+  }
+
+  /** x (…, dims) → the experts of each token and the weights of their results, float32: (…, k) each. */
+  forward(x: Tensor): { experts: Tensor; weights: Tensor } {
+    const { expertsPerToken: k, normalize, scale } = this.options;
+    const scores = x.matmul(this.weight.T).astype("float32").sigmoid();
+    const choice = withinGroups(scores.add(this.e_score_correction_bias), this.options);
+    const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
+    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+    const chosen = scores.takeAlongAxis(experts, -1);
+    const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
+    return { experts, weights: weights.multiply(scale) };
+  }
+}
+
+/** Scores (…, E) with those of the groups that a token does not use set to zero: a group counts by its two best. */
+function withinGroups(scores: Tensor, { groups, groupsPerToken }: GroupedRoutingOptions): Tensor {
+  if (groups <= 1 || groupsPerToken >= groups) return scores;
+  const byGroup = mx.unflatten(scores, -1, [groups, -1]);
+  const best = mx.topk(byGroup, 2, { axis: -1 }).sum({ axis: -1, keepdims: true });
+  const left = groups - groupsPerToken;
+  const order = mx.argpartition(best, left - 1, { axis: -2 });
+  const unused = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, left), mx.slice()));
+  return mx.putAlongAxis(byGroup, unused, 0, { axis: -2 }).flatten(-2, -1);
+}

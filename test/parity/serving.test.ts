@@ -1,0 +1,99 @@
+/** Each architecture as it is served and trained: in batches, from saved caches, with gradients. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { batchGenerate } from "../../src/generate/batch";
+import { loadPromptCache, savePromptCache } from "../../src/generate/prompt-cache-file";
+import * as mx from "../../src/mlx";
+import type { Cache, LanguageModel } from "../../src/models";
+import { linearToLora, trainableParameters } from "../../src/tune/linear-to-lora";
+import { decode, row } from "./decode";
+import { fixture } from "./fixtures";
+import { type FormulaModel, formulaModel } from "./formula-model";
+import { weight } from "./weights";
+
+type Fixture = FormulaModel & { prompt: number[]; float32: { greedy: number[] } };
+
+const folder = mkdtempSync(join(tmpdir(), "mlxlm-serving-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const dispose = (cache: readonly Cache[]) => {
+  for (const layer of cache) layer.dispose();
+};
+
+/** Greedy tokens that follow what the cache holds, of which `last` is the newest token that was not read. */
+function goOn(model: LanguageModel, cache: Cache[], last: number, count: number): number[] {
+  const tokens: number[] = [];
+  for (let token = last; tokens.length < count; tokens.push(token)) {
+    token = mx.scope(() => mx.argmax(model.forward(row([token]), { cache }).at(0, -1)).item());
+  }
+  return tokens;
+}
+
+/** Cross-entropy of a row of tokens. */
+function loss(model: LanguageModel, tokens: readonly number[]): mx.Tensor {
+  const logits = model.forward(row(tokens.slice(0, -1))).squeeze(0);
+  const targets = mx.array(tokens.slice(1), "uint32").expandDims(-1);
+  return logits.logsumexp({ axis: -1 }).subtract(logits.takeAlongAxis(targets, -1).squeeze(-1)).mean();
+}
+
+for (const file of readdirSync(new URL("../fixtures/models/", import.meta.url)).sort()) {
+  const expected = fixture<Fixture>(`models/${file}`);
+  const { prompt, float32 } = expected;
+  const count = 20;
+
+  describe(file.replace(".json", ""), () => {
+    test("a batch of two, one padded on the left, gives each what it gives alone", async () => {
+      const model = await formulaModel(expected);
+      const short = prompt.slice(3);
+      const { tokens } = await batchGenerate(model, [prompt, short], { maxTokens: count });
+      expect(tokens).toEqual([float32.greedy.slice(0, count), decode(model, short, count)]);
+      model.dispose();
+    });
+
+    test("a cache goes on from its file, and leaves no tensor behind", async () => {
+      const model = await formulaModel(expected);
+      const before = mx.liveHandles();
+      const cache = model.makeCache();
+      mx.scope(() => void model.forward(row(prompt.slice(0, -1)), { cache }));
+      const path = join(folder, `${file}.safetensors`);
+      await savePromptCache(path, cache, {});
+      dispose(cache);
+      const loaded = await loadPromptCache(path);
+      expect(goOn(model, loaded.cache, prompt.at(-1)!, count)).toEqual(float32.greedy.slice(0, count));
+      dispose(loaded.cache);
+      expect(mx.liveHandles()).toBe(before);
+      model.dispose();
+    });
+
+    test("gradients of adapters are the slopes of the loss", async () => {
+      const model = await formulaModel(expected);
+      model.freeze();
+      linearToLora(model, -1, { rank: 4, scale: 4, dropout: 0, dora: false });
+      const named = trainableParameters(model);
+      const tokens = [...prompt, ...float32.greedy.slice(0, 12)];
+      const lossAt = (parameters: readonly mx.Tensor[]) => {
+        model.update(parameters.map((tensor, i) => [named[i]![0], tensor]));
+        return loss(model, tokens);
+      };
+      mx.scope(() => {
+        const at = named.map(([name, { shape }]) => mx.array(weight(name, shape, 1), "float32", shape).multiply(0.2));
+        const [, gradients] = mx.valueAndGrad((parameters: mx.Tensor[]) => lossAt(parameters))(at) as [
+          unknown,
+          mx.Tensor[],
+        ];
+        const still = named.filter((_, i) => gradients[i]!.abs().max().item() === 0).map(([name]) => name);
+        expect(still).toEqual([]);
+        // Along the gradient the slope is its length.
+        const length = Math.sqrt(gradients.reduce((sum, gradient) => sum + gradient.square().sum().item(), 0));
+        const moved = (step: number) => at.map((x, i) => x.add(gradients[i]!.multiply(step / length)));
+        const step = 3e-4;
+        const slope = (lossAt(moved(step)).item() - lossAt(moved(-step)).item()) / (2 * step);
+        expect(Math.abs(slope - length)).toBeLessThan(2e-2 * length);
+        lossAt(at);
+      });
+      model.dispose();
+    });
+  });
+}
