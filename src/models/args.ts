@@ -1,27 +1,55 @@
 /** Reading config.json: fields that many architectures share, and errors that name the field. */
 import { z } from "zod";
 import { UserError } from "../errors";
-import { type RopeOptions, RopeScaling } from "../nn";
+import { type MaskRule, type RopeOptions, RopeScaling, slidingWindow } from "../nn";
 
 export const size = z.int().positive();
 
-/** Where transformers 5 writes what `rope_theta` and `rope_scaling` were. Parameters per layer type are not read. */
+/** Transformers 5 writes here what `rope_theta` and `rope_scaling` were: one set, or one for each type of layer. */
+export const RopeParameters = z.union([RopeScaling, z.record(z.string(), RopeScaling)]);
+
+type RopeParameters = z.infer<typeof RopeParameters>;
+
 export const ropeFields = {
   rope_theta: z.number().positive().nullish(),
   rope_scaling: RopeScaling.nullish(),
-  rope_parameters: RopeScaling.nullish(),
+  rope_parameters: RopeParameters.nullish(),
 };
 
 export type RopeFields = z.infer<z.ZodObject<typeof ropeFields>>;
 
+const isByLayerType = (parameters: RopeParameters): parameters is Record<string, RopeScaling> =>
+  Object.values(parameters).some((value) => typeof value === "object" && value !== null && !Array.isArray(value));
+
+/**
+ * The set of a type of layer; null where the configuration has none.
+ * @throws UserError where there are sets by type of layer, but none for this one
+ */
+function ropeSet({ rope_parameters: parameters }: RopeFields, layerType: string): RopeScaling | null {
+  if (!parameters) return null;
+  if (!isByLayerType(parameters)) return parameters;
+  const set = parameters[layerType];
+  if (set) return set;
+  throw new UserError(`config.json: "rope_parameters" has no set for layers of type "${layerType}"`, {
+    hint: `It has ${Object.keys(parameters).join(", ")}.`,
+  });
+}
+
+export interface RopeDefaults {
+  base: number;
+  /** As config.json calls the type of the layer. */
+  layerType?: string;
+}
+
 /** Base and stretching of rotary embeddings, from the old fields or the new one. */
 export function ropeOptions(
-  { rope_theta, rope_scaling, rope_parameters }: RopeFields,
-  { base }: { base: number },
+  fields: RopeFields,
+  { base, layerType = "full_attention" }: RopeDefaults,
 ): Pick<RopeOptions, "base" | "scaling"> {
+  const set = ropeSet(fields, layerType);
   return {
-    base: rope_theta ?? rope_parameters?.rope_theta ?? base,
-    scaling: rope_scaling ?? rope_parameters,
+    base: fields.rope_theta ?? set?.rope_theta ?? base,
+    scaling: fields.rope_scaling ?? set,
   };
 }
 
@@ -44,6 +72,9 @@ export const attentionFields = {
   rope_traditional: z.boolean().default(false),
   attention_bias: z.boolean().default(false),
 };
+
+/** A decoder whose layers are attention and one feed-forward block. */
+export const denseFields = { ...trunkFields, ...attentionFields, intermediate_size: size };
 
 interface HeadFields {
   hidden_size: number;
@@ -74,12 +105,12 @@ interface RotatedHeadFields extends HeadFields, RopeFields {
 }
 
 /** How whole heads are rotated, by the usual fields. */
-export function ropeOf(args: RotatedHeadFields, { base = 10_000 } = {}): RopeOptions {
+export function ropeOf(args: RotatedHeadFields, { base = 10_000, layerType }: Partial<RopeDefaults> = {}): RopeOptions {
   return {
     dims: headsOf(args).headDim,
     traditional: args.rope_traditional,
     maxPositions: args.max_position_embeddings,
-    ...ropeOptions(args, { base }),
+    ...ropeOptions(args, { base, layerType }),
   };
 }
 
@@ -95,14 +126,34 @@ export function checkHeads(args: HeadFields, context: z.RefinementCtx): void {
   }
 }
 
-interface LayerTypeFields {
-  num_hidden_layers: number;
-  layer_types?: readonly string[] | null;
-  sliding_window?: number | null;
+/** The types that layers of attention have. */
+export const AttentionType = z.enum(["full_attention", "sliding_attention"]);
+
+export type AttentionType = z.infer<typeof AttentionType>;
+
+/** How a configuration says which layers slide: one by one, or all from `max_window_layers` on (Qwen). */
+export const slidingFields = {
+  layer_types: z.array(AttentionType).nullish(),
+  sliding_window: size.nullish(),
+  use_sliding_window: z.boolean().nullish(),
+  max_window_layers: z.int().nonnegative().nullish(),
+};
+
+type SlidingFields = z.infer<z.ZodObject<typeof slidingFields>>;
+
+/** The type of a layer. */
+export function layerType(args: SlidingFields, index: number): AttentionType {
+  if (args.layer_types) return args.layer_types[index]!;
+  const slides = args.use_sliding_window && args.sliding_window && index >= (args.max_window_layers ?? 0);
+  return slides ? "sliding_attention" : "full_attention";
 }
 
+/** The mask of a layer of such a type; the usual one where it attends to all. */
+export const maskOf = (type: AttentionType, { sliding_window: window }: SlidingFields): MaskRule | undefined =>
+  type === "sliding_attention" ? slidingWindow(window!) : undefined;
+
 /** For `superRefine`: a type for each layer, and a window where layers slide. */
-export function checkLayerTypes(args: LayerTypeFields, context: z.RefinementCtx): void {
+export function checkLayerTypes(args: SlidingFields & { num_hidden_layers: number }, context: z.RefinementCtx): void {
   const { layer_types: types, num_hidden_layers: count } = args;
   const problem = (message: string) => context.addIssue({ code: "custom", path: ["layer_types"], message });
   if (!types) return;
@@ -131,9 +182,21 @@ export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: strin
 function describe(issue: z.core.$ZodIssue, config: object): string {
   const value = issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], config);
   const field = `"${issue.path.join(".")}"`;
+  if (issue.code === "invalid_union") return describe(nearestBranch(issue, value), config);
+  if (issue.code === "unrecognized_keys") {
+    return `${field} has ${issue.keys.map((key) => `"${key}"`).join(", ")}, which mlxlm does not know and which may change the result`;
+  }
   if (issue.code === "custom") return `${field} ${issue.message}`;
   if (value === undefined) return `${field} is missing`;
   return `${field} is ${JSON.stringify(value)}, but must be ${expectation(issue)}`;
+}
+
+/** What is wrong with a field of several forms: the first is flat, the last is nested. */
+function nearestBranch(issue: z.core.$ZodIssueInvalidUnion, value: unknown): z.core.$ZodIssue {
+  const hasObjects =
+    typeof value === "object" && value !== null && Object.values(value).some((one) => one?.constructor === Object);
+  const branch = issue.errors[hasObjects ? issue.errors.length - 1 : 0]!;
+  return { ...branch[0]!, path: [...issue.path, ...branch[0]!.path] } as z.core.$ZodIssue;
 }
 
 function expectation(issue: z.core.$ZodIssue): string {

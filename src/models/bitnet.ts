@@ -2,15 +2,13 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { BitLinear, type KeyValueCache, type Layer, type Mask, Module, RMSNorm } from "../nn";
-import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { checkHeads, denseFields, size } from "./args";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
 export const Args = z
   .object({
-    ...trunkFields,
-    ...attentionFields,
-    intermediate_size: size,
+    ...denseFields,
     num_key_value_heads: size,
     mlp_bias: z.boolean().default(false),
   })

@@ -14,12 +14,10 @@ import {
   type MaskRule,
   Module,
   Residual,
-  RopeScaling,
-  slidingWindow,
   type Weights,
   ZeroCenteredRMSNorm,
 } from "../nn";
-import { checkHeads, size } from "./args";
+import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
@@ -34,28 +32,38 @@ export const Args = z
     rms_norm_eps: z.number().positive().default(1e-6),
     vocab_size: size.default(262_144),
     num_key_value_heads: size.default(1),
-    rope_theta: z.number().positive().default(1_000_000),
+    ...ropeFields,
     rope_local_base_freq: z.number().positive().default(10_000),
     query_pre_attn_scalar: z.number().positive().default(256),
     sliding_window: size.default(512),
-    sliding_window_pattern: size.default(6),
+    layer_types: z.array(AttentionType).nullish(),
+    /** Every how many layers one attends to all, where no list says it; the second name is transformers 5's. */
+    sliding_window_pattern: size.nullish(),
+    _sliding_window_pattern: size.nullish(),
     max_position_embeddings: size.default(32_768),
-    rope_scaling: RopeScaling.nullish(),
   })
-  .superRefine(checkHeads);
+  .superRefine(checkHeads)
+  .superRefine(checkLayerTypes);
 
 type Args = z.infer<typeof Args>;
+
+/** Layers that slide never stretch positions, and have a base of their own, unless the configuration has a set for them. */
+function slidingRope({ rope_parameters, rope_local_base_freq: base }: Args) {
+  if (!rope_parameters || !("sliding_attention" in rope_parameters)) return { base };
+  return ropeOptions({ rope_parameters }, { base, layerType: "sliding_attention" });
+}
 
 class Attention extends llama.Attention {
   q_norm: ZeroCenteredRMSNorm;
   k_norm: ZeroCenteredRMSNorm;
   override readonly scale: number;
 
-  constructor(args: Args, slides: boolean) {
-    const { head_dim: dims, max_position_embeddings: maxPositions } = args;
-    const rope = slides
-      ? { dims, base: args.rope_local_base_freq }
-      : { dims, base: args.rope_theta, scaling: args.rope_scaling, maxPositions };
+  constructor(args: Args, type: AttentionType) {
+    const dims = args.head_dim;
+    const rope =
+      type === "sliding_attention"
+        ? { dims, ...slidingRope(args) }
+        : { dims, ...ropeOptions(args, { base: 1_000_000 }), maxPositions: args.max_position_embeddings };
     super({ ...args, attention_bias: false, rope_traditional: false }, { rope });
     this.q_norm = new ZeroCenteredRMSNorm(dims, args.rms_norm_eps);
     this.k_norm = new ZeroCenteredRMSNorm(dims, args.rms_norm_eps);
@@ -82,16 +90,16 @@ class Block extends Module implements DecoderLayer {
   post_feedforward_layernorm: ZeroCenteredRMSNorm;
   readonly mask?: MaskRule;
 
-  constructor(args: Args, slides: boolean) {
+  constructor(args: Args, type: AttentionType) {
     super();
     const { hidden_size: D, rms_norm_eps: eps } = args;
-    this.self_attn = new Attention(args, slides);
+    this.self_attn = new Attention(args, type);
     this.mlp = new GatedMLP(D, args.intermediate_size, { activation: geglu });
     this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    if (slides) this.mask = slidingWindow(args.sliding_window);
+    this.mask = maskOf(type, args);
   }
 
   forward({ value: x }: Residual, mask: Mask, cache?: KeyValueCache): Residual {
@@ -104,7 +112,9 @@ class Block extends Module implements DecoderLayer {
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const block = (index: number) => new Block(args, (index + 1) % args.sliding_window_pattern !== 0);
+    const pattern = args.sliding_window_pattern ?? args._sliding_window_pattern ?? 6;
+    const usual = (index: number) => ((index + 1) % pattern === 0 ? "full_attention" : "sliding_attention");
+    const block = (index: number) => new Block(args, args.layer_types?.[index] ?? usual(index));
     super({ ...args, tie_word_embeddings: false }, block, {
       norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
       embeddingScale: Math.sqrt(args.hidden_size),

@@ -16,13 +16,11 @@ import {
   Module,
   parameter,
   projectHeads,
-  RopeScaling,
   type RotaryEmbedding,
   SwitchGLU,
-  slidingWindow,
   swigluClipped,
 } from "../nn";
-import { checkHeads, checkLayerTypes, size } from "./args";
+import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -39,9 +37,8 @@ export const Args = z
     num_attention_heads: size.default(64),
     num_key_value_heads: size.default(8),
     sliding_window: size.default(128),
-    rope_theta: z.number().positive().default(150_000),
-    rope_scaling: RopeScaling.nullish(),
-    layer_types: z.array(z.enum(["sliding_attention", "full_attention"])).nullish(),
+    ...ropeFields,
+    layer_types: z.array(AttentionType).nullish(),
   })
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes)
@@ -65,7 +62,7 @@ class Attention extends Module {
   readonly kvHeads: number;
   readonly scale: number;
 
-  constructor(args: Args) {
+  constructor(args: Args, type: AttentionType) {
     super();
     const { hidden_size: D, num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim } = args;
     this.sinks = parameter(mx.zeros([heads]));
@@ -73,7 +70,7 @@ class Attention extends Module {
     this.k_proj = new Linear(D, kvHeads * headDim);
     this.v_proj = new Linear(D, kvHeads * headDim);
     this.o_proj = new Linear(heads * headDim, D);
-    this.rope = initializeRope({ dims: headDim, base: args.rope_theta, scaling: args.rope_scaling });
+    this.rope = initializeRope({ dims: headDim, ...ropeOptions(args, { base: 150_000, layerType: type }) });
     this.heads = heads;
     this.kvHeads = kvHeads;
     this.scale = headDim ** -0.5;
@@ -113,11 +110,9 @@ class MLP extends Module {
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const types = args.layer_types ?? [];
-    const slides = (index: number) => (types[index] ? types[index] === "sliding_attention" : index % 2 === 0);
     super({ ...args, tie_word_embeddings: false }, (index) => {
-      const window = slides(index) ? slidingWindow(args.sliding_window) : undefined;
-      return new Block(new Attention(args), new MLP(args), args, window);
+      const type = args.layer_types?.[index] ?? (index % 2 === 0 ? "sliding_attention" : "full_attention");
+      return new Block(new Attention(args, type), new MLP(args), args, maskOf(type, args));
     });
   }
 

@@ -18,19 +18,27 @@ import {
   RMSNorm,
   type RopeOptions,
   type RotaryEmbedding,
-  slidingWindow,
 } from "../nn";
-import { attentionFields, checkHeads, checkLayerTypes, headsOf, ropeOf, size, trunkFields } from "./args";
+import {
+  AttentionType,
+  type attentionFields,
+  checkHeads,
+  checkLayerTypes,
+  denseFields,
+  headsOf,
+  layerType,
+  maskOf,
+  ropeOf,
+  size,
+} from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 
 export const Args = z
   .object({
-    ...trunkFields,
-    ...attentionFields,
-    intermediate_size: size,
+    ...denseFields,
     mlp_bias: z.boolean().default(false),
-    layer_types: z.array(z.enum(["full_attention", "sliding_attention"])).nullish(),
+    layer_types: z.array(AttentionType).nullish(),
     sliding_window: size.nullish(),
   })
   .superRefine(checkHeads)
@@ -118,12 +126,13 @@ export class Block extends Module implements DecoderLayer {
 export class Model extends CausalLM {
   constructor(args: z.infer<typeof Args>) {
     super(args, (index) => {
-      const slides = args.layer_types?.[index] === "sliding_attention";
+      const type = layerType(args, index);
+      const mlp = () => new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.mlp_bias });
       return new Block(
-        new Attention(args),
-        new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.mlp_bias }),
+        new Attention(args, { rope: ropeOf(args, { layerType: type }) }),
+        mlp(),
         args,
-        slides ? slidingWindow(args.sliding_window!) : undefined,
+        maskOf(type, args),
       );
     });
   }

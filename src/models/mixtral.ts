@@ -14,15 +14,14 @@ import {
   SwitchGLU,
   stackExperts,
 } from "../nn";
-import { attentionFields, checkHeads, ropeOf, size, trunkFields } from "./args";
+import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
 export const Args = z
   .object({
-    ...trunkFields,
-    ...attentionFields,
+    ...denseFields,
     vocab_size: size.default(32_000),
     hidden_size: size.default(4096),
     intermediate_size: size.default(14_336),

@@ -15,23 +15,21 @@ import {
   splitQueriesKeysValues,
   swiglu,
 } from "../nn";
-import { attentionFields, checkHeads, headsOf, type RopeFields, ropeOptions, size, trunkFields } from "./args";
+import { checkHeads, denseFields, headsOf, type RopeFields, ropeOptions, size } from "./args";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
 /** How positions may be stretched; the last two are the same. */
 const rotationTypes = ["default", "linear", "longrope", "su"];
 
-function rotationType({ rope_scaling, rope_parameters }: RopeFields): string {
-  const scaling = rope_scaling ?? rope_parameters;
+function rotationType(fields: RopeFields): string {
+  const { scaling } = ropeOptions(fields, { base: 10_000 });
   return scaling?.type ?? scaling?.rope_type ?? "default";
 }
 
 export const Args = z
   .object({
-    ...trunkFields,
-    ...attentionFields,
-    intermediate_size: size,
+    ...denseFields,
     partial_rotary_factor: z.number().positive().nullish(),
     max_position_embeddings: size.default(131_072),
     original_max_position_embeddings: size.nullish(),

@@ -1,24 +1,24 @@
 /** Qwen 3: Llama with RMSNorm on the heads of queries and keys, before they are rotated. */
 import { z } from "zod";
 import { GatedMLP, RMSNorm } from "../nn";
-import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { checkHeads, checkLayerTypes, denseFields, layerType, maskOf, ropeOf, size, slidingFields } from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
 export const Args = z
   .object({
-    ...trunkFields,
-    ...attentionFields,
-    intermediate_size: size,
+    ...denseFields,
+    ...slidingFields,
     num_key_value_heads: size,
     head_dim: size,
     max_position_embeddings: size,
     tie_word_embeddings: z.boolean(),
   })
   .superRefine(checkHeads)
+  .superRefine(checkLayerTypes)
   .superRefine(({ rope_theta, rope_parameters }, context) => {
-    if (rope_theta || rope_parameters?.rope_theta) return;
+    if (rope_theta || rope_parameters) return;
     context.addIssue({ code: "custom", path: ["rope_theta"], message: "is missing" });
   });
 
@@ -29,8 +29,8 @@ export class Attention extends llama.Attention {
   q_norm: RMSNorm;
   k_norm: RMSNorm;
 
-  constructor(args: Omit<Args, "intermediate_size">) {
-    super({ ...args, attention_bias: false, rope_traditional: false });
+  constructor(args: Omit<Args, "intermediate_size">, layerType?: string) {
+    super({ ...args, attention_bias: false }, { rope: ropeOf({ ...args, rope_traditional: false }, { layerType }) });
     this.q_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
     this.k_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
   }
@@ -38,8 +38,11 @@ export class Attention extends llama.Attention {
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const mlp = () => new GatedMLP(args.hidden_size, args.intermediate_size);
-    super(args, () => new llama.Block(new Attention(args), mlp(), args));
+    super(args, (index) => {
+      const type = layerType(args, index);
+      const mlp = () => new GatedMLP(args.hidden_size, args.intermediate_size);
+      return new llama.Block(new Attention(args, type), mlp(), args, maskOf(type, args));
+    });
   }
 }
 

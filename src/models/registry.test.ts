@@ -91,6 +91,65 @@ test("rotary settings are read from where transformers 5 writes them", async () 
   expect(await logits({ rope_theta: 500 })).not.toEqual(old);
 });
 
+describe("rotary settings for each type of layer", () => {
+  const base = { ...llama, layer_types: ["sliding_attention", "full_attention"], sliding_window: 8 };
+  const logits = async (config: Record<string, unknown>) => {
+    mx.random.seed(0);
+    const model = await createModel({ ...base, ...config }, "a test");
+    const result = mx.scope(() => model.forward(mx.array([[1, 2, 3, 9, 4]], "uint32")).toArray());
+    model.dispose();
+    return result;
+  };
+  const linear = { rope_type: "linear", factor: 8, rope_theta: 500 };
+  const plain = { rope_type: "default", rope_theta: 500 };
+
+  test("are told apart", async () => {
+    const [both, sliding, full] = await Promise.all(
+      [
+        [linear, linear],
+        [linear, plain],
+        [plain, linear],
+      ].map(([sliding_attention, full_attention]) =>
+        logits({ rope_parameters: { sliding_attention, full_attention } }),
+      ),
+    );
+    expect(both).toEqual(await logits({ rope_parameters: linear }));
+    expect(sliding).not.toEqual(both!);
+    expect(full).not.toEqual(both!);
+    expect(sliding).not.toEqual(full!);
+  });
+
+  test("of Gemma 3, as transformers 5 writes them, are the old fields", async () => {
+    const gemma = { ...llama, model_type: "gemma3_text", head_dim: 4, query_pre_attn_scalar: 4, sliding_window: 4 };
+    const { rope_theta: _, ...named } = linear;
+    const old = {
+      ...gemma,
+      ...{ sliding_window_pattern: 2, rope_theta: 500, rope_local_base_freq: 100, rope_scaling: named },
+    };
+    const sets = { full_attention: linear, sliding_attention: { rope_type: "default", rope_theta: 100 } };
+    const types = { layer_types: ["sliding_attention", "full_attention"] };
+    const expected = await logits(old);
+    expect(await logits({ ...gemma, ...types, rope_parameters: sets })).toEqual(expected);
+    expect(await logits({ ...gemma, layer_types: null, _sliding_window_pattern: 2, rope_parameters: sets })).toEqual(
+      expected,
+    );
+    expect(await logits({ ...gemma, ...types, rope_parameters: linear, rope_local_base_freq: 100 })).toEqual(expected);
+  });
+
+  test("that lack a type, or have a field that is not known, are refused", async () => {
+    const missing = createModel({ ...base, rope_parameters: { full_attention: plain } }, "a test");
+    expect(missing).rejects.toThrow('"rope_parameters" has no set for layers of type "sliding_attention"');
+    for (const [rope, field] of [
+      [{ rope_parameters: { ...plain, spin: 2 } }, "rope_parameters"],
+      [{ rope_scaling: { ...plain, spin: 2 } }, "rope_scaling"],
+      [{ rope_parameters: { full_attention: { ...plain, spin: 2 } } }, "rope_parameters.full_attention"],
+    ] as const) {
+      const { message } = await failure({ ...base, ...rope });
+      expect(message).toContain(`"${field}" has "spin", which mlxlm does not know and which may change the result`);
+    }
+  });
+});
+
 test("a cache size limits layers that attend to all, not those with a window of their own", async () => {
   const sizes = async (config: object) => {
     const model = await createModel({ ...llama, ...config }, "a test");
@@ -105,6 +164,22 @@ test("a cache size limits layers that attend to all, not those with a window of 
     [0, 8],
     keepAndSize,
   ]);
+});
+
+test("Qwen's layers slide from the one that its configuration names", async () => {
+  const caches = async (config: object) => {
+    const model = await createModel({ ...llama, model_type: "qwen2", num_hidden_layers: 3, ...config }, "a test");
+    const kinds = model.makeCache().map((cache) => cache.constructor.name);
+    model.dispose();
+    return kinds;
+  };
+  const from = { sliding_window: 8, max_window_layers: 1 };
+  expect(await caches({ ...from, use_sliding_window: true })).toEqual([
+    "KVCache",
+    "RotatingKVCache",
+    "RotatingKVCache",
+  ]);
+  expect(await caches({ ...from, use_sliding_window: false })).toEqual(["KVCache", "KVCache", "KVCache"]);
 });
 
 test("Phi-3 refuses positions that it does not stretch", () => {

@@ -9,8 +9,11 @@ import * as mx from "../mlx";
 import { Module } from "./module";
 import * as frequencies from "./rope-frequencies";
 
-/** How positions are stretched, as config.json says it. */
-export const RopeScaling = z.object({
+/**
+ * How positions are stretched, as config.json says it. A field that is not listed is refused: most of them change what a
+ * model computes.
+ */
+export const RopeScaling = z.strictObject({
   type: z.string().nullish(),
   rope_type: z.string().nullish(),
   factor: z.number().positive().nullish(),
@@ -26,14 +29,20 @@ export const RopeScaling = z.object({
   truncate: z.boolean().nullish(),
   mscale: z.number().nullish(),
   mscale_all_dim: z.number().nullish(),
-  /** longrope */
+  /** yarn, longrope: the factor on queries and keys, where it is not computed from the others. */
+  attention_factor: z.number().positive().nullish(),
+  /** longrope. The factors for short contexts are not used: `longRoPE` says why. */
   long_factor: z.union([z.number(), z.array(z.number())]).nullish(),
+  short_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   /** proportional */
   partial_rotary_factor: z.number().nullish(),
-  /** mrope */
+  /** mrope: text has one position for all sections, however they lie. */
   mrope_section: z.array(z.number()).nullish(),
+  mrope_interleaved: z.boolean().nullish(),
   /** The angle base, where the configuration says it here (transformers 5). */
   rope_theta: z.number().positive().nullish(),
+  /** Says that the model was trained further with the stretch; the others say how. */
+  finetuned: z.boolean().nullish(),
 });
 
 export type RopeScaling = z.infer<typeof RopeScaling>;
@@ -147,11 +156,21 @@ function longRoPE(
     maxPositions,
     originalMaxPositions,
     longFactor,
-  }: { base: number; maxPositions: number; originalMaxPositions: number; longFactor: number | readonly number[] },
+    magnitude = longMagnitude(maxPositions, originalMaxPositions),
+  }: {
+    base: number;
+    maxPositions: number;
+    originalMaxPositions: number;
+    longFactor: number | readonly number[];
+    magnitude?: number;
+  },
 ): FrequencyRoPE {
-  const stretch = maxPositions / originalMaxPositions;
-  const magnitude = stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(originalMaxPositions));
   return new FrequencyRoPE(dims, () => frequencies.longrope(dims, base, longFactor), { magnitude });
+}
+
+function longMagnitude(maxPositions: number, originalMaxPositions: number): number {
+  const stretch = maxPositions / originalMaxPositions;
+  return stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(originalMaxPositions));
 }
 
 export interface RopeOptions {
@@ -201,7 +220,7 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
     case "deepseek_yarn":
     case "telechat3-yarn": {
       const yarn = { ...scaling, factor: factor() };
-      const magnitude = frequencies.yarnMagnitude(yarn);
+      const magnitude = scaling.attention_factor ?? frequencies.yarnMagnitude(yarn);
       return new FrequencyRoPE(dims, () => frequencies.yarn(dims, base, yarn), { traditional, magnitude });
     }
     case "longrope":
@@ -210,6 +229,7 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
         maxPositions: maxPositions(),
         originalMaxPositions: required(scaling.original_max_position_embeddings, "original_max_position_embeddings"),
         longFactor: required(scaling.long_factor, "long_factor"),
+        magnitude: scaling.attention_factor ?? undefined,
       });
     case "proportional": {
       const rotated = Math.trunc(dims * (scaling.partial_rotary_factor ?? 1));
