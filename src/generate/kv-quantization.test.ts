@@ -29,7 +29,8 @@ describe("a KV cache that is packed while it grows", () => {
       logprobs!.dispose();
     }
     expect(tokens).toEqual(run.tokens);
-    expectValues(rows, float32(run.logprobs), { tolerance: 1e-3 });
+    // A value that lies between two codes falls to either by its last bit, which differs from processor to processor.
+    expectValues(rows, float32(run.logprobs), { tolerance: 2e-2 });
     expect(mx.liveHandles()).toBe(before);
     model.dispose();
   });

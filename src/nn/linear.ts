@@ -50,6 +50,12 @@ export function unpack(
   return mx.dequantize(weight, scales, biases ?? null, how);
 }
 
+/** What packing leaves of a weight, in its dtype. */
+export function rounded(weight: Tensor, how: Quantization): Tensor {
+  const packed = packing(how);
+  return unpack(pack(weight, packed), packed);
+}
+
 /** A weight's transpose, made once: with it a product is one operation of the graph, not two. */
 export class TransposedWeight extends Module {
   readonly _view: Tensor;

@@ -1,7 +1,7 @@
 /** The gated feed-forward block. */
 import type { Tensor } from "../mlx";
 import { swiglu } from "./activations";
-import { Linear } from "./linear";
+import { type Layer, Linear } from "./linear";
 import { Module } from "./module";
 import { project } from "./projection";
 
@@ -13,9 +13,9 @@ export interface GatedMLPOptions {
 
 /** down(activation(gate(x), up(x))). Shazeer 2020, arXiv:2002.05202. */
 export class GatedMLP extends Module {
-  gate_proj: Linear;
-  down_proj: Linear;
-  up_proj: Linear;
+  gate_proj: Layer;
+  down_proj: Layer;
+  up_proj: Layer;
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 
   constructor(dims: number, hiddenDims: number, { bias = false, activation = swiglu }: GatedMLPOptions = {}) {

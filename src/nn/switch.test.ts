@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { expectValues } from "../../test/parity/fixtures";
 import * as mx from "../mlx";
 import { expertProducts } from "./expert-products";
+import type { Module } from "./module";
 import { quantize } from "./quantize";
 import { SwitchGLU, SwitchLinear } from "./switch";
 
@@ -17,7 +18,7 @@ function oneByOne(layer: SwitchGLU, x: mx.Tensor, indices: mx.Tensor): mx.Tensor
   const results = (indices.toList() as number[][][])[0]!.flatMap((ids, t) =>
     ids.map((expert) => {
       const token = x.at(0, t);
-      const times = ({ weight }: SwitchLinear, v: mx.Tensor) => weight.at(expert).matmul(v);
+      const times = (part: Module, v: mx.Tensor) => (part as SwitchLinear).weight.at(expert).matmul(v);
       const gate = times(layer.gate_proj, token);
       return times(layer.down_proj, gate.multiply(gate.sigmoid()).multiply(times(layer.up_proj, token)));
     }),

@@ -9,7 +9,7 @@ import { type Packing, pack, packing, type Quantizable, unpack } from "./linear"
 import { Module, parameter } from "./module";
 
 /** What a layer of experts computes: x (…, 1, 1 or k, M, K), indices (…, k) of experts → (…, k, M, N). */
-interface ExpertLayer {
+export interface ExpertLayer extends Module {
   forward(x: Tensor, indices: Tensor, options?: { sorted?: boolean }): Tensor;
 }
 
@@ -109,9 +109,9 @@ export interface SwitchGLUOptions {
 
 /** A gated feed-forward block per expert. */
 export class SwitchGLU extends Module {
-  gate_proj: SwitchLinear;
-  up_proj: SwitchLinear;
-  down_proj: SwitchLinear;
+  gate_proj: ExpertLayer;
+  up_proj: ExpertLayer;
+  down_proj: ExpertLayer;
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 
   constructor(

@@ -2,7 +2,16 @@
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { LayerNorm, Linear, type Module, type Packing, RMSNorm, SwitchLinear, ZeroCenteredRMSNorm } from "../nn";
+import {
+  LayerNorm,
+  Linear,
+  type Module,
+  type Packing,
+  RMSNorm,
+  rounded,
+  SwitchLinear,
+  ZeroCenteredRMSNorm,
+} from "../nn";
 import type { Captured } from "./layer-inputs";
 import { runInBatches } from "./layer-inputs";
 
@@ -11,12 +20,6 @@ export type Packable = Linear | SwitchLinear;
 
 export const isPackable = (module: unknown): module is Packable =>
   module instanceof Linear || module instanceof SwitchLinear;
-
-/** What packing leaves of a weight, in its dtype. */
-export function rounded(weight: Tensor, how: Packing): Tensor {
-  const [packed, scales, biases] = mx.quantize(weight, how);
-  return mx.dequantize(packed, scales, biases ?? null, how);
-}
 
 /** Runs `during` with other weights in the layers, then puts theirs back. */
 export async function withWeights<T>(

@@ -17,13 +17,13 @@ import {
   type Quantizable,
   type QuantizationConfig,
   quantize,
+  rounded,
 } from "../nn";
 import {
   applyScales,
   isPackable,
   meanSquaredError,
   type Packable,
-  rounded,
   searchClip,
   searchScales,
   withWeights,

@@ -10,7 +10,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import type { Quantizable } from "../nn";
+import { type Quantizable, rounded } from "../nn";
 import { checkpointBlocks } from "../tune/gradient-checkpoint";
 import type { Width } from "./gptq";
 import { klDivergence } from "./kl-divergence";
@@ -73,12 +73,6 @@ export async function estimateSensitivities(
     mx.clearCache();
   }
   return new Map(layers.map(([path, { weight }]) => [path, sums.get(path)! / total / (weight.size / 1e6)]));
-}
-
-/** What packing leaves of a weight, in its dtype. */
-function rounded(weight: Tensor, how: Width): Tensor {
-  const [packed, scales, biases] = mx.quantize(weight, how);
-  return mx.dequantize(packed, scales, biases ?? null, how);
 }
 
 /** Σ gradient · (low − high) of each layer, for one batch. */
