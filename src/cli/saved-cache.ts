@@ -1,9 +1,9 @@
 /** `--prompt-cache-file`: a KV cache that was saved, and the model that it belongs to. */
 import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import { checkCacheOf, loadPromptCache, tokensIn } from "../generate/prompt-cache-file";
+import { loadPromptCache } from "../generate/prompt-cache-file";
+import { checkCacheOf, packingOf, tokensIn } from "../generate/prompt-cache-fit";
 import type { Cache, LanguageModel } from "../models";
-import { QuantizedKVCache } from "../nn";
 import type { Values } from "./flags";
 import type { kvQuantizationFlags } from "./kv-quantization";
 
@@ -64,16 +64,14 @@ export async function openSavedCache(flags: Wanted): Promise<SavedCache> {
 }
 
 function checkQuantization({ kvBits, kvGroupSize }: Wanted, cache: readonly Cache[]): void {
-  if (kvBits === undefined) return;
-  for (const layer of cache) {
-    if (!(layer instanceof QuantizedKVCache)) continue;
-    const { bits, groupSize } = layer.quantization;
-    if (bits === kvBits && groupSize === kvGroupSize) continue;
-    throw new UserError(
-      `the saved cache has ${bits} bits in groups of ${groupSize}, not ${kvBits} in groups of ${kvGroupSize}`,
-      { code: ExitCode.usage, hint: "Leave out --kv-bits and --kv-group-size." },
-    );
-  }
+  const packing = kvBits === undefined ? undefined : packingOf(cache);
+  if (!packing) return;
+  const { bits, groupSize } = packing;
+  if (bits === kvBits && groupSize === kvGroupSize) return;
+  throw new UserError(
+    `the saved cache has ${bits} bits in groups of ${groupSize}, not ${kvBits} in groups of ${kvGroupSize}`,
+    { code: ExitCode.usage, hint: "Leave out --kv-bits and --kv-group-size." },
+  );
 }
 
 function checkName(given: string | undefined, made: string | undefined, file: string): void {

@@ -7,8 +7,7 @@ import { type FormulaModel, formulaModel } from "../../test/parity/formula-model
 import { UserError } from "../errors";
 import * as mx from "../mlx";
 import type { Cache } from "../models";
-import { CacheList, KVCache } from "../nn";
-import { stateOf } from "./cache-kinds";
+import { CacheList, KVCache, savedStateOf } from "../nn";
 import { loadPromptCache, savePromptCache } from "./prompt-cache-file";
 import { generateSteps } from "./step";
 
@@ -33,7 +32,8 @@ const written = (state: unknown): unknown => {
   if (Array.isArray(state)) return state.map(written);
   return state instanceof mx.Tensor ? { dtype: state.dtype, shape: state.shape, values: state.toList() } : state;
 };
-const contents = (cache: readonly Cache[]) => cache.map((layer) => [layer.constructor.name, written(stateOf(layer))]);
+const contents = (cache: readonly Cache[]) =>
+  cache.map((layer) => [layer.constructor.name, written(savedStateOf(layer))]);
 const dispose = (cache: readonly Cache[]) => {
   for (const layer of cache) layer.dispose();
 };

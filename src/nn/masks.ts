@@ -3,10 +3,10 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { ArraysCache } from "./cache/arrays";
-import type { Cache, KeyValueCache, MaskOptions } from "./cache/cache";
+import type { Cache, KeyValueCache } from "./cache/cache";
+import type { Mask, MaskOptions } from "./mask";
 
-/** Null: to all. "causal": to all up to itself. An array: where it is true, broadcastable to (B, H, T, S). */
-export type Mask = Tensor | "causal" | null;
+export type { Mask, MaskOptions } from "./mask";
 
 export interface CausalMask {
   /** How many tokens lie before the first of the T. */

@@ -1,11 +1,17 @@
 /** Full attention over a batch of sequences of unequal length: the shorter ones are padded on the left. */
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { causalMask, type Mask, windowedMask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { causalMask, windowedMask } from "../masks";
 import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
 import { Buffers, type Columns, joinBatches, roomFor, rows, writeRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
-import { KVCache } from "./kv";
+import type { Cache, KeyValueCache } from "./cache";
+
+/** The cache of one sequence that such a batch is made of, and gives back. */
+interface Single extends Cache {
+  readonly offset: number;
+  state: [keys: Tensor | null, values: Tensor | null, offset: number];
+}
 
 export class BatchKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
@@ -17,13 +23,17 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   /** Columns of the last update that are not the row's own, at its end. */
   #rightPadding: number[] | null = null;
 
-  constructor(batchSize: number) {
+  /** @param single makes the empty cache of one sequence */
+  constructor(
+    batchSize: number,
+    private readonly single: () => Single,
+  ) {
     this.#leftPadding = new Array<number>(batchSize).fill(0);
   }
 
   /** A batch that begins with copies of what these caches hold. */
-  static merge(caches: readonly KVCache[]): BatchKVCache {
-    const batch = new BatchKVCache(caches.length);
+  static merge(caches: readonly Single[], single: () => Single): BatchKVCache {
+    const batch = new BatchKVCache(caches.length, single);
     const length = Math.max(...caches.map(({ offset }) => offset));
     if (length === 0) return batch;
     batch.#leftPadding = caches.map(({ offset }) => length - offset);
@@ -89,7 +99,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   }
 
   select(chosen: readonly number[]): BatchKVCache {
-    const batch = new BatchKVCache(chosen.length);
+    const batch = new BatchKVCache(chosen.length, this.single);
     batch.#leftPadding = chosen.map((row) => this.#leftPadding[row]!);
     batch.#index = this.#index;
     if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
@@ -124,8 +134,8 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     return { keys: used(keys), values: used(values), batchSize: this.batchSize };
   }
 
-  extract(row: number): KVCache {
-    const cache = new KVCache();
+  extract(row: number): Single {
+    const cache = this.single();
     if (this.empty) return cache;
     mx.scope(() => {
       const from = this.#leftPadding[row]!;

@@ -1,11 +1,23 @@
 /** Sliding-window attention over a batch: one ring for all rows, in which shorter ones have empty places at first. */
+import { UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { causalMask, type Mask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { causalMask } from "../masks";
 import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
 import { Buffers, type Columns, joinBatches, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
-import { RotatingKVCache } from "./rotating";
+import type { Cache, KeyValueCache } from "./cache";
+
+/** The cache of one sequence that such a batch is made of, and gives back. */
+interface Ring extends Cache {
+  readonly offset: number;
+  readonly limit: number;
+  latest(): [keys: Tensor, values: Tensor] | null;
+  state: [keys: Tensor | null, values: Tensor | null, offset: number, keep: number, maxSize: number, index: number];
+}
+
+/** Makes the empty cache of one sequence. */
+type MakeRing = (maxSize: number) => Ring;
 
 interface Row {
   /** How many tokens have passed. */
@@ -27,6 +39,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   constructor(
     private readonly maxSize: number,
     batchSize: number,
+    private readonly single: MakeRing,
   ) {
     this.#rows = Array.from({ length: batchSize }, () => ({ offset: 0, held: 0 }));
   }
@@ -35,8 +48,14 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
    * A batch that begins with copies of what these caches hold. The first tokens that a cache keeps stay in it until newer
    * ones take their places.
    */
-  static merge(caches: readonly RotatingKVCache[]): BatchRotatingKVCache {
-    const batch = new BatchRotatingKVCache(caches[0]!.limit, caches.length);
+  static merge(caches: readonly Ring[], single: MakeRing): BatchRotatingKVCache {
+    const { limit } = caches[0]!;
+    if (caches.some((cache) => cache.limit !== limit)) {
+      throw new UserError("these caches have no batched form: they hold different numbers of tokens", {
+        hint: "Caches with the same --max-kv-size can be in one batch.",
+      });
+    }
+    const batch = new BatchRotatingKVCache(limit, caches.length, single);
     batch.#used = Math.max(...caches.map(({ size }) => size));
     if (batch.#used === 0) return batch;
     batch.#rows = caches.map(({ offset, size }) => ({ offset, held: size }));
@@ -162,7 +181,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   }
 
   select(chosen: readonly number[]): BatchRotatingKVCache {
-    const batch = new BatchRotatingKVCache(this.maxSize, chosen.length);
+    const batch = new BatchRotatingKVCache(this.maxSize, chosen.length, this.single);
     batch.#rows = chosen.map((row) => this.#rows[row]!);
     [batch.#used, batch.#oldest] = [this.#used, this.#oldest];
     if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
@@ -191,8 +210,8 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     return { keys: this.#buffers.keys, values: this.#buffers.values, batchSize: this.batchSize };
   }
 
-  extract(row: number): RotatingKVCache {
-    const cache = new RotatingKVCache(this.maxSize);
+  extract(row: number): Ring {
+    const cache = this.single(this.maxSize);
     if (this.empty) return cache;
     const { offset, held } = this.#rows[row]!;
     mx.scope(() => {

@@ -1,8 +1,28 @@
 /** Several caches of one layer: a recurrent state beside attention's keys, or two kinds of attention. */
 import type { BatchCache } from "./batch";
 import type { Cache } from "./cache";
+import { type CacheKind, type CacheState, type Kinds, savedKindOf, savedStateOf, shown, stateProblem } from "./kind";
+import { mergeCaches } from "./merge";
 
 export class CacheList<Part extends Cache = Cache> implements Cache {
+  /** Files name the kind of each part beside its state. */
+  static readonly kind: CacheKind<CacheList> = {
+    name: "CacheList",
+    problem(state, kinds) {
+      for (const [i, part] of state.entries()) {
+        const problem = partProblem(part, kinds);
+        if (problem) return `part ${i}: ${problem}`;
+      }
+      return null;
+    },
+    restore: (state, kinds) =>
+      new CacheList((state as [CacheState[], string][]).map(([own, name]) => kinds(name)!.restore(own, kinds))),
+    saved: ({ parts }) => parts.map((part) => [savedStateOf(part), savedKindOf(part).name]),
+    merge: (lists) =>
+      new BatchCacheList(lists[0]!.parts.map((_, i) => mergeCaches(lists.map(({ parts }) => parts[i]!)))),
+    parts: ({ parts }) => parts,
+  };
+
   constructor(readonly parts: readonly Part[]) {}
 
   get size(): number {
@@ -32,6 +52,16 @@ export class CacheList<Part extends Cache = Cache> implements Cache {
   dispose(): void {
     for (const part of this.parts) part.dispose();
   }
+}
+
+function partProblem(part: CacheState, kinds: Kinds): string | null {
+  const [state, name] = Array.isArray(part) ? part : [];
+  const isPart = Array.isArray(part) && part.length === 2 && state !== undefined && typeof name === "string";
+  if (!isPart) return "it is not a state and its kind";
+  const kind = kinds(name as string);
+  if (!kind) return `${shown(name)} is no kind of cache`;
+  const problem = stateProblem(kind, state, kinds);
+  return problem && `no state of a ${kind.name}, ${problem}`;
 }
 
 /** The same for a batch. */

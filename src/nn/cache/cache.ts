@@ -1,10 +1,7 @@
 /** What every layer's memory of a sequence can do. */
 import type { Tensor } from "../../mlx";
-import type { Mask } from "../masks";
-import type { QuantizedRows } from "./quantized";
-
-/** Keys or values of all tokens, plain or packed. */
-export type Rows = Tensor | QuantizedRows;
+import type { Mask, MaskOptions } from "../mask";
+import type { KvQuantization, Rows } from "./rows";
 
 /** The state that one layer carries from one forward pass to the next. Changed in place, freed by `dispose`. */
 export interface Cache {
@@ -22,17 +19,12 @@ export interface Cache {
   dispose(): void;
 }
 
-export interface MaskOptions {
-  /** How many of the latest tokens a token may attend to, itself included. */
-  window?: number | null;
-  /** Ask for an array where "causal" would do. */
-  asArray?: boolean;
-}
-
 /** A cache of attention's keys and values. */
 export interface KeyValueCache extends Cache {
   /** How many tokens have passed: the position of the next one. A tensor (B) where the rows of a batch differ. */
   readonly offset: number | Tensor;
+  /** How its rows are packed, where they are. */
+  readonly quantization?: KvQuantization;
   /**
    * Appends keys and values (B, Hkv, T, D) and returns all that the T new tokens may attend to, (B, Hkv, S, D). They
    * belong to the current scope or the cache. `attention` takes either kind.

@@ -1,12 +1,31 @@
 /** Attention within chunks: all tokens of the present chunk, and no more than a chunk's worth before them. */
 import type { Tensor } from "../../mlx";
-import { type Mask, windowedMask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { windowedMask } from "../masks";
 import { Buffers, roomFor, rows, writeRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
+import type { KeyValueCache } from "./cache";
+import { type CacheKind, columnsProblem, countProblem, firstProblem } from "./kind";
 
 type State = [keys: Tensor | null, values: Tensor | null, offset: number, chunkSize: number, start: number];
 
 export class ChunkedKVCache implements KeyValueCache {
+  static readonly kind: CacheKind<ChunkedKVCache> = {
+    name: "ChunkedKVCache",
+    fields: ["keys", "values", "offset", "chunk size", "start"],
+    problem: ([keys, values, offset, chunkSize, start]) =>
+      firstProblem(
+        () => countProblem("chunk size", chunkSize, 1),
+        () => countProblem("start", start),
+        () => countProblem("offset", offset, start as number),
+        () => columnsProblem(keys, values, ["number of tokens", (offset as number) - (start as number)]),
+      ),
+    restore(state) {
+      const cache = new ChunkedKVCache(1);
+      cache.state = state as State;
+      return cache;
+    },
+  };
+
   readonly #buffers = new Buffers();
   #offset = 0;
   /** The first token that is still held. */

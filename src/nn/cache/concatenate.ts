@@ -1,10 +1,25 @@
 /** Full attention with nothing but concatenation: for layers that read few, large blocks. */
 import type { Tensor } from "../../mlx";
-import { type Mask, windowedMask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { windowedMask } from "../masks";
 import { Buffers, joinRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
+import type { KeyValueCache } from "./cache";
+import { type CacheKind, columnsProblem } from "./kind";
+
+type State = [keys: Tensor | null, values: Tensor | null];
 
 export class ConcatenateKVCache implements KeyValueCache {
+  static readonly kind: CacheKind<ConcatenateKVCache> = {
+    name: "ConcatenateKVCache",
+    fields: ["keys", "values"],
+    problem: ([keys, values]) => columnsProblem(keys, values, ["length", 0]),
+    restore(state) {
+      const cache = new ConcatenateKVCache();
+      cache.state = state as State;
+      return cache;
+    },
+  };
+
   readonly #buffers = new Buffers();
   #offset = 0;
 
@@ -47,11 +62,11 @@ export class ConcatenateKVCache implements KeyValueCache {
   }
 
   /** Keys and values of the tokens that were not taken back. */
-  get state(): [keys: Tensor | null, values: Tensor | null] {
+  get state(): State {
     return [this.#buffers.keys, this.#buffers.values];
   }
 
-  set state([keys, values]: [keys: Tensor | null, values: Tensor | null]) {
+  set state([keys, values]: State) {
     this.#buffers.set(keys, values);
     this.#offset = keys?.dim(2) ?? 0;
   }

@@ -3,11 +3,21 @@ export { ArraysCache } from "./arrays";
 export type { BatchCache } from "./batch";
 export { BatchKVCache } from "./batch-kv";
 export { BatchRotatingKVCache } from "./batch-rotating";
-export type { Cache, KeyValueCache, MaskOptions } from "./cache";
+export type { Cache, KeyValueCache } from "./cache";
 export { BatchCacheList, CacheList } from "./cache-list";
 export { ChunkedKVCache } from "./chunked";
 export { ConcatenateKVCache } from "./concatenate";
+export {
+  type CacheKind,
+  type CacheState,
+  kindOf,
+  savedKindOf,
+  savedStateOf,
+  stateProblem,
+} from "./kind";
+export { kindNamed } from "./kinds";
 export { KVCache } from "./kv";
 export { mergeCaches } from "./merge";
-export { type KvQuantization, QuantizedKVCache, QuantizedRows } from "./quantized";
+export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
+export { type KvQuantization, QuantizedRows } from "./rows";

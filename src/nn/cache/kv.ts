@@ -1,11 +1,30 @@
 /** The cache of full attention: keys and values of all tokens, in buffers that grow by blocks. */
 import type { Tensor } from "../../mlx";
-import { type Mask, windowedMask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { windowedMask } from "../masks";
+import { BatchKVCache } from "./batch-kv";
 import { Buffers, roomFor, writeRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
-import { type KvQuantization, QuantizedKVCache } from "./quantized";
+import type { KeyValueCache } from "./cache";
+import { type CacheKind, columnsProblem } from "./kind";
+import { QuantizedKVCache } from "./quantized";
+import type { KvQuantization } from "./rows";
+
+type State = [keys: Tensor | null, values: Tensor | null, offset: number];
 
 export class KVCache implements KeyValueCache {
+  static readonly kind: CacheKind<KVCache> = {
+    name: "KVCache",
+    fields: ["keys", "values", "offset"],
+    problem: ([keys, values, offset]) => columnsProblem(keys, values, ["offset", offset]),
+    restore(state) {
+      const cache = new KVCache();
+      cache.state = state as State;
+      return cache;
+    },
+    merge: (caches) => BatchKVCache.merge(caches, () => new KVCache()),
+    pack: (cache, how, start) => (cache.offset < start ? null : cache.toQuantized(how)),
+  };
+
   readonly #buffers = new Buffers();
   #offset = 0;
 
@@ -53,11 +72,11 @@ export class KVCache implements KeyValueCache {
   }
 
   /** Keys, values (with their unused rows), offset. */
-  get state(): [keys: Tensor | null, values: Tensor | null, offset: number] {
+  get state(): State {
     return [this.#buffers.keys, this.#buffers.values, this.#offset];
   }
 
-  set state([keys, values, offset]: [keys: Tensor | null, values: Tensor | null, offset: number]) {
+  set state([keys, values, offset]: State) {
     this.#buffers.set(keys, values);
     this.#offset = offset;
   }

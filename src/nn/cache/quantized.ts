@@ -1,45 +1,41 @@
 /** The cache of full attention in few bits: keys and values of all tokens, packed, in buffers that grow by blocks. */
-import { ExitCode, UserError } from "../../errors";
-import type { Tensor } from "../../mlx";
+
 import * as mx from "../../mlx";
-import { type Mask, windowedMask } from "../masks";
+import { Tensor } from "../../mlx";
+import type { Mask, MaskOptions } from "../mask";
+import { windowedMask } from "../masks";
 import { roomFor, rows, writeRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
-
-/** How a cache is packed. */
-export interface KvQuantization {
-  groupSize: number;
-  bits: number;
-}
-
-/** Packed (B, Hkv, S, D · bits / 32), scales and biases (B, Hkv, S, D / groupSize). */
-type Packed = [packed: Tensor, scales: Tensor, biases: Tensor];
-
-/** Keys or values that stay packed until they are multiplied. */
-export class QuantizedRows {
-  constructor(
-    readonly parts: Packed,
-    readonly how: KvQuantization,
-  ) {}
-}
-
-/** @throws UserError where MLX has no such packing, or a head is no multiple of the group */
-function packRows(x: Tensor, how: KvQuantization): Packed {
-  try {
-    return mx.quantize(x, how) as Packed;
-  } catch (error) {
-    if (!(error instanceof mx.MlxError)) throw error;
-    throw new UserError(`the KV cache cannot be quantized so: ${error.message}`, {
-      code: ExitCode.usage,
-      hint: "--kv-bits takes 2, 3, 4, 5, 6 or 8, --kv-group-size 32, 64 or 128: a divisor of the size of a head.",
-      cause: error,
-    });
-  }
-}
+import type { KeyValueCache } from "./cache";
+import { type CacheKind, type CacheState, columnsProblem, firstProblem, isFloating, shown } from "./kind";
+import { type KvQuantization, type Packed, packRows, QuantizedRows } from "./rows";
 
 type State = [keys: Packed | null, values: Packed | null, offset: number, groupSize: number, bits: number];
 
 export class QuantizedKVCache implements KeyValueCache {
+  static readonly kind: CacheKind<QuantizedKVCache> = {
+    name: "QuantizedKVCache",
+    fields: ["keys", "values", "offset", "group size", "bits"],
+    problem: ([keys, values, offset, groupSize, bits]) =>
+      firstProblem(
+        () => choiceProblem("group size", groupSize, [32, 64, 128]),
+        () => choiceProblem("bits", bits, [2, 3, 4, 5, 6, 8]),
+        () => {
+          if (keys === null && values === null) return columnsProblem(null, null, ["offset", offset]);
+          const how = { groupSize: groupSize as number, bits: bits as number };
+          return packedProblem("keys", keys, how) ?? packedProblem("values", values, how);
+        },
+        () =>
+          keys === null
+            ? null
+            : columnsProblem((keys as CacheState[])[1], (values as CacheState[])[1], ["offset", offset]),
+      ),
+    restore(state) {
+      const cache = new QuantizedKVCache();
+      cache.state = state as unknown as State;
+      return cache;
+    },
+  };
+
   #keys: Packed | null = null;
   #values: Packed | null = null;
   #offset = 0;
@@ -131,4 +127,25 @@ export class QuantizedKVCache implements KeyValueCache {
     this.#set(null, null);
     this.#offset = 0;
   }
+}
+
+function choiceProblem(name: string, value: CacheState | undefined, allowed: readonly number[]): string | null {
+  return allowed.includes(value as number) ? null : `its ${name} is ${shown(value)}, not one of ${allowed.join(", ")}`;
+}
+
+function packedProblem(name: string, x: CacheState | undefined, { groupSize, bits }: KvQuantization): string | null {
+  const parts = Array.isArray(x) && x.length === 3 && Array.from(x).every((part) => part instanceof Tensor) ? x : null;
+  if (!parts) return `its ${name} are not three tensors (packed, scales, biases)`;
+  const [packed, scales, biases] = parts as Packed;
+  const isPacked = packed.dtype === "uint32" && isFloating(scales) && scales.dtype === biases.dtype;
+  if (!isPacked)
+    return `its ${name} are of ${packed.dtype}, ${scales.dtype} and ${biases.dtype}, not uint32 and floats`;
+  const width = (scales.ndim === 4 ? scales.dim(3) : 0) * groupSize * bits;
+  const agree =
+    String(scales.shape) === String(biases.shape) &&
+    packed.ndim === 4 &&
+    scales.ndim === 4 &&
+    [0, 1, 2].every((axis) => packed.dim(axis) === scales.dim(axis)) &&
+    packed.dim(3) * 32 === width;
+  return agree ? null : `its ${name} are ${parts.map(shown).join(", ")}: no ${bits} bits in groups of ${groupSize}`;
 }

@@ -2,21 +2,43 @@
 
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { causalMask, type Mask } from "../masks";
+import type { Mask, MaskOptions } from "../mask";
+import { causalMask } from "../masks";
+import { BatchRotatingKVCache } from "./batch-rotating";
 import { Buffers, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
-import type { KeyValueCache, MaskOptions } from "./cache";
+import type { KeyValueCache } from "./cache";
+import { type CacheKind, type CacheState, columnsProblem, countProblem, firstProblem } from "./kind";
 
 export class RotatingKVCache implements KeyValueCache {
+  static readonly kind: CacheKind<RotatingKVCache> = {
+    name: "RotatingKVCache",
+    fields: ["keys", "values", "offset", "keep", "size limit", "index"],
+    problem: (state) => ringProblem(state),
+    restore(state) {
+      const cache = new RotatingKVCache(1);
+      cache.state = state as RotatingState;
+      return cache;
+    },
+    merge: (caches) => BatchRotatingKVCache.merge(caches, (maxSize) => new RotatingKVCache(maxSize)),
+  };
+
   readonly #buffers = new Buffers();
   #offset = 0;
   /** The row that the next single token goes to. */
   #index = 0;
 
-  /** Keeps `maxSize` tokens, `keep` of them the very first. */
+  private keep: number;
+
+  /**
+   * Keeps `maxSize` tokens, `keep` of them the very first. One place at least is left for the newest, however many are to
+   * be kept: mlx-lm drops new tokens in silence where there is none.
+   */
   constructor(
     private maxSize: number,
-    private keep = 0,
-  ) {}
+    keep = 0,
+  ) {
+    this.keep = Math.min(keep, maxSize - 1);
+  }
 
   get offset(): number {
     return this.#offset;
@@ -152,3 +174,23 @@ type RotatingState = [
   maxSize: number,
   index: number,
 ];
+
+/** The states that updates and trims can leave behind. */
+function ringProblem([keys, values, offset, keep, maxSize, index]: readonly CacheState[]): string | null {
+  return firstProblem(
+    () => countProblem("offset", offset),
+    () => countProblem("size limit", maxSize, 1),
+    () => countProblem("keep", keep),
+    () => columnsProblem(keys, values, ["index", index]),
+    () => {
+      if ((keep as number) >= (maxSize as number))
+        return `it keeps the first ${keep} tokens, but its size limit is ${maxSize}: no token could follow`;
+      const length = (keys as Tensor | null)?.dim(2) ?? 0;
+      const grows = (offset as number) <= length && index === offset;
+      // A full ring turns. Several tokens at once make it longer until the next one, and put it in order.
+      const isFull = length >= (maxSize as number) && (offset as number) >= length;
+      const turns = isFull && (length === maxSize ? (index as number) > (keep as number) : index === length);
+      return grows || turns ? null : `its index is ${index} after ${offset} tokens in ${length} rows`;
+    },
+  );
+}
