@@ -6,25 +6,13 @@ import { Metadata } from "../src/convert/gguf/metadata";
 import { tokenizerFiles } from "../src/convert/gguf/tokenizer";
 import { UserError } from "../src/errors";
 import { parseHeader } from "../src/mlx/safetensors-header";
+import { type Dice, dice } from "./fuzz/dice";
 import { ggufBytes, tinyLlama } from "./gguf-file";
 
 const rounds = { safetensors: 100_000, gguf: 20_000 };
 
 /** Milliseconds. */
 const longest = 50;
-
-/** Mulberry32: whole numbers below `limit`, the same ones for a seed. */
-function dice(seed: number): (limit: number) => number {
-  let state = seed;
-  return (limit) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let x = Math.imul(state ^ (state >>> 15), 1 | state);
-    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x;
-    return ((x ^ (x >>> 14)) >>> 0) % limit;
-  };
-}
-
-type Dice = ReturnType<typeof dice>;
 
 /** Bytes that parsers stumble over. */
 const edges = [0, 1, 0x7f, 0x80, 0xff, ...new TextEncoder().encode('"\\{}[],:-0129eE')];
