@@ -3,8 +3,9 @@ import { expectValues, fixture, float32 } from "../../test/parity/fixtures";
 import { type FormulaModel, formulaModel } from "../../test/parity/formula-model";
 import { UserError } from "../errors";
 import * as mx from "../mlx";
-import { createModel } from "../models";
-import { KVCache, QuantizedKVCache, RotatingKVCache } from "../nn";
+import { type Cache, createModel } from "../models";
+import { ArraysCache, CacheList, KVCache, QuantizedKVCache, QuantizedRows, RotatingKVCache } from "../nn";
+import { quantizeCaches } from "./kv-quantization";
 import { prefill } from "./prefill";
 import { generateSteps } from "./step";
 
@@ -14,7 +15,7 @@ interface Fixture extends FormulaModel {
   runs: { bits: number; groupSize: number; start: number; tokens: number[]; logprobs: string }[];
 }
 
-const { prompt, columns, runs, ...recipe } = fixture<Fixture>("kv-quantization.json");
+const { prompt, columns: everyColumn, runs, ...recipe } = fixture<Fixture>("kv-quantization.json");
 
 describe("a KV cache that is packed while it grows", () => {
   test.each(runs)("$bits bits, groups of $groupSize, from token $start: Python's tokens", async (run) => {
@@ -25,7 +26,9 @@ describe("a KV cache that is packed while it grows", () => {
     const steps = generateSteps(model, prompt, { maxTokens: run.tokens.length, kvQuantization: run, logprobs: true });
     for await (const { token, logprobs } of steps) {
       tokens.push(token);
-      mx.scope(() => rows.push(...(logprobs!.at(mx.slice(undefined, undefined, columns)).toArray() as Float32Array)));
+      mx.scope(() =>
+        rows.push(...(logprobs!.at(mx.slice(undefined, undefined, everyColumn)).toArray() as Float32Array)),
+      );
       logprobs!.dispose();
     }
     expect(tokens).toEqual(run.tokens);
@@ -79,6 +82,48 @@ describe("a KV cache that is packed while it grows", () => {
     expect(mx.liveHandles()).toBe(before);
     model.dispose();
   });
+});
+
+/** Keys and values (1, 1, T, D) of these sizes. */
+const columns = (count: number, ...[keys, values]: [number, number]): [mx.Tensor, mx.Tensor] => [
+  mx.ones([1, 1, count, keys]),
+  mx.ones([1, 1, count, values]),
+];
+
+test("a hybrid model's attention is packed, its recurrent state, windows and lists are not", () => {
+  const before = mx.liveHandles();
+  const arrays = new ArraysCache(2);
+  const full = new KVCache();
+  const window = new RotatingKVCache(4);
+  const short = new KVCache();
+  const list = new CacheList([new ArraysCache(1), new KVCache()]);
+  mx.scope(() => {
+    arrays.put(0, mx.ones([1, 3]));
+    // As in latent attention: the values are half of the keys.
+    full.update(...columns(5, 128, 64));
+    window.update(...columns(5, 64, 64));
+    short.update(...columns(2, 64, 64));
+    (list.parts[1] as KVCache).update(...columns(5, 64, 64));
+  });
+  const layers: Cache[] = [arrays, full, window, short, list];
+  quantizeCaches(layers, { bits: 8, groupSize: 64, start: 3 });
+  expect(layers.map((layer) => layer.constructor)).toEqual([
+    ArraysCache,
+    QuantizedKVCache,
+    RotatingKVCache,
+    KVCache,
+    CacheList,
+  ] as never);
+  mx.scope(() => {
+    const [keys, values] = (layers[1] as QuantizedKVCache).update(...columns(1, 128, 64));
+    expect([keys, values].map((rows) => (rows as QuantizedRows).parts[0].shape)).toEqual([
+      [1, 1, 6, 32],
+      [1, 1, 6, 16],
+    ]);
+    expect(keys).toBeInstanceOf(QuantizedRows);
+  });
+  for (const layer of layers) layer.dispose();
+  expect(mx.liveHandles()).toBe(before);
 });
 
 /** Keys (1, 2, T, 64) and values that differ from token to token. */

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "../../test/parity/fixtures";
@@ -14,10 +14,12 @@ import { generateSteps } from "./step";
 interface Fixture extends FormulaModel {
   /** Files that Python wrote: gzip, base64. */
   kinds: Record<string, string>;
+  /** The same of the layers of models, with the class of each. */
+  models: Record<string, { classes: string[]; file: string }>;
   continued: { prefix: number[]; rest: number[]; tokens: number[]; file: string };
 }
 
-const { kinds, continued, ...recipe } = fixture<Fixture>("prompt-caches.json");
+const { kinds, models, continued, ...recipe } = fixture<Fixture>("prompt-caches.json");
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-prompt-cache-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -38,13 +40,18 @@ const dispose = (cache: readonly Cache[]) => {
   for (const layer of cache) layer.dispose();
 };
 
-describe.each(Object.entries(kinds))("a file of Python's with %s", (kind, base64) => {
+const files: [name: string, file: string, classes?: string[]][] = [
+  ...Object.entries(kinds),
+  ...Object.entries(models).map(([name, { file, classes }]): [string, string, string[]] => [name, file, classes]),
+];
+
+describe.each(files)("a file of Python's with %s", (kind, base64, classes) => {
   test("is read, and written again the same", async () => {
     const before = mx.liveHandles();
     const path = file(kind, base64);
     const { cache, metadata } = await loadPromptCache(path);
     expect(metadata).toEqual({});
-    expect(cache.map((layer) => layer.constructor.name)).toEqual(cache.map(() => kind));
+    expect(cache.map((layer) => layer.constructor.name)).toEqual(classes ?? cache.map(() => kind));
     const again = join(folder, "again.safetensors");
     await savePromptCache(again, cache, { a: "b" });
     const second = await loadPromptCache(again);
@@ -101,6 +108,30 @@ describe("is refused with a reason:", () => {
   const metadata = (change: (facts: Record<string, string>) => void) =>
     altered((header) => change(header.__metadata__ as unknown as Record<string, string>));
 
+  interface Described {
+    dtype: string;
+    shape: number[];
+  }
+  const entry = (header: Record<string, never>, place: string) => header[place] as unknown as Described;
+  const renamed = (from: string, to: string) =>
+    altered((header) => {
+      header[to] = header[from]!;
+      delete header[from];
+      const facts = header.__metadata__ as unknown as Record<string, string>;
+      for (const [name, value] of Object.entries(facts)) if (value === from) facts[name] = to;
+    });
+  const retyped = (place: string, dtype: string) => altered((header) => Object.assign(entry(header, place), { dtype }));
+  const reshaped = (place: string, shape: number[]) =>
+    altered((header) => Object.assign(entry(header, place), { shape }));
+  const numbered = (place: string, value: number) => () => {
+    const bytes = whole();
+    const view = new DataView(bytes.buffer);
+    const length = Number(view.getBigUint64(0, true));
+    const [start] = JSON.parse(new TextDecoder().decode(bytes.slice(8, 8 + length)))[place].data_offsets;
+    view.setInt32(8 + length + start, value, true);
+    return bytes;
+  };
+
   test.each<[name: string, bytes: () => Uint8Array, problem: RegExp]>([
     ["a file that is cut off", () => whole().slice(0, 300), /not a sound safetensors file/],
     ["a file of something else", () => new TextEncoder().encode("hello, world"), /not a sound safetensors file/],
@@ -124,15 +155,49 @@ describe("is refused with a reason:", () => {
       }),
       /tensor __proto__|no state/,
     ],
+    ["a place of 50,000 levels", renamed("0.2", "0".concat(".0".repeat(50_000))), /"0\.0\.0.*…", and no state/],
+    ["a name with control characters", renamed("0.2", "0.\u001b[2J"), /"0\.\\u001b\[2J", and no state/],
+    ["a place that is a value and a list", renamed("0.2", "0.0.1"), /0\.0 is a value and a list at once/],
+    ["too few entries", renamed("0.2", "5.2"), /layer 0 .* 2 entries, not 3 \(keys, values, offset\)/],
+    ["no keys", renamed("0.0", "5.0"), /layer 0 .* it lacks keys/],
+    [
+      "a layer that is left out",
+      metadata((facts) => Object.assign(facts, { "1.7": "KVCache" })),
+      /\(1\.7\) names the kind of a layer that is not there/,
+    ],
+    ["keys that are no floats", retyped("0.0", "I32"), /its keys are of int32/],
+    ["values of other heads", reshaped("0.1", [1, 1, 512, 4]), /values.*\(1, 1, 512, 4\).*in the last axis only/],
+    ["keys without an axis", reshaped("0.0", [2, 256, 4]), /its keys are a tensor \(2, 256, 4\)/],
+    ["a number that is too large", numbered("0.2", 1_000_000), /its offset is 1000000, but its keys have 256 rows/],
+    ["a number below 0", numbered("0.2", -3), /its offset is -3, not a whole number/],
+    ["a kind's name with an escape", metadata((facts) => Object.assign(facts, { "1.0": "\u001b[2J" })), /\\u001b\[2J/],
   ])("%s", async (name, bytes, problem) => {
     const path = join(folder, `bad ${name}.safetensors`);
     writeFileSync(path, bytes());
     const before = mx.liveHandles();
+    const began = performance.now();
     const error = await loadPromptCache(path).catch((thrown) => thrown);
+    expect(performance.now() - began).toBeLessThan(2000);
     expect(error).toBeInstanceOf(UserError);
     expect(error.message).toMatch(problem);
+    expect(error.message.length).toBeLessThan(500);
     expect(error.hint).toContain("mlxlm cache_prompt");
     expect(mx.liveHandles()).toBe(before);
+  });
+
+  test("what is no file, or has a header of another sort of file", async () => {
+    const pipe = join(folder, "pipe.safetensors");
+    expect(Bun.spawnSync(["mkfifo", pipe]).exitCode).toBe(0);
+    await expect(loadPromptCache(pipe)).rejects.toThrow("it is a pipe or a device");
+    const sub = join(folder, "folder.safetensors");
+    mkdirSync(sub);
+    await expect(loadPromptCache(sub)).rejects.toThrow("it is a folder");
+    await expect(loadPromptCache(join(folder, "x".repeat(5000)))).rejects.toThrow("ENAMETOOLONG");
+    const long = join(folder, "long.safetensors");
+    const bytes = new Uint8Array(20_000_000);
+    new DataView(bytes.buffer).setBigUint64(0, 19_000_000n, true);
+    writeFileSync(long, bytes);
+    await expect(loadPromptCache(long)).rejects.toThrow("its header has 19000000 bytes");
   });
 
   test("a file that is not there", async () => {

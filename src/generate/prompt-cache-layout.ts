@@ -137,7 +137,10 @@ export class LayoutReader {
   /** The state of each layer. Tensors are read lazily, all other leaves now. */
   states(arrays: ReadonlyMap<string, Tensor>): CacheState[] {
     const states: CacheState[] = [];
-    for (const [name, tensor] of arrays) this.#put(states, this.#places.get(name)!, this.#read(name, tensor));
+    for (const [name, place] of this.#places) this.#put(states, place, this.#read(name, arrays.get(name)!));
+    const isExtra = (name: string) => name.startsWith(`${classes}.`) && !(Number(name.slice(2)) < states.length);
+    const extra = [...this.facts.keys()].find(isExtra);
+    if (extra) this.refuse(`its metadata (${printable(extra)}) names the kind of a layer that is not there`);
     // A place that no leaf has is undefined here.
     return Array.from(states);
   }
@@ -162,7 +165,10 @@ export class LayoutReader {
       list = next as CacheState[];
     }
     const last = place.at(-1)!;
-    if (list[last] !== undefined) this.refuse(`${place.join(".")} is there twice`);
+    if (list[last] !== undefined) {
+      const problem = Array.isArray(list[last]) ? "a value and a list at once" : "there twice";
+      this.refuse(`${place.join(".")} is ${problem}`);
+    }
     list[last] = leaf;
   }
 }

@@ -67,7 +67,7 @@ function quantizedAttention(
     scores = shaped.dtype === "bool" ? mx.where(shaped, scores, mx.finfo(scores.dtype).min) : scores.add(shaped);
   }
   const out = product(softmaxBesideSinks(scores, sinks), values, false);
-  return repeats > 1 ? out.reshape(batch, heads, length, dims) : out;
+  return repeats > 1 ? out.reshape(batch, heads, length, out.dim(-1)) : out;
 }
 
 /** softmax over the keys and each head's sink: scores (B, H, T, S) or (B, Hkv, H / Hkv, T, S), sinks (H) */
