@@ -16,7 +16,7 @@ export interface PromptCache {
 }
 
 /** Bytes. A thousand layers' states take a tenth of it. */
-const longestHeader = 8_000_000;
+const longestHeader = 4_000_000;
 
 /** The file's path: MLX adds the ending where it is missing. */
 export function promptCachePath(path: string): string {
@@ -62,7 +62,7 @@ export async function loadPromptCache(given: string): Promise<PromptCache> {
       const name = layout.kindOf(i);
       const kind = kindNamed(name);
       if (!kind) return refuse(`layer ${i} holds no state of a ${quoted(name).slice(1, -1)}: there is no such cache`);
-      const problem = state === undefined ? "it has no tensors" : stateProblem(kind, state, kindNamed);
+      const problem = stateProblem(kind, state, kindNamed);
       if (problem) return refuse(`layer ${i} holds no state of a ${name}: ${problem}`);
       return () => kind.restore(state as CacheStateList, kindNamed);
     });

@@ -137,12 +137,12 @@ export class LayoutReader {
   /** The state of each layer. Tensors are read lazily, all other leaves now. */
   states(arrays: ReadonlyMap<string, Tensor>): CacheState[] {
     const states: CacheState[] = [];
-    for (const [name, place] of this.#places) this.#put(states, place, this.#read(name, arrays.get(name)!));
+    const inOrder = [...this.#places].sort(([, a], [, b]) => comparePlaces(a, b));
+    for (const [name, place] of inOrder) this.#put(states, place, this.#read(name, arrays.get(name)!));
     const isExtra = (name: string) => name.startsWith(`${classes}.`) && !(Number(name.slice(2)) < states.length);
     const extra = [...this.facts.keys()].find(isExtra);
     if (extra) this.refuse(`its metadata (${printable(extra)}) names the kind of a layer that is not there`);
-    // A place that no leaf has is undefined here.
-    return Array.from(states);
+    return states;
   }
 
   #read(name: string, tensor: Tensor): Leaf {
@@ -155,29 +155,36 @@ export class LayoutReader {
     return isText ? String.fromCodePoint(...codes) : this.refuse(`${name} is not what its metadata says: no text`);
   }
 
-  /** Puts a leaf at its place in nested lists. */
+  /** Puts a leaf at its place in nested lists. In order, each place is the next one of its list: there are no holes. */
   #put(states: CacheState[], place: readonly number[], leaf: Leaf): void {
     let list = states;
-    for (const [level, index] of place.slice(0, -1).entries()) {
-      list[index] ??= [];
-      const next = list[index];
-      if (!Array.isArray(next)) this.refuse(`${place.slice(0, level + 1).join(".")} is a value and a list at once`);
-      list = next as CacheState[];
+    for (const [level, index] of place.entries()) {
+      const at = place.slice(0, level + 1).join(".");
+      const isLast = level === place.length - 1;
+      if (index > list.length) {
+        const missing = [...place.slice(0, level), list.length].join(".");
+        this.refuse(`it has ${at}, but lacks ${missing}`);
+      }
+      if (index === list.length) list.push(isLast ? leaf : []);
+      else if (isLast || !Array.isArray(list[index]))
+        this.refuse(`${at} is there twice, or a value and a list at once`);
+      list = list[index] as CacheState[];
     }
-    const last = place.at(-1)!;
-    if (list[last] !== undefined) {
-      const problem = Array.isArray(list[last]) ? "a value and a list at once" : "there twice";
-      this.refuse(`${place.join(".")} is ${problem}`);
-    }
-    list[last] = leaf;
   }
 }
 
+function comparePlaces(a: readonly number[], b: readonly number[]): number {
+  const level = a.findIndex((index, i) => index !== b[i]);
+  return level < 0 ? a.length - b.length : a[level]! - (b[level] ?? -1);
+}
+
 /** A foreign text within a sentence: cut, and without control characters. */
-export const quoted = (text: string): string => JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+export const quoted = (text: string): string =>
+  printable(JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text));
 
 /** The same for a sentence with foreign texts in it. */
 export const printable = (text: string): string => {
   const cut = text.length > 300 ? `${text.slice(0, 200)} … ${text.slice(-100)}` : text;
-  return cut.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+  const escaped = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return cut.replace(/\p{Cc}/gu, escaped);
 };

@@ -179,7 +179,7 @@ function joinedPadding(caches: readonly ArraysCache[]): number[] | null {
 
 function arraysProblem(arrays: CacheState | undefined): string | null {
   if (!Array.isArray(arrays) || arrays.length === 0) return `its arrays are ${shown(arrays)}, not a list of tensors`;
-  const strange = Array.from(arrays).findIndex((one) => one !== null && !(one instanceof Tensor && one.ndim > 0));
+  const strange = arrays.findIndex((one) => one !== null && !(one instanceof Tensor && one.ndim > 0));
   if (strange >= 0) return `its array ${strange} is ${shown(arrays[strange])}, not a tensor of rows`;
   const batches = new Set((arrays as (Tensor | null)[]).map((one) => one?.dim(0)).filter((rows) => rows !== undefined));
   if (batches.size > 1 || batches.has(0)) return `its arrays have ${[...batches].join(" and ")} rows`;

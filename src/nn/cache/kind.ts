@@ -55,11 +55,9 @@ export const savedStateOf = (cache: Cache): CacheState =>
 export function stateProblem(kind: CacheKind, state: CacheState, kinds: Kinds): string | null {
   if (!Array.isArray(state)) return "it is one value, not a list";
   const { fields } = kind;
-  const missing = Array.from(state, (entry, i) => (entry === undefined ? (fields?.[i] ?? `part ${i}`) : null));
   const count = fields?.length ?? Math.max(1, state.length);
   if (state.length !== count) return `it has ${state.length} entries, not ${count} (${fields?.join(", ") ?? "parts"})`;
-  const lacking = missing.find((name) => name !== null);
-  return lacking === undefined ? kind.problem(state, kinds) : `it lacks ${lacking}`;
+  return kind.problem(state, kinds);
 }
 
 /** The first problem of several; null where there is none. Later ones are looked for only where the earlier are none. */

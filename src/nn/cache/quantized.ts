@@ -134,7 +134,7 @@ function choiceProblem(name: string, value: CacheState | undefined, allowed: rea
 }
 
 function packedProblem(name: string, x: CacheState | undefined, { groupSize, bits }: KvQuantization): string | null {
-  const parts = Array.isArray(x) && x.length === 3 && Array.from(x).every((part) => part instanceof Tensor) ? x : null;
+  const parts = Array.isArray(x) && x.length === 3 && x.every((part) => part instanceof Tensor) ? x : null;
   if (!parts) return `its ${name} are not three tensors (packed, scales, biases)`;
   const [packed, scales, biases] = parts as Packed;
   const isPacked = packed.dtype === "uint32" && isFloating(scales) && scales.dtype === biases.dtype;
