@@ -6,7 +6,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { attention, joinHeads, splitHeads } from "./attention";
 import { type KeyValueCache, QuantizedRows } from "./cache";
-import type { Rows } from "./cache/cache";
+import type { Rows } from "./cache/rows";
 import { type Layer, Linear } from "./linear";
 import type { Mask } from "./masks";
 import { Module } from "./module";
