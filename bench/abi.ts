@@ -4,7 +4,7 @@
  *
  *   bun bench/abi.ts [--rounds 15]      needs g++, and the SDK that `bun run build` fetched
  */
-import { dlopen } from "bun:ffi";
+import { dlopen, type Pointer } from "bun:ffi";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -41,7 +41,7 @@ const { symbols: shim } = dlopen(buildShim(folder), {
   shim_add: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
   shim_free: { args: ["ptr"], returns: "i32" },
 });
-const theirOne = shim.shim_ones(1, 1)!;
+const theirOne = shim.shim_ones(1, 1) as Pointer;
 const out = new BigUint64Array(new ArrayBuffer(8));
 
 function ours(): number {
@@ -55,15 +55,15 @@ function ours(): number {
 
 function theirs(): number {
   const began = performance.now();
-  const made: number[] = [];
-  let x = theirOne;
+  const made: Pointer[] = [];
+  let x: Pointer = theirOne;
   for (let i = 0; i < count; i++) {
     out[0] = 0n;
     shim.shim_add(out, x, theirOne);
-    x = Number(out[0]) as typeof x;
+    x = Number(out[0]) as Pointer;
     made.push(x);
   }
-  for (const pointer of made) shim.shim_free(pointer as typeof x);
+  for (const pointer of made) shim.shim_free(pointer);
   return ((performance.now() - began) * 1000) / count;
 }
 
