@@ -1,7 +1,6 @@
 /** Mixtral: Llama with the MLP replaced by experts, of which a router picks a few for each token. */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
-import * as mx from "../mlx";
 import {
   type DecoderLayer,
   type KeyValueCache,
@@ -9,9 +8,11 @@ import {
   Linear,
   type Mask,
   Module,
+  mixExperts,
   type Residual,
   RMSNorm,
   SwitchGLU,
+  softmaxOfHighest,
   stackExperts,
 } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
@@ -56,12 +57,7 @@ class SparseMoeBlock extends Module {
 
   /** x (B, T, D) → (B, T, D): the chosen experts' results, weighted by a softmax over their gates. */
   forward(x: Tensor): Tensor {
-    const gates = this.gate.forward(x);
-    const k = this.expertsPerToken;
-    const order = mx.argpartition(gates.negative(), k - 1, { axis: -1 });
-    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
-    const weights = mx.softmax(gates.takeAlongAxis(experts, -1), { axis: -1, precise: true });
-    return this.switch_mlp.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+    return mixExperts(x, this.switch_mlp, softmaxOfHighest(this.gate.forward(x), this.expertsPerToken));
   }
 }
 

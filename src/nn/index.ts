@@ -21,6 +21,7 @@ export * from "./quantize";
 export * from "./residual";
 export * from "./rope";
 export { yarnTemperature } from "./rope-frequencies";
+export * from "./routing";
 export * from "./stack-experts";
 export * from "./state-space";
 export { type ExpertLayer, QuantizedSwitchLinear, SwitchGLU, SwitchLinear } from "./switch";

@@ -1,0 +1,86 @@
+/** Mixtures of experts: which experts each token uses, and the block around them. Shazeer et al. 2017, arXiv:1701.06538. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { type Layer, Linear } from "./linear";
+import { GatedMLP } from "./mlp";
+import { Module } from "./module";
+import { SwitchGLU } from "./switch";
+
+/** The experts that each token uses, and the weights of their results: both (…, k). */
+export interface Routing {
+  experts: Tensor;
+  weights: Tensor;
+}
+
+/** The k highest scores (…, E), in no order: (…, k). No gradient flows through the choice. */
+export function highest(scores: Tensor, k: number): Tensor {
+  const order = mx.argpartition(scores.negative(), k - 1, { axis: -1 });
+  return mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+}
+
+/** The k highest logits (…, E), weighted by a softmax over these k. */
+export function softmaxOfHighest(logits: Tensor, k: number): Routing {
+  const experts = highest(logits, k);
+  return { experts, weights: mx.softmax(logits.takeAlongAxis(experts, -1), { axis: -1, precise: true }) };
+}
+
+/** The k highest probabilities of a softmax over all logits (…, E); `normalize`: made to sum to one. */
+export function highestOfSoftmax(logits: Tensor, k: number, { normalize }: { normalize: boolean }): Routing {
+  const probabilities = mx.softmax(logits, { axis: -1, precise: true });
+  const experts = highest(probabilities, k);
+  const chosen = probabilities.takeAlongAxis(experts, -1);
+  return { experts, weights: normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen };
+}
+
+/** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */
+export function mixExperts(x: Tensor, layer: SwitchGLU, { experts, weights }: Routing): Tensor {
+  return layer.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+}
+
+export interface SparseMLPSizes {
+  dims: number;
+  /** Width within one expert. */
+  hiddenDims: number;
+  experts: number;
+  expertsPerToken: number;
+  /** Whether the weights of a token's experts are made to sum to one. */
+  normalize: boolean;
+}
+
+/** Experts, chosen by the highest probabilities of a softmax over all. */
+export class SparseMLP extends Module {
+  gate: Layer;
+  switch_mlp: SwitchGLU;
+  readonly expertsPerToken: number;
+  readonly normalize: boolean;
+
+  constructor({ dims, hiddenDims, experts, expertsPerToken, normalize }: SparseMLPSizes) {
+    super();
+    this.gate = new Linear(dims, experts, { bias: false });
+    this.switch_mlp = new SwitchGLU(dims, hiddenDims, experts);
+    this.expertsPerToken = expertsPerToken;
+    this.normalize = normalize;
+  }
+
+  /** x (…, D) → (…, D) */
+  forward(x: Tensor): Tensor {
+    return mixExperts(x, this.switch_mlp, highestOfSoftmax(this.gate.forward(x), this.expertsPerToken, this));
+  }
+}
+
+/** The same beside an expert that all tokens use, behind a sigmoid gate. */
+export class SharedExpertMLP extends SparseMLP {
+  shared_expert: GatedMLP;
+  shared_expert_gate: Layer;
+
+  constructor({ sharedDims, ...sizes }: SparseMLPSizes & { sharedDims: number }) {
+    super(sizes);
+    this.shared_expert = new GatedMLP(sizes.dims, sharedDims);
+    this.shared_expert_gate = new Linear(sizes.dims, 1, { bias: false });
+  }
+
+  override forward(x: Tensor): Tensor {
+    const shared = this.shared_expert.forward(x).multiply(this.shared_expert_gate.forward(x).sigmoid());
+    return super.forward(x).add(shared);
+  }
+}
