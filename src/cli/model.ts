@@ -32,7 +32,8 @@ export async function findModel(name: string, out: Output, signal: AbortSignal):
   if (name === demoName) return { path: demoFolder() };
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   try {
-    return await resolveModel(name, { signal, onProgress: ({ done, total }) => bar.at(done, total) });
+    const onWarning = (warning: string) => out.warn(warning);
+    return await resolveModel(name, { signal, onWarning, onProgress: ({ done, total }) => bar.at(done, total) });
   } finally {
     bar.end();
   }

@@ -1,8 +1,9 @@
 /** The models of the shared cache, with what their configurations say. */
 
-import { cachedSnapshot, snapshotFolder } from "../hub/cache-layout";
+import { snapshotFolder } from "../hub/cache-layout";
 import { type CachedRepo, cachedRepos } from "../hub/cached-models";
 import { hubCache } from "../hub/environment";
+import { cachedSnapshot } from "../hub/snapshot-state";
 import { type CheckpointFacts, describeCheckpoint } from "./describe";
 
 export interface CachedCheckpoint extends CachedRepo, CheckpointFacts {

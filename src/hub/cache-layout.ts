@@ -2,7 +2,7 @@
  * The Hugging Face cache: `models--org--name/` with `blobs/<etag>`, `refs/<revision>` holding a commit, and
  * `snapshots/<commit>/` of links into the blobs; `datasets--org--name/` likewise.
  */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 export const mainRevision = "main";
@@ -41,34 +41,5 @@ export function cachedCommit(cache: string, repo: HubRepo, revision: string): st
     return isCommit(commit) ? commit : null;
   } catch {
     return null;
-  }
-}
-
-/** The snapshot that a revision of a model stands for, where all of its files are there. */
-export function cachedSnapshot(cache: string, name: string, revision = mainRevision): string | null {
-  const repo: HubRepo = { type: "model", name };
-  const commit = cachedCommit(cache, repo, revision);
-  if (!commit) return null;
-  const folder = snapshotFolder(cache, repo, commit);
-  return isWhole(folder) ? folder : null;
-}
-
-/** Whether a snapshot has its configuration and every weight file. A link whose blob is gone does not count. */
-function isWhole(folder: string): boolean {
-  if (!existsSync(join(folder, "config.json"))) return false;
-  const index = join(folder, "model.safetensors.index.json");
-  if (!existsSync(index)) {
-    const files = readdirSync(folder).filter(
-      (name) => /^model.*\.safetensors$/.test(name) && existsSync(join(folder, name)),
-    );
-    // `model-00001-of-00003.safetensors`: without an index, the names say how many there must be.
-    const parts = files.map((name) => Number(/-of-(\d+)\.safetensors$/.exec(name)?.[1] ?? 1));
-    return files.length > 0 && files.length >= Math.max(...parts);
-  }
-  try {
-    const { weight_map: map } = JSON.parse(readFileSync(index, "utf8")) as { weight_map: Record<string, string> };
-    return Object.values(map).every((name) => existsSync(join(folder, name)));
-  } catch {
-    return false;
   }
 }

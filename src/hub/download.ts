@@ -1,13 +1,14 @@
 /** Downloads a model's files into the shared cache. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { modelInfo } from "@huggingface/hub";
+import { type ListFileEntry, modelInfo } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
 import { type HubRepo, isCommit, snapshotFolder } from "./cache-layout";
 import { hubCache, isOffline } from "./environment";
+import { rememberedFiles, rememberFiles } from "./file-list";
 import { hubParameters, hubUrl } from "./http";
 import { hubError } from "./hub-error";
-import { isWanted } from "./repo-id";
+import { checkFileName, isWanted } from "./repo-id";
 import { checkCommit, fetchSnapshot, filesOf, type SnapshotOptions, writeRef } from "./snapshot";
 
 export interface DownloadOptions extends SnapshotOptions {
@@ -24,19 +25,62 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
   try {
     const { sha: commit } = await modelInfo({ ...hubParameters(signal), name, revision, additionalFields: ["sha"] });
     checkCommit(commit, name);
-    const entries = await filesOf(repo, commit, isWanted, { signal });
-    if (!entries.some(({ path }) => path === "config.json")) {
-      throw new UserError(`${name} is no model: it has no config.json`, {
-        code: ExitCode.notFound,
-        hint: "Check the name.",
-      });
-    }
+    const entries = await modelFiles(repo, commit, options);
     const snapshot = await fetchSnapshot(repo, commit, entries, options);
     await writeRef(cache, repo, revision, commit);
     return snapshot;
   } catch (error) {
     throw hubError(error, { name, revision, page: `${hubUrl()}/${name}`, signal });
   }
+}
+
+/**
+ * Fetches what a snapshot of the cache lacks of its own commit: a newer one on the hub changes nothing.
+ * @returns how many files were fetched
+ * @throws UserError as `downloadModel`
+ */
+export async function completeModel(name: string, commit: string, options: SnapshotOptions): Promise<number> {
+  const { cache, signal } = options;
+  const repo: HubRepo = { type: "model", name };
+  const folder = snapshotFolder(cache, repo, commit);
+  try {
+    const entries = await modelFiles(repo, commit, options);
+    // A cache on a system without links holds files in their place.
+    const lacking = entries.filter(
+      ({ path, size }) => statSync(join(folder, path), { throwIfNoEntry: false })?.size !== size,
+    );
+    if (lacking.length > 0) await fetchSnapshot(repo, commit, lacking, options);
+    return lacking.length;
+  } catch (error) {
+    throw hubError(error, { name, revision: commit, page: `${hubUrl()}/${name}`, signal });
+  }
+}
+
+/** The files that a model needs, from the cache's list or the hub's. @throws UserError where it is no model */
+async function modelFiles(repo: HubRepo, commit: string, { cache, signal }: SnapshotOptions): Promise<ListFileEntry[]> {
+  const entries = await allFiles(repo, commit, cache, signal);
+  if (!entries.some(({ path }) => path === "config.json")) {
+    throw new UserError(`${repo.name} is no model: it has no config.json`, {
+      code: ExitCode.notFound,
+      hint: "Check the name.",
+    });
+  }
+  return entries.filter(({ path }) => isWanted(path));
+}
+
+/** All files of a commit; the cache remembers them. */
+async function allFiles(
+  repo: HubRepo,
+  commit: string,
+  cache: string,
+  signal?: AbortSignal,
+): Promise<readonly ListFileEntry[]> {
+  const known = rememberedFiles(cache, repo, commit);
+  for (const { path } of known ?? []) checkFileName(path, repo.name);
+  if (known) return known;
+  const entries = await filesOf(repo, commit, () => true, { recursive: true, signal });
+  await rememberFiles(cache, repo, commit, entries);
+  return entries;
 }
 
 /**

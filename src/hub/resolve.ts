@@ -2,10 +2,11 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import { cachedSnapshot, mainRevision } from "./cache-layout";
+import { cachedCommit, mainRevision } from "./cache-layout";
 import { hubCache, isOffline, wantsModelScope } from "./environment";
 import { checkRepoId, checkRevision } from "./repo-id";
 import type { DownloadProgress } from "./snapshot";
+import { type SnapshotState, snapshotState } from "./snapshot-state";
 
 export interface ResolveOptions {
   /** Branch, tag or commit. */
@@ -13,6 +14,8 @@ export interface ResolveOptions {
   /** Never use the network, as with HF_HUB_OFFLINE=1. */
   offline?: boolean;
   onProgress?: (progress: DownloadProgress) => void;
+  /** Told of what the user should know and can go on with. */
+  onWarning?: (warning: string) => void;
   signal?: AbortSignal;
 }
 
@@ -48,10 +51,17 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
     });
   }
   const cache = hubCache();
-  const cached = cachedSnapshot(cache, model, revision);
-  if (cached) return { path: cached, source: "cache", repo: model };
+  const commit = cachedCommit(cache, { type: "model", name: model }, revision);
+  const state = commit === null ? null : snapshotState(cache, model, commit);
+  if (commit !== null && state && !state.missing.includes("config.json")) {
+    const { missing, absent, folder: path } = state;
+    const isWhole = missing.length === 0 && absent.length === 0;
+    const fetched = isWhole ? 0 : await complete(model, commit, state, { ...options, offline, cache });
+    return { path, source: fetched > 0 ? "download" : "cache", repo: model };
+  }
   if (offline) {
-    throw new UserError(`${model} is not in the cache (${cache}), and the network is not to be used`, {
+    const lacks = state ? `the copy of ${model} in the cache (${state.folder}) has no config.json` : null;
+    throw new UserError(`${lacks ?? `${model} is not in the cache (${cache})`}, and the network is not to be used`, {
       code: ExitCode.notFound,
       hint: "Unset HF_HUB_OFFLINE to download it.",
     });
@@ -60,3 +70,49 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   const { downloadModel } = await import("./download");
   return { path: await downloadModel(model, { cache, revision, onProgress, signal }), source: "download", repo: model };
 }
+
+/**
+ * Fetches what a snapshot lacks.
+ * @returns how many files came
+ * @throws UserError where a file that is known to be missing cannot be had
+ */
+async function complete(
+  model: string,
+  commit: string,
+  { folder, missing, absent }: SnapshotState,
+  { cache, offline, onProgress, onWarning, signal }: ResolveOptions & { cache: string },
+): Promise<number> {
+  const without = (reason: string) => {
+    // Many models have no generation_config.json, and lose nothing by it.
+    const told = absent.filter((name) => name !== "generation_config.json");
+    if (told.length > 0) onWarning?.(`${model} in the cache has no ${listed(told)}, which it may need: ${reason}`);
+    return 0;
+  };
+  if (offline) {
+    if (missing.length === 0) return without("HF_HUB_OFFLINE keeps mlxlm from asking the hub");
+    throw new UserError(
+      `the copy of ${model} in the cache (${folder}) lacks ${listed(missing)}, and the network is not to be used`,
+      { code: ExitCode.notFound, hint: "Unset HF_HUB_OFFLINE to fetch what is missing." },
+    );
+  }
+  const { completeModel } = await import("./download");
+  try {
+    return await completeModel(model, commit, { cache, onProgress, signal });
+  } catch (error) {
+    if (!(error instanceof UserError) || error.code === ExitCode.interrupted) throw error;
+    if (missing.length === 0) return without(error.message);
+    const { code, hint } = error;
+    throw new UserError(`the copy of ${model} in the cache lacks ${listed(missing)}: ${error.message}`, {
+      code,
+      hint,
+      cause: error,
+    });
+  }
+}
+
+const shownNames = 3;
+
+const listed = (names: readonly string[]) =>
+  names.length <= shownNames
+    ? names.join(", ")
+    : `${names.slice(0, shownNames).join(", ")} and ${names.length - shownNames} more`;
