@@ -19,7 +19,10 @@ type Expected = "value" | "first value" | "key" | "first key" | "colon" | "next"
  * The value of a text. `revive` is JSON.parse's; bare `NaN`, `Infinity` and `-Infinity` reach it as `{"__float__": …}`.
  * @throws SyntaxError that says line, column and what was expected
  */
-export function parsePythonJson(text: string, revive: (key: string, value: unknown) => unknown): unknown {
+export function parsePythonJson(
+  text: string,
+  revive: (key: string, value: unknown, context?: { source?: string }) => unknown,
+): unknown {
   try {
     return JSON.parse(text, revive);
   } catch {

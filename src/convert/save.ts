@@ -7,6 +7,7 @@ import { copyFile, mkdir, open, readdir, readFile, rename, rm, statfs, writeFile
 import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
+import { inputFile } from "../input-file";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -74,6 +75,7 @@ export async function saveModel(
     for (const { name } of (await readdir(source, { withFileTypes: true })).filter((entry) => !entry.isDirectory())) {
       if (!companions.test(name)) continue;
       await checkInside(source, name);
+      await inputFile(join(source, name));
       await copyFile(join(source, name), join(temporary, name));
     }
     if (repo !== undefined) {

@@ -67,24 +67,33 @@ interface Line {
 
 function cellsOf(text: string, path: string, delimiter: string): Line[] {
   const lines: Line[] = [];
-  const cell =
-    delimiter === "," ? /"((?:[^"]|"")*)"([^,\r\n]*)|([^,\r\n]*)/y : /"((?:[^"]|"")*)"([^\t\r\n]*)|([^\t\r\n]*)/y;
+  const cellEnd = delimiter === "," ? /[,\r\n]/g : /[\t\r\n]/g;
+  const endAfter = (at: number) => {
+    cellEnd.lastIndex = at;
+    return cellEnd.exec(text)?.index ?? text.length;
+  };
   let at = 0;
   let line = 1;
   while (at < text.length) {
     const began = line;
     const cells: string[] = [];
     while (true) {
-      cell.lastIndex = at;
-      const [all, quoted, rest, plain] = cell.exec(text)!;
-      if (plain?.startsWith('"')) {
-        throw new UserError(`${path}, line ${line}: a quote opens here and never closes`, {
-          hint: 'Inside quotes, a quote is written twice: "".',
-        });
+      let quoted = "";
+      if (text[at] === '"') {
+        const close = closingQuote(text, at + 1);
+        if (close < 0) {
+          throw new UserError(`${path}, line ${line}: a quote opens here and never closes`, {
+            hint: 'Inside quotes, a quote is written twice: "".',
+          });
+        }
+        const inner = text.slice(at + 1, close);
+        quoted = inner.replaceAll('""', '"');
+        line += inner.split("\n").length - 1;
+        at = close + 1;
       }
-      cells.push(quoted === undefined ? plain! : quoted.replaceAll('""', '"') + rest!);
-      line += all.split("\n").length - 1;
-      at += all.length;
+      const end = endAfter(at);
+      cells.push(quoted + text.slice(at, end));
+      at = end;
       if (text[at] !== delimiter) break;
       at++;
     }
@@ -93,4 +102,12 @@ function cellsOf(text: string, path: string, delimiter: string): Line[] {
     if (cells.length > 1 || cells[0] !== "") lines.push({ cells, line: began });
   }
   return lines;
+}
+
+/** Where the quote is that ends a cell; -1 where there is none. */
+function closingQuote(text: string, from: number): number {
+  for (let at = text.indexOf('"', from); at >= 0; at = text.indexOf('"', at + 2)) {
+    if (text[at + 1] !== '"') return at;
+  }
+  return -1;
 }

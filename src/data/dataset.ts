@@ -19,7 +19,7 @@ const splitWords: [split: string, words: readonly string[]][] = [
 
 /** @throws UserError where there is no such dataset, or one of its files cannot be read */
 export async function openDataset(path: string, options: DatasetOptions = {}): Promise<Splits> {
-  const { dataFiles, dataDir, field, name } = options;
+  const { dataFiles, dataDir, field, name, onNotice } = options;
   if (Object.hasOwn(builders, path)) {
     if (dataFiles === undefined && dataDir === undefined) {
       throw new UserError(`the dataset "${path}" is a kind of file, and no file is named`, {
@@ -27,16 +27,16 @@ export async function openDataset(path: string, options: DatasetOptions = {}): P
       });
     }
     const format = builders[path] as RowFormat;
-    if (dataFiles === undefined) return openFolder(dataDir!, { field });
+    if (dataFiles === undefined) return openFolder(dataDir!, { field, onNotice });
     return openFiles(dataFiles, dataDir ?? ".", path === "json" ? { field } : { format, field });
   }
   const facts = await stat(path).catch(() => null);
-  if (facts?.isFile()) return new Map([["train", await openRows([path], { field })]]);
+  if (facts && !facts.isDirectory()) return new Map([["train", await openRows([path], { field })]]);
   if (facts) {
     const folder = dataDir === undefined ? path : join(path, dataDir);
     if (dataFiles !== undefined) return openFiles(dataFiles, folder, { field });
     const inner = name === undefined ? null : await stat(join(folder, name)).catch(() => null);
-    return openFolder(inner?.isDirectory() ? join(folder, name!) : folder, { field });
+    return openFolder(inner?.isDirectory() ? join(folder, name!) : folder, { field, onNotice });
   }
   const { openHubDataset } = await import("./hub-dataset");
   return openHubDataset(path, options);
@@ -89,7 +89,7 @@ async function expand(pattern: string, folder: string): Promise<string[]> {
 }
 
 /** The files of a folder, and of `data` or folders named by a split in it, told apart by their names. */
-async function openFolder(folder: string, options: ReadOptions): Promise<Splits> {
+async function openFolder(folder: string, options: ReadOptions & Pick<DatasetOptions, "onNotice">): Promise<Splits> {
   const names = await readdir(folder, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
     throw new UserError(`${folder} cannot be read: ${error.message}`, { code: ExitCode.notFound, cause: error });
   });
@@ -97,10 +97,19 @@ async function openFolder(folder: string, options: ReadOptions): Promise<Splits>
   const data = files.filter((name) => formatOf(name) !== "txt" && !/(^|[\\/])dataset_infos?\.json$/.test(name));
   const groups = Map.groupBy(data.length > 0 ? data : files, splitOf);
   if (groups.size === 0) {
-    throw new UserError(`${folder} has no files with data`, {
+    const inner = (await readdir(folder, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    const folders = inner
+      .map(({ name }) => name)
+      .slice(0, 5)
+      .join(", ");
+    throw new UserError(`${folder} has no files with data${folders && `, nor have its folders (${folders})`}`, {
       code: ExitCode.notFound,
       hint: `It may hold train, validation and test files: .${rowFormats.join(", .")}`,
     });
+  }
+  if (![...groups.values()].flat().some((name) => basename(name) === name)) {
+    const shown = [...groups.values()].flat().slice(0, 5).join(", ");
+    options.onNotice?.(`${folder} has no data files of its own. Taking those of its folders: ${shown}`);
   }
   const known = [...groups].filter(([split]) => split !== "");
   // Where no name tells a split, all of it is training data, as for Python.

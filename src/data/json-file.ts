@@ -1,4 +1,5 @@
 /** Rows of JSON and JSON Lines. */
+import { parsePythonJson, specialNumbers } from "../convert/python-json";
 import { UserError } from "../errors";
 import { type Row, RowList, type Rows } from "./rows";
 
@@ -17,15 +18,33 @@ class WholeFloat {
 /** Literals that a plain parser would take for integers. */
 const wholeFloats = /\d\.0|\d[eE]/;
 
+/** Python's reader refuses rows that nest about as deep. */
+const deepest = 500;
+
+/** Strict JSON, and the bare NaN, Infinity and -Infinity that Python and pandas write for missing numbers. */
 function parse(text: string): unknown {
-  if (!wholeFloats.test(text)) return JSON.parse(text);
-  const marks = (_: string, value: unknown, context?: { source?: string }) =>
-    Number.isInteger(value) && /[.eE]/.test(context?.source ?? "") ? new WholeFloat(value as number) : value;
-  return JSON.parse(text, marks as (key: string, value: unknown) => unknown);
+  try {
+    return wholeFloats.test(text) ? JSON.parse(text, marks as Reviver) : JSON.parse(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError) || !/NaN|Infinity/.test(text)) throw error;
+    return parsePythonJson(text, (key, value, context) => specialNumber(value) ?? marks(key, value, context));
+  }
+}
+
+type Reviver = (key: string, value: unknown) => unknown;
+
+function marks(_: string, value: unknown, context?: { source?: string }): unknown {
+  return Number.isInteger(value) && /[.eE]/.test(context?.source ?? "") ? new WholeFloat(value as number) : value;
+}
+
+function specialNumber(value: unknown): number | undefined {
+  if (value === null || typeof value !== "object" || !("__float__" in value)) return undefined;
+  return specialNumbers.get(String(value.__float__));
 }
 
 /** Unwraps marked numbers, and notes where floats are. */
-function settle(value: unknown, path: string, floats: Set<string>): unknown {
+function settle(value: unknown, path: string, floats: Set<string>, depth = 0): unknown {
+  if (depth > deepest) throw new RangeError("too deep");
   if (typeof value === "number") {
     if (!Number.isInteger(value)) floats.add(path);
     return value;
@@ -35,15 +54,24 @@ function settle(value: unknown, path: string, floats: Set<string>): unknown {
     return value.value;
   }
   if (Array.isArray(value)) {
-    for (const [i, item] of value.entries()) value[i] = settle(item, path, floats);
+    for (const [i, item] of value.entries()) value[i] = settle(item, path, floats, depth + 1);
   } else if (value !== null && typeof value === "object") {
     const fields = value as Row;
     for (const name of Object.keys(fields)) {
-      const inner = settle(fields[name], path === "" ? name : `${path}.${name}`, floats);
+      const inner = settle(fields[name], path === "" ? name : `${path}.${name}`, floats, depth + 1);
       Object.defineProperty(fields, name, { value: inner, enumerable: true, configurable: true, writable: true });
     }
   }
   return value;
+}
+
+/** The beginning of a value. */
+function shown(value: unknown): string {
+  try {
+    return typeof value === "number" ? String(value) : JSON.stringify(value).slice(0, 40);
+  } catch {
+    return "a list that nests too deep";
+  }
 }
 
 /** Rows of parsed values. @throws UserError where one is no object */
@@ -52,11 +80,16 @@ function rowsOf(values: readonly unknown[], where: (index: number) => string, sp
   const columns = new Set<string>();
   for (const [i, value] of values.entries()) {
     if (value === null || typeof value !== "object" || Array.isArray(value)) {
-      throw new UserError(`${where(i)}: a row must be an object, not ${JSON.stringify(value)?.slice(0, 40)}`, {
+      throw new UserError(`${where(i)}: a row must be an object, not ${shown(value)}`, {
         hint: 'Write one object a row, for example {"text": "…"}',
       });
     }
-    settle(value, "", floats);
+    try {
+      settle(value, "", floats);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new UserError(`${where(i)}: it nests deeper than ${deepest} levels`, { hint: "Make the row flatter." });
+    }
     for (const name of Object.keys(value)) columns.add(name);
   }
   const rows = (values as Row[]).map((row) =>

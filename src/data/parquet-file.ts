@@ -8,10 +8,23 @@ import {
 } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { UserError } from "../errors";
+import { inputFile } from "../input-file";
 import type { Row, Rows } from "./rows";
 
 /** Levels of a schema that stand for "the items of this list" and are no fields. */
 const listLevels = new Set(["list", "bag", "element", "item", "array", "array_element", "key_value"]);
+
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+const parsers = {
+  stringFromBytes(bytes: Uint8Array | undefined): string | undefined {
+    try {
+      return bytes && utf8.decode(bytes);
+    } catch {
+      throw new Error("a text in it is not UTF-8");
+    }
+  },
+};
 
 /** How many row groups are kept: rows are often asked for in random order. */
 const keptGroups = 4;
@@ -19,6 +32,7 @@ const keptGroups = 4;
 /** @throws UserError for a file that is damaged, or packed in a way that is not known */
 export async function openParquet(path: string, size: number): Promise<Rows> {
   try {
+    await inputFile(path);
     const file = await asyncBufferFromFile(path);
     const head = new Uint8Array(await file.slice(0, Math.min(4, size)));
     if (String.fromCharCode(...head) !== "PAR1") throw new Error("it does not begin with PAR1");
@@ -49,7 +63,11 @@ class ParquetRows implements Rows {
     private readonly file: AsyncBuffer,
     private readonly metadata: FileMetaData,
   ) {
-    for (const { num_rows } of metadata.row_groups) this.#starts.push(this.#starts.at(-1)! + Number(num_rows));
+    for (const { num_rows } of metadata.row_groups) {
+      const rows = Number(num_rows);
+      this.#starts.push(this.#starts.at(-1)! + rows);
+      if (rows < 0 || !Number.isSafeInteger(this.#starts.at(-1))) throw new Error("a group says no number of rows");
+    }
     this.length = this.#starts.at(-1)!;
     const { columns, floats } = readSchema(metadata);
     this.columns = columns;
@@ -84,7 +102,9 @@ class ParquetRows implements Rows {
     if (rowStart === rowEnd) return [];
     try {
       const { file, metadata } = this;
-      const rows = await parquetReadObjects({ file, metadata, compressors, rowStart, rowEnd });
+      const rows = await parquetReadObjects({ file, metadata, compressors, parsers, rowStart, rowEnd });
+      if (rows.length !== rowEnd - rowStart)
+        throw new Error(`it promises ${rowEnd - rowStart} rows and has ${rows.length}`);
       return rows.map((row) => plain(row) as Row);
     } catch (error) {
       throw damaged(this.path, error);

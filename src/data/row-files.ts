@@ -1,6 +1,6 @@
 /** Rows of data files: JSON Lines, JSON, CSV, plain text, Parquet. */
-import { stat } from "node:fs/promises";
 import { ExitCode, UserError } from "../errors";
+import { decodeText, inputFile } from "../input-file";
 import type { JsonOptions } from "./json-file";
 import { JoinedRows, RowList, type Rows } from "./rows";
 
@@ -33,13 +33,8 @@ export async function openRows(paths: readonly string[], options: ReadOptions = 
 const largestText = 512 * 2 ** 20;
 
 async function openFile(path: string, { format = formatOf(path), ...options }: ReadOptions): Promise<Rows> {
-  const facts = await stat(path).catch(() => null);
-  if (!facts?.isFile()) {
-    throw new UserError(facts ? `${path} is a folder, not a file with data` : `there is no file ${path}`, {
-      code: ExitCode.notFound,
-      hint: "Check the path.",
-    });
-  }
+  const facts = await inputFile(path);
+  if (!facts) throw new UserError(`there is no file ${path}`, { code: ExitCode.notFound, hint: "Check the path." });
   if (format === undefined) {
     throw new UserError(`${path}: mlxlm cannot tell from its name what kind of data it is`, {
       code: ExitCode.usage,
@@ -56,7 +51,7 @@ async function openFile(path: string, { format = formatOf(path), ...options }: R
       hint: "Split it into several files, or convert it to Parquet.",
     });
   }
-  const text = (await Bun.file(path).text()).replace(/^\uFEFF/, "");
+  const text = decodeText(await Bun.file(path).bytes(), path);
   switch (format) {
     case "csv":
     case "tsv": {

@@ -15,6 +15,8 @@ export interface DatasetOptions {
   field?: string;
   /** Branch, tag or commit of the hub. */
   revision?: string;
+  /** Told of what was chosen that the user may not expect. */
+  onNotice?: (line: string) => void;
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }

@@ -4,6 +4,7 @@
  */
 import { basename } from "node:path";
 import { UserError } from "../errors";
+import { inputFile } from "../input-file";
 import { JsonScanner } from "../json-scanner";
 
 export interface TensorEntry {
@@ -55,6 +56,7 @@ export async function readSafetensorsHeader(
   const wrong = (problem: string): never => {
     throw new UserError(`${basename(path)} is not a sound safetensors file: ${problem}`, { hint });
   };
+  await inputFile(path);
   const { size } = file;
   if (size < 8) wrong(`it has ${size} bytes, fewer than the 8 of the header's length`);
   const prefix = new DataView(await file.slice(0, 8).arrayBuffer());

@@ -11,6 +11,7 @@ import type { Rows } from "../data/rows";
 import { ExitCode, UserError } from "../errors";
 import { encoderFor } from "../evaluate/perplexity";
 import { isOffline } from "../hub/environment";
+import { inputText } from "../input-file";
 import { breathe } from "../macrotask";
 import * as mx from "../mlx";
 import type { Tokenizer } from "../text/tokenizer";
@@ -78,11 +79,11 @@ export async function loadCalibration(tokenizer: Tokenizer, options: Calibration
 /** The whole text at once, as mlx-lm cuts it. */
 async function fromText(tokenizer: Tokenizer, options: CalibrationOptions): Promise<Calibration> {
   const path = options.dataPath ?? (await referenceText(options));
-  const file = Bun.file(path);
-  if (!(await file.exists())) {
+  const given = await inputText(path);
+  if (given === null) {
     throw new UserError(`there is no file ${path}`, { code: ExitCode.notFound, hint: "Check --data-path." });
   }
-  const text = (await file.text()).replaceAll("\r\n", "\n");
+  const text = given.replaceAll("\r\n", "\n");
   const rows = cut(await tokenizer.encode(text), options.sequenceLength);
   if (rows.length === 0) return { rows, heldOut: [] };
   const drawn = randomOrder(rows.length).map((index) => rows[index]!);

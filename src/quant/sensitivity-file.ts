@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { replaceFile } from "../atomic-file";
 import { ExitCode, UserError } from "../errors";
+import { inputFile } from "../input-file";
 import type { Sensitivities } from "./sensitivities";
 
 const Pairs = z.array(z.tuple([z.string(), z.number()]));
@@ -19,11 +20,14 @@ export async function writeSensitivities(path: string, sensitivities: Sensitivit
  * @throws UserError where the file is missing, is no such list, or lacks a layer
  */
 export async function readSensitivities(path: string, layers: readonly string[]): Promise<Sensitivities> {
-  const file = Bun.file(path);
-  if (!(await file.exists())) {
+  if ((await inputFile(path)) === null) {
     throw new UserError(`there is no file ${path}`, { code: ExitCode.notFound, hint: "Check --sensitivities." });
   }
-  const parsed = Pairs.safeParse(await file.json().catch(() => null));
+  const parsed = Pairs.safeParse(
+    await Bun.file(path)
+      .json()
+      .catch(() => null),
+  );
   if (!parsed.success) {
     throw new UserError(`${path} is no JSON list of [layer, number]`, {
       hint: "Leave out --sensitivities to have them estimated.",

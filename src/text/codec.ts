@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Tokenizer as NativeTokenizer } from "tokenizers";
 import { z } from "zod";
 import { ExitCode, UserError } from "../errors";
+import { inputFile } from "../input-file";
 import { native } from "./native";
 import { type AddedToken, damaged, parseJson, readJson, specialTokens, type TokenizerConfig } from "./tokenizer-config";
 import { type Component, defect, gpt2TokenizerJson, modelType, outline, TokenizerJson } from "./tokenizer-json";
@@ -92,7 +93,7 @@ export class Codec {
 export async function openCodec(folder: string, config: TokenizerConfig): Promise<Codec> {
   const path = join(folder, "tokenizer.json");
   const file = Bun.file(path);
-  if (await file.exists()) {
+  if (await inputFile(path)) {
     const text = await file.text();
     return build(text, parseJson(path, outline(text), TokenizerJson), config, path);
   }
@@ -137,7 +138,7 @@ async function readGpt2Files(folder: string, config: TokenizerConfig): Promise<T
   if (!/^GPT2Tokenizer(Fast)?$/.test(config.tokenizer_class ?? "GPT2Tokenizer")) return null;
   const vocab = await readJson(join(folder, "vocab.json"), z.record(z.string(), z.int().nonnegative()));
   const merges = Bun.file(join(folder, "merges.txt"));
-  return vocab && (await merges.exists()) ? gpt2TokenizerJson(vocab, await merges.text()) : null;
+  return vocab && (await inputFile(merges.name!)) ? gpt2TokenizerJson(vocab, await merges.text()) : null;
 }
 
 async function noTokenizer(folder: string): Promise<UserError> {

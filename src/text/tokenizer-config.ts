@@ -3,6 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { ExitCode, UserError } from "../errors";
+import { inputFile } from "../input-file";
 
 const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() }).transform((token) => token.content)]);
 
@@ -77,10 +78,11 @@ function extraTokens(config: TokenizerConfig): string[] | Record<string, string>
 export async function readChatTemplates(folder: string, config: TokenizerConfig): Promise<ChatTemplates> {
   const files = new Map<string, string>();
   const single = Bun.file(join(folder, "chat_template.jinja"));
-  if (await single.exists()) files.set("default", await single.text());
+  if (await inputFile(single.name!)) files.set("default", await single.text());
   const more = join(folder, "additional_chat_templates");
   for (const name of await readdir(more).catch(() => [])) {
-    if (name.endsWith(".jinja")) files.set(name.slice(0, -".jinja".length), await Bun.file(join(more, name)).text());
+    if (!name.endsWith(".jinja") || !(await inputFile(join(more, name)))) continue;
+    files.set(name.slice(0, -".jinja".length), await Bun.file(join(more, name)).text());
   }
   if (files.size > 0) return files;
 
@@ -95,7 +97,7 @@ export async function readChatTemplates(folder: string, config: TokenizerConfig)
 /** A JSON file checked by a schema, or null where there is no such file. */
 export async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | null> {
   const file = Bun.file(path);
-  if (!(await file.exists())) return null;
+  if (!(await inputFile(path))) return null;
   return parseJson(path, await file.text(), schema);
 }
 

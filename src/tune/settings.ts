@@ -2,6 +2,7 @@
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { ExitCode, UserError } from "../errors";
+import { inputText } from "../input-file";
 import { nearest } from "../nearest";
 import { type LoraParameters, parseLoraParameters, problemOf } from "./adapter-files";
 import { fineTuneTypes, optimizerNames } from "./names";
@@ -145,8 +146,8 @@ const largestFile = 2 ** 20;
  * @throws UserError where there is no such file, or it holds something else
  */
 export async function readSettingsFile(path: string): Promise<Record<string, unknown>> {
-  const file = Bun.file(path);
-  if (!(await file.exists())) {
+  const text = await inputText(path);
+  if (text === null) {
     throw new UserError(`there is no configuration file ${path}`, { code: ExitCode.notFound, hint: "Check --config." });
   }
   const wrong = (problem: string) =>
@@ -154,8 +155,8 @@ export async function readSettingsFile(path: string): Promise<Record<string, unk
       code: ExitCode.usage,
       hint: "It holds lines such as learning_rate: 1e-5",
     });
-  if (file.size > largestFile) throw wrong(`has ${file.size} bytes: no settings are that long`);
-  const document = parseDocument(await file.text(), { version: "1.1" });
+  if (text.length > largestFile) throw wrong(`has ${text.length} characters: no settings are that long`);
+  const document = parseDocument(text, { version: "1.1" });
   const [problem] = document.errors;
   if (problem) throw wrong(`is not YAML: ${problem.message.split("\n")[0]}`);
   let value: unknown;

@@ -5,6 +5,7 @@
 import { open } from "node:fs/promises";
 import { basename } from "node:path";
 import { ExitCode, UserError } from "../../errors";
+import { inputFile } from "../../input-file";
 import { type ElementType, elementType, elementTypeName, readableNames } from "./types";
 
 /** A number beyond 2^53 is a bigint. */
@@ -37,6 +38,7 @@ class NeedsMore extends Error {}
  * @throws UserError that says what is wrong with it, and where
  */
 export async function readGgufHeader(path: string): Promise<GgufHeader> {
+  await inputFile(path);
   const file = await open(path).catch((cause: Error) => {
     throw new UserError(`${path} cannot be opened: ${cause.message}`, {
       code: ExitCode.notFound,

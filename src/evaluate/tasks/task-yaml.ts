@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { parseDocument, type ScalarTag } from "yaml";
 import { ExitCode, UserError } from "../../errors";
+import { inputFile } from "../../input-file";
 
 /** `!function utils.process_docs`: a function of `utils.py` beside the file. */
 export class PythonFunction {
@@ -143,8 +144,10 @@ export class TaskFiles {
   #parsed(path: string, includer: string | undefined): Promise<Config> {
     const known = this.#read.get(path);
     if (known) return known;
-    const reading = readFile(path, "utf8")
+    const reading = inputFile(path)
+      .then(() => readFile(path, "utf8"))
       .catch((cause: NodeJS.ErrnoException) => {
+        if (cause instanceof UserError) throw cause;
         throw new UserError(`${path} cannot be read${includer ? `, which ${includer} includes` : ""}: ${cause.code}`, {
           code: cause.code === "ENOENT" ? ExitCode.notFound : ExitCode.failure,
           hint: "Check the path.",

@@ -73,7 +73,11 @@ async function namedSources(settings: DataSettings, options: SourceOptions): Pro
   return { train: source("train"), valid: source("valid"), test: source("test") };
 }
 
-const datasetOptions = ({ onDownload: onProgress, signal }: SourceOptions): DatasetOptions => ({ onProgress, signal });
+const datasetOptions = ({ onDownload: onProgress, onStage: onNotice, signal }: SourceOptions): DatasetOptions => ({
+  onProgress,
+  onNotice,
+  signal,
+});
 
 /** Files that have just a split's name: train.jsonl, valid.parquet. */
 async function filesBySplit(folder: string): Promise<Splits> {
@@ -81,7 +85,7 @@ async function filesBySplit(folder: string): Promise<Splits> {
   for (const name of Object.values(aliases).flat()) {
     for (const format of rowFormats) {
       const path = join(folder, `${name}.${format}`);
-      if (splits.has(name) || !(await Bun.file(path).exists())) continue;
+      if (splits.has(name) || !(await stat(path).catch(() => null))) continue;
       // What a row lacks tells what kind it is of.
       splits.set(name, await openRows([path], { sparse: true }));
     }
