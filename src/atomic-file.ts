@@ -1,11 +1,15 @@
 /** Files that are whole or not there: written beside their place, flushed to the disk, renamed. */
-import { randomUUID } from "node:crypto";
 import { open, readdir, rename, rm } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { dirname, extname, join } from "node:path";
 import { ExitCode, UserError } from "./errors";
+import { removeLeftovers, uniqueMark } from "./leftovers";
+import { systemError } from "./system-errors";
 
 /** Names of files that are being written. */
-const unfinished = /^\.[0-9a-f]{8}\./;
+const unfinished = /^\.[0-9a-f]{8}-[0-9a-f]{8}-\d+(?:\.|$)/;
+
+/** Folders in which this process has removed what killed ones left. */
+const tidied = new Set<string>();
 
 /**
  * Runs `write` with a name beside `path` and of its ending; what it wrote then takes the place of whatever is at `path`.
@@ -17,7 +21,12 @@ export async function replaceFile(
   write: (temporary: string) => void | Promise<void>,
   { mode = 0o666 }: { mode?: number } = {},
 ): Promise<void> {
-  const temporary = join(dirname(path), `.${randomUUID().slice(0, 8)}.${basename(path)}`);
+  const folder = dirname(path);
+  if (!tidied.has(folder)) {
+    tidied.add(folder);
+    await removeLeftovers(folder, (name) => unfinished.test(name));
+  }
+  const temporary = join(folder, `.${uniqueMark()}${extname(path)}`);
   try {
     await (await open(temporary, "wx", mode)).close();
     await write(temporary);
@@ -42,19 +51,18 @@ export async function removeUnfinished(folder: string): Promise<void> {
 
 function explained(path: string, error: unknown): unknown {
   if (error instanceof UserError) return error;
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === "ENOENT") {
+  if ((error as NodeJS.ErrnoException).code === "ENOENT") {
     return new UserError(`there is no folder ${dirname(path)}`, {
       code: ExitCode.notFound,
       hint: "Make it, or take another place.",
       cause: error,
     });
   }
-  // MLX's words have no code. A file that could be opened and not be written to has no room.
-  const isFull = code === "ENOSPC" || code === "EDQUOT" || /no space left|unable to write \d+ bytes/i.test(message);
-  return new UserError(`${path} cannot be written: ${message}`, {
-    code: isFull ? ExitCode.resources : ExitCode.failure,
-    hint: isFull ? "Make room there, or take another folder." : "Take another place.",
+  return systemError(error, `${path} cannot be written`) ?? unknown(path, error);
+}
+
+const unknown = (path: string, error: unknown) =>
+  new UserError(`${path} cannot be written: ${error instanceof Error ? error.message : error}`, {
+    hint: "Take another place.",
     cause: error,
   });
-}

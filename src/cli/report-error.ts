@@ -1,5 +1,6 @@
 /** Errors as a user sees them: what, where, the next step. */
 import { ExitCode, UserError } from "../errors";
+import { systemError } from "../system-errors";
 
 export interface ReportOptions {
   json: boolean;
@@ -22,14 +23,8 @@ export function reportError(error: unknown, { json, debug }: ReportOptions): Exi
 function describe(error: unknown): { code: ExitCode; message: string; hint?: string } {
   if (error instanceof UserError) return { code: error.code, message: error.message, hint: error.hint };
   const text = error instanceof Error ? error.message : String(error);
-  const { code: system, path } = error as NodeJS.ErrnoException;
-  if (system === "ENOSPC") {
-    return {
-      code: ExitCode.resources,
-      message: `the disk is full${path ? `: ${path}` : ""}`,
-      hint: "Make room and try again.",
-    };
-  }
+  const ofSystem = systemError(error);
+  if (ofSystem) return { code: ofSystem.code, message: ofSystem.message, hint: ofSystem.hint };
   if (/\bmalloc\b|unable to allocate|out of memory|bad_alloc/i.test(text)) {
     return {
       code: ExitCode.resources,

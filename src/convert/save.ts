@@ -2,16 +2,17 @@
  * Writing a checkpoint folder. All of it is made beside the target under another name, config.json and the index last,
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
-import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, open, readdir, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
 import { inputFile } from "../input-file";
+import { removeLeftovers, uniqueMark } from "../leftovers";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { systemError } from "../system-errors";
 import { checkInside } from "./checkpoint";
 import type { ModelConfig } from "./config";
 import { parameterCount } from "./quantize-model";
@@ -64,10 +65,11 @@ export async function saveModel(
   const weights = mx.keep(new Map(model.namedParameters()));
   model.dispose();
   const folder = resolve(target);
-  const temporary = `${folder}.partial-${randomUUID().slice(0, 8)}`;
+  const temporary = `${folder}.partial-${uniqueMark()}`;
   try {
     await checkTarget(target);
     await mkdir(dirname(folder), { recursive: true });
+    await removeLeftovers(dirname(folder), (name) => name.includes(".partial-"));
     const total = [...weights.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
     await checkSpace(dirname(folder), total);
     await mkdir(temporary);
@@ -109,11 +111,11 @@ async function flush(path: string): Promise<void> {
 }
 
 function explained(target: string, error: unknown): unknown {
-  const { code, message } = error as NodeJS.ErrnoException;
   // MLX tells no reason: of a file that could be opened, it is a full disk.
-  const isFull = /^(ENOSPC|EDQUOT|EFBIG)$/.test(code ?? "") || (error instanceof mx.MlxError && /write/i.test(message));
-  if (!isFull) return error;
-  return new UserError(`${target} cannot be written: ${message}`, {
+  const isFull = error instanceof mx.MlxError && /write/i.test(error.message);
+  const known = systemError(error, `${target} cannot be written`);
+  if (!isFull) return known ?? error;
+  return new UserError(`${target} cannot be written: the disk is full`, {
     code: ExitCode.resources,
     hint: "Make room there, or name a folder on another disk.",
     cause: error,

@@ -8,6 +8,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { isRunning } from "../leftovers";
 
 export interface BlobFacts {
   /** Bytes. */
@@ -140,13 +141,4 @@ async function abandoned(folder: string): Promise<{ hash: string; path: string; 
     if (hasEnded) parts.push({ hash, path: join(folder, name), size: facts.size });
   }
   return parts;
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }

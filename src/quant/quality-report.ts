@@ -10,6 +10,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { crossEntropy, isQuantizable, type QuantizationConfig, quantize } from "../nn";
+import { systemError } from "../system-errors";
 import { klDivergence } from "./kl-divergence";
 import { checkStopped } from "./stopped";
 
@@ -112,7 +113,11 @@ class SavedLogits {
   }
 
   save(row: number, logits: Tensor): void {
-    mx.saveSafetensors(this.#path(row), new Map([["logits", logits]]));
+    try {
+      mx.saveSafetensors(this.#path(row), new Map([["logits", logits]]));
+    } catch (error) {
+      throw systemError(error, `the model is saved, but the report on it cannot be made (${this.folder})`) ?? error;
+    }
   }
 
   /** Kept: the caller releases it. */

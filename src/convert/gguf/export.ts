@@ -36,30 +36,30 @@ export async function exportGguf(
   const config = await readConfig(folder);
   const plan = await exportPlan(config, folder);
   const { model } = await openWeights(folder, config);
+  let tokenizer: Awaited<ReturnType<typeof tokenizerFields>>;
+  let tensors: Map<string, WrittenTensor>;
   try {
-    const tokenizer = await tokenizerFields(folder, model.vocabSize, eosTokenIds(config));
+    tokenizer = await tokenizerFields(folder, model.vocabSize, eosTokenIds(config));
     dequantize(model);
-    const tensors = mx.keep(mx.scope(() => writtenTensors(model, plan, type, folder)));
+    tensors = mx.keep(mx.scope(() => writtenTensors(model, plan, type, folder)));
+  } finally {
     model.dispose();
-    const named = String(config._name_or_path ?? resolve(folder));
-    await writeGguf(
-      path,
-      new Map([
-        ["general.architecture", ["string", plan.architecture]],
-        ["general.name", ["string", basename(named)]],
-        ["general.file_type", ["uint32", fileTypes[type]]],
-        ["general.quantization_version", ["uint32", quantizationVersion]],
-        ["general.alignment", ["uint32", 32]],
-        ...plan.fields,
-        ...tokenizer,
-      ]),
-      tensors,
-      options,
-    );
-  } catch (error) {
-    model.dispose();
-    throw error;
   }
+  const named = String(config._name_or_path ?? resolve(folder));
+  await writeGguf(
+    path,
+    new Map([
+      ["general.architecture", ["string", plan.architecture]],
+      ["general.name", ["string", basename(named)]],
+      ["general.file_type", ["uint32", fileTypes[type]]],
+      ["general.quantization_version", ["uint32", quantizationVersion]],
+      ["general.alignment", ["uint32", 32]],
+      ...plan.fields,
+      ...tokenizer,
+    ]),
+    tensors,
+    options,
+  );
 }
 
 /** The model's tensors as the file has them, lazily. */
