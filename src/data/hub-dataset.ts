@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { cachedCommit, type HubRepo, snapshotFolder } from "../hub/cache-layout";
 import { hubCache, isOffline } from "../hub/environment";
+import type { HubOptions } from "../hub/http";
 import { checkRepoId } from "../hub/repo-id";
 import { nearest } from "../nearest";
 import { openRows } from "./row-files";
@@ -83,18 +84,22 @@ async function splitsIn(folder: string): Promise<Splits> {
 }
 
 /** Fetches one configuration and returns the snapshot's folder. */
-async function download(repo: HubRepo, { name, signal, onProgress }: DatasetOptions): Promise<string> {
+async function download(
+  repo: HubRepo,
+  { name, signal, onNotice: onWait, onProgress }: DatasetOptions,
+): Promise<string> {
   const { checkCommit, fetchSnapshot, filesOf, writeRef } = await import("../hub/snapshot");
   const cache = hubCache();
-  const commit = await parquetCommit(repo.name, signal);
+  const commit = await parquetCommit(repo.name, { onWait, signal });
   checkCommit(commit, `the dataset ${repo.name}`);
-  const files = await filesOf(repo, commit, (path) => parquetFile.test(path), { recursive: true, signal });
+  const files = await filesOf(repo, commit, (path) => parquetFile.test(path), { recursive: true, onWait, signal });
   const configs = [...new Set(files.map(({ path }) => path.split("/")[0]!))];
   const config = chooseConfig(repo.name, configs, name);
   const wanted = files.filter(({ path }) => path.startsWith(`${config}/`));
   const snapshot = await fetchSnapshot(repo, commit, wanted, {
     cache,
     signal,
+    onWait,
     onProgress: ({ done, total }) => onProgress?.(done, total),
   });
   await writeFile(join(snapshot, config, wholeMark), configs.join("\n"));
@@ -103,12 +108,12 @@ async function download(repo: HubRepo, { name, signal, onProgress }: DatasetOpti
 }
 
 /** What the hub calls the newest commit of the Parquet branch. */
-async function parquetCommit(name: string, signal?: AbortSignal): Promise<string> {
+async function parquetCommit(name: string, options: HubOptions): Promise<string> {
   const { datasetInfo } = await import("@huggingface/hub");
   const { hubParameters, RefusedError } = await import("../hub/http");
   const wanted = { name, revision: parquetBranch, additionalFields: ["sha" as const] };
   try {
-    return (await datasetInfo({ ...hubParameters(signal), ...wanted })).sha;
+    return (await datasetInfo({ ...hubParameters(options), ...wanted })).sha;
   } catch (error) {
     if (error instanceof RefusedError && error.reason === "RevisionNotFound") throw noParquet(name);
     throw error;

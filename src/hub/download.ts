@@ -23,7 +23,7 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
   const { cache, revision, signal } = options;
   const repo: HubRepo = { type: "model", name };
   try {
-    const { sha: commit } = await modelInfo({ ...hubParameters(signal), name, revision, additionalFields: ["sha"] });
+    const { sha: commit } = await modelInfo({ ...hubParameters(options), name, revision, additionalFields: ["sha"] });
     checkCommit(commit, name);
     const entries = await modelFiles(repo, commit, options);
     const snapshot = await fetchSnapshot(repo, commit, entries, options);
@@ -57,8 +57,8 @@ export async function completeModel(name: string, commit: string, options: Snaps
 }
 
 /** The files that a model needs, from the cache's list or the hub's. @throws UserError where it is no model */
-async function modelFiles(repo: HubRepo, commit: string, { cache, signal }: SnapshotOptions): Promise<ListFileEntry[]> {
-  const entries = await allFiles(repo, commit, cache, signal);
+async function modelFiles(repo: HubRepo, commit: string, options: SnapshotOptions): Promise<ListFileEntry[]> {
+  const entries = await allFiles(repo, commit, options);
   if (!entries.some(({ path }) => path === "config.json")) {
     throw new UserError(`${repo.name} is no model: it has no config.json`, {
       code: ExitCode.notFound,
@@ -72,13 +72,12 @@ async function modelFiles(repo: HubRepo, commit: string, { cache, signal }: Snap
 async function allFiles(
   repo: HubRepo,
   commit: string,
-  cache: string,
-  signal?: AbortSignal,
+  { cache, onWait, signal }: SnapshotOptions,
 ): Promise<readonly ListFileEntry[]> {
   const known = rememberedFiles(cache, repo, commit);
   for (const { path } of known ?? []) checkFileName(path, repo.name);
   if (known) return known;
-  const entries = await filesOf(repo, commit, () => true, { recursive: true, signal });
+  const entries = await filesOf(repo, commit, () => true, { recursive: true, onWait, signal });
   await rememberFiles(cache, repo, commit, entries);
   return entries;
 }

@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { downloadFile, fileDownloadInfo, HubApiError, type ListFileEntry } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
+import { AnswerLimits } from "./answer-limits";
 import type { HubRepo } from "./cache-layout";
 import { usesXet } from "./environment";
-import { attempts, hubFetch, hubParameters, hubUrl, isPassing, ownToken, pause } from "./http";
+import { attempts, type HubOptions, hubFetch, hubParameters, hubUrl, isPassing, ownToken, pause } from "./http";
 import type { PartialFile } from "./partial-file";
 
 /** After so many attempts by Xet that brought nothing, the file is asked of the hub itself. */
@@ -14,6 +15,7 @@ export interface RemoteFile {
   repo: HubRepo;
   commit: string;
   entry: ListFileEntry;
+  onWait?: HubOptions["onWait"];
 }
 
 /**
@@ -80,11 +82,11 @@ async function* bytes(
 
 /** Large files may lie in the hub's Xet storage, in pieces that its client puts together. */
 async function xetStream(
-  { repo, commit, entry }: RemoteFile,
+  { repo, commit, entry, onWait }: RemoteFile,
   part: PartialFile,
   signal: AbortSignal,
 ): Promise<ReadableStream<Uint8Array> | null> {
-  const remote = { ...hubParameters(signal), repo, path: entry.path, revision: commit };
+  const remote = { ...hubParameters({ signal, onWait }, "pieces"), repo, path: entry.path, revision: commit };
   const downloadInfo = await fileDownloadInfo(remote);
   if (!downloadInfo?.xet) return null;
   const blob = await downloadFile({ ...remote, downloadInfo });
@@ -92,7 +94,7 @@ async function xetStream(
 }
 
 async function plainStream(
-  { repo, commit, entry }: RemoteFile,
+  { repo, commit, entry, onWait }: RemoteFile,
   part: PartialFile,
   onBytes: (count: number) => void,
   signal: AbortSignal,
@@ -100,10 +102,10 @@ async function plainStream(
   const name = entry.path.split("/").map(encodeURIComponent).join("/");
   const folder = repo.type === "model" ? "" : `${repo.type}s/`;
   const ask = async () => {
-    // Compressed on the way, a file's byte offsets would mean nothing.
-    const headers = new Headers({ "Accept-Encoding": "identity", Authorization: `Bearer ${ownToken}` });
+    const headers = new Headers({ Authorization: `Bearer ${ownToken}` });
     if (part.offset > 0) headers.set("Range", `bytes=${part.offset}-`);
-    return hubFetch(`${hubUrl()}/${folder}${repo.name}/resolve/${commit}/${name}`, { headers }, signal);
+    const url = `${hubUrl()}/${folder}${repo.name}/resolve/${commit}/${name}`;
+    return hubFetch(url, { headers }, { signal, onWait }, new AnswerLimits("file"));
   };
   const startOver = async () => {
     onBytes(-part.offset);

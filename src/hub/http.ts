@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { HUB_URL, HubApiError } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
+import { AnswerLimits, LimitError, type Purpose, unpacked } from "./answer-limits";
 import { accessToken, hubEndpoint, patience } from "./environment";
 
 export const attempts = 4;
@@ -17,6 +18,9 @@ const slowestUpload = 20;
 
 /** Seconds that a server may ask to wait before the user is told instead. */
 const longestWait = 60;
+
+/** Seconds of a wait from which on the user is told. */
+const toldWait = 5;
 
 const retriable = (status: number) => status === 429 || status >= 500;
 
@@ -52,7 +56,10 @@ const refusals = ["GatedRepo", "RevisionNotFound"];
 
 /** The hub is asked too often, and wants to be left alone for longer than a user may care to wait. */
 export class BusyError extends Error {
-  constructor(readonly seconds: number) {
+  constructor(
+    readonly seconds: number,
+    readonly status: number,
+  ) {
     super(`asked to wait ${seconds} s`);
   }
 }
@@ -69,21 +76,29 @@ class UnreachableError extends Error {}
 
 /** Whether an error of a transfer may pass: not what the hub or the disk says, but a connection that ended. */
 export function isPassing(error: unknown): boolean {
-  const final = [UserError, HubApiError, RefusedError, BusyError, UnreachableError];
+  const final = [UserError, HubApiError, RefusedError, BusyError, UnreachableError, LimitError];
   return !final.some((type) => error instanceof type) && (error as NodeJS.ErrnoException)?.syscall === undefined;
 }
 
-/**
- * `fetch`, for @huggingface/hub and beside it. Reading the answer fails where nothing more comes.
- * @param signal ends the request, and the reading of its answer
- */
+export interface HubOptions {
+  /** Ends the request, and the reading of its answer. */
+  signal?: AbortSignal;
+  /** Told where the hub asks to wait, and it takes a while. */
+  onWait?: (line: string) => void;
+}
+
+/** `fetch`, for @huggingface/hub and beside it. Reading the answer fails where nothing more comes, or it does not end. */
 export async function hubFetch(
   input: string | URL | Request,
   init: RequestInit = {},
-  signal?: AbortSignal,
+  { signal, onWait }: HubOptions = {},
+  limits = new AnswerLimits("answer"),
 ): Promise<Response> {
   const url = new URL(input instanceof Request ? input.url : input);
   const headers = new Headers(init.headers);
+  // Compressed on the way, a file's byte offsets would mean nothing, and few bytes could become many.
+  headers.set("Accept-Encoding", "identity");
+  limits.request();
   if (headers.get("Authorization") === `Bearer ${ownToken}`) {
     // A file may lie on another host, whose address is signed or has a token of its own: ours is not for it.
     const token = url.origin === new URL(hubUrl()).origin ? checkedToken() : undefined;
@@ -99,12 +114,13 @@ export async function hubFetch(
       const response = await answered(url, { ...init, headers }, stops, limit);
       const code = response.headers.get("X-Error-Code");
       if (code && refusals.includes(code)) throw new RefusedError(code);
-      if (!retriable(response.status)) return watched(response, patience());
+      if (!retriable(response.status)) return watched(response, patience(), limits);
       const asked = askedWait(response.headers);
-      if (asked !== null && asked > longestWait) throw new BusyError(asked);
-      if (last) return response;
+      if (asked !== null && asked > longestWait) throw new BusyError(asked, response.status);
+      if (last) return watched(response, patience(), limits);
       await response.body?.cancel();
       if (asked !== null) wait = asked * 1000;
+      if (wait >= toldWait * 1000) tellWait(wait / 1000, onWait);
     } catch (error) {
       if (stops.some(({ aborted }) => aborted) || !isPassing(error)) throw error;
       if (last) throw new UnreachableError(error instanceof Error ? error.message : String(error), { cause: error });
@@ -119,7 +135,12 @@ async function answered(url: URL, init: RequestInit, stops: AbortSignal[], limit
   const timer = setTimeout(() => late.abort(new StalledError(limit)), limit);
   try {
     // Bun's own limit would end a slow upload, and the wait for a large commit, after five minutes.
-    return await fetch(url, { ...init, timeout: false, signal: AbortSignal.any([...stops, late.signal]) });
+    return await fetch(url, {
+      ...init,
+      timeout: false,
+      decompress: false,
+      signal: AbortSignal.any([...stops, late.signal]),
+    });
   } catch (error) {
     throw late.signal.aborted ? late.signal.reason : error;
   } finally {
@@ -127,15 +148,38 @@ async function answered(url: URL, init: RequestInit, stops: AbortSignal[], limit
   }
 }
 
-/** The same answer, whose reading fails where nothing comes for so long. Time in which nobody reads does not count. */
-function watched(response: Response, limit: number): Response {
-  const { body, status, statusText, headers, url } = response;
+/** When the last wait ends that was told: requests that run side by side are asked alike. */
+let toldUntil = 0;
+
+function tellWait(seconds: number, onWait: HubOptions["onWait"]): void {
+  const now = performance.now();
+  if (now < toldUntil) return;
+  toldUntil = now + seconds * 1000;
+  onWait?.(`the hub asks to wait ${seconds} s`);
+}
+
+/**
+ * The same answer, unpacked, whose reading fails where nothing comes for so long, or it grows beyond the limits. Time in
+ * which nobody reads does not count.
+ */
+function watched(response: Response, limit: number, limits: AnswerLimits): Response {
+  const { body, status, statusText, url, ok } = response;
   if (!body) return response;
-  const reader = body.getReader();
+  const headers = new Headers(response.headers);
+  const reader = unpacked(body, headers.get("Content-Encoding")).getReader();
+  if (headers.has("Content-Encoding")) for (const name of ["Content-Encoding", "Content-Length"]) headers.delete(name);
+  const counter = limits.counter(ok);
   const watcher = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
+        const began = performance.now();
         const { done, value } = await within(limit, reader.read());
+        try {
+          counter.take(value?.length ?? 0, performance.now() - began);
+        } catch (error) {
+          reader.cancel().catch(() => {});
+          throw error;
+        }
         if (done) controller.close();
         else controller.enqueue(value);
       },
@@ -173,8 +217,9 @@ function askedWait(headers: Headers): number | null {
   return rest ? Number(rest[1]) : null;
 }
 
-/** What goes with every call of @huggingface/hub. */
-export function hubParameters(signal?: AbortSignal) {
-  const bound = (input: string | URL | Request, init?: RequestInit) => hubFetch(input, init, signal);
+/** What goes with a call of @huggingface/hub: its requests belong together. */
+export function hubParameters(options: HubOptions = {}, purpose: Purpose = "answer") {
+  const limits = new AnswerLimits(purpose);
+  const bound = (input: string | URL | Request, init?: RequestInit) => hubFetch(input, init, options, limits);
   return { hubUrl: hubEndpoint(), accessToken: ownToken, fetch: bound as typeof fetch };
 }

@@ -1,6 +1,7 @@
 /** What goes wrong between here and the hub, as a user can act on it. */
 import { HubApiError } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
+import { LimitError } from "./answer-limits";
 import { accessToken } from "./environment";
 import { BusyError, RefusedError } from "./http";
 
@@ -36,10 +37,19 @@ export function hubError(error: unknown, transfer: Transfer): Error {
   if (error instanceof RefusedError)
     return error.reason === "GatedRepo" ? gated(transfer, error) : noRevision(transfer, error);
   if (error instanceof BusyError) {
-    return new UserError(`the hub has had too many requests from here and asks to wait ${error.seconds} s`, {
-      hint: accessToken()
-        ? "Wait, then run the same command again."
-        : "Wait, or set HF_TOKEN: with a token the limit is higher.",
+    const isOverloaded = error.status !== 429;
+    const cause = isOverloaded ? "is overloaded" : "has had too many requests from here";
+    return new UserError(`the hub ${cause} and asks to wait ${error.seconds} s`, {
+      hint:
+        isOverloaded || accessToken()
+          ? "Wait, then run the same command again."
+          : "Wait, or set HF_TOKEN: with a token the limit is higher.",
+      cause: error,
+    });
+  }
+  if (error instanceof LimitError) {
+    return new UserError(`the hub says too much about ${name}: ${error.message}`, {
+      hint: "Check that HF_ENDPOINT names a hub, then try again later.",
       cause: error,
     });
   }

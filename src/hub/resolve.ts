@@ -32,7 +32,7 @@ export interface ResolvedModel {
  * @throws UserError where there is none of them
  */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
-  const { revision = mainRevision, offline = isOffline(), onProgress, signal } = options;
+  const { revision = mainRevision, offline = isOffline(), onProgress, onWarning, signal } = options;
   const facts = await stat(model).catch(() => null);
   if (facts?.isDirectory() || (facts && /\.gguf$/i.test(model))) return { path: resolve(model), source: "local" };
   if (facts) {
@@ -68,7 +68,11 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   }
   // The hub's client takes longer to load than a small model: only those who download wait for it.
   const { downloadModel } = await import("./download");
-  return { path: await downloadModel(model, { cache, revision, onProgress, signal }), source: "download", repo: model };
+  return {
+    path: await downloadModel(model, { cache, revision, onProgress, onWait: onWarning, signal }),
+    source: "download",
+    repo: model,
+  };
 }
 
 /**
@@ -97,7 +101,7 @@ async function complete(
   }
   const { completeModel } = await import("./download");
   try {
-    return await completeModel(model, commit, { cache, onProgress, signal });
+    return await completeModel(model, commit, { cache, onProgress, onWait: onWarning, signal });
   } catch (error) {
     if (!(error instanceof UserError) || error.code === ExitCode.interrupted) throw error;
     if (missing.length === 0) return without(error.message);

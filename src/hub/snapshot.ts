@@ -6,7 +6,7 @@ import { type ListFileEntry, listFiles } from "@huggingface/hub";
 import { ExitCode, UserError } from "../errors";
 import { type HubRepo, isCommit, refFile, repoFolder, snapshotFolder } from "./cache-layout";
 import { damaged, fetchFile, type RemoteFile } from "./fetch-file";
-import { hubParameters } from "./http";
+import { type HubOptions, hubParameters } from "./http";
 import { leftBytes, PartialFile } from "./partial-file";
 import { checkFileName } from "./repo-id";
 
@@ -24,6 +24,8 @@ export interface SnapshotOptions {
   /** The folder of all repos. */
   cache: string;
   onProgress?: (progress: DownloadProgress) => void;
+  /** Told where the hub asks to wait, and it takes a while. */
+  onWait?: (line: string) => void;
   signal?: AbortSignal;
 }
 
@@ -43,10 +45,10 @@ export async function filesOf(
   repo: HubRepo,
   commit: string,
   passes: (name: string) => boolean,
-  { recursive = false, signal }: { recursive?: boolean; signal?: AbortSignal } = {},
+  { recursive = false, ...options }: HubOptions & { recursive?: boolean } = {},
 ): Promise<ListFileEntry[]> {
   const entries: ListFileEntry[] = [];
-  for await (const entry of listFiles({ ...hubParameters(signal), repo, revision: commit, recursive })) {
+  for await (const entry of listFiles({ ...hubParameters(options), repo, revision: commit, recursive })) {
     if (entry.type !== "file") continue;
     checkFileName(entry.path, repo.name);
     if (passes(entry.path)) entries.push(entry);
@@ -65,7 +67,7 @@ export async function fetchSnapshot(
   repo: HubRepo,
   commit: string,
   entries: readonly ListFileEntry[],
-  { cache, onProgress, signal }: SnapshotOptions,
+  { cache, onProgress, onWait, signal }: SnapshotOptions,
 ): Promise<string> {
   const blobs = join(repoFolder(cache, repo), "blobs");
   const missing: ListFileEntry[] = [];
@@ -80,7 +82,7 @@ export async function fetchSnapshot(
 
   let done = 0;
   const fetchOne = (entry: ListFileEntry, stop: AbortSignal) =>
-    fetchBlob({ repo, commit, entry }, join(blobs, etagOf(entry)), stop, (bytes) => {
+    fetchBlob({ repo, commit, entry, onWait }, join(blobs, etagOf(entry)), stop, (bytes) => {
       done += bytes;
       onProgress?.({ file: entry.path, done, total, files: missing.length });
     });

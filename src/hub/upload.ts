@@ -29,6 +29,8 @@ export interface UploadProgress {
 
 export interface UploadOptions {
   onProgress?: (progress: UploadProgress) => void;
+  /** Told where the hub asks to wait, and it takes a while. */
+  onWait?: (line: string) => void;
   signal?: AbortSignal;
 }
 
@@ -61,7 +63,7 @@ export async function uploadTarget(name: string, signal?: AbortSignal): Promise<
     });
   }
   try {
-    const user = await whoAmI(hubParameters(signal));
+    const user = await whoAmI(hubParameters({ signal }));
     if (user.auth.accessToken?.role === "read") {
       throw new UserError("the token may only read", {
         code: ExitCode.auth,
@@ -109,7 +111,7 @@ async function writeCard(folder: string, repo: string): Promise<void> {
 
 async function makeRepo(repo: string, signal?: AbortSignal): Promise<void> {
   try {
-    await createRepo({ ...hubParameters(signal), repo: { type: "model", name: repo } });
+    await createRepo({ ...hubParameters({ signal }), repo: { type: "model", name: repo } });
   } catch (error) {
     if (!(error instanceof HubApiError)) throw error;
     if (error.statusCode === 409) return;
@@ -121,17 +123,21 @@ async function makeRepo(repo: string, signal?: AbortSignal): Promise<void> {
 
 async function exists(repo: string, signal?: AbortSignal): Promise<boolean> {
   const headers = { Authorization: `Bearer ${ownToken}` };
-  const response = await hubFetch(`${hubUrl()}/api/models/${repo}/revision/main`, { headers }, signal);
+  const response = await hubFetch(`${hubUrl()}/api/models/${repo}/revision/main`, { headers }, { signal });
   await response.body?.cancel();
   return response.ok;
 }
 
 /** Sends the files and returns the commit. */
-async function send(files: readonly LocalFile[], repo: string, { onProgress, signal }: UploadOptions): Promise<string> {
+async function send(
+  files: readonly LocalFile[],
+  repo: string,
+  { onProgress, onWait, signal }: UploadOptions,
+): Promise<string> {
   const total = files.reduce((sum, { size }) => sum + size, 0);
   const sizes = new Map(files.map(({ path, size }) => [path, size]));
   const shares = { hashing: new Map<string, number>(), uploading: new Map<string, number>() };
-  const parameters = hubParameters(signal);
+  const parameters = hubParameters({ signal, onWait }, "pieces");
   const work = commitIter({
     ...parameters,
     fetch: countingParts(parameters.fetch),

@@ -3,6 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { replaceFile } from "../atomic-file";
 import { ExitCode, UserError } from "../errors";
+import { unpacked } from "../hub/answer-limits";
 import { patience } from "../hub/environment";
 
 /** The address that mlx-lm has, of one revision. */
@@ -34,17 +35,24 @@ export async function downloadText(
   await replaceFile(path, async (temporary) => void (await Bun.write(temporary, bytes)));
 }
 
+/** Bytes. The text has a thirtieth of them. */
+const largest = 64 * 2 ** 20;
+
 async function bytesFrom(url: string, { onProgress, signal }: DownloadOptions): Promise<Uint8Array> {
   const limit = AbortSignal.timeout(10 * patience());
-  const response = await fetch(url, { signal: signal ? AbortSignal.any([signal, limit]) : limit });
+  const response = await fetch(url, {
+    decompress: false,
+    signal: signal ? AbortSignal.any([signal, limit]) : limit,
+  });
   if (!response.ok || !response.body) throw new Error(`the server answers ${response.status}`);
   if (!/^text\/plain/.test(response.headers.get("content-type") ?? "")) throw new Error("the server sends no text");
   const total = Number(response.headers.get("content-length")) || 0;
   const parts: Uint8Array[] = [];
   let done = 0;
-  for await (const part of response.body) {
+  for await (const part of unpacked(response.body, response.headers.get("content-encoding"))) {
     parts.push(part);
     done += part.length;
+    if (done > largest) throw new Error(`the server sends more than ${largest / 2 ** 20} MB`);
     onProgress?.(done, total);
   }
   if (done === 0) throw new Error("the server sends nothing");
