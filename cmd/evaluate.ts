@@ -50,7 +50,8 @@ export default command({
     const { openModel } = await import("../src/cli/model");
     const { makeSampler } = await import("../src/sample");
     const { Answerer } = await import("../src/evaluate/answers");
-    const { AnswerCache, fingerprint } = await import("../src/evaluate/answer-cache");
+    const { AnswerCache } = await import("../src/evaluate/answer-cache");
+    const { filesMark } = await import("../src/files-mark");
     const { renderChats } = await import("../src/evaluate/chats");
     const { resultsTable } = await import("../src/evaluate/tasks/results-table");
     if (flags.device) mx.setDefaultDevice(flags.device);
@@ -58,7 +59,7 @@ export default command({
     const { model, tokenizer, folder } = await openModel(name, out, signal);
     const usesChatTemplate = flags.applyChatTemplate || (tokenizer.hasChatTemplate && !flags.noApplyChatTemplate);
     const { temp, topP, topK, maxTokens, chatTemplateArgs } = flags;
-    const conditions = [fingerprint(folder), usesChatTemplate, maxTokens, temp > 0 && [temp, topP, topK, seed]];
+    const conditions = [await filesMark(folder), usesChatTemplate, maxTokens, temp > 0 && [temp, topP, topK, seed]];
     const cache = new AnswerCache(`${path}.answers.jsonl`, JSON.stringify(conditions));
     const bar = out.progress("Evaluating", { unit: "it" });
     let [done, total] = [0, 0];

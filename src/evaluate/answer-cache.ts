@@ -1,23 +1,12 @@
 /** Answers of a model in a file, a line each: an evaluation that was broken off goes on from there. */
 import { createHash } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import type { Answer } from "./answers";
 import type { Request } from "./tasks/task";
 
 const digest = (text: string) => createHash("sha256").update(text).digest("base64url").slice(0, 32);
-
-/** Tells one model from another, and from itself after a change: its files' names, sizes and times. */
-export function fingerprint(folder: string): string {
-  const files = readdirSync(folder)
-    .sort()
-    .map((name) => {
-      const { size, mtimeMs } = statSync(join(folder, name));
-      return [name, size, mtimeMs];
-    });
-  return digest(JSON.stringify(files));
-}
 
 const isAnswer = (value: unknown): value is Answer =>
   typeof value === "string" ||

@@ -34,6 +34,8 @@ describe("architectures", () => {
   });
 
   test("a model holds its parameters and nothing else, and frees them", async () => {
+    // The generator's key lives on from the first number that is drawn: by this test, or by one before it.
+    mx.random.seed(0);
     const before = mx.liveHandles();
     const model = await createModel(llama, "a test");
     expect(mx.liveHandles() - before).toBe(model.namedParameters().length);

@@ -2,11 +2,12 @@
  * Where work lies that is not done yet: a folder beside its result, with the settings that it was begun with. What is
  * saved there is written whole or not at all.
  */
-import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { replaceFile } from "../atomic-file";
 import { readJson } from "../convert/json-file";
 import { ExitCode, UserError } from "../errors";
+import { filesMark } from "../files-mark";
 
 /** What must be the same for work to go on. */
 export type WorkSettings = Readonly<Record<string, string | number | boolean | null>>;
@@ -76,14 +77,5 @@ export const fingerprint = (rows: readonly (readonly number[])[]) =>
     .digest("hex")
     .slice(0, 16);
 
-/** What tells a checkpoint folder's weights from others: names, sizes and dates of its files. */
-export async function weightsMark(folder: string): Promise<string> {
-  const names = (await readdir(folder)).filter((name) => /\.safetensors$|^config\.json$/.test(name)).sort();
-  const facts = await Promise.all(
-    names.map(async (name) => {
-      const { size, mtimeMs } = await stat(join(folder, name));
-      return `${name} ${size} ${mtimeMs}`;
-    }),
-  );
-  return new Bun.CryptoHasher("sha256").update(facts.join("\n")).digest("hex").slice(0, 16);
-}
+/** What tells a checkpoint folder's weights from others. */
+export const weightsMark = (folder: string) => filesMark(folder, (name) => /\.safetensors$|^config\.json$/.test(name));
