@@ -1,11 +1,6 @@
 /** Parquet files: row groups are read when a row of theirs is asked for. */
-import {
-  type AsyncBuffer,
-  asyncBufferFromFile,
-  type FileMetaData,
-  parquetMetadataAsync,
-  parquetReadObjects,
-} from "hyparquet";
+import { closeSync, openSync, readSync } from "node:fs";
+import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { UserError } from "../errors";
 import { inputFile } from "../input-file";
@@ -33,7 +28,7 @@ const keptGroups = 4;
 export async function openParquet(path: string, size: number): Promise<Rows> {
   try {
     await inputFile(path);
-    const file = await asyncBufferFromFile(path);
+    const file = bufferOf(path, size);
     const head = new Uint8Array(await file.slice(0, Math.min(4, size)));
     if (String.fromCharCode(...head) !== "PAR1") throw new Error("it does not begin with PAR1");
     const metadata = await parquetMetadataAsync(file);
@@ -43,8 +38,33 @@ export async function openParquet(path: string, size: number): Promise<Rows> {
   }
 }
 
+/** Each part is read in one go: nothing is still being read when another part has failed. */
+function bufferOf(path: string, byteLength: number): AsyncBuffer {
+  return {
+    byteLength,
+    slice: async (start, end = byteLength) => {
+      const from = start < 0 ? Math.max(0, byteLength + start) : start;
+      const bytes = new Uint8Array(Math.max(0, Math.min(end, byteLength) - from));
+      const file = openSync(path, "r");
+      try {
+        const count = readSync(file, bytes, 0, bytes.length, from);
+        if (count < bytes.length) throw new Error("it ends too early");
+      } finally {
+        closeSync(file);
+      }
+      return bytes.buffer;
+    },
+  };
+}
+
+/** The parser's own words, unless they show where it fell over what the file says. */
+function reasonOf(cause: unknown): string {
+  const isProgram = cause instanceof TypeError || cause instanceof RangeError || cause instanceof SyntaxError;
+  return isProgram ? "its structure is not that of a Parquet file" : (cause as Error).message.slice(0, 300);
+}
+
 function damaged(path: string, cause: unknown): UserError {
-  return new UserError(`${path} cannot be read as Parquet: ${(cause as Error).message}`, {
+  return new UserError(`${path} cannot be read as Parquet: ${reasonOf(cause)}`, {
     hint: "Download or write the file again.",
     cause,
   });
@@ -69,7 +89,8 @@ class ParquetRows implements Rows {
       if (rows < 0 || !Number.isSafeInteger(this.#starts.at(-1))) throw new Error("a group says no number of rows");
     }
     this.length = this.#starts.at(-1)!;
-    const { columns, floats } = readSchema(metadata);
+    const { columns, floats, leaves } = readSchema(metadata);
+    for (const group of metadata.row_groups) checkChunks(group, leaves);
     this.columns = columns;
     this.floats = floats;
   }
@@ -122,19 +143,33 @@ function plain(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]));
 }
 
-function readSchema({ schema }: FileMetaData): { columns: string[]; floats: Set<string> } {
+/** Nobody would wait for a chunk of data that is no column's: its failure would end the program. */
+function checkChunks({ columns }: FileMetaData["row_groups"][number], leaves: ReadonlySet<string>): void {
+  const seen = new Set<string>();
+  for (const { meta_data: facts } of columns) {
+    const path = JSON.stringify(facts?.path_in_schema);
+    if (!leaves.has(path) || seen.has(path))
+      throw new Error(`a group has data of ${path.slice(0, 100)}, no column of its own`);
+    seen.add(path);
+  }
+}
+
+function readSchema({ schema }: FileMetaData): { columns: string[]; floats: Set<string>; leaves: Set<string> } {
+  const leaves = new Set<string>();
   const columns: string[] = [];
   const floats = new Set<string>();
   let at = 1;
-  const visit = (path: readonly string[], depth: number) => {
+  const visit = (path: readonly string[], whole: readonly string[], depth: number) => {
     const element = schema[at++];
     if (!element) return;
     const { name, num_children: children = 0, type } = element;
     if (depth === 0) columns.push(name);
     const own = depth > 0 && listLevels.has(name) ? path : [...path, name];
+    const named = [...whole, name];
+    if (children === 0) leaves.add(JSON.stringify(named));
     if (type === "FLOAT" || type === "DOUBLE") floats.add(own.join("."));
-    for (let i = 0; i < children && at < schema.length; i++) visit(own, depth + 1);
+    for (let i = 0; i < children && at < schema.length; i++) visit(own, named, depth + 1);
   };
-  while (at < schema.length) visit([], 0);
-  return { columns, floats };
+  while (at < schema.length) visit([], [], 0);
+  return { columns, floats, leaves };
 }

@@ -49,7 +49,7 @@ export function encoderFor(
   }
   if (!(text in first)) {
     const known = [`${prompt} and ${completion}`, chat, text].join("; ");
-    throw new UserError(`${where}: a record needs one of: ${known}. It has ${Object.keys(first).join(", ")}`, {
+    throw new UserError(`${where}: a record needs one of: ${known}. It has ${shownNames(first)}`, {
       hint: "Other names are told by settings: prompt_feature, completion_feature, chat_feature, text_feature.",
     });
   }
@@ -64,6 +64,12 @@ export function encoderFor(
     const tokens = await tokenizer.encode(textOf(row, text, where));
     return { tokens: eos === null || tokens.at(-1) === eos ? tokens : [...tokens, eos], offset: 0 };
   };
+}
+
+/** The names of a row's fields, as far as a person reads them. */
+function shownNames(row: Row): string {
+  const names = Object.keys(row).map((name) => (name.length > 40 ? `${name.slice(0, 40)}…` : name));
+  return names.length > 20 ? `${names.slice(0, 20).join(", ")} and ${names.length - 20} more` : names.join(", ");
 }
 
 /** A value as it stands in an error. */
