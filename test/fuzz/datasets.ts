@@ -212,7 +212,7 @@ function parquet(roll: Dice): Uint8Array {
         changed.set(new Uint8Array(1 + roll(8)).fill(roll(256)).subarray(0, changed.length - at), at);
         break;
       default:
-        if (roll(8) === 0) changed = changed.slice(0, roll(changed.length));
+        if (roll(8) === 0) return changed.slice(0, roll(changed.length));
         else if (roll(4) === 0) new DataView(changed.buffer).setUint32(changed.length - 8, roll(2 ** 31), true);
     }
   }

@@ -142,6 +142,12 @@ describe("bad data say where and what", () => {
     ["no completion", '{"prompt": "a", "completion": "b"}\n{"prompt": "c"}', {}, /line 2: "completion" must be/],
     ["messages as text", '{"messages": "hello"}', {}, /line 1: "messages" must be a list of messages, but is "hello"/],
     ["no messages", `${JSON.stringify(chat)}\n{"messages": []}`, {}, /line 2: "messages" has no message/],
+    [
+      "two rows, each in its way",
+      '{"messages": [{"role": "user", "content": {"a": 1}}]}\n{"messages": []}',
+      {},
+      /line [12]: /,
+    ],
     ["no role", '{"messages": [{"role": "user", "content": "a"}, {"content": "b"}]}', {}, /message 2 .* a role/],
     ["no message", '{"messages": [null]}', {}, /message 1 of "messages" must be an object/],
     ["tools", JSON.stringify({ ...chat, tools: "x" }), {}, /line 1: "tools" must be a list of functions, but is "x"/],

@@ -74,7 +74,8 @@ async function encodeAll(
     for (let start = 0; start < rows.length; start += atOnce) {
       const indices = Array.from({ length: Math.min(atOnce, rows.length - start) }, (_, i) => start + i);
       const records = await Promise.all(indices.map((i) => rows.at(i)));
-      const encoded = await settled(records.map((row, i) => encode(row, rows.where(start + i))));
+      // Async: a record that is refused at once must not leave the others' promises behind.
+      const encoded = await settled(records.map(async (row, i) => encode(row, rows.where(start + i))));
       for (const [i, { tokens, offset }] of encoded.entries()) {
         const where = () => rows.where(start + i);
         samples.push({ tokens: Int32Array.from(tokens), offset, fields: Object.keys(records[i]!).length, where });
