@@ -85,12 +85,43 @@ CONFIGS = {
             "mscale": 1.0, "mscale_all_dim": 1.0,
         },
     },
+    "smollm3": config("smollm3", tie_word_embeddings=True, num_hidden_layers=4),
+    "gemma": config("gemma", head_dim=16, hidden_size=32),
+    "gemma2": config(
+        "gemma2", head_dim=16, hidden_size=32, query_pre_attn_scalar=16, attn_logit_softcapping=20.0,
+        final_logit_softcapping=40.0,
+    ),
+    "granite": config(
+        "granite", logits_scaling=0.5, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=1.5,
+        attention_bias=False, mlp_bias=False, tie_word_embeddings=True,
+    ),
+    "seed_oss": config("seed_oss", head_dim=24, attention_bias=True, attention_out_bias=False, tie_word_embeddings=False),
+    "ernie4_5": config("ernie4_5", head_dim=16, use_bias=True, tie_word_embeddings=True),
+    "olmo2": config("olmo2", tie_word_embeddings=False),
+    "exaone4": config(
+        "exaone4", head_dim=16, num_hidden_layers=4, tie_word_embeddings=True, sliding_window=6,
+        sliding_window_pattern="LLG", rope_scaling=LLAMA3,
+    ),
+    "cohere2": {
+        "model_type": "cohere2", "hidden_size": 64, "head_dim": 16, "num_hidden_layers": 4, "intermediate_size": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10000.0, "vocab_size": 256,
+        "layer_norm_eps": 1e-5, "logit_scale": 0.5, "sliding_window": 6, "sliding_window_pattern": 2,
+    },
+    "hunyuan_v1_dense": config(
+        "hunyuan_v1_dense", head_dim=16, rope_scaling={"alpha": 100.0, "factor": 1.0, "type": "dynamic"},
+    ),
+    "qwen3_moe": config(
+        "qwen3_moe", head_dim=16, num_experts=6, num_experts_per_tok=2, decoder_sparse_step=1, mlp_only_layers=[1],
+        moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True,
+    ),
     "qwen2": config("qwen2", tie_word_embeddings=True),
 }
 
 SALTS = {
     "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
     "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
+    "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
+    "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
 }
 
 
