@@ -4,7 +4,7 @@ import { tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { type ContextGroup, scoreContinuations, scoreTexts } from "./likelihoods";
-import type { Likelihood } from "./tasks/score";
+import type { Likelihood } from "./tasks/request";
 
 const tokens = (seed: number, count: number) =>
   Array.from({ length: count }, (_, i) => (seed * 31 + i * i * 7 + 5) % tinyVocabulary);

@@ -6,7 +6,7 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { mergeCaches } from "../nn";
 import { commonLength } from "./common-length";
-import type { Likelihood } from "./tasks/score";
+import type { Likelihood } from "./tasks/request";
 
 export interface LikelihoodOptions {
   /** How many sequences at a time. */
