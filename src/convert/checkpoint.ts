@@ -2,8 +2,8 @@
 import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import { readJson } from "../json-file";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../mlx/safetensors-header";
-import { readJson } from "./json-file";
 
 export interface Shard {
   path: string;

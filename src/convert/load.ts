@@ -1,5 +1,6 @@
 /** From a checkpoint folder to a model that is ready to run. */
 import { ExitCode, UserError } from "../errors";
+import type { JsonObject } from "../json-file";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
@@ -10,7 +11,6 @@ import { eosTokenIds, type ModelConfig, readConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
 import { withTokenizerFolder } from "./gguf/folder";
 import { ggufTensors, isGguf, openGguf } from "./gguf/weights";
-import type { JsonObject } from "./json-file";
 
 export interface LoadedModel {
   model: LanguageModel;

@@ -1,7 +1,7 @@
 /** GGUF's architectures and ours: the configuration that a file's metadata come to. */
 import { ExitCode, UserError } from "../../errors";
+import type { JsonObject } from "../../json-file";
 import type { ModelConfig } from "../config";
-import type { JsonObject } from "../json-file";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";
 import { TensorNames } from "./names";
