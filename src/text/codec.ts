@@ -120,10 +120,24 @@ function build(file: TokenizerFile, config: TokenizerConfig, path: string): Code
   const { json, text } = file;
   try {
     const tokenizer = native.Tokenizer.fromString(text);
+    checkAddedTokens(tokenizer, json, config);
     addTokens(tokenizer, json, config);
     return new Codec(tokenizer, json, config, path);
   } catch (cause) {
     throw damaged(path, (cause as Error).message, cause);
+  }
+}
+
+/** A token of which the normalizer leaves nothing would be found inside of characters, where the library panics. */
+function checkAddedTokens(tokenizer: NativeTokenizer, json: TokenizerJson, config: TokenizerConfig): void {
+  const normalizer = tokenizer.getNormalizer();
+  if (!normalizer) return;
+  for (const { content, special, normalized } of [
+    ...(json.added_tokens ?? []),
+    ...Object.values(config.added_tokens_decoder ?? {}),
+  ]) {
+    if (content === "" || !(normalized ?? !special) || normalizer.normalizeString(content) !== "") continue;
+    throw new Error(`the normalizer leaves nothing of the added token ${JSON.stringify(content)}`);
   }
 }
 

@@ -51,6 +51,7 @@ function checkNormalizers(normalizers: Component[]): void {
     if (normalizer.type === "Precompiled" && !hasSoundTrie(normalizer.precompiled_charsmap)) {
       refuse("precompiled_charsmap is damaged");
     }
+    if (normalizer.type === "Prepend" && normalizer.prepend === "") refuse("normalizer prepends nothing");
     // The library loses count of what it replaces where that is nothing.
     if (normalizer.type === "Replace" && leastMatch(normalizer, "normalizer") === 0) {
       refuse("normalizer replaces a pattern that matches nothing");

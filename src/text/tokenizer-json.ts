@@ -5,6 +5,7 @@ const AddedToken = z.looseObject({
   id: z.int().nonnegative(),
   content: z.string(),
   special: z.boolean().default(false),
+  normalized: z.boolean().optional(),
 });
 
 export const Component: z.ZodType<Component> = z.looseObject({ type: z.string().optional() });
