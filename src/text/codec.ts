@@ -100,6 +100,12 @@ export class Codec {
 
 /**
  * Opens the tokenizer of a checkpoint folder: tokenizer.json, else GPT-2's vocab.json and merges.txt.
+ *
+ * How a text is cut stands in tokenizer.json alone. transformers 5 passes its normalizer and pre-tokenizer over for the
+ * classes LlamaTokenizer(Fast), and builds them from `legacy` and `add_prefix_space` of tokenizer_config.json, so that
+ * `<s>[INST]` begins with `[` rather than `▁[`. The models of these classes were trained before it: Llama 2 by code that
+ * encodes each turn with SentencePiece's prefix behind `<s>`, later ones with transformers 4, which runs tokenizer.json
+ * and writes into it what it ran. llama.cpp cuts so too.
  * @throws UserError where there is neither, or the files are damaged.
  */
 export async function openCodec(folder: string, config: TokenizerConfig): Promise<Codec> {

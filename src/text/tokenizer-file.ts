@@ -5,7 +5,7 @@
  */
 import { check, damaged, readText } from "../json-file";
 import { JsonScanner, RawJson } from "../json-scanner";
-import { TokenizerJson } from "./tokenizer-json";
+import { type Component, modelType, TokenizerJson } from "./tokenizer-json";
 
 /** Four times the largest that is known of. */
 const largest = 128 * 2 ** 20;
@@ -51,7 +51,35 @@ export function parseTokenizerFile(text: string, path: string): TokenizerFile {
   const outline = isObject(root.model)
     ? { ...root, model: { ...model, vocab: undefined, merges: merges && [] } }
     : root;
-  return { json: check(path, outline, TokenizerJson), vocab, merges, text: write(root) };
+  const read = check(path, outline, TokenizerJson);
+  const decoder = decoderOf(read);
+  return {
+    json: { ...read, decoder },
+    vocab,
+    merges,
+    text: write(decoder === undefined ? root : { ...root, decoder }),
+  };
+}
+
+const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: false, use_regex: false };
+
+/**
+ * The decoder, which is ByteLevel wherever texts become bytes before BPE cuts them: then the vocabulary is made of
+ * bytes. Some conversions of Mistral's tekken keep SentencePiece's decoder, which would print `hiĠÐŁ`.
+ */
+function decoderOf({ model, normalizer, pre_tokenizer, decoder }: TokenizerJson): Component | null | undefined {
+  const makesBytes = [...typesOf(normalizer), ...typesOf(pre_tokenizer)].includes("ByteLevel");
+  const readsWords = typesOf(decoder).every((type) => ofSentencePiece.has(type));
+  return makesBytes && modelType({ model }) === "BPE" && readsWords ? byteLevel : decoder;
+}
+
+const ofSentencePiece: ReadonlySet<unknown> = new Set(["Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"]);
+
+/** The types of a component's parts, in Sequences too. */
+function typesOf(component: unknown): unknown[] {
+  if (Array.isArray(component)) return component.flatMap(typesOf);
+  if (!isObject(component)) return [];
+  return component.type === "Sequence" ? Object.values(component).flatMap(typesOf) : [component.type];
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>

@@ -199,6 +199,35 @@ describe("what is read and handed over", () => {
   });
 });
 
+describe("the decoder of a vocabulary that is made of bytes", () => {
+  const bytes = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const spm = { type: "Sequence", decoders: [{ type: "ByteFallback" }, { type: "Fuse" }] };
+  const decoderOf = (parts: object, model: object = bpe) => {
+    const { json, text } = parseTokenizerFile(JSON.stringify({ ...parts, model }), "tokenizer.json");
+    expect(JSON.parse(text).decoder).toEqual(json.decoder);
+    return json.decoder?.type;
+  };
+
+  test.each([
+    ["the pre-tokenizer", { pre_tokenizer: bytes }],
+    [
+      "one of several pre-tokenizers",
+      { pre_tokenizer: { type: "Sequence", pretokenizers: [{ type: "Digits" }, bytes] } },
+    ],
+    ["the normalizer", { normalizer: bytes }],
+  ])("is ByteLevel, as %s says", (_, parts) => {
+    expect(decoderOf({ ...parts, decoder: spm })).toBe("ByteLevel");
+    expect(decoderOf(parts)).toBe("ByteLevel");
+  });
+
+  test("is the file's where that is ByteLevel, and for every other vocabulary", () => {
+    const sequence = { type: "Sequence", decoders: [bytes, { type: "Fuse" }] };
+    expect(decoderOf({ pre_tokenizer: bytes, decoder: sequence })).toBe("Sequence");
+    expect(decoderOf({ pre_tokenizer: { type: "Metaspace" }, decoder: spm })).toBe("Sequence");
+    expect(decoderOf({ pre_tokenizer: bytes, decoder: spm }, { type: "WordPiece", vocab: {} })).toBe("Sequence");
+  });
+});
+
 test("the model's type, told from its parts in old files", () => {
   const type = (model: Record<string, unknown>) => modelType(TokenizerJson.parse({ model }));
   expect(type({ type: "Unigram", vocab: [] })).toBe("Unigram");

@@ -29,7 +29,7 @@ export const TokenizerJson = z.looseObject({
 export type TokenizerJson = z.infer<typeof TokenizerJson>;
 
 /** The model's type; files of before 2020 leave it out. */
-export function modelType({ model }: TokenizerJson): string {
+export function modelType({ model }: Pick<TokenizerJson, "model">): string {
   return model.type ?? (model.merges ? "BPE" : "WordPiece");
 }
 
