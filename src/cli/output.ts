@@ -2,6 +2,7 @@
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { ExitCode } from "../errors";
+import { type PrintableOptions, printable } from "../printable";
 import { braillePlot } from "./braille-plot";
 import { Progress, type ProgressOptions } from "./progress";
 
@@ -23,6 +24,11 @@ function write(descriptor: number, text: string): void {
   }
 }
 
+/** Writes text that may come out of a file, a hub or a model: harmless for a terminal, as it is for a pipe. */
+function show(descriptor: number, text: string, options?: PrintableOptions): void {
+  write(descriptor, isatty(descriptor) ? printable(text, options) : text);
+}
+
 /** Text that is the answer whatever the mode: help, version, completions. */
 export function print(text: string): void {
   write(stdout, text);
@@ -33,7 +39,7 @@ export class Output {
 
   /** Part of the answer. In JSON it comes with the result. */
   text(text: string): void {
-    if (!this.json && text !== "") write(stdout, text);
+    if (!this.json && text !== "") show(stdout, text);
   }
 
   /** A line of what surrounds the answer. */
@@ -43,12 +49,12 @@ export class Output {
 
   /** Part of a line of that. */
   aside(text: string): void {
-    if (!this.json && text !== "") write(stderr, text);
+    if (!this.json && text !== "") show(stderr, text, { colours: true });
   }
 
   /** A line that a user should not miss. */
   warn(line: string): void {
-    write(stderr, `mlxlm: ${line}\n`);
+    show(stderr, `mlxlm: ${line}\n`);
   }
 
   /** The one object of a one-shot command. */
