@@ -50,12 +50,20 @@ export function patternFacts(source: string): PatternFacts | { problem: string }
     loops(pattern, sets);
     return { least: least(pattern), longestRun: longestRun(cost(pattern, [])), sets };
   } catch (cause) {
-    if (cause instanceof Endless) return { problem: `the pattern ${shown} can go back without end` };
+    if (cause instanceof Endless) return { problem: `the pattern ${shown} ${withoutEnd}` };
     if (cause instanceof SyntaxError)
       return { problem: `the Oniguruma pattern ${shown} can't be used: ${cause.message}` };
     throw cause;
   }
 }
+
+/** Whether the steps back that a pattern takes may double with each character of a text. */
+export function goesBackWithoutEnd(source: string): boolean {
+  const facts = patternFacts(source);
+  return "problem" in facts && facts.problem.endsWith(withoutEnd);
+}
+
+const withoutEnd = "can go back without end";
 
 function longestRun(cost: Cost): number {
   const at = (n: number) => cost.reduce((total, coefficient, i) => total + coefficient * n ** i, 0);
@@ -232,16 +240,50 @@ function loopCost(
 /** What it has matched it does not give back. */
 const isAtomic = (body: Pattern) => (body.kind === "group" && body.atomic) || (body.kind === "loop" && body.possessive);
 
-/** Whether each turn of a loop holds a character that its inner loops don't take, so that turns can't be cut otherwise. */
+/** Whether each turn of a loop can be cut in one way only, where the next turn may follow. */
 function endsTurns(body: Pattern): boolean {
-  const inner = body.kind === "group" ? body.body : body;
-  if (inner.kind !== "sequence") return false;
-  const sets = new Set<CharacterSet>();
-  loops(inner, sets);
-  return inner.items.some(
-    (item) => item.kind === "set" && [...sets].every((set) => areDisjoint(set, item.set)) && sets.size <= 1,
-  );
+  const next = firsts(body);
+  return next !== null && isDefinite(body, next);
 }
+
+/** Whether a pattern can match what stands at a place in one way only, if what follows it begins with one of `next`. */
+function isDefinite(pattern: Pattern, next: CharacterSet[] | null): boolean {
+  switch (pattern.kind) {
+    case "set":
+    case "look":
+      return true;
+    case "group":
+      return pattern.atomic || isDefinite(pattern.body, next);
+    case "either": {
+      const begins = pattern.options.map(firsts);
+      const areApart = begins.every((sets, i) => begins.slice(i + 1).every((others) => areApartFrom(sets, others)));
+      return areApart && pattern.options.every((option) => isDefinite(option, next));
+    }
+    case "sequence":
+      return pattern.items.every((item, i) => isDefinite(item, beginOf(pattern.items.slice(i + 1), next)));
+    case "loop": {
+      const own = firsts(pattern.body);
+      if (pattern.least !== pattern.most && !pattern.possessive && !areApartFrom(own, next)) return false;
+      return isDefinite(pattern.body, own && next && [...own, ...next]);
+    }
+  }
+}
+
+/** What patterns in a row, or what follows where they are empty, can begin with. */
+function beginOf(items: readonly Pattern[], next: CharacterSet[] | null): CharacterSet[] | null {
+  const sets: CharacterSet[] = [];
+  for (const item of items) {
+    const skips = item.kind === "loop" && item.least === 0;
+    const own = firsts(skips ? item.body : item);
+    if (own === null) return null;
+    sets.push(...own);
+    if (!skips) return sets;
+  }
+  return next && [...sets, ...next];
+}
+
+const areApartFrom = (sets: CharacterSet[] | null, others: CharacterSet[] | null) =>
+  sets !== null && others !== null && sets.every((set) => others.every((other) => areDisjoint(set, other)));
 
 let plane: string | undefined;
 
