@@ -43,6 +43,8 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   phi3: () => import("./phi3"),
   qwen2: () => import("./qwen2"),
   qwen3: () => import("./qwen3"),
+  qwen3_5: () => import("./qwen3_5"),
+  qwen3_5_moe: () => import("./qwen3_5_moe"),
   qwen3_moe: () => import("./qwen3_moe"),
   seed_oss: () => import("./seed_oss"),
   smollm3: () => import("./smollm3"),

@@ -31,6 +31,12 @@ export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
     .multiply(bounded.multiply(bounded.multiply(1.702).sigmoid()));
 });
 
+/** SwiGLU in float32, whatever its inputs are. */
+export const preciseSwiglu = fused((gate: Tensor, x: Tensor) => {
+  const wide = gate.astype("float32");
+  return wide.multiply(wide.sigmoid()).multiply(x.astype("float32"));
+});
+
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
 export const geglu = (gate: Tensor, x: Tensor): Tensor =>
   mx.fast.gated("gelu", gate, x) ?? geluApprox(gate).multiply(x);

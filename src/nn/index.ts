@@ -6,6 +6,7 @@ export * from "./cache";
 export * from "./conv";
 export * from "./decoder";
 export * from "./embedding";
+export * from "./gated-delta";
 export * from "./grouped-routing";
 export { intercept } from "./intercept";
 export { LatentAttention, type LatentAttentionSizes, latentJoins } from "./latent-attention";
