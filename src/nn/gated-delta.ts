@@ -9,7 +9,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 
-/** Tokens that are solved for at once. */
+/** Tokens that are solved for at once, a power of two. */
 const blockSize = 64;
 
 export interface GatedDeltaInputs {
@@ -62,7 +62,7 @@ export function gatedDeltaRule(
 function inBlocks({ q, k, v, strength, decay }: GatedDeltaInputs, state: Tensor): [y: Tensor, state: Tensor] {
   const [batch, length, heads, valueDims] = v.shape as [number, number, number, number];
   const [, , keyHeads, keyDims] = k.shape as [number, number, number, number];
-  const size = Math.min(blockSize, length);
+  const size = Math.min(blockSize, 2 ** Math.ceil(Math.log2(length)));
   const blocks = Math.ceil(length / size);
   const repeats = heads / keyHeads;
   const blocked = (x: Tensor, repeats: number) =>
@@ -123,19 +123,26 @@ function padded(x: Tensor, length: number): Tensor {
 }
 
 /**
- * (I + A)⁻¹ of strictly lower triangular A (…, L, L). Blocks on the diagonal that are inverted already are joined two by two,
- * which keeps to the precision of forward substitution: (A B; 0 C)⁻¹ has −A⁻¹ B C⁻¹ in its corner.
+ * (I + A)⁻¹ of strictly lower triangular A (…, L, L), L a power of two. Blocks on the diagonal that are inverted already are
+ * joined two by two, which keeps to the precision of forward substitution: (X 0; A Y)⁻¹ has −Y⁻¹ A X⁻¹ in its corner.
  */
 function inverseOfUnit(a: Tensor): Tensor {
+  const shape = a.shape.slice(0, -2);
   const length = a.dim(-1);
-  const index = mx.arange(length);
-  let inverse = mx.eye(length);
+  let inverses = mx.ones([...shape, length, 1, 1]);
   for (let size = 1; size < length; size *= 2) {
-    const block = index.floorDivide(size);
-    // Where the row's block is the second of two, and the column's the first.
-    const first = block.add(1).multiply(block.remainder(2).equal(0));
-    const corner = mx.where(block.expandDims(1).equal(first), a, 0);
-    inverse = size === 1 ? inverse.subtract(corner) : inverse.subtract(inverse.matmul(corner).matmul(inverse));
+    const pairs = length / size / 2;
+    const [first, second] = inverses
+      .reshape(...shape, pairs, 2, size, size)
+      .split(2, -3)
+      .map((half) => half.squeeze(-3)) as [Tensor, Tensor];
+    const below = a
+      .reshape(...shape, pairs, 2, size, pairs, 2, size)
+      .at(mx.ellipsis, mx.slice(), 1, mx.slice(), mx.slice(), 0, mx.slice());
+    const corners = mx.moveaxis(mx.diagonal(below, { axis1: -4, axis2: -2 }), -1, -3);
+    const corner = second.matmul(corners).matmul(first).negative();
+    const upper = mx.concatenate([first, mx.zeros(first.shape)], { axis: -1 });
+    inverses = mx.concatenate([upper, mx.concatenate([corner, second], { axis: -1 })], { axis: -2 });
   }
-  return inverse;
+  return inverses.squeeze(-3);
 }
