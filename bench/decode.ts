@@ -7,7 +7,7 @@ import { parseArgs } from "node:util";
 import { batchGenerate } from "../src/generate/batch";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
-import { createModel } from "../src/models";
+import { architecture, createModel } from "../src/models";
 import { fuseProjections, holdTransposes, quantize } from "../src/nn";
 import shapes from "./shapes.json";
 
@@ -31,7 +31,7 @@ const model = await createModel(config, "bench/shapes.json");
 mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(values.dtype as mx.Dtype)])));
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
 mx.eval(model.parameters());
-fuseProjections(model);
+fuseProjections(model, (await architecture(config.model_type)).joins);
 holdTransposes(model);
 mx.preferHugePages(model.parameters());
 mx.clearCache();

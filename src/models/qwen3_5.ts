@@ -8,10 +8,9 @@ import * as mx from "../mlx";
 import {
   ArraysCache,
   attention,
-  CausalConv1d,
   type DecoderLayer,
+  GatedDeltaNet,
   GatedMLP,
-  gatedDeltaRule,
   initializeRope,
   joinHeads,
   type KeyValueCache,
@@ -19,9 +18,6 @@ import {
   Linear,
   type Mask,
   Module,
-  ofLength,
-  parameter,
-  preciseSwiglu,
   project,
   type Residual,
   RMSNorm,
@@ -29,10 +25,10 @@ import {
   type RotaryEmbedding,
   recurrent,
   SharedExpertMLP,
-  silu,
   splitHeads,
 } from "../nn";
 import { attentionFields, checkHeads, headsOf, size, trunkFields } from "./args";
+import { type AwqFacts, denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
@@ -150,88 +146,6 @@ class GatedAttention extends Module {
 
 type Triple = [Tensor, Tensor, Tensor];
 
-/** RMSNorm of each head, and a gate behind it. */
-class GatedRMSNorm extends RMSNorm {
-  gated(x: Tensor, gate: Tensor): Tensor {
-    return preciseSwiglu(gate, this.forward(x)).astype(x.dtype);
-  }
-}
-
-/** −exp(A) · softplus(a + bias): the logarithm of what a token leaves of the state. */
-const decayOf = mx.compile(
-  (A_log: Tensor, a: Tensor, bias: Tensor) =>
-    A_log.astype("float32")
-      .exp()
-      .negative()
-      .multiply(mx.logaddexp(a.add(bias), 0)),
-  { shapeless: true },
-);
-
-class GatedDeltaNet extends Module {
-  conv1d: CausalConv1d;
-  in_proj_qkv: Layer;
-  in_proj_z: Layer;
-  in_proj_b: Layer;
-  in_proj_a: Layer;
-  dt_bias: Tensor;
-  A_log: Tensor;
-  norm: GatedRMSNorm;
-  out_proj: Layer;
-  readonly keyHeads: number;
-  readonly valueHeads: number;
-  readonly keyDim: number;
-  readonly valueDim: number;
-
-  constructor(args: TextArgs) {
-    super();
-    const { hidden_size: D, linear_num_key_heads: keyHeads, linear_num_value_heads: valueHeads } = args;
-    const { linear_key_head_dim: keyDim, linear_value_head_dim: valueDim } = args;
-    const convolved = 2 * keyHeads * keyDim + valueHeads * valueDim;
-    this.conv1d = new CausalConv1d(convolved, args.linear_conv_kernel_dim, { bias: false });
-    this.in_proj_qkv = new Linear(D, convolved, { bias: false });
-    this.in_proj_z = new Linear(D, valueHeads * valueDim, { bias: false });
-    this.in_proj_b = new Linear(D, valueHeads, { bias: false });
-    this.in_proj_a = new Linear(D, valueHeads, { bias: false });
-    this.dt_bias = parameter(mx.ones([valueHeads]));
-    this.A_log = parameter(mx.scope(() => mx.random.uniform({ low: 0, high: 16, shape: [valueHeads] }).log()));
-    this.norm = new GatedRMSNorm(valueDim, args.rms_norm_eps);
-    this.out_proj = new Linear(valueHeads * valueDim, D, { bias: false });
-    this.keyHeads = keyHeads;
-    this.valueHeads = valueHeads;
-    this.keyDim = keyDim;
-    this.valueDim = valueDim;
-  }
-
-  /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
-  forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
-    const [batch, length] = x.shape as [number, number, number];
-    const { keyHeads, valueHeads, keyDim, valueDim } = this;
-    const keys = keyHeads * keyDim;
-    const [entering, z, b, a] = project(x, [this.in_proj_qkv, this.in_proj_z, this.in_proj_b, this.in_proj_a]) as Four;
-
-    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
-    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
-    const [q, k, v] = silu(convolved).split([keys, 2 * keys], -1) as Triple;
-    const perKeyHead = (part: Tensor) => part.reshape(batch, length, keyHeads, keyDim);
-    const inputs = {
-      q: ofLength(perKeyHead(q), keyDim ** -0.5),
-      k: ofLength(perKeyHead(k), 1),
-      v: v.reshape(batch, length, valueHeads, valueDim),
-      strength: b.sigmoid(),
-      decay: decayOf(this.A_log, a, this.dt_bias),
-    };
-    const [y, state] = gatedDeltaRule(inputs, cache?.get(1) ?? null, own);
-    cache?.put(0, recent);
-    cache?.put(1, state);
-    cache?.advance(length);
-
-    const out = this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim));
-    return this.out_proj.forward(out.reshape(batch, length, valueHeads * valueDim));
-  }
-}
-
-type Four = [Tensor, Tensor, Tensor, Tensor];
-
 class DeltaBlock extends Module implements DecoderLayer<ArraysCache> {
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
@@ -257,6 +171,17 @@ class DeltaBlock extends Module implements DecoderLayer<ArraysCache> {
   }
 }
 
+const deltaNet = (args: TextArgs) =>
+  new GatedDeltaNet({
+    dims: args.hidden_size,
+    keyHeads: args.linear_num_key_heads,
+    valueHeads: args.linear_num_value_heads,
+    keyDim: args.linear_key_head_dim,
+    valueDim: args.linear_value_head_dim,
+    kernelSize: args.linear_conv_kernel_dim,
+    eps: args.rms_norm_eps,
+  });
+
 function feedForward(args: TextArgs): Layer {
   if (args.num_experts === 0) return new GatedMLP(args.hidden_size, args.intermediate_size);
   return new SharedExpertMLP({
@@ -281,7 +206,7 @@ class TextModel extends CausalLM<HybridCache> {
       const attends = type ? type === "full_attention" : (index + 1) % args.full_attention_interval === 0;
       return attends
         ? new llama.Block(new GatedAttention(args), feedForward(args), args)
-        : new DeltaBlock(new GatedDeltaNet(args), feedForward(args), args);
+        : new DeltaBlock(deltaNet(args), feedForward(args), args);
     });
   }
 
@@ -311,3 +236,12 @@ export function quantize(path: string): { groupSize: number; bits: number } | un
 
 /** Decay rates stay in float32. */
 export const keepsDtype = (path: string): boolean => path.endsWith("A_log");
+
+const { noClip, groups } = denseAwq();
+const delta = ["qkv", "z", "b", "a"].map((part) => `linear_attn.in_proj_${part}`);
+
+export const awq: AwqFacts = {
+  inner: "language_model",
+  noClip,
+  groups: [{ before: "input_layernorm", layers: delta, part: "linear_attn" }, ...groups],
+};
