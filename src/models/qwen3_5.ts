@@ -12,6 +12,7 @@ import {
   GatedDeltaNet,
   GatedMLP,
   initializeRope,
+  type Joins,
   joinHeads,
   type KeyValueCache,
   type Layer,
@@ -26,6 +27,7 @@ import {
   recurrent,
   SharedExpertMLP,
   splitHeads,
+  usualJoins,
 } from "../nn";
 import { attentionFields, checkHeads, headsOf, size, trunkFields } from "./args";
 import { type AwqFacts, denseAwq } from "./awq-facts";
@@ -237,11 +239,17 @@ export function quantize(path: string): { groupSize: number; bits: number } | un
 /** Decay rates stay in float32. */
 export const keepsDtype = (path: string): boolean => path.endsWith("A_log");
 
+const deltaInputs = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"];
+
+export const joins: Joins = [...usualJoins, deltaInputs];
+
 const { noClip, groups } = denseAwq();
-const delta = ["qkv", "z", "b", "a"].map((part) => `linear_attn.in_proj_${part}`);
 
 export const awq: AwqFacts = {
   inner: "language_model",
   noClip,
-  groups: [{ before: "input_layernorm", layers: delta, part: "linear_attn" }, ...groups],
+  groups: [
+    { before: "input_layernorm", layers: deltaInputs.map((name) => `linear_attn.${name}`), part: "linear_attn" },
+    ...groups,
+  ],
 };

@@ -21,4 +21,4 @@ export class Model extends qwen3_5.Model {
   }
 }
 
-export const { quantize, keepsDtype } = qwen3_5;
+export const { quantize, keepsDtype, joins } = qwen3_5;
