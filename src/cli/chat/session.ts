@@ -5,7 +5,7 @@ import { takeInterrupts } from "../interrupt";
 import type { Output } from "../output";
 import { reportError } from "../report-error";
 import type { Answer, ChatAnswerer } from "./answerer";
-import { carryOut } from "./commands";
+import { type CommandedChat, carryOut } from "./commands";
 import { Conversation } from "./conversation";
 import type { InputSource } from "./input";
 import type { Settings } from "./settings";
@@ -30,7 +30,7 @@ export interface SessionOptions {
   signal: AbortSignal;
 }
 
-export class ChatSession {
+export class ChatSession implements CommandedChat {
   readonly conversation = new Conversation();
   readonly answerer: ChatAnswerer;
   readonly model: string;
