@@ -3,6 +3,8 @@
  * from the generated symbols, the rest are listed here, by subject, as in vendor/mlx/src.
  */
 import { dlopen, type FFIFunction, ptr } from "bun:ffi";
+import { dirname } from "node:path";
+import { ExitCode, UserError } from "../errors";
 import { opSymbols } from "./generated/symbols";
 import { mail, numberMail } from "./mailbox";
 import { nativeLibrary } from "./native-files";
@@ -107,6 +109,23 @@ setDefault("MLX_CUDA_GRAPH_CACHE_SIZE", "4000");
 // core from everything that comes next.
 setDefault("OPENBLAS_THREAD_TIMEOUT", "18");
 
-export const native = dlopen(nativeLibrary(), { ...handSymbols, ...opSymbols }).symbols;
+function open() {
+  const path = nativeLibrary();
+  try {
+    return dlopen(path, { ...handSymbols, ...opSymbols }).symbols;
+  } catch (cause) {
+    const { message } = cause as Error;
+    const unmapped = message.includes("failed to map segment");
+    throw new UserError(`the native library can't be loaded: ${message}`, {
+      code: unmapped ? ExitCode.resources : ExitCode.failure,
+      hint: unmapped
+        ? `No program may run from ${dirname(path)} (noexec), or memory is short (ulimit -v). A folder on another disk: XDG_CACHE_HOME=/path mlxlm …`
+        : undefined,
+      cause,
+    });
+  }
+}
+
+export const native = open();
 
 native.mlxlm_attach_mailbox(ptr(mail), mail.length, ptr(numberMail));
