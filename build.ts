@@ -112,6 +112,11 @@ async function compileExecutable(outfile: string, bundles: Record<string, Embedd
     compile: {
       target: `bun-${target}`,
       outfile,
+      // The folder where a command is started may be anyone's: none of its files may set variables or run code.
+      autoloadDotenv: false,
+      autoloadBunfig: false,
+      autoloadTsconfig: false,
+      autoloadPackageJson: false,
     },
     minify: { whitespace: true, syntax: true },
     bytecode: true,
