@@ -8,6 +8,7 @@ import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
+import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 
@@ -87,7 +88,9 @@ async function main([name, ...words]: string[]): Promise<void> {
   if (flags.help) return print(commandHelp(command));
   report.json = flags.json === true;
   report.debug = flags.debug === true;
-  await command.run({ flags, out: new Output(flags.json === true), signal: interruptible() });
+  const out = new Output(flags.json === true);
+  for (const problem of checkEnvironment()) out.warn(problem);
+  await command.run({ flags, out, signal: interruptible() });
 }
 
 const words = process.argv.slice(2);

@@ -2,12 +2,14 @@
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { bundles } from "./embedded-files";
+import { environment } from "./environment";
 import { ExitCode, UserError } from "./errors";
 import { unpackedBundle } from "./unpacked-bundle";
 
 /** Where mlxlm keeps what it can make again: $XDG_CACHE_HOME/mlxlm, else the platform's cache folder. */
 export function cacheFolder(): string {
-  if (process.env.XDG_CACHE_HOME) return join(process.env.XDG_CACHE_HOME, "mlxlm");
+  const named = environment("XDG_CACHE_HOME");
+  if (named) return join(named, "mlxlm");
   return process.platform === "darwin" ? join(homedir(), "Library/Caches/mlxlm") : join(homedir(), ".cache/mlxlm");
 }
 

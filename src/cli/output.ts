@@ -1,6 +1,7 @@
 /** What a user sees: the answer on stdout, all else on stderr; or JSON, for programs. */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
+import { environment } from "../environment";
 import { ExitCode } from "../errors";
 import { type PrintableOptions, printable } from "../printable";
 import { braillePlot } from "./braille-plot";
@@ -69,14 +70,14 @@ export class Output {
 
   /** Points as a picture, where a person looks on. */
   plot(points: readonly (readonly [x: number, y: number])[]): void {
-    if (this.json || !isatty(stderr) || process.env.TERM === "dumb") return;
+    if (this.json || !isatty(stderr) || environment("TERM") === "dumb") return;
     const columns = Math.min(process.stderr.columns || 80, 80);
     for (const line of braillePlot(points, { columns, rows: 8 })) this.info(line);
   }
 
   /** A bar on stderr, shown where a person looks on and it takes more than a second. */
   progress(label: string, options: ProgressOptions): Progress {
-    const visible = !this.json && isatty(stderr) && !process.env.CI && process.env.TERM !== "dumb";
+    const visible = !this.json && isatty(stderr) && !environment("CI") && environment("TERM") !== "dumb";
     return new Progress(label, options, visible ? (text) => write(stderr, text) : null);
   }
 }

@@ -4,6 +4,7 @@
  */
 import { dlopen, type FFIFunction, ptr } from "bun:ffi";
 import { dirname } from "node:path";
+import { listedVariables } from "../environment";
 import { ExitCode, UserError } from "../errors";
 import { opSymbols } from "./generated/symbols";
 import { mail, numberMail } from "./mailbox";
@@ -103,11 +104,9 @@ const libc = dlopen(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.
 const setDefault = (name: string, value: string) =>
   libc.symbols.setenv(Buffer.from(`${name}\0`), Buffer.from(`${value}\0`), 0);
 
-// MLX's CUDA graph cache aborts a long run when it is too small.
-setDefault("MLX_CUDA_GRAPH_CACHE_SIZE", "4000");
-// For how many clock cycles (a power of two) OpenBLAS's threads spin after a product. Its default, some 20 ms, takes a
-// core from everything that comes next.
-setDefault("OPENBLAS_THREAD_TIMEOUT", "18");
+for (const [name, { set }] of listedVariables()) {
+  if (set !== undefined) setDefault(name, set);
+}
 
 function open() {
   const path = nativeLibrary();
