@@ -6,7 +6,7 @@ import { arange } from "./creation";
 import type { Dtype } from "./dtype";
 import { add, astype, cos, exp, multiply, negative, reciprocal, sin } from "./elementwise";
 import { indexInto, slice } from "./indexing";
-import { currentScope } from "./scope";
+import { currentScope } from "./open-scopes";
 import { concatenate, expandDims, flatten, unflatten } from "./shaping";
 import type { Tensor } from "./tensor";
 
