@@ -1,6 +1,7 @@
 /**
- * Rotary embedding on the CPU, where MLX has no kernel: its own form computes sines and cosines anew in every layer and
- * takes some twenty primitives. This one shares them between the layers of a step and takes eight, with the same bits.
+ * Rotary embedding on the CPU by operations, for what our kernel (vendor/mlx/src/cpu) does not take: while a gradient is
+ * traced, or with the kernels off. MLX's own form computes sines and cosines anew in every layer and takes some twenty
+ * primitives. This one shares them between the layers of a step and takes eight, with the same bits.
  */
 import { arange } from "./creation";
 import type { Dtype } from "./dtype";

@@ -137,10 +137,10 @@ export function splitQueriesKeysValues(
   layout: HeadLayout,
   offset: number | Tensor = 0,
 ): QueriesKeysValues {
-  const { heads, kvHeads, q_norm, k_norm } = layout;
-  if (joint.dim(1) === 1 && typeof offset === "number") {
-    const parts = rotateAtOnce(joint, layout, offset);
-    if (parts) return parts;
+  const { heads, kvHeads, rope, q_norm, k_norm } = layout;
+  if (joint.dim(1) === 1 && typeof offset === "number" && rope?.plain) {
+    const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+    return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
   }
   const all = splitHeads(joint, heads + 2 * kvHeads);
   if (q_norm || k_norm) {
@@ -150,12 +150,4 @@ export function splitQueriesKeysValues(
   const [turning, v] = all.split([heads + kvHeads], 1) as [Tensor, Tensor];
   const [q, k] = rotate(turning, layout, offset).split([heads], 1) as [Tensor, Tensor];
   return [q, k, v];
-}
-
-/** One token's heads by one kernel, where there is one. */
-function rotateAtOnce(joint: Tensor, layout: HeadLayout, offset: number): QueriesKeysValues | null {
-  const { heads, kvHeads, rope, q_norm, k_norm } = layout;
-  if (!rope?.plain) return null;
-  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
-  return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
 }
