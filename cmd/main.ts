@@ -3,11 +3,13 @@ import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
 import { completion, shells } from "../src/cli/completion";
+import { useDevice } from "../src/cli/device";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
+import { columnsOf } from "../src/cli/width";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 
@@ -44,7 +46,7 @@ async function printOverview(): Promise<void> {
     const command = loaded.find((one) => one.name === name);
     return { name, summary: command?.summary ?? "", available: command !== undefined };
   });
-  print(overview(listed, version));
+  print(overview(listed, version, columnsOf(1)));
 }
 
 async function printCompletion(shell: string | undefined): Promise<void> {
@@ -82,11 +84,12 @@ async function main([name, ...words]: string[]): Promise<void> {
   if (name === "completion") return printCompletion(words[0]);
 
   const command = await commandNamed(name);
-  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command));
+  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command, columnsOf(1)));
   const flags = parseFlags(words, command.flags, command.name);
-  if (flags.help) return print(commandHelp(command));
+  if (flags.help) return print(commandHelp(command, columnsOf(1)));
   report.json = flags.json === true;
   report.debug = flags.debug === true;
+  if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
   await command.run({ flags, out: new Output(flags.json === true), signal: interruptible() });
 }
 

@@ -4,9 +4,12 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json";
+import { deviceCount } from "../src/mlx";
 
 const main = join(import.meta.dir, "../cmd/main.ts");
 const checkpoint = join(import.meta.dir, "fixtures/checkpoint");
+
+const gpus = deviceCount("gpu");
 
 interface Run {
   code: number;
@@ -40,11 +43,11 @@ describe("without a model", () => {
     }
   });
 
-  test("a command's help names every flag and fits 90 columns", async () => {
+  test("a command's help names every flag and fits 80 columns", async () => {
     const { code, out } = await mlxlm(["generate", "--help"]);
     expect(code).toBe(0);
     expect(out).toMatchSnapshot();
-    const tooWide = out.split("\n").filter((line) => line.length > 90);
+    const tooWide = out.split("\n").filter((line) => line.length > 80);
     expect(tooWide).toEqual([]);
   });
 
@@ -71,6 +74,12 @@ describe("without a model", () => {
     expect(out).toBe("");
     expect(problems).toMatch(message);
     expect(problems).not.toContain("    at ");
+  });
+
+  test.skipIf(gpus > 0)("a GPU where there is none is refused in our words", async () => {
+    const { code, problems } = await mlxlm(["generate", "--model", "demo", "--device", "gpu"]);
+    expect(code).toBe(2);
+    expect(problems).toMatch(/^mlxlm: there is no GPU here that MLX can use\n {7}Leave out --device/);
   });
 
   test("errors are an object with --json, and have a stack with --debug", async () => {

@@ -159,29 +159,38 @@ export class ChatSession {
 
 /** The text of one answer on its way out: the answer to stdout, thoughts dimmed to stderr. */
 class Page {
-  readonly #colours = coloursOf(stderr);
   readonly #shown = process.stdout.isTTY === true;
+  readonly #answer: ReturnType<Output["pieces"]>;
+  readonly #thought: ReturnType<Output["pieces"]>;
   #inThought = false;
   #last = "";
 
-  constructor(private readonly out: Output) {}
+  constructor(private readonly out: Output) {
+    this.#answer = out.pieces("stdout");
+    this.#thought = out.pieces("stderr", coloursOf(stderr).dim);
+  }
 
   thought(text: string): void {
     if (text === "") return;
     this.#inThought = true;
     this.#last = text;
-    this.out.aside(this.#colours.dim(printable(text)));
+    this.#thought.push(printable(text));
   }
 
   text(text: string): void {
     if (text === "") return;
-    if (this.#inThought) this.out.aside(this.#last.endsWith("\n") ? "\n" : "\n\n");
+    if (this.#inThought) {
+      this.#thought.end();
+      this.out.aside(this.#last.endsWith("\n") ? "\n" : "\n\n");
+    }
     this.#inThought = false;
     this.#last = text;
-    this.out.text(this.#shown ? printable(text) : text);
+    this.#answer.push(this.#shown ? printable(text) : text);
   }
 
   end(): void {
+    this.#thought.end();
+    this.#answer.end();
     if (this.#inThought) this.out.aside("\n");
     else if (this.#last !== "") this.out.text("\n");
   }
