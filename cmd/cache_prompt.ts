@@ -13,6 +13,7 @@ export default command({
     'mlxlm generate --prompt-cache-file book --prompt "Who is the narrator?"',
   ],
   flags: cachePromptFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.
@@ -22,7 +23,6 @@ export default command({
     const { promptCachePath, savePromptCache } = await import("../src/generate/prompt-cache-file");
     const { generateSteps } = await import("../src/generate/step");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal, flags);
     const cache = model.makeCache({ maxSize: flags.maxKvSize });
     const bar = out.progress("Prompt", { unit: "tok" });

@@ -13,6 +13,7 @@ export default command({
     "mlxlm chat --model demo < questions.txt > answers.txt",
   ],
   flags: chatFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const { checkSettings } = await import("../src/cli/chat/settings");
@@ -25,7 +26,6 @@ export default command({
     const { openInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     // Before loading, as the reference does: making the model draws random numbers too.
     mx.random.seed(flags.seed);
 

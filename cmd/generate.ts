@@ -15,6 +15,7 @@ export default command({
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
   ],
   flags: generateFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.
@@ -26,7 +27,6 @@ export default command({
     const { DraftStepper } = await import("../src/generate/draft-stepper");
     const { LoneStepper } = await import("../src/generate/lone-stepper");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
@@ -79,12 +79,13 @@ export default command({
       onPrefill: (done: number, total: number) => (done < total ? bar.at(done, total) : bar.end()),
       signal,
     };
+    const page = out.pieces("stdout");
     let text = "";
     let end: End | undefined;
     try {
       for await (const part of answer(request, { stepper, tokenizer })) {
         if (part.type === "text") {
-          out.text(part.text);
+          page.push(part.text);
           text += part.text;
         } else if (part.type === "end") end = part;
       }
@@ -95,6 +96,7 @@ export default command({
       draft?.model.dispose();
     }
 
+    page.end();
     out.text("\n");
     if (end && flags.verbose) {
       out.info(rule);
