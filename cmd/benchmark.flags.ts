@@ -2,7 +2,10 @@
 import { flag } from "../src/cli/flags";
 
 export const benchmarkFlags = {
-  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
+    placeholder: "MODEL",
+    positional: true,
+  }),
   promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1 }),
   generationTokens: flag.integer("how many tokens are generated", { alias: ["g"], default: 1024, min: 1 }),
   batchSize: flag.integer("how many prompts at a time", { alias: ["b"], default: 1, min: 1 }),

@@ -8,7 +8,7 @@ export default command({
   name: "chat",
   summary: "Chat with a model",
   examples: [
-    "mlxlm chat --model demo",
+    "mlxlm chat demo",
     'mlxlm chat --model mlx-community/Qwen3-4B-4bit --system-prompt "Answer in one sentence."',
     "mlxlm chat --model demo < questions.txt > answers.txt",
   ],

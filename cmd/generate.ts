@@ -2,6 +2,8 @@
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
+import { wasGiven } from "../src/cli/parse";
+import { hasPipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
 import { generateFlags } from "./generate.flags";
@@ -10,7 +12,7 @@ export default command({
   name: "generate",
   summary: "Generate text from a prompt",
   examples: [
-    'mlxlm generate --model demo --prompt "What is 27 + 58?"',
+    'mlxlm generate demo "What is 27 + 58?"',
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
   ],
@@ -44,7 +46,10 @@ export default command({
     if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
-    const asked = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
+    const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
+    const piped = readsStdin ? await Bun.stdin.text() : "";
+    // A pipe that nobody wrote to is no prompt.
+    const asked = piped !== "" || flags.prompt === "-" ? piped : unescapePrompt(flags.prompt);
     const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,

@@ -26,8 +26,9 @@ export function overview(commands: readonly Listed[], version: string, columns: 
   const page = new Page(columns);
   page.text(`mlxlm ${version}: language models on your own machine`);
   page.gap();
-  page.example('mlxlm generate --model demo --prompt "What is 27 + 58?"');
-  page.example("mlxlm generate --model ./my-model --prompt - < question.txt");
+  page.example("mlxlm chat demo");
+  page.example('mlxlm generate demo "What is 27 + 58?"');
+  page.example("mlxlm generate ./my-model < question.txt");
   page.gap();
   page.text("Commands");
   for (const { name, summary } of available) page.entry(name, summary);
@@ -39,7 +40,7 @@ export function overview(commands: readonly Listed[], version: string, columns: 
   page.text(later.join(", "), 2);
   page.gap();
   page.text("Flags");
-  page.entry("--help, -h", "show this help, or a command's: mlxlm generate --help");
+  page.entry("--help, -h", "show this help, or a command's: mlxlm help generate");
   page.entry("--version", "print the version");
   return page.end();
 }
@@ -72,7 +73,8 @@ function signature(name: string, flag: Flag): string {
 function explained(flag: Flag): string {
   const standard = "default" in flag && flag.default !== undefined ? ` (${String(flag.default)})` : "";
   const needed = "required" in flag && flag.required ? " [required]" : "";
-  return `${flag.description}${standard}${needed}${flag.notYet ? " [not available yet]" : ""}`;
+  const alone = "positional" in flag && flag.positional ? "; may stand without its name" : "";
+  return `${flag.description}${alone}${standard}${needed}${flag.notYet ? " [not available yet]" : ""}`;
 }
 
 /** A help page while it is laid out for so many columns. */
