@@ -3,7 +3,7 @@
  * What is saved by then is whole: files are put in place by renaming.
  */
 import { ExitCode } from "../errors";
-import { endOnSecond } from "../mlx/signals";
+import { endOnSecond } from "../mlx/system";
 
 let taker: (() => void) | null = null;
 
