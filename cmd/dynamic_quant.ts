@@ -1,5 +1,6 @@
 /** `mlxlm dynamic_quant`: more bits for the layers that feel it most. */
 import { command } from "../src/cli/command";
+import { wasGiven } from "../src/cli/parse";
 import { ExitCode, UserError } from "../src/errors";
 import { dynamicQuantFlags } from "./dynamic_quant.flags";
 
@@ -35,7 +36,11 @@ export default command({
       batches: ["Estimating sensitivities", "it"],
       save: ["Saving", "bytes"],
     });
-    const settings = { ...flags, sensitivitiesTo: sensitivityFile(flags.model) };
+    const settings = {
+      ...flags,
+      nearestTarget: !wasGiven(flags, "targetBpw"),
+      sensitivitiesTo: sensitivityFile(flags.model),
+    };
     try {
       const { plain, calibration, ...facts } = await quantizeDynamically(source, flags.mlxPath, settings, {
         onStage(line) {

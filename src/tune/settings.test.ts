@@ -28,6 +28,12 @@ test("without a word from the user they are mlx-lm's", () => {
   expect(resolveSettings() as Record<string, unknown>).toEqual(expected.defaults);
 });
 
+test("an optimizer's name may have capitals, as in Python's files", async () => {
+  const file = await readSettingsFile(written("optimizer: AdamW"));
+  expect(resolveSettings(file).optimizer).toBe("adamw");
+  expect(() => resolveSettings({ optimizer: "AdamX" })).toThrow("optimizer");
+});
+
 test.each(expected.files.map(({ text, value }) => [text, value] as const))(
   "%j is read as PyYAML does",
   async (text, value) => {

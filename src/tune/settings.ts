@@ -56,7 +56,8 @@ export const Settings = z.looseObject({
   test: z.boolean(),
   data: text,
   fine_tune_type: z.enum(fineTuneTypes),
-  optimizer: z.enum(optimizerNames),
+  /** In any case, as mlx-lm takes it from a file. */
+  optimizer: z.preprocess((name) => (typeof name === "string" ? name.toLowerCase() : name), z.enum(optimizerNames)),
   /** No flag: arguments of each optimizer, by its name. */
   optimizer_config: z.record(z.string(), z.record(z.string(), z.unknown()).nullable()),
   mask_prompt: z.boolean(),
