@@ -2,6 +2,7 @@
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
+import { checkPromptLength, pipedText } from "../src/cli/piped";
 import { ExitCode } from "../src/errors";
 import { cachePromptFlags } from "./cache_prompt.flags";
 
@@ -28,8 +29,11 @@ export default command({
     const bar = out.progress("Prompt", { unit: "tok" });
     try {
       if (flags.eosToken !== undefined) tokenizer.addEosToken(flags.eosToken);
-      const prompt = await encodeOpenPrompt(tokenizer, flags.prompt === "-" ? await Bun.stdin.text() : flags.prompt);
-      checkContext(prompt.length, flags.maxKvSize === undefined ? contextLength : null);
+      const limit = flags.maxKvSize === undefined ? contextLength : null;
+      const text = flags.prompt === "-" ? await pipedText(limit) : flags.prompt;
+      checkPromptLength(text.length, limit);
+      const prompt = await encodeOpenPrompt(tokenizer, text);
+      checkContext(prompt.length, limit);
       const began = performance.now();
       const steps = generateSteps(model, prompt, {
         maxTokens: 0,

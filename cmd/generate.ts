@@ -3,7 +3,7 @@ import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { wasGiven } from "../src/cli/parse";
-import { hasPipedText } from "../src/cli/piped";
+import { checkPromptLength, hasPipedText, pipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
 import { generateFlags } from "./generate.flags";
@@ -47,9 +47,10 @@ export default command({
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
     const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
-    const piped = readsStdin ? await Bun.stdin.text() : "";
+    const piped = readsStdin ? await pipedText(contextLength) : "";
     // A pipe that nobody wrote to is no prompt.
     const asked = piped !== "" || flags.prompt === "-" ? piped : unescapePrompt(flags.prompt);
+    checkPromptLength(asked.length, contextLength);
     const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,
