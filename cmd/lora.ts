@@ -1,5 +1,6 @@
 /** `mlxlm lora`: fine-tuning, and the test of what came of it. */
 import { command } from "../src/cli/command";
+import { columnsOf } from "../src/cli/width";
 import { ExitCode, UserError } from "../src/errors";
 import { loraFlags } from "./lora.flags";
 
@@ -56,7 +57,7 @@ export default command({
         onDownload: (done, total) => bars.at("download", done, total),
         onEncode: (done, total) => bars.at("encode", done, total),
         onData(event) {
-          for (const each of dataLines(event.split, event, settings.max_seq_length)) line(each);
+          for (const each of dataLines(event.split, event, settings.max_seq_length, columnsOf(2))) line(each);
           out.event(event);
         },
         onModel(fitting, trainable) {

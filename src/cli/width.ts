@@ -27,16 +27,16 @@ function broken(text: string, columns: number): string[] {
   const lines: string[] = [];
   let line = indent;
   let width = indent.length;
-  for (const word of text.trim().split(/ +/)) {
-    const wide = Bun.stringWidth(word);
-    if (width > indent.length && width + 1 + wide > columns) {
+  for (const [, spaces, word] of text.trim().matchAll(/( *)([^ ]+)/g)) {
+    const wide = Bun.stringWidth(word!);
+    if (width > indent.length && width + spaces!.length + wide > columns) {
       lines.push(line);
-      line = indent;
-      width = indent.length;
+      line = indent + word;
+      width = indent.length + wide;
+      continue;
     }
-    const gap = width > indent.length ? " " : "";
-    line += gap + word;
-    width += gap.length + wide;
+    line += spaces! + word;
+    width += spaces!.length + wide;
   }
   return [...lines, line];
 }

@@ -48,6 +48,7 @@ describe("whole lines", () => {
     ["the quick brown fox", 10, ["the quick", "brown fox"]],
     ["  the quick brown", 10, ["  the", "  quick", "  brown"]],
     ["a-word-that-is-long and", 10, ["a-word-that-is-long", "and"]],
+    ["  name    of two words", 16, ["  name    of two", "  words"]],
     ["columns    that   fit", 30, ["columns    that   fit"]],
     ["two\nlines of text", 8, ["two", "lines of", "text"]],
     ["\x1b[2mdim words here\x1b[22m", 9, ["\x1b[2mdim words", "here\x1b[22m"]],
