@@ -54,7 +54,7 @@ export class ChatSession {
 
   /** Lines about the chat, not of it. */
   readonly tell = (...lines: string[]): void => {
-    for (const line of lines) this.options.out.info(line === "" ? "" : this.#colours.dim(`  ${line}`));
+    for (const line of lines) this.options.out.info(line === "" ? "" : `  ${this.#colours.dim(line)}`);
   };
 
   /** Ends the chat after the present command. */
