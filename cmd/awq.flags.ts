@@ -14,7 +14,7 @@ export const awqFlags = {
   embedGroupSize: flag.integer("how many of their weights share a scale", { default: 32, min: 1 }),
   numSamples: flag.integer("rows of calibration data; -1: all", { default: 128, min: -1 }),
   sequenceLength: flag.integer("tokens in a row", { default: 512, min: 2 }),
-  nGrid: flag.integer("how many strengths and limits the searches try", { default: 20, min: 1 }),
+  nGrid: flag.integer("how many strengths and limits the searches try", { default: 20, min: 1, max: 1000 }),
   seed: flag.integer("seed of the random numbers", { default: 123, min: 0 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   dataPath: flag.path(

@@ -11,46 +11,42 @@ export default command({
     "mlxlm awq --model ./my-model --mlx-path my-model-awq --resume",
   ],
   flags: awqFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { printQuality } = await import("../src/cli/quality");
     const { checkTarget } = await import("../src/convert/save");
     const { quantizeByAwq } = await import("../src/quant/awq-run");
     // Before a download that may take an hour.
     await checkTarget(flags.mlxPath);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(flags.model, out, signal);
-    const bars = {
-      data: out.progress("Downloading data", { unit: "bytes" }),
-      search: out.progress("Quantizing", { unit: "it" }),
-      save: out.progress("Saving", { unit: "bytes" }),
-    };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
+    const bars = out.bars({
+      data: ["Downloading data", "bytes"],
+      search: ["Quantizing", "it"],
+      save: ["Saving", "bytes"],
+    });
     try {
       const result = await quantizeByAwq(source, flags.mlxPath, flags, {
         onStage(line) {
-          endBars();
+          bars.end();
           out.info(`[INFO] ${line}`);
         },
-        onDownload: (done, total) => bars.data.at(done, total),
-        onSearch: (done, total) => bars.search.at(done, total),
+        onDownload: (done, total) => bars.at("data", done, total),
+        onSearch: (done, total) => bars.at("search", done, total),
         onBlock(index, { plain, searched }, resumed) {
-          endBars();
+          bars.end();
           if (!resumed) out.text(`Loss reduction: ${(searched / plain).toFixed(6)}\n`);
           if (!resumed && searched > plain) {
             out.text("Loss is not reduced, falling back to original weights.\n");
           }
           out.event({ type: "block", index, loss_plain: plain, loss: searched, fell_back: searched > plain, resumed });
         },
-        onSave: (done, total) => bars.save.at(done, total),
+        onSave: (done, total) => bars.at("save", done, total),
         signal,
       });
-      endBars();
+      bars.end();
       out.text(`Quantized model with ${result.bits_per_weight.toFixed(3)} bits per weight.\n`);
 
       const { quantization, calibration, ...facts } = result;
@@ -63,7 +59,7 @@ export default command({
       });
       out.event({ type: "end", path: flags.mlxPath, ...facts, quality });
     } finally {
-      endBars();
+      bars.end();
     }
   },
 });

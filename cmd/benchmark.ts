@@ -13,6 +13,7 @@ export default command({
     "mlxlm benchmark --model ./my-model --against ~/venv/bin/python",
   ],
   flags: benchmarkFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.
@@ -21,14 +22,14 @@ export default command({
     const { benchmark } = await import("../src/evaluate/benchmark");
     const { findReference, runReferenceTrial } = await import("../src/evaluate/reference-benchmark");
 
-    if (flags.against !== undefined && flags.device !== undefined && flags.device !== mx.defaultDevice()) {
-      throw new UserError(`--against measures on the ${mx.defaultDevice()}, as mlx-lm cannot be told another device`, {
+    const usual = mx.deviceCount("gpu") > 0 ? "gpu" : "cpu";
+    if (flags.against !== undefined && flags.device !== undefined && flags.device !== usual) {
+      throw new UserError(`--against measures on the ${usual}, as mlx-lm cannot be told another device`, {
         code: ExitCode.usage,
         hint: "Leave --device out.",
       });
     }
     const reference = flags.against === undefined ? null : await findReference(flags.against, signal);
-    if (flags.device) mx.setDefaultDevice(flags.device);
     mx.random.seed(0);
 
     const open = (folder?: string) => openModel(folder ?? flags.model, out, signal, flags);

@@ -2,6 +2,7 @@
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
+import { checkPromptLength, pipedText } from "../src/cli/piped";
 import { ExitCode } from "../src/errors";
 import { cachePromptFlags } from "./cache_prompt.flags";
 
@@ -13,6 +14,7 @@ export default command({
     'mlxlm generate --prompt-cache-file book --prompt "Who is the narrator?"',
   ],
   flags: cachePromptFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.
@@ -22,14 +24,16 @@ export default command({
     const { promptCachePath, savePromptCache } = await import("../src/generate/prompt-cache-file");
     const { generateSteps } = await import("../src/generate/step");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     const { model, tokenizer, contextLength } = await openModel(flags.model, out, signal, flags);
     const cache = model.makeCache({ maxSize: flags.maxKvSize });
     const bar = out.progress("Prompt", { unit: "tok" });
     try {
       if (flags.eosToken !== undefined) tokenizer.addEosToken(flags.eosToken);
-      const prompt = await encodeOpenPrompt(tokenizer, flags.prompt === "-" ? await Bun.stdin.text() : flags.prompt);
-      checkContext(prompt.length, flags.maxKvSize === undefined ? contextLength : null);
+      const limit = flags.maxKvSize === undefined ? contextLength : null;
+      const text = flags.prompt === "-" ? await pipedText(limit) : flags.prompt;
+      checkPromptLength(text.length, limit);
+      const prompt = await encodeOpenPrompt(tokenizer, text);
+      checkContext(prompt.length, limit);
       const began = performance.now();
       const steps = generateSteps(model, prompt, {
         maxTokens: 0,

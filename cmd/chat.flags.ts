@@ -3,7 +3,10 @@ import { settingFlags } from "../src/cli/chat/settings";
 import { flag } from "../src/cli/flags";
 
 export const chatFlags = {
-  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
+    placeholder: "MODEL",
+    positional: true,
+  }),
   systemPrompt: flag.text("a system message ahead of the conversation"),
   ...settingFlags,
   maxKvSize: flag.integer("keep only so many tokens in the KV cache, and forget the oldest", { min: 1 }),

@@ -8,11 +8,12 @@ export default command({
   name: "chat",
   summary: "Chat with a model",
   examples: [
-    "mlxlm chat --model demo",
+    "mlxlm chat demo",
     'mlxlm chat --model mlx-community/Qwen3-4B-4bit --system-prompt "Answer in one sentence."',
     "mlxlm chat --model demo < questions.txt > answers.txt",
   ],
   flags: chatFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const { checkSettings } = await import("../src/cli/chat/settings");
@@ -25,43 +26,52 @@ export default command({
     const { openInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     // Before loading, as the reference does: making the model draws random numbers too.
     mx.random.seed(flags.seed);
 
-    const { model, tokenizer, contextLength, folder } = await openModel(flags.model, out, signal, flags);
-    const name = flags.model ?? (folder === demoFolder() ? demoName : folder);
-    const answerer = new ChatAnswerer(model, tokenizer, {
-      ...flags,
-      maxMemory: gigabytes(flags.maxMemory),
-      contextLength,
-    });
+    /** A model with its side of the conversation. */
+    const open = async (named: string | undefined, adapterPath?: string) => {
+      const { model, tokenizer, contextLength, folder } = await openModel(named, out, signal, { adapterPath });
+      const name = named ?? (folder === demoFolder() ? demoName : folder);
+      const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength };
+      const answerer = new ChatAnswerer(model, tokenizer, limits);
+      const close = () => {
+        answerer.forget();
+        model.dispose();
+      };
+      if (tokenizer.hasChatTemplate) return { answerer, model: name, close };
+      close();
+      throw new UserError(`${name} has no chat template`, {
+        code: ExitCode.usage,
+        hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
+      });
+    };
+    let opened = await open(flags.model, flags.adapterPath);
     try {
-      if (!tokenizer.hasChatTemplate) {
-        throw new UserError(`${name} has no chat template`, {
-          code: ExitCode.usage,
-          hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
-        });
-      }
-      const { temp, topP, xtcProbability, xtcThreshold, seed, maxTokens, systemPrompt: system = null } = flags;
+      const { temp, topP, minP, topK, xtcProbability, xtcThreshold, seed, maxTokens } = flags;
+      const { systemPrompt: system = null } = flags;
       const rows = [
-        ["model", name],
+        ["model", opened.model],
         ["max tokens", maxTokens.toLocaleString("en")],
         ...(system === null ? [] : [["system", system]]),
       ] as [string, string][];
       const session = new ChatSession({
         ...openInput(out, rows, signal),
-        answerer,
-        settings: { temp, topP, xtcProbability, xtcThreshold, seed, maxTokens, thinking: undefined },
+        ...opened,
+        settings: { temp, topP, minP, topK, xtcProbability, xtcThreshold, seed, maxTokens, thinking: undefined },
         system,
-        model: name,
+        async open(name) {
+          const next = await open(name);
+          opened.close();
+          opened = next;
+          return next;
+        },
         out,
         signal,
       });
       await session.run();
     } finally {
-      answerer.forget();
-      model.dispose();
+      opened.close();
     }
   },
 });

@@ -13,6 +13,7 @@ export default command({
     "mlxlm convert --hf-path Qwen/Qwen3-4B -q --upload-repo me/Qwen3-4B-4bit",
   ],
   flags: convertFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const name = flags.hfPath ?? flags.model;
@@ -28,7 +29,6 @@ export default command({
     if (flags.quantPredicate && (flags.qMode ?? "affine") !== "affine") {
       throw new UserError(`--quant-predicate works with --q-mode affine, not ${flags.qMode}`, { code: ExitCode.usage });
     }
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { uploadTo } = await import("../src/cli/upload");
     const { convertModel } = await import("../src/convert/convert");
@@ -36,7 +36,6 @@ export default command({
     // Before a download that may take an hour.
     await checkTarget(flags.mlxPath);
     const upload = flags.uploadRepo === undefined ? null : await uploadTo(flags.uploadRepo, out, signal);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(name, out, signal);
     const bar = out.progress("Saving", { unit: "bytes" });

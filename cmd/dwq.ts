@@ -12,12 +12,12 @@ export default command({
     "mlxlm dwq --model ./my-model --target-dir targets --targets-only",
   ],
   flags: dwqFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     if (flags.model === undefined) {
       throw new UserError("dwq needs a model", { code: ExitCode.usage, hint: "Name one: --model FOLDER or REPO" });
     }
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { printQuality } = await import("../src/cli/quality");
     const { checkTarget } = await import("../src/convert/save");
@@ -25,40 +25,36 @@ export default command({
     const { trainingLine, validationLine, worseLine } = await import("../src/quant/dwq-lines");
     // Before a download that may take an hour.
     if (!flags.targetsOnly) await checkTarget(flags.mlxPath);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(flags.model, out, signal);
     const quantized = flags.quantizedModel && (await findModel(flags.quantizedModel, out, signal)).path;
-    const bars = {
-      data: out.progress("Downloading data", { unit: "bytes" }),
-      targets: out.progress("Computing targets", { unit: "it" }),
-      steps: out.progress("Training", { unit: "it" }),
-      losses: out.progress("Computing validation loss", { unit: "it" }),
-      save: out.progress("Saving", { unit: "bytes" }),
-    };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
+    const bars = out.bars({
+      data: ["Downloading data", "bytes"],
+      targets: ["Computing targets", "it"],
+      steps: ["Training", "it"],
+      losses: ["Computing validation loss", "it"],
+      save: ["Saving", "bytes"],
+    });
     try {
       const result = await quantizeByDwq({ ...source, quantized }, flags.mlxPath, flags, {
         onStage(line) {
-          endBars();
+          bars.end();
           out.info(`[INFO] ${line}`);
         },
-        onDownload: (done, total) => bars.data.at(done, total),
-        onTarget: (done, total) => bars.targets.at(done, total),
+        onDownload: (done, total) => bars.at("data", done, total),
+        onTarget: (done, total) => bars.at("targets", done, total),
         onModel: (line) => out.text(`${line}\n`),
         onEvent(event) {
-          endBars();
+          bars.end();
           out.text(`${event.type === "val" ? validationLine(event) : trainingLine(event)}\n`);
           out.event(event);
         },
-        onStep: (done, total) => bars.steps.at(done, total),
-        onValidationBatch: (done, total) => bars.losses.at(done, total),
-        onSave: (done, total) => bars.save.at(done, total),
+        onStep: (done, total) => bars.at("steps", done, total),
+        onValidationBatch: (done, total) => bars.at("losses", done, total),
+        onSave: (done, total) => bars.at("save", done, total),
         signal,
       });
-      endBars();
+      bars.end();
       if (!result) {
         out.event({ type: "end", targets: flags.targetDir! });
         return;
@@ -76,7 +72,7 @@ export default command({
       const losses = { initial_loss: progress.initial, final_loss: progress.latest };
       out.event({ type: "end", path: flags.mlxPath, ...facts, ...losses, quality });
     } finally {
-      endBars();
+      bars.end();
     }
   },
 });

@@ -10,7 +10,10 @@ export const dynamicQuantFlags = {
   mlxPath: flag.path("folder to save to; it must not exist yet", { default: "mlx_model" }),
   seed: flag.integer("seed of the random numbers", { default: 123, min: 0 }),
   sensitivities: flag.path("file with sensitivities from an earlier run, in place of an estimate"),
-  targetBpw: flag.number("bits per weight that the model is to take", { default: 5 }),
+  targetBpw: flag.number(
+    "bits per weight that the model is to take; unless given, the nearest to the default that it can",
+    { default: 5 },
+  ),
   lowBits: flag.integer("bits of a weight in most layers", { default: 4, min: 2, max: 8 }),
   lowGroupSize: flag.integer("how many of their weights share a scale", { default: 64, min: 1 }),
   highBits: flag.integer("bits of a weight in the layers that feel it most", { default: 5, min: 2, max: 8 }),

@@ -1,5 +1,6 @@
 /** `mlxlm dynamic_quant`: more bits for the layers that feel it most. */
 import { command } from "../src/cli/command";
+import { wasGiven } from "../src/cli/parse";
 import { ExitCode, UserError } from "../src/errors";
 import { dynamicQuantFlags } from "./dynamic_quant.flags";
 
@@ -12,6 +13,7 @@ export default command({
     "mlxlm dynamic_quant --model ./my-model --sensitivities my-model_sensitivities.json --target-bpw 5.2",
   ],
   flags: dynamicQuantFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     if (flags.lowBits >= flags.highBits) {
@@ -27,35 +29,35 @@ export default command({
     const { sensitivityFile } = await import("../src/quant/sensitivity-file");
     // Before a download that may take an hour.
     await checkTarget(flags.mlxPath);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(flags.model, out, signal);
-    const bars = {
-      data: out.progress("Downloading data", { unit: "bytes" }),
-      batches: out.progress("Estimating sensitivities", { unit: "it" }),
-      save: out.progress("Saving", { unit: "bytes" }),
+    const bars = out.bars({
+      data: ["Downloading data", "bytes"],
+      batches: ["Estimating sensitivities", "it"],
+      save: ["Saving", "bytes"],
+    });
+    const settings = {
+      ...flags,
+      nearestTarget: !wasGiven(flags, "targetBpw"),
+      sensitivitiesTo: sensitivityFile(flags.model),
     };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
-    const settings = { ...flags, sensitivitiesTo: sensitivityFile(flags.model) };
     try {
       const { plain, calibration, ...facts } = await quantizeDynamically(source, flags.mlxPath, settings, {
         onStage(line) {
-          endBars();
+          bars.end();
           out.info(`[INFO] ${line}`);
         },
-        onDownload: (done, total) => bars.data.at(done, total),
-        onBatch: (done, total) => bars.batches.at(done, total),
+        onDownload: (done, total) => bars.at("data", done, total),
+        onBatch: (done, total) => bars.at("batches", done, total),
         onPerplexity(of, perplexity) {
-          endBars();
+          bars.end();
           out.text(`${of === "original" ? "Original" : "Quantized"} PPL: ${perplexity.toFixed(3)}\n`);
           out.event({ type: "perplexity", of, perplexity });
         },
-        onSave: (done, total) => bars.save.at(done, total),
+        onSave: (done, total) => bars.at("save", done, total),
         signal,
       });
-      endBars();
+      bars.end();
       const peak = mx.peakMemory() / 1e9;
       out.info(`[INFO] Quantized model with ${facts.bits_per_weight.toFixed(3)} bits per weight.`);
       out.text(`Peak memory used: ${peak.toFixed(3)}GB\n`);
@@ -71,7 +73,7 @@ export default command({
       if (!quality) out.info("[INFO] There is no text to measure the quality on: --data-path names one.");
       out.event({ type: "end", path: flags.mlxPath, ...facts, peak_memory: peak, quality });
     } finally {
-      endBars();
+      bars.end();
     }
   },
 });

@@ -4,6 +4,7 @@ import { flag } from "../src/cli/flags";
 export const evaluateFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
     placeholder: "MODEL",
+    positional: true,
     required: true,
   }),
   tasks: flag.list("tasks, groups or tags of lm-evaluation-harness, or YAML files; list: all there are", {

@@ -12,6 +12,7 @@ export default command({
     "mlxlm evaluate --model demo --tasks my_task --include-path ./my-tasks --log-samples",
   ],
   flags: evaluateFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const { model: name, tasks: names = [], seed, limit, numShots, batchSize } = flags;
@@ -54,7 +55,6 @@ export default command({
     const { filesMark } = await import("../src/files-mark");
     const { renderChats } = await import("../src/evaluate/chats");
     const { resultsTable } = await import("../src/evaluate/tasks/results-table");
-    if (flags.device) mx.setDefaultDevice(flags.device);
     mx.random.seed(seed);
     const { model, tokenizer, folder } = await openModel(name, out, signal);
     const usesChatTemplate = flags.applyChatTemplate || (tokenizer.hasChatTemplate && !flags.noApplyChatTemplate);

@@ -12,9 +12,9 @@ export default command({
     "mlxlm fuse --model Qwen/Qwen3-0.6B --export-gguf --gguf-type q8_0",
   ],
   flags: fuseFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { uploadTo } = await import("../src/cli/upload");
     const { checkTarget } = await import("../src/convert/save");
@@ -22,7 +22,6 @@ export default command({
     // Before a download that may take an hour.
     await checkTarget(flags.savePath);
     const upload = flags.uploadRepo === undefined ? null : await uploadTo(flags.uploadRepo, out, signal);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const ggufPath = flags.ggufPath ?? `ggml-model-${flags.ggufType}.gguf`;
     const source = await findModel(flags.model, out, signal);

@@ -3,8 +3,15 @@ import { flag } from "../src/cli/flags";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
 export const generateFlags = {
-  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
-  prompt: flag.text("the prompt; - reads stdin; \\n and \\t are understood", { alias: ["p"], default: "hello" }),
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
+    placeholder: "MODEL",
+    positional: true,
+  }),
+  prompt: flag.text("the prompt; - reads stdin, as a pipe without --prompt does; \\n and \\t are understood", {
+    alias: ["p"],
+    default: "hello",
+    positional: true,
+  }),
   systemPrompt: flag.text("a system message ahead of the prompt"),
   prefillResponse: flag.text("the beginning of the answer, which the model continues"),
   maxTokens: flag.integer("generate at most so many tokens; -1: no limit", { alias: ["m"], default: 100, min: -1 }),

@@ -2,6 +2,8 @@
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
+import { wasGiven } from "../src/cli/parse";
+import { checkPromptLength, hasPipedText, pipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
 import { generateFlags } from "./generate.flags";
@@ -10,11 +12,12 @@ export default command({
   name: "generate",
   summary: "Generate text from a prompt",
   examples: [
-    'mlxlm generate --model demo --prompt "What is 27 + 58?"',
+    'mlxlm generate demo "What is 27 + 58?"',
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
   ],
   flags: generateFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.
@@ -26,7 +29,6 @@ export default command({
     const { DraftStepper } = await import("../src/generate/draft-stepper");
     const { LoneStepper } = await import("../src/generate/lone-stepper");
 
-    if (flags.device) mx.setDefaultDevice(flags.device);
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
@@ -44,7 +46,11 @@ export default command({
     if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
-    const asked = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
+    const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
+    const piped = readsStdin ? await pipedText(contextLength) : "";
+    // A pipe that nobody wrote to is no prompt.
+    const asked = piped !== "" || flags.prompt === "-" ? piped : unescapePrompt(flags.prompt);
+    checkPromptLength(asked.length, contextLength);
     const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,
@@ -79,12 +85,13 @@ export default command({
       onPrefill: (done: number, total: number) => (done < total ? bar.at(done, total) : bar.end()),
       signal,
     };
+    const page = out.pieces("stdout");
     let text = "";
     let end: End | undefined;
     try {
       for await (const part of answer(request, { stepper, tokenizer })) {
         if (part.type === "text") {
-          out.text(part.text);
+          page.push(part.text);
           text += part.text;
         } else if (part.type === "end") end = part;
       }
@@ -95,6 +102,7 @@ export default command({
       draft?.model.dispose();
     }
 
+    page.end();
     out.text("\n");
     if (end && flags.verbose) {
       out.info(rule);

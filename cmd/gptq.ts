@@ -11,38 +11,34 @@ export default command({
     "mlxlm gptq --model ./my-model --mlx-path my-model-gptq --resume",
   ],
   flags: gptqFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { printQuality } = await import("../src/cli/quality");
     const { checkTarget } = await import("../src/convert/save");
     const { quantizeByGptq } = await import("../src/quant/gptq-run");
     // Before a download that may take an hour.
     await checkTarget(flags.mlxPath);
-    if (flags.device) mx.setDefaultDevice(flags.device);
 
     const source = await findModel(flags.model, out, signal);
-    const bars = {
-      data: out.progress("Downloading data", { unit: "bytes" }),
-      layers: out.progress("Quantizing", { unit: "it" }),
-      save: out.progress("Saving", { unit: "bytes" }),
-    };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
+    const bars = out.bars({
+      data: ["Downloading data", "bytes"],
+      layers: ["Quantizing", "it"],
+      save: ["Saving", "bytes"],
+    });
     try {
       const { quantization, calibration, ...facts } = await quantizeByGptq(source, flags.mlxPath, flags, {
         onStage(line) {
-          endBars();
+          bars.end();
           out.info(`[INFO] ${line}`);
         },
-        onDownload: (done, total) => bars.data.at(done, total),
-        onProgress: (done, total) => bars.layers.at(done, total),
-        onSave: (done, total) => bars.save.at(done, total),
+        onDownload: (done, total) => bars.at("data", done, total),
+        onProgress: (done, total) => bars.at("layers", done, total),
+        onSave: (done, total) => bars.at("save", done, total),
         signal,
       });
-      endBars();
+      bars.end();
       out.text(`Quantized model with ${facts.bits_per_weight.toFixed(3)} bits per weight.\n`);
       const quality = await printQuality(out, calibration, {
         source: source.path,
@@ -53,7 +49,7 @@ export default command({
       });
       out.event({ type: "end", path: flags.mlxPath, ...facts, quality });
     } finally {
-      endBars();
+      bars.end();
     }
   },
 });

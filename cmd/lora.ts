@@ -1,5 +1,6 @@
 /** `mlxlm lora`: fine-tuning, and the test of what came of it. */
 import { command } from "../src/cli/command";
+import { columnsOf } from "../src/cli/width";
 import { ExitCode, UserError } from "../src/errors";
 import { loraFlags } from "./lora.flags";
 
@@ -13,10 +14,11 @@ export default command({
     "mlxlm lora --test --model mlx-community/Qwen3-0.6B-4bit --data ./my-data",
   ],
   flags: loraFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const { openSettings } = await import("../src/tune/open-settings");
-    const { json: _, device, debug: __, help: ___, resume, ...given } = flags;
+    const { json: _, device: __, debug: ___, help: ____, resume, ...given } = flags;
     const { settings, warnings } = await openSettings(given, { resume });
     for (const line of warnings) out.warn(line);
     if (!settings.train && !settings.test) {
@@ -25,26 +27,21 @@ export default command({
         hint: "For example: mlxlm lora --train --data FOLDER",
       });
     }
-    const mx = await import("../src/mlx");
     const { findModel } = await import("../src/cli/model");
     const { fineTune } = await import("../src/tune/fine-tune");
     const { columnsLine, dataLines, headerLines, ReportLines, stepNote, testLine } = await import(
       "../src/tune/report-lines"
     );
-    if (device) mx.setDefaultDevice(device);
 
     const { path } = await findModel(settings.model, out, signal);
-    const bars = {
-      download: out.progress("Downloading data", { unit: "bytes" }),
-      encode: out.progress("Reading data", { unit: "it" }),
-      train: out.progress("Training", { unit: "it", total: settings.iters }),
-      loss: out.progress("Calculating loss", { unit: "it" }),
-    };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
+    const bars = out.bars({
+      download: ["Downloading data", "bytes"],
+      encode: ["Reading data", "it"],
+      train: ["Training", "it"],
+      loss: ["Calculating loss", "it"],
+    });
     const line = (text: string) => {
-      endBars();
+      bars.end();
       out.info(text);
     };
     const reports = new ReportLines();
@@ -54,32 +51,28 @@ export default command({
         signal,
         onStage: line,
         onWarning(text) {
-          endBars();
+          bars.end();
           out.warn(text);
         },
-        onDownload: (done, total) => bars.download.at(done, total),
-        onEncode: (done, total) => bars.encode.at(done, total),
+        onDownload: (done, total) => bars.at("download", done, total),
+        onEncode: (done, total) => bars.at("encode", done, total),
         onData(event) {
-          for (const each of dataLines(event.split, event, settings.max_seq_length)) line(each);
+          for (const each of dataLines(event.split, event, settings.max_seq_length, columnsOf(2))) line(each);
           out.event(event);
         },
         onModel(fitting, trainable) {
           for (const each of [...headerLines(fitting), trainable, columnsLine]) line(each);
         },
-        onStep: (iteration, figures) => bars.train.at(iteration, settings.iters, stepNote(figures)),
-        onLossBatch(done, total) {
-          bars.train.end();
-          if (done === 0) bars.loss = out.progress("Calculating loss", { unit: "it" });
-          bars.loss.at(done, total);
-        },
+        onStep: (iteration, figures) => bars.at("train", iteration, settings.iters, stepNote(figures)),
+        onLossBatch: (done, total) => bars.at("loss", done, total),
         onEvent(event) {
-          endBars();
+          bars.end();
           const report = reports.lineOf(event);
           if (report !== null) out.text(`${report}\n`);
           out.event(event);
         },
       });
-      endBars();
+      bars.end();
       if (end.curve !== null) {
         out.plot(end.history.train);
         out.info(`The losses as a picture: ${end.curve}`);
@@ -96,7 +89,7 @@ export default command({
         process.exitCode = ExitCode.interrupted;
       }
     } finally {
-      endBars();
+      bars.end();
     }
   },
 });

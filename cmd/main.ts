@@ -3,11 +3,14 @@ import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
 import { completion, shells } from "../src/cli/completion";
+import { useDevice } from "../src/cli/device";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
+import { commandMeaning } from "../src/cli/synonyms";
+import { columnsOf } from "../src/cli/width";
 import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
@@ -45,10 +48,16 @@ async function printOverview(): Promise<void> {
     const command = loaded.find((one) => one.name === name);
     return { name, summary: command?.summary ?? "", available: command !== undefined };
   });
-  print(overview(listed, version));
+  print(overview(listed, version, columnsOf(1)));
+}
+
+async function printHelp(name: string): Promise<void> {
+  print(commandHelp(await commandNamed(name), columnsOf(1)));
 }
 
 async function printCompletion(shell: string | undefined): Promise<void> {
+  // What the scripts ask for as they complete the name of a model.
+  if (shell === "models") return print((await knownModels()).map((name) => `${name}\n`).join(""));
   const known = shells.find((name) => name === shell);
   if (!known) {
     throw new UserError(`completion needs the name of a shell: ${shells.join(", ")}`, {
@@ -59,12 +68,20 @@ async function printCompletion(shell: string | undefined): Promise<void> {
   print(completion(known, await loadedCommands()));
 }
 
+/** The demo, and the models in the cache. */
+async function knownModels(): Promise<string[]> {
+  const { cachedRepos } = await import("../src/hub/cached-models");
+  const { repos } = await cachedRepos("").catch(() => ({ repos: [] }));
+  return ["demo", ...repos.filter(({ type }) => type === "model").map(({ id }) => id)];
+}
+
 async function commandNamed(name: string): Promise<Command> {
   if (!Object.hasOwn(commands, name)) {
+    const meaning = commandMeaning(name);
     const [similar] = nearest(name, Object.keys(commands), 1);
     throw new UserError(name.startsWith("-") ? `there is no flag ${name}` : `there is no command "${name}"`, {
       code: ExitCode.usage,
-      hint: `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
+      hint: meaning ?? `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
     });
   }
   const load = commands[name];
@@ -78,18 +95,20 @@ async function commandNamed(name: string): Promise<Command> {
 }
 
 async function main([name, ...words]: string[]): Promise<void> {
-  if (name === undefined || name === "--help" || name === "-h" || name === "help") return printOverview();
+  if (name === undefined || name === "--help" || name === "-h") return printOverview();
+  if (name === "help") return words[0] === undefined ? printOverview() : printHelp(words[0]);
   if (name === "--version") return print(`${version}\n`);
   if (name === "completion") return printCompletion(words[0]);
 
   const command = await commandNamed(name);
-  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command));
+  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command, columnsOf(1)));
   const flags = parseFlags(words, command.flags, command.name);
-  if (flags.help) return print(commandHelp(command));
+  if (flags.help) return print(commandHelp(command, columnsOf(1)));
   report.json = flags.json === true;
   report.debug = flags.debug === true;
   const out = new Output(flags.json === true);
   for (const problem of checkEnvironment()) out.warn(problem);
+  if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
   await command.run({ flags, out, signal: interruptible() });
 }
 

@@ -5,7 +5,8 @@ import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 import { modelsFlags } from "./models.flags";
 
-type CachedModel = Awaited<ReturnType<typeof import("../src/convert/cached-checkpoints").cachedCheckpoints>>[number];
+type CachedModel = import("../src/convert/cached-checkpoints").CachedCheckpoint;
+type LocalModel = import("../src/convert/local-checkpoint").LocalCheckpoint;
 
 const actions = ["list", "info", "rm"] as const;
 
@@ -15,6 +16,7 @@ export default command({
   examples: [
     "mlxlm models list",
     "mlxlm models info mlx-community/Qwen3-4B-4bit",
+    "mlxlm models info ./my-model",
     "mlxlm models rm mlx-community/Qwen3-4B-4bit",
   ],
   flags: modelsFlags,
@@ -35,21 +37,49 @@ export default command({
         hint: "mlxlm models list shows those that there are.",
       });
     }
-    const { cachedCheckpoints } = await import("../src/convert/cached-checkpoints");
-    const models = await cachedCheckpoints((problem) => out.warn(problem));
+    const models = await cachedModels(out);
     if (action === "list") {
       const shown = models.filter(({ id }) => names.every((part) => id.toLowerCase().includes(part.toLowerCase())));
       await list(shown, out);
       return out.result({ models: shown });
     }
-    const chosen = [...new Set(names)].map((name) => named(name, models));
+    const asked = [...new Set(names)];
     if (action === "info") {
+      const chosen = await Promise.all(asked.map(async (name) => (await local(name, models)) ?? named(name, models)));
       for (const model of chosen) out.text(`${await described(model)}\n`);
       return out.result({ models: chosen });
     }
+    const chosen = await Promise.all(asked.map((name) => removable(name, models)));
     out.result({ removed: await remove(chosen, flags.yes, out) });
   },
 });
+
+/** Those of the cache; none where there is no cache yet. */
+async function cachedModels(out: Output): Promise<CachedModel[]> {
+  const { cachedCheckpoints } = await import("../src/convert/cached-checkpoints");
+  return cachedCheckpoints((problem) => out.warn(problem)).catch((error) => {
+    if (error instanceof UserError && error.code === ExitCode.notFound) return [];
+    throw error;
+  });
+}
+
+/** The demo, a folder or a file; null for what the cache has, and for what is nowhere. */
+async function local(name: string, models: readonly CachedModel[]): Promise<LocalModel | null> {
+  if (models.some(({ id }) => id === name)) return null;
+  const { demoFolder, demoName } = await import("../src/demo/folder");
+  const { localCheckpoint } = await import("../src/convert/local-checkpoint");
+  return localCheckpoint(name, name === demoName ? demoFolder() : name);
+}
+
+/** @throws UserError for a model that is not the cache's */
+async function removable(name: string, models: readonly CachedModel[]): Promise<CachedModel> {
+  const own = await local(name, models);
+  if (!own) return named(name, models);
+  throw new UserError(`${name} is not in the cache, and only what is there can be removed`, {
+    code: ExitCode.usage,
+    hint: name === own.path ? `The folder is your own: rm -r ${name}` : "It is part of mlxlm.",
+  });
+}
 
 function named(name: string, models: readonly CachedModel[]): CachedModel {
   const model = models.find(({ id }) => id === name);
@@ -58,12 +88,18 @@ function named(name: string, models: readonly CachedModel[]): CachedModel {
   const [similar] = nearest(name, names, 1);
   throw new UserError(`there is no model ${name} in the cache`, {
     code: ExitCode.notFound,
-    hint: similar ? `Did you mean ${similar}?` : "mlxlm models list shows those that there are.",
+    hint: nextStep(similar, names),
   });
 }
 
+function nextStep(similar: string | undefined, names: readonly string[]): string {
+  if (similar) return `Did you mean ${similar}?`;
+  if (names.length === 0) return "The cache is empty: a model is downloaded when it is first used.";
+  return "mlxlm models list shows those that there are.";
+}
+
 async function list(models: readonly CachedModel[], out: Output): Promise<void> {
-  const { sizeInWords, table, timeInWords } = await import("../src/cli/table");
+  const { fittingTable, sizeInWords, timeInWords } = await import("../src/cli/table");
   if (models.length === 0) return out.text("no models\n");
   const rows = models.map((model) => [
     model.id,
@@ -73,20 +109,22 @@ async function list(models: readonly CachedModel[], out: Output): Promise<void> 
     timeInWords(model.accessed),
     model.path,
   ]);
-  out.text(`${table(["MODEL", "SIZE", "WEIGHTS", "CONTEXT", "LAST USED", "PATH"], rows)}\n`);
+  out.text(`${fittingTable(["MODEL", "SIZE", "WEIGHTS", "CONTEXT", "LAST USED", "PATH"], rows)}\n`);
 }
 
-async function described(model: CachedModel): Promise<string> {
+async function described(model: CachedModel | LocalModel): Promise<string> {
   const { sizeInWords, timeInWords } = await import("../src/cli/table");
+  const cached = "revisions" in model ? model : null;
+  const incomplete = cached?.incomplete ? `, ${sizeInWords(cached.incomplete)} incomplete` : "";
   const lines = {
     type: model.model_type ?? "unknown: it has no config.json that can be read",
-    size: `${sizeInWords(model.size)} in ${model.files} files${model.incomplete ? `, ${sizeInWords(model.incomplete)} incomplete` : ""}`,
+    size: `${sizeInWords(model.size)} in ${model.files} ${model.files === 1 ? "file" : "files"}${incomplete}`,
     weights: [model.quantization, model.dtype].filter(Boolean).join("; ") || "unknown",
     context: model.context_length === null ? "unknown" : `${model.context_length} tokens`,
-    "last used": timeInWords(model.accessed),
+    ...(cached ? { "last used": timeInWords(cached.accessed) } : {}),
     changed: timeInWords(model.modified),
-    revisions: model.revisions.join(", ") || "none: its download was interrupted",
-    path: model.snapshot ?? model.path,
+    ...(cached ? { revisions: cached.revisions.join(", ") || "none: its download was interrupted" } : {}),
+    path: cached?.snapshot ?? model.path,
   };
   const width = Math.max(...Object.keys(lines).map(({ length }) => length)) + 2;
   return [model.id, ...Object.entries(lines).map(([name, value]) => `  ${name.padEnd(width)}${value}`)].join("\n");

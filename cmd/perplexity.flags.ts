@@ -2,7 +2,10 @@
 import { flag } from "../src/cli/flags";
 
 export const perplexityFlags = {
-  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", { placeholder: "MODEL" }),
+  model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
+    placeholder: "MODEL",
+    positional: true,
+  }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   batchSize: flag.integer("how many rows at a time", { default: 8, min: 1 }),
   sequenceLength: flag.integer("tokens in a row", { default: 512, min: 2 }),

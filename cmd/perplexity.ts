@@ -11,6 +11,7 @@ export default command({
     "mlxlm perplexity --model mlx-community/Qwen3-4B-4bit",
   ],
   flags: perplexityFlags,
+  computes: true,
 
   async run({ flags, out, signal }) {
     const { sequenceLength, batchSize, numSamples, dataPath, seed } = flags;
@@ -28,7 +29,6 @@ export default command({
     const { parameterCount } = await import("../src/convert/quantize-model");
     const { openDataset, splitNamed } = await import("../src/data/dataset");
     const { reportPerplexity, sampleTokens } = await import("../src/evaluate/perplexity");
-    if (flags.device) mx.setDefaultDevice(flags.device);
     mx.random.seed(seed);
 
     out.text(`Loading model from ${flags.model}...\n`);

@@ -164,7 +164,7 @@ describe("through pipes", () => {
       /kept\.txt is there already/,
       /there is no command \/lod\n.*Did you mean \/load\?/,
       /there is no setting "tmp"\n.*Did you mean temp\?/,
-      /--temp must be at least 0/,
+      /\/set temp must be at least 0/,
       /max-tokens must be 1 or more/,
       /this model does not think aloud/,
       /\/save needs a file/,
@@ -175,6 +175,27 @@ describe("through pipes", () => {
     expect(readFileSync(kept, "utf8")).toBe("mine");
     expect(code).not.toBe(0);
     expect(problems).not.toContain("    at ");
+  });
+
+  test("/undo, /retry, /model, and settings that are no flags of mlx-lm's", async () => {
+    const [first, second] = conversations[0]!.turns as [Turn, Turn, Turn];
+    const lines = [first.question, "hello", "/undo", second.question, "/retry", "/model demo", "/model", "/retry"];
+    const { code, out, problems } = await piped(`${lines.join("\n")}\n/set top-k 1\n/set min-p 0.5\n/undo\n/show\n`);
+    const answers = out.trimEnd().split("\n");
+    expect(answers.filter((line) => line === second.answer).length).toBe(3);
+    expect(problems).toContain("The last message and its answer are taken back.");
+    expect(problems).toContain("The model is demo.");
+    expect(problems).toMatch(/top-k +1\n/);
+    expect(problems).toMatch(/messages +2\n/);
+    expect(code).toBe(0);
+    const wrong = await piped("/undo\n/retry\n/model ./nowhere\n/set temp abc\n");
+    expect(wrong.problems).toMatch(/nothing has been said yet/);
+    expect(wrong.problems).toMatch(/there is no folder \.\/nowhere/);
+    expect(wrong.problems).toMatch(/\/set temp must be a number, not "abc"/);
+  });
+
+  test("top-k 1 leaves the likeliest token at any temperature", async () => {
+    expect((await piped(`${sum.question}\n`, "--temp", "2", "--top-k", "1")).out).toBe(`${sum.answer}\n`);
   });
 
   test("a path is no command", async () => {
@@ -375,7 +396,94 @@ describe("at a terminal", () => {
     const stopped = JSON.parse(readFileSync(file, "utf8")).messages[1].content as string;
     expect(whole).toStartWith(stopped);
     expect(stopped.length).toBeLessThan(whole.length - 1);
-    expect(`${begin}${rest}`.replace("^C", "")).toStartWith(`${stopped}\n`);
+    // Lines end between words on a terminal.
+    expect(`${begin}${rest}`.replace("^C", "").replaceAll("\n", " ")).toStartWith(`${stopped} `);
+  });
+
+  test("keys during an answer show nowhere, and are the next line", async () => {
+    const program = await open(["--temp", "0"]);
+    program.type(`${story.question}\r`);
+    await program.until((await piped(story.question)).out.slice(0, 7));
+    const ahead = sum.question.slice(0, -1);
+    program.type(`\x1b[D${ahead}\x1b[D\x1b[C`);
+    const rest = await program.until("tok/s");
+    expect(rest).not.toContain("^[");
+    expect(rest).not.toContain("27 +");
+    await program.until(ahead);
+    program.type(`${sum.question.at(-1)}\r`);
+    await program.until("= 85");
+    await program.until(prompt);
+    program.type("\x04");
+    expect(await program.ended()).toBe(0);
+  });
+
+  test("a message of several lines is one entry of the history, pasted or fenced", async () => {
+    const env = { XDG_STATE_HOME: join(scratch, "entries") };
+    const program = await open(["-m", "4"], env);
+    program.type("\x1b[200~one\ntwo\x1b[201~");
+    await program.until("two");
+    program.type("\r");
+    await program.until("tok/s");
+    await program.until(prompt);
+    program.type('"""\r');
+    await program.until("… ");
+    program.type('three\rfour"""\r');
+    await program.until("tok/s");
+    await program.until(prompt);
+    program.type("\x04");
+    expect(await program.ended()).toBe(0);
+    const file = join(env.XDG_STATE_HOME, "mlxlm/chat_history");
+    expect(readFileSync(file, "utf8")).toBe("one\u2028two\nthree\u2028four\n");
+
+    const next = await open(["-m", "4"], env);
+    const saved = join(scratch, "entries.json");
+    next.type("\x1b[A\r");
+    await next.until("tok/s");
+    await next.until(prompt);
+    next.type(`/save ${saved}\r`);
+    await next.until("2 messages in");
+    next.type("\x04");
+    await next.ended();
+    expect(JSON.parse(readFileSync(saved, "utf8")).messages[0].content).toBe("three\nfour");
+  });
+
+  test("/save asks before it replaces a file that this chat did not write", async () => {
+    const file = join(scratch, "asked.json");
+    expect((await piped(`${sum.question}\n/save ${file}\n`)).problems).toContain("2 messages in");
+    const before = readFileSync(file, "utf8");
+    const program = await open();
+    program.type(`/save ${file}\r`);
+    await program.until("is there already. Replace it? (y/n)");
+    program.type("n\r");
+    await program.until("Nothing is saved.");
+    expect(readFileSync(file, "utf8")).toBe(before);
+    await program.until(prompt);
+    program.type(`/save ${file}\r`);
+    await program.until("(y/n)");
+    program.type("y\r");
+    await program.until("0 messages in");
+    await program.until(prompt);
+    program.type(`/save ${file}\r`);
+    expect(await program.until("0 messages in")).not.toContain("(y/n)");
+    program.type("/bye\r");
+    expect(await program.ended()).toBe(0);
+  });
+
+  test.each([40, 80])("in %i columns no line of help or answer is broken inside a word", async (columns) => {
+    const program = new TerminalProgram(chat(), {
+      env: { XDG_STATE_HOME: join(scratch, `wide-${columns}`), NO_COLOR: "1" },
+      columns,
+    });
+    await program.until(prompt);
+    program.type("/help\r");
+    const help = await program.until("pasted.");
+    await program.until(prompt);
+    program.type(`${story.question}\r`);
+    const answer = await program.until("tok/s");
+    program.type("\x04");
+    await program.ended();
+    for (const line of `${help}\n${answer}`.split("\n")) expect(Bun.stringWidth(line)).toBeLessThanOrEqual(columns);
+    expect(answer.replaceAll(/\s+/g, " ")).toContain((await piped(story.question)).out.trim());
   });
 
   test("Ctrl-C at the prompt drops what is typed; at an empty one the second ends the chat", async () => {

@@ -1,12 +1,16 @@
 /** The program as a user meets it: words in, text and exit code out. */
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync } from "node:fs";
+import { mkdirSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json";
+import { deviceCount } from "../src/mlx";
+import { TerminalProgram } from "./terminal";
 
 const main = join(import.meta.dir, "../cmd/main.ts");
 const checkpoint = join(import.meta.dir, "fixtures/checkpoint");
+
+const gpus = deviceCount("gpu");
 
 interface Run {
   code: number;
@@ -40,11 +44,11 @@ describe("without a model", () => {
     }
   });
 
-  test("a command's help names every flag and fits 90 columns", async () => {
+  test("a command's help names every flag and fits 80 columns", async () => {
     const { code, out } = await mlxlm(["generate", "--help"]);
     expect(code).toBe(0);
     expect(out).toMatchSnapshot();
-    const tooWide = out.split("\n").filter((line) => line.length > 90);
+    const tooWide = out.split("\n").filter((line) => line.length > 80);
     expect(tooWide).toEqual([]);
   });
 
@@ -55,6 +59,21 @@ describe("without a model", () => {
     expect(wrong.problems).toContain("plain, avx2, avx512 or avx512_bf16");
     const misspelt = await mlxlm(["models", "list"], { env: { MLXLM_TREADS: "2" } });
     expect(misspelt.problems).toContain("did you mean MLXLM_THREADS?");
+  });
+
+  test("help of a command by its name, laid out for the terminal's columns", async () => {
+    const piped = await mlxlm(["help", "chat"]);
+    expect(piped.out).toBe((await mlxlm(["chat", "--help"])).out);
+    for (const columns of [40, 80]) {
+      for (const name of ["generate", "lora", "models"]) {
+        const page = new TerminalProgram([process.execPath, main, "help", name], { columns });
+        await page.ended();
+        const lines = Bun.stripANSI(page.screen).split(/\r?\n/);
+        const words = ({ length }: string) => length;
+        expect(lines.filter((line) => Bun.stringWidth(line) > columns && line.trim().includes(" "))).toEqual([]);
+        expect(lines.map(words).reduce((a, b) => Math.max(a, b))).toBeGreaterThan(columns / 2);
+      }
+    }
   });
 
   test("the version", async () => {
@@ -68,18 +87,53 @@ describe("without a model", () => {
     expect(out).not.toContain("--image");
   });
 
+  test("bash completes values: devices, dtypes, models, subcommands, shells", async () => {
+    const cache = mkdtempSync(join(tmpdir(), "mlxlm-cli-"));
+    mkdirSync(join(cache, "models--org--name/snapshots/main"), { recursive: true });
+    const cases = [
+      ["ge", "generate"],
+      ["generate --dev", "--device"],
+      ["generate --device ", "cpu gpu"],
+      ["convert --dtype b", "bfloat16"],
+      ["generate --model or", "org/name"],
+      ["chat de", "demo"],
+      ["models ", "list info rm"],
+      ["models info o", "org/name"],
+      ["completion ", "bash zsh fish"],
+      ["help lo", "lora"],
+      ["generate --prompt x", ""],
+    ] as const;
+    const script = `cd "${cache}"; mlxlm() { "${process.execPath}" "${main}" "$@"; }; eval "$(mlxlm completion bash)"
+try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _mlxlm; echo "\${COMPREPLY[*]}"; }
+${cases.map(([line]) => `try mlxlm ${line.replace(/ $/, ' ""')}`).join("\n")}`;
+    const env = { ...process.env, HF_HUB_CACHE: cache };
+    const { stdout } = Bun.spawnSync(["bash", "--norc", "-c", script], { env, stderr: "inherit" });
+    expect(stdout.toString().split("\n").slice(0, -1)).toEqual(cases.map(([, words]) => words));
+  });
+
   test.each([
     [["genrate"], /no command "genrate"\n.*Did you mean generate\?/],
     [["server", "--port", "8080"], /"server" is not available yet/],
     [["__proto__"], /no command/],
     [["completion"], /name of a shell/],
     [["generate", "--temp"], /--temp needs a value/],
+    [["run", "demo"], /no command "run"\n.*mlxlm chat MODEL/],
+    [["ps"], /mlxlm models list/],
+    [["pull", "org/name"], /downloaded when it is first used: mlxlm chat REPO/],
+    [["serve"], /mlxlm server/],
+    [["generate", "--temperature", "1"], /Did you mean --temp\?/],
   ])("%p is refused", async (words, message) => {
     const { code, out, problems } = await mlxlm(words);
     expect(code).toBe(2);
     expect(out).toBe("");
     expect(problems).toMatch(message);
     expect(problems).not.toContain("    at ");
+  });
+
+  test.skipIf(gpus > 0)("a GPU where there is none is refused in our words", async () => {
+    const { code, problems } = await mlxlm(["generate", "--model", "demo", "--device", "gpu"]);
+    expect(code).toBe(2);
+    expect(problems).toMatch(/^mlxlm: there is no GPU here that MLX can use\n {7}Leave out --device/);
   });
 
   test("errors are an object with --json, and have a stack with --debug", async () => {
@@ -109,6 +163,22 @@ describe("generate", () => {
     const escaped = await generate("--prompt", "A\\nfox");
     expect(stdin.out).toBe(escaped.out);
     expect(stdin.out).not.toBe((await generate("--prompt", "Afox")).out);
+  });
+
+  test("reads the prompt from a pipe without being told to; nothing in it is no prompt", async () => {
+    const words = ["generate", "--model", checkpoint, "-m", "8"];
+    const piped = await mlxlm(words, { stdin: "A\nfox" });
+    expect(piped.out).toBe((await generate("--prompt", "A\\nfox")).out);
+    expect((await mlxlm(words, { stdin: "" })).out).toBe((await generate()).out);
+    expect((await mlxlm([...words, "--prompt", "A"], { stdin: "fox" })).out).toBe(
+      (await generate("--prompt", "A")).out,
+    );
+  });
+
+  test("model and prompt as words of their own", async () => {
+    const { code, out } = await mlxlm(["generate", checkpoint, "A fox", "-m", "8"]);
+    expect(code).toBe(0);
+    expect(out).toBe((await generate("--prompt", "A fox")).out);
   });
 
   test("the same seed gives the same text, another seed another", async () => {

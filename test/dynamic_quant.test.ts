@@ -130,6 +130,16 @@ describe("going on", () => {
   );
 });
 
+test("a default target out of reach becomes the nearest, and says so", async () => {
+  const words = dynamic("nearest", "--low-bits", "2", "--high-bits", "3").filter((word, i, all) => {
+    return word !== "--target-bpw" && all[i - 1] !== "--target-bpw";
+  });
+  const { out, problems, code } = await runCommand(words, offline);
+  expect(problems).toMatch(/\[INFO\] 5 bits per weight cannot be reached with these bits: going to \d\.\d{3}/);
+  expect(out).toContain("Quality on");
+  expect(code).toBe(0);
+}, 60_000);
+
 describe("refusals come before the work", () => {
   test.each<[string, string[], number, RegExp]>([
     ["a target that exists", ["--mlx-path", packed], 2, /exists already/],

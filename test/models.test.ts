@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { resolveModel } from "../src/hub/resolve";
+import { ggufBytes, tinyLlama } from "./gguf-file";
 import { hubEnvironment } from "./hub-environment";
 import { commit } from "./hub-server";
 import { runCommand } from "./run-command";
@@ -128,6 +129,33 @@ describe("models", () => {
     expect(out).toContain("its download was interrupted");
     expect((await models(["rm", "org/half"], "y\n")).out).toStartWith("org/half  5.0K  ");
     expect(existsSync(folder("org/half"))).toBe(false);
+  });
+
+  test("an empty cache is no error, nor is none", async () => {
+    for (const cache of [hub.cache, join(hub.cache, "nowhere")]) {
+      rmSync(hub.cache, { recursive: true, force: true });
+      const env = { HF_HUB_CACHE: cache };
+      expect(await runCommand(["models", "list"], { env })).toEqual({ code: 0, out: "no models\n", problems: "" });
+      const { code, problems } = await runCommand(["models", "info", "org/name"], { env });
+      expect(code).toBe(3);
+      expect(problems).toContain("The cache is empty");
+    }
+  });
+
+  test("tells about the demo, a folder and a GGUF file, and removes none of them", async () => {
+    expect((await models(["info", "demo"])).out).toMatch(/^demo\n {2}type +llama\n {2}size +[\d.]+M in 5 files\n/);
+    const own = join(import.meta.dir, "fixtures/checkpoint");
+    const { out } = await models(["info", own]);
+    expect(out).toStartWith(`${own}\n  type`);
+    expect(out).not.toContain("revisions");
+    const file = join(hub.cache, "own.gguf");
+    writeFileSync(file, ggufBytes(tinyLlama));
+    expect((await models(["info", file])).out).toMatch(/own\.gguf\n {2}type +llama\n {2}size +[\d.]+K in 1 file\n/);
+    const { code, problems } = await models(["rm", own]);
+    expect(code).toBe(2);
+    expect(problems).toContain(`rm -r ${own}`);
+    expect(existsSync(own)).toBe(true);
+    expect((await models(["rm", "demo"])).problems).toContain("part of mlxlm");
   });
 
   test("wants to know what to do, and to which", async () => {

@@ -16,6 +16,8 @@ export interface CommandSpec<T extends FlagTable> {
   /** Command lines, most useful first. */
   examples: readonly string[];
   flags: T;
+  /** It computes with MLX: the device that the user names is set before it runs. */
+  computes?: boolean;
   run(context: Context<T>): Promise<void>;
 }
 
@@ -25,6 +27,7 @@ export interface Command {
   summary: string;
   examples: readonly string[];
   flags: FlagTable;
+  computes?: boolean;
   run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
 }
 

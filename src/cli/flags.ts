@@ -14,6 +14,8 @@ interface Common {
 
 export interface TextFlag extends Common {
   kind: "text" | "path";
+  /** Words that stand alone are the values of such flags too, in the order of the table. */
+  positional?: boolean;
   default?: string;
   /** The command cannot do without it. */
   required?: boolean;
@@ -137,6 +139,14 @@ export const globalFlags = {
 
 /** Whether a flag takes the words that stand alone. */
 export const isBare = (one: Flag) => one.kind === "list" && one.bare === true;
+
+/** The table's names of those that words which stand alone may be values of. */
+export function positionalFlags(table: FlagTable): string[] {
+  return Object.keys(table).filter((name) => {
+    const one = table[name]!;
+    return "positional" in one && one.positional === true;
+  });
+}
 
 /** The table's names of those that are given by a name of their own. */
 export function namedFlags(table: FlagTable): string[] {

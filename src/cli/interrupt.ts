@@ -1,5 +1,9 @@
-/** Ctrl-C: the first asks long work to end between two steps, the second ends the program. */
+/**
+ * Ctrl-C: the first asks long work to end between two steps, the second ends the program at once, inside of a step too.
+ * What is saved by then is whole: files are put in place by renaming.
+ */
 import { ExitCode } from "../errors";
+import { endOnSecond } from "../mlx/system";
 
 let taker: (() => void) | null = null;
 
@@ -10,8 +14,13 @@ export function interruptible(): AbortSignal {
     if (controller.signal.aborted) process.exit(ExitCode.interrupted);
     controller.abort();
   };
-  process.on("SIGINT", () => (taker ?? interrupt)());
+  process.on("SIGINT", () => {
+    if (!taker) return interrupt();
+    taker();
+    endOnSecond("SIGINT");
+  });
   process.on("SIGTERM", interrupt);
+  endOnSecond("SIGINT");
   return controller.signal;
 }
 

@@ -5,7 +5,9 @@ import { environment } from "../environment";
 import { ExitCode } from "../errors";
 import { type PrintableOptions, printable } from "../printable";
 import { braillePlot } from "./braille-plot";
-import { Progress, type ProgressOptions } from "./progress";
+import { Bars, Progress, type ProgressOptions, type Stage } from "./progress";
+import { columnsOf, usualColumns, wrapped } from "./width";
+import { WordWrap } from "./word-wrap";
 
 const stdout = 1;
 const stderr = 2;
@@ -30,6 +32,11 @@ function show(descriptor: number, text: string, options?: PrintableOptions): voi
   write(descriptor, isatty(descriptor) ? printable(text, options) : text);
 }
 
+/** A line for stderr, broken between words where a person's terminal is narrower. */
+export function fitting(line: string): string {
+  return isatty(stderr) ? wrapped(line, columnsOf(stderr)).join("\n") : line;
+}
+
 /** Text that is the answer whatever the mode: help, version, completions. */
 export function print(text: string): void {
   write(stdout, text);
@@ -43,9 +50,17 @@ export class Output {
     if (!this.json && text !== "") show(stdout, text);
   }
 
+  /** Text of a model that comes in pieces: on a terminal, lines end between words. */
+  pieces(to: "stdout" | "stderr", paint = (text: string) => text): Pick<WordWrap, "push" | "end"> {
+    const descriptor = to === "stdout" ? stdout : stderr;
+    const show = (text: string) => (to === "stdout" ? this.text(paint(text)) : this.aside(paint(text)));
+    if (isatty(descriptor)) return new WordWrap(() => columnsOf(descriptor), show);
+    return { push: show, end() {} };
+  }
+
   /** A line of what surrounds the answer. */
   info(line: string): void {
-    this.aside(`${line}\n`);
+    this.aside(`${fitting(line)}\n`);
   }
 
   /** Part of a line of that. */
@@ -55,7 +70,7 @@ export class Output {
 
   /** A line that a user should not miss. */
   warn(line: string): void {
-    show(stderr, `mlxlm: ${line}\n`);
+    show(stderr, `${fitting(`mlxlm: ${line}`)}\n`);
   }
 
   /** The one object of a one-shot command. */
@@ -71,13 +86,32 @@ export class Output {
   /** Points as a picture, where a person looks on. */
   plot(points: readonly (readonly [x: number, y: number])[]): void {
     if (this.json || !isatty(stderr) || environment("TERM") === "dumb") return;
-    const columns = Math.min(process.stderr.columns || 80, 80);
+    const columns = Math.min(columnsOf(stderr), usualColumns);
     for (const line of braillePlot(points, { columns, rows: 8 })) this.info(line);
   }
 
-  /** A bar on stderr, shown where a person looks on and it takes more than a second. */
+  /** A bar on stderr for what takes more than a second; elsewhere than on a terminal a line now and then. */
   progress(label: string, options: ProgressOptions): Progress {
-    const visible = !this.json && isatty(stderr) && !environment("CI") && environment("TERM") !== "dumb";
-    return new Progress(label, options, visible ? (text) => write(stderr, text) : null);
+    return new Progress(label, options, this.stage());
+  }
+
+  /** The bars of a command that does several things in turn. */
+  bars<const Name extends string>(
+    bars: Readonly<Record<Name, readonly [label: string, unit: ProgressOptions["unit"]]>>,
+  ): Bars<Name> {
+    const entries = Object.entries<readonly [string, ProgressOptions["unit"]]>(bars);
+    return new Bars(
+      Object.fromEntries(entries.map(([name, [label, unit]]) => [name, this.progress(label, { unit })])) as Record<
+        Name,
+        Progress
+      >,
+    );
+  }
+
+  private stage(): Stage {
+    if (this.json) return { kind: "none" };
+    const isDrawn = isatty(stderr) && !environment("CI") && environment("TERM") !== "dumb";
+    const draw = (text: string) => write(stderr, text);
+    return isDrawn ? { kind: "line", write: draw, columns: () => columnsOf(stderr) } : { kind: "log", write: draw };
   }
 }

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { generateFlags } from "../../cmd/generate.flags";
 import { ExitCode, UserError } from "../errors";
 import { flag, globalFlags } from "./flags";
-import { parseFlags } from "./parse";
+import { parseFlags, wasGiven } from "./parse";
 
 const table = { ...generateFlags, ...globalFlags };
 const parse = (...words: string[]) => parseFlags(words, table, "generate");
@@ -45,6 +45,34 @@ test("generate has the reference's 30 flags with its defaults", () => {
   expect(Object.keys(reference).length).toBe(30);
   const { json: _, device: __, debug: ___, help: ____, ...values } = parse();
   expect(values as Record<string, unknown>).toEqual(reference);
+});
+
+describe("words that stand alone", () => {
+  test.each<[string[], string | undefined, string]>([
+    [["demo"], "demo", "hello"],
+    [["demo", "Why?"], "demo", "Why?"],
+    [["demo", "--temp", "1", "Why?"], "demo", "Why?"],
+    [["--model", "demo", "Why?"], "demo", "Why?"],
+    [["demo", "-p", "Why?"], "demo", "Why?"],
+    [["Why is that?"], undefined, "Why is that?"],
+    [["a folder", "Why?"], "a folder", "Why?"],
+  ])("%p", (words, model, prompt) => {
+    const values = parse(...words);
+    expect([values.model, values.prompt]).toEqual([model, prompt]);
+    expect(wasGiven(values, "prompt")).toBe(prompt !== "hello");
+  });
+});
+
+test.each([
+  ["--temperature", "--temp"],
+  ["--max_new_tokens", "--max-tokens"],
+])("%s means %s", (typed, meant) => {
+  try {
+    parse(typed, "1");
+    expect.unreachable();
+  } catch (error) {
+    expect((error as UserError).hint).toStartWith(`Did you mean ${meant}?`);
+  }
 });
 
 describe("is understood", () => {
@@ -94,7 +122,8 @@ describe("is refused", () => {
   const cases: [words: string[], message: RegExp, hint?: RegExp][] = [
     [["--modle", "x"], /no flag --modle/, /Did you mean --model\?/],
     [["-z"], /no flag -z/],
-    [["stray"], /"stray" belongs to no flag/],
+    [["one", "two", "three"], /"three" belongs to no flag/],
+    [["--model", "a", "b", "c"], /"c" belongs to no flag/],
     [["--prompt", "a", "b"], /"b" belongs to no flag/, /quotes/],
     [["--"], /no flag --/],
     [["--max", "5"], /--max could be --max-tokens, --max-kv-size/],

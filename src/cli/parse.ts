@@ -2,12 +2,22 @@
 import minimist from "minimist";
 import { ExitCode, UserError } from "../errors";
 import { nearest } from "../nearest";
-import { type Flag, type FlagTable, isBare, namedFlags, spelled, type Values } from "./flags";
+import { type Flag, type FlagTable, isBare, namedFlags, positionalFlags, spelled, type Values } from "./flags";
+import { flagMeaning } from "./synonyms";
 
 /** @throws UserError (usage) for unknown flags, missing or bad values, and words that belong to no flag */
 export function parseFlags<T extends FlagTable>(words: readonly string[], table: T, command: string): Values<T> {
   const parser = new Parser(table, `mlxlm ${command} --help`);
-  return parser.parse(words) as Values<T>;
+  const { values, given } = parser.parse(words);
+  givenOf.set(values, given);
+  return values as Values<T>;
+}
+
+const givenOf = new WeakMap<object, ReadonlySet<string>>();
+
+/** Whether the flag was on the command line: its value may be its default all the same. */
+export function wasGiven(values: object, name: string): boolean {
+  return givenOf.get(values)?.has(name) === true;
 }
 
 /** Whether a word names a flag. Negative numbers, "-" and text with spaces ("- a list") are values. */
@@ -36,7 +46,7 @@ class Parser {
     throw new UserError(message, { code: ExitCode.usage, hint });
   }
 
-  parse(words: readonly string[]): Record<string, unknown> {
+  parse(words: readonly string[]): { values: Record<string, unknown>; given: Set<string> } {
     const switches = Object.keys(this.table).filter((name) => this.table[name]!.kind === "switch");
     const texts = Object.keys(this.table).filter((name) => !switches.includes(name));
     const given = minimist(this.canonical(words), { boolean: switches, string: ["_", ...texts] });
@@ -47,20 +57,25 @@ class Parser {
     if (missing.length > 0) this.fail(`${missing.map(([name]) => spelled(name)).join(" and ")} must be given`);
 
     const values: Record<string, unknown> = {};
+    const present = new Set<string>();
     for (const [name, flag] of Object.entries(this.table)) {
       const raw: unknown = given[name];
-      const present = flag.kind === "switch" ? raw === true : raw !== undefined;
-      if (present && flag.notYet) {
+      const isPresent = flag.kind === "switch" ? raw === true : raw !== undefined;
+      if (isPresent) present.add(name);
+      if (isPresent && flag.notYet) {
         this.fail(`${spelled(name)} is not available yet`, "It comes with a later version. Leave it out.");
       }
-      values[name] = present ? this.valueOf(name, flag, raw) : defaultOf(flag);
+      values[name] = isPresent ? this.valueOf(name, flag, raw) : defaultOf(flag);
     }
-    return values;
+    return { values, given: present };
   }
 
   /** The words with every flag as `--name` or `--name=value`, by its name in the table. */
   private canonical(words: readonly string[]): string[] {
     const result: string[] = [];
+    const alone: string[] = [];
+    const named = new Set<string>();
+    let afterText = false;
     for (let i = 0; i < words.length; i++) {
       const word = words[i]!;
       if (!isFlag(word) && this.bare) {
@@ -68,10 +83,15 @@ class Parser {
         continue;
       }
       if (!isFlag(word)) {
-        this.fail(`"${word}" belongs to no flag`, `Text with spaces needs quotes. See ${this.help}`);
+        // Behind the value of a text it is more of that text, which lacks its quotes.
+        if (afterText) this.stray(word);
+        alone.push(word);
+        continue;
       }
       const { name, attached } = this.taken(word);
+      named.add(name);
       const flag = this.table[name]!;
+      afterText = flag.kind === "text";
       if (flag.kind === "switch") {
         if (attached !== undefined) this.fail(`${spelled(name)} takes no value`);
         result.push(`--${name}`);
@@ -88,7 +108,25 @@ class Parser {
       }
       for (const value of values) result.push(`--${name}=${value}`);
     }
-    return result;
+    return [...result, ...this.placed(alone, named)];
+  }
+
+  /** Words that stand alone, each with the flag that it is the value of. */
+  private placed(alone: readonly string[], named: ReadonlySet<string>): string[] {
+    const free = positionalFlags(this.table).filter((name) => !named.has(name));
+    // A name of a model seldom has spaces: a single text is the prompt.
+    const mayBeText = alone.length < free.length;
+    return alone.map((word) => {
+      const isText = mayBeText && /\s/.test(word) && free.some((name) => this.table[name]!.kind === "text");
+      const at = isText ? free.findIndex((name) => this.table[name]!.kind === "text") : 0;
+      const [name] = free.splice(at, 1);
+      if (name !== undefined) return `--${name}=${word}`;
+      return this.stray(word);
+    });
+  }
+
+  private stray(word: string): never {
+    this.fail(`"${word}" belongs to no flag`, `Text with spaces needs quotes. See ${this.help}`);
   }
 
   /** The flag that a word names, and the value that hangs on it: `--seed=1`, `-m5`. */
@@ -118,7 +156,8 @@ class Parser {
         : [];
     if (begun.length === 1) return this.names.get(begun[0]!)!;
     if (begun.length > 1) this.fail(`${spelling} could be ${begun.join(", ")}`);
-    const [similar] = nearest(spelling, [...this.names.keys()], 1);
+    const meant = flagMeaning(spelling, [...this.names.keys()]);
+    const [similar] = meant ? [meant] : nearest(spelling, [...this.names.keys()], 1);
     return this.fail(`there is no flag ${spelling}`, `${similar ? `Did you mean ${similar}? ` : ""}See ${this.help}`);
   }
 

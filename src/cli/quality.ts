@@ -1,19 +1,22 @@
 /** The closing report of the commands that quantize: measured with a bar, printed as a table. */
 import type { Calibration } from "../quant/calibration";
-import { type QualityReport, qualityLines, type ReportOptions, reportQuality } from "../quant/quality-report";
+import {
+  adviceWhereWorse,
+  type QualityReport,
+  qualityLines,
+  type ReportOptions,
+  reportQuality,
+} from "../quant/quality-report";
 import type { Output } from "./output";
-
-/** Rows of the calibration data that are measured on where nothing was held out. */
-const mostRows = 32;
 
 /** Measures on what was held out, else on the calibration data itself. @throws UserError as `reportQuality` */
 export async function printQuality(
   out: Output,
-  { rows, heldOut }: Calibration,
+  { heldOut, first }: Calibration,
   options: Omit<ReportOptions, "rows" | "heldOut" | "onRow">,
 ): Promise<QualityReport> {
   const bar = out.progress("Measuring", { unit: "it" });
-  const measured = heldOut.length > 0 ? heldOut : rows.slice(0, mostRows);
+  const measured = heldOut.length > 0 ? heldOut : first;
   const report = await reportQuality({
     ...options,
     rows: measured,
@@ -21,5 +24,7 @@ export async function printQuality(
     onRow: (done, total) => bar.at(done, total),
   }).finally(() => bar.end());
   for (const line of qualityLines(report)) out.text(`${line}\n`);
+  const advice = adviceWhereWorse(report);
+  if (advice !== null) out.warn(advice);
   return report;
 }

@@ -3,6 +3,7 @@ import { isatty } from "node:tty";
 import { ExitCode, UserError } from "../errors";
 import { printable } from "../printable";
 import { systemError } from "../system-errors";
+import { fitting } from "./output";
 
 export interface ReportOptions {
   json: boolean;
@@ -17,8 +18,8 @@ export function reportError(error: unknown, { json, debug }: ReportOptions): Exi
   const shown = (text: string) => (isatty(2) ? printable(text) : text);
   if (json) console.error(JSON.stringify({ error: { code, message, hint } }));
   else {
-    console.error(`mlxlm: ${shown(message)}`);
-    if (hint) console.error(`       ${shown(hint)}`);
+    console.error(fitting(`mlxlm: ${shown(message)}`));
+    if (hint) console.error(fitting(`       ${shown(hint)}`));
   }
   if (debug && error instanceof Error) console.error(shown(error.stack ?? ""));
   return code;

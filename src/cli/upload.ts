@@ -19,22 +19,16 @@ export async function uploadTo(
   const { uploadModel, uploadTarget } = await import("../hub/upload");
   const repo = await uploadTarget(name, signal);
   return async (folder) => {
-    const bars = {
-      hashing: out.progress(`Hashing ${folder}`, { unit: "bytes" }),
-      uploading: out.progress(`Uploading to ${repo}`, { unit: "bytes" }),
-    };
-    const endBars = () => {
-      for (const bar of Object.values(bars)) bar.end();
-    };
+    const bars = out.bars({
+      hashing: [`Hashing ${folder}`, "bytes"],
+      uploading: [`Uploading to ${repo}`, "bytes"],
+    });
     try {
       const uploaded = await uploadModel(folder, repo, {
         signal,
-        onProgress({ stage, done, total }) {
-          if (stage === "uploading") bars.hashing.end();
-          bars[stage].at(done, total);
-        },
+        onProgress: ({ stage, done, total }) => bars.at(stage, done, total),
       });
-      endBars();
+      bars.end();
       out.text(`Upload successful, go to ${uploaded.url} for details.\n`);
       return { repo, ...uploaded };
     } catch (error) {
@@ -42,7 +36,7 @@ export async function uploadTo(
       const again = `To upload it later: mlxlm upload --path ${folder} --upload-repo ${repo}`;
       throw new UserError(error.message, { ...error.options, hint: `${error.hint ?? ""} ${again}`.trim() });
     } finally {
-      endBars();
+      bars.end();
     }
   };
 }

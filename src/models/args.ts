@@ -174,9 +174,16 @@ export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: strin
   const [first, ...others] = result.error.issues;
   const rest = others.length > 0 ? ` (and ${others.length} more)` : "";
   throw new UserError(`config.json of ${source}: ${describe(first!, config)}${rest}`, {
-    hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
+    hint: nextStep(source),
     cause: result.error,
   });
+}
+
+/** A model of the cache can be downloaded again; a folder of one's own is not for us to remove. */
+function nextStep(source: string): string {
+  const cached = /[\\/]models--([^\\/]+)[\\/]snapshots[\\/]/.exec(source)?.[1]?.replaceAll("--", "/");
+  const repo = cached ?? (/^[\w-][\w.-]*\/[\w.-]+$/.test(source) ? source : undefined);
+  return repo === undefined ? "Fix the file." : `Fix the file, or download the model again: mlxlm models rm ${repo}`;
 }
 
 function describe(issue: z.core.$ZodIssue, config: object): string {

@@ -15,8 +15,8 @@ const llama = {
   rms_norm_eps: 1e-5,
 };
 
-async function failure(config: Record<string, unknown>): Promise<UserError> {
-  const error = await createModel(config, "./my-model").catch((reason: unknown) => reason);
+async function failure(config: Record<string, unknown>, source = "./my-model"): Promise<UserError> {
+  const error = await createModel(config, source).catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(UserError);
   return error as UserError;
 }
@@ -75,8 +75,11 @@ describe("wrong fields of config.json", () => {
   }
 
   test("the next step", async () => {
-    const { hint } = await failure({ ...llama, hidden_size: 0 });
-    expect(hint).toBe("Fix the file, or download the model again: mlxlm models rm ./my-model");
+    const hintFor = async (source: string) => (await failure({ ...llama, hidden_size: 0 }, source)).hint;
+    expect(await hintFor("./my-model")).toBe("Fix the file.");
+    const again = "Fix the file, or download the model again: mlxlm models rm org/name";
+    expect(await hintFor("/home/me/hub/models--org--name/snapshots/0123")).toBe(again);
+    expect(await hintFor("org/name")).toBe(again);
   });
 });
 

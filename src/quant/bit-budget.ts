@@ -58,6 +58,17 @@ export class BitBudget {
     );
   }
 
+  /** The target, or the nearest that the model can take. */
+  nearest(target: number): number {
+    return Math.min(
+      Math.max(
+        target,
+        this.bitsPerWeight(() => false),
+      ),
+      this.bitsPerWeight(() => true),
+    );
+  }
+
   /** The sensitivity above which layers are in high precision, by bisection as mlx-lm's. */
   threshold(sensitivities: Sensitivities, target: number): number {
     const values = [...sensitivities.values()];

@@ -67,6 +67,26 @@ describe("datasets", () => {
     expect((await load(at("texts.jsonl"), 4, 16)).rows).not.toEqual(rows);
   });
 
+  test("hold out the same text whatever was drawn before, and none of it is drawn", async () => {
+    writeFileSync(at("same.jsonl"), lines(60, "one"));
+    const drawn = async (seed: number, samples: number) => {
+      mx.random.seed(seed);
+      return load(at("same.jsonl"), samples, 16);
+    };
+    const [few, other, all] = [await drawn(1, 4), await drawn(2, 8), await drawn(3, -1)];
+    expect(few.heldOut.length).toBeGreaterThan(0);
+    expect(other.heldOut).toEqual(few.heldOut);
+    expect(all.heldOut).toEqual(few.heldOut);
+    expect(tokenizer.decode(few.heldOut.flat())).toContain("one 57 and more");
+    expect(tokenizer.decode(all.rows.flat())).not.toContain("one 57 and more");
+  });
+
+  test("give their start to measure on where nothing is held out", async () => {
+    writeFileSync(at("one.txt"), "abcdefgh".repeat(40));
+    const { heldOut, first } = await load(at("one.txt"), -1, 16, { by: letters });
+    expect([heldOut, first[0]]).toEqual([[], [...Buffer.from("abcdefgh".repeat(2))]]);
+  });
+
   test("with a validation split hold that out", async () => {
     const folder = at("");
     writeFileSync(join(folder, "train.jsonl"), lines(30, "one"));

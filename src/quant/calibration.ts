@@ -35,8 +35,13 @@ export interface CalibrationOptions {
 export interface Calibration {
   /** Rows of `sequenceLength` token ids, in random order. */
   rows: number[][];
-  /** Rows of other text, for the closing report: a validation split's, or what was left over. There may be none. */
+  /**
+   * Rows of other text, for the closing report: a validation split's, or the data's end. There may be none. No random
+   * number chooses them, so that quantizers of different kinds are measured on the same text.
+   */
   heldOut: number[][];
+  /** Rows from the data's start, for a report where nothing is held out. */
+  first: number[][];
 }
 
 /** Enough for the closing report. */
@@ -66,7 +71,7 @@ export async function loadCalibration(tokenizer: Tokenizer, options: Calibration
       hint: "Name more text: --data-path FILE, FOLDER or REPO",
     });
   }
-  const ids = [calibration.rows, calibration.heldOut].flat(2);
+  const ids = [calibration.rows, calibration.heldOut, calibration.first].flat(2);
   const stray = ids.find((id) => id >= options.vocabSize);
   if (stray !== undefined) {
     throw new UserError(`the tokenizer gives token id ${stray}, but the model has ${options.vocabSize} tokens`, {
@@ -85,10 +90,16 @@ async function fromText(tokenizer: Tokenizer, options: CalibrationOptions): Prom
   }
   const text = given.replaceAll("\r\n", "\n");
   const rows = cut(await tokenizer.encode(text), options.sequenceLength);
-  if (rows.length === 0) return { rows, heldOut: [] };
-  const drawn = randomOrder(rows.length).map((index) => rows[index]!);
-  const count = options.numSamples > 0 ? options.numSamples : drawn.length;
-  return { rows: drawn.slice(0, count), heldOut: drawn.slice(count, count + mostHeldOut) };
+  if (rows.length === 0) return { rows, heldOut: [], first: [] };
+  const order = randomOrder(rows.length);
+  const count = options.numSamples > 0 ? options.numSamples : rows.length;
+  const left = order.slice(count).sort((a, b) => a - b);
+  const taken = (indices: readonly number[]) => indices.map((index) => rows[index]!);
+  return {
+    rows: taken(order.slice(0, count)),
+    heldOut: taken(left.slice(-mostHeldOut)),
+    first: rows.slice(0, mostHeldOut),
+  };
 }
 
 /** The path of mlx-lm's text, downloaded once. */
@@ -105,28 +116,41 @@ async function referenceText({ onProgress, signal }: CalibrationOptions): Promis
   return path;
 }
 
+/** Of texts without a validation split, this share is held out: the last ones. */
+const heldOutShare = 0.1;
+
 /** Texts in random order, laid end to end, until there are rows enough. */
 async function fromDataset(tokenizer: Tokenizer, path: string, options: CalibrationOptions): Promise<Calibration> {
   const { numSamples, onProgress, signal } = options;
   const splits = await openDataset(path, { onProgress, signal });
   const validation = splits.get("validation") ?? splits.get("test");
+  const train = splitNamed(splits, "train", path);
   const wanted = numSamples > 0 ? numSamples : Number.POSITIVE_INFINITY;
-  const more = validation ? 0 : mostHeldOut;
-  const rows = await rowsOf(splitNamed(splits, "train", path), tokenizer, wanted + more, options);
-  const heldOut = validation ? await rowsOf(validation, tokenizer, mostHeldOut, options) : rows.slice(wanted);
-  return { rows: rows.slice(0, wanted), heldOut };
+  const read = (data: Rows, order: readonly number[], most: number) => rowsOf(data, order, tokenizer, most, options);
+
+  const spared = validation ? 0 : Math.floor(train.length * heldOutShare);
+  const end = await read(train, upTo(train.length).slice(train.length - spared), mostHeldOut);
+  const heldOut = validation ? await read(validation, upTo(validation.length), mostHeldOut) : end;
+  // Where the end does not make a row, it is calibration data as well.
+  const count = train.length - (end.length > 0 ? spared : 0);
+  const rows = count > 0 ? await read(train, randomOrder(count), wanted) : [];
+  const first = heldOut.length > 0 ? [] : await read(train, upTo(train.length), mostHeldOut);
+  return { rows, heldOut, first };
 }
+
+const upTo = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 async function rowsOf(
   data: Rows,
+  order: readonly number[],
   tokenizer: Tokenizer,
   wanted: number,
   { sequenceLength, signal }: CalibrationOptions,
 ): Promise<number[][]> {
-  if (data.length === 0) return [];
+  if (order.length === 0) return [];
   const tokensAt = rowTokens(data, tokenizer);
   const tokens: number[] = [];
-  for (const index of randomOrder(data.length)) {
+  for (const index of order) {
     if (tokens.length >= wanted * sequenceLength) break;
     checkStopped(signal);
     for (const token of await tokensAt(index)) tokens.push(token);

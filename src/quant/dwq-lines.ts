@@ -16,5 +16,5 @@ export function worseLine({ initial, latest }: DwqProgress): string | null {
   if (initial === null || latest === null || initial >= latest) return null;
   const [before, after] = [initial, latest].map((loss) => loss.toFixed(3));
   const crosses = "❌❌❌";
-  return `${crosses}\n[WARNING] Final validation loss ${after} is worse than initial validation loss ${before}. Model quality will likely be degraded.\n${crosses}`;
+  return `${crosses}\n[WARNING] Final validation loss ${after} is worse than initial validation loss ${before}. Model quality will likely be degraded.\nTry a lower --learning-rate, more --num-samples, or data like what the model is for (--data-path).\n${crosses}`;
 }

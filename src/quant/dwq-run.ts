@@ -110,7 +110,7 @@ export async function quantizeByDwq(
     isSaving = true;
     await saveModel(target, model, config, { source: student.folder, repo: source.repo, onProgress: hooks.onSave });
     await closeWork(target);
-    return { ...facts, quantization, progress, calibration: { rows: [], heldOut: heldOutRows(data) } };
+    return { ...facts, quantization, progress, calibration: { rows: [], heldOut: heldOutRows(data), first: [] } };
   } finally {
     teacher?.dispose();
     if (!isSaving) model.dispose();

@@ -21,6 +21,8 @@ export interface DynamicSettings {
   /** File that sensitivities are saved to. */
   sensitivitiesTo: string;
   targetBpw: number;
+  /** Nobody asked for that target: where it cannot be reached, the nearest one will do. */
+  nearestTarget?: boolean;
   lowBits: number;
   lowGroupSize: number;
   highBits: number;
@@ -83,7 +85,7 @@ export async function quantizeDynamically(
     checkGroups(layers, low.groupSize, "--low-group-size");
     checkGroups(layers, high.groupSize, "--high-group-size");
     const budget = new BitBudget(model, low, high);
-    budget.checkTarget(settings.targetBpw);
+    const wanted = targetOf(budget, settings, hooks);
     const names = layers.map(([path]) => path);
     const known = settings.sensitivities ? await readSensitivities(settings.sensitivities, names) : null;
     const needsData = !known || settings.reportPpl || hasCalibrationData(settings.dataPath);
@@ -93,7 +95,7 @@ export async function quantizeDynamically(
       if (settings.reportPpl) hooks.onPerplexity?.(of, await perplexity(model, calibration!, hooks));
     };
     await measure("original");
-    const threshold = budget.threshold(sensitivities, settings.targetBpw);
+    const threshold = budget.threshold(sensitivities, wanted);
     const isHigh = (path: string) => sensitivities.get(path)! > threshold;
     const quantized = choose(opened, settings, isHigh);
     const result: DynamicResult = {
@@ -112,6 +114,19 @@ export async function quantizeDynamically(
   } finally {
     if (!isSaving) model.dispose();
   }
+}
+
+/** @throws UserError for a target that was asked for and cannot be reached */
+function targetOf(budget: BitBudget, { targetBpw, nearestTarget }: DynamicSettings, { onStage }: DynamicHooks): number {
+  if (!nearestTarget) {
+    budget.checkTarget(targetBpw);
+    return targetBpw;
+  }
+  const target = budget.nearest(targetBpw);
+  if (target !== targetBpw) {
+    onStage?.(`${targetBpw} bits per weight cannot be reached with these bits: going to ${target.toFixed(3)}`);
+  }
+  return target;
 }
 
 async function calibrationFor(

@@ -1,5 +1,5 @@
 /** The closing report: its numbers against both models side by side, and what it leaves in memory and on disk. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { convertModel } from "../convert/convert";
 import { loadModel } from "../convert/load";
 import * as mx from "../mlx";
 import { crossEntropy } from "../nn";
-import { reportQuality } from "./quality-report";
+import { adviceWhereWorse, type Quality, reportQuality } from "./quality-report";
 
 const scratch = mkdtempSync(join(tmpdir(), "mlxlm-quality-"));
 const [source, quantized] = [join(scratch, "source"), join(scratch, "quantized")];
@@ -73,4 +73,28 @@ test("holds one model at a time, and leaves neither tensors nor files", async ()
   const onRow = (done: number) => done === 4 && stop.abort();
   await expect(reportQuality({ ...options, onRow, signal: stop.signal })).rejects.toThrow("stopped");
   expect([mx.liveHandles(), existsSync(folder)]).toEqual([live, false]);
+});
+
+describe("a model that is worse than plain rounding", () => {
+  const model = (name: string, kl_divergence: number, bits_per_weight: number): Quality => {
+    return { name, kl_divergence, bits_per_weight, perplexity: 9, size: 1 };
+  };
+  const advice = (...models: Quality[]) =>
+    adviceWhereWorse({ held_out: true, rows: 1, tokens: 1, models: [model("original", 0, 16), ...models] });
+
+  test("is said to be, with what to change", () => {
+    expect(advice(model("dwq", 0.2, 4.5), model("plain affine", 0.1, 4.5))).toBe(
+      "dwq came out worse than plain affine (mean KL 0.20000, not 0.10000). Try a lower --learning-rate, more --num-samples, or data like what the model is for (--data-path); or take plain rounding: mlxlm convert -q",
+    );
+  });
+
+  test("is measured by those of no more bits, and beyond noise", () => {
+    expect(advice(model("awq", 0.1, 4.5), model("plain affine", 0.2, 4.5))).toBeNull();
+    expect(advice(model("awq", 0.1001, 4.5), model("plain affine", 0.1, 4.5))).toBeNull();
+    const dynamic = model("dynamic_quant", 0.1, 4.8);
+    expect(
+      advice(dynamic, model("plain affine 4/5 bits", 0.12, 4.8), model("plain affine 5 bits", 0.05, 5.5)),
+    ).toBeNull();
+    expect(advice(dynamic, model("plain affine 4 bits", 0.05, 4.5))).toContain("larger --target-bpw");
+  });
 });

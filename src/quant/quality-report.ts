@@ -236,3 +236,27 @@ export function qualityLines({ held_out, rows, tokens, models }: QualityReport):
     ),
   ];
 }
+
+/** Differences below this are noise: of the mean divergence, and of bits a weight. */
+const noise = { divergence: 0.01, bits: 0.01 };
+
+/** What to change where a method comes out worse than plain rounding, by its name. */
+const changes: Readonly<Record<string, string>> = {
+  awq: "more calibration data (--num-samples), text like what the model is for (--data-path), or a smaller --group-size",
+  gptq: "more calibration data (--num-samples), text like what the model is for (--data-path), or a smaller --group-size",
+  dwq: "a lower --learning-rate, more --num-samples, or data like what the model is for (--data-path)",
+  dynamic_quant:
+    "more calibration data (--num-samples), text like what the model is for (--data-path), or a larger --target-bpw",
+};
+
+/** In words, that the quantized model is farther from the original than a plain one of no more bits; else null. */
+export function adviceWhereWorse({ models: [, ours, ...plain] }: QualityReport): string | null {
+  if (!ours) return null;
+  const better = plain
+    .filter(({ bits_per_weight: bits }) => bits <= ours.bits_per_weight + noise.bits)
+    .filter(({ kl_divergence: kl }) => kl < ours.kl_divergence * (1 - noise.divergence))
+    .sort((a, b) => a.kl_divergence - b.kl_divergence)[0];
+  if (!better) return null;
+  const [mine, theirs] = [ours, better].map(({ kl_divergence: kl }) => kl.toFixed(5));
+  return `${ours.name} came out worse than ${better.name} (mean KL ${mine}, not ${theirs}). Try ${changes[ours.name] ?? "other settings"}; or take plain rounding: mlxlm convert -q`;
+}

@@ -28,19 +28,24 @@ export function headerLines(settings: Settings): string[] {
   return Object.entries(rows).map(([name, value]) => `  ${name.padEnd(width)}   ${value}`);
 }
 
-/** The longest bar of a histogram. */
+/** The longest bar of a histogram, where there is room for it. */
 const longestBar = 24;
 
-/** What there is to know of a dataset before training: its size, how long its samples are, what is lost of them. */
-export function dataLines(split: string, facts: DatasetFacts, maxSeqLength: number): string[] {
+/**
+ * What there is to know of a dataset before training: its size, how long its samples are, what is lost of them.
+ * @param columns of the terminal: bars are shorter on a narrow one
+ */
+export function dataLines(split: string, facts: DatasetFacts, maxSeqLength: number, columns = 80): string[] {
   const { rows, tokens, shortest, median, longest, histogram } = facts;
   const lengths = `${thousands(shortest)} to ${thousands(longest)} a row, ${thousands(median)} in the middle`;
   const most = Math.max(...histogram.map((bin) => bin.rows));
   const ends = histogram.map((bin) => thousands(bin.up_to));
   const width = ends.at(-1)?.length ?? 0;
+  const aroundBar = "          up to ".length + width + 4 + thousands(most).length;
+  const barWidth = Math.max(1, Math.min(longestBar, columns - aroundBar));
   const bars = histogram.map((bin, i) => {
-    const bar = "█".repeat(Math.ceil((bin.rows / most) * longestBar));
-    return `          up to ${ends[i]!.padStart(width)}  ${bar.padEnd(longestBar)}  ${thousands(bin.rows)}`;
+    const bar = "█".repeat(Math.ceil((bin.rows / most) * barWidth));
+    return `          up to ${ends[i]!.padStart(width)}  ${bar.padEnd(barWidth)}  ${thousands(bin.rows)}`;
   });
   const lines = [`  ${split.padEnd(5)}   ${thousands(rows)} rows, ${thousands(tokens)} tokens: ${lengths}`, ...bars];
   if (facts.truncated > 0) {

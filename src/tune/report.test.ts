@@ -70,6 +70,9 @@ describe("lines", () => {
       "          1 rows are cut to 64 tokens, which loses 9.6 % of all tokens: --max-seq-length",
       "          1 rows teach nothing: their prompts alone are that long",
     ]);
+    const narrow = dataLines("train", datasetFacts(dataset, 64), 64, 40).filter((line) => line.includes("█"));
+    expect(narrow.length).toBeGreaterThan(0);
+    expect(narrow.filter((line) => line.length > 40)).toEqual([]);
     expect(dataLines("valid", datasetFacts({ ...dataset, length: 2 }, 64), 64).length).toBe(2);
   });
 });

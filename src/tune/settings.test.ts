@@ -28,6 +28,18 @@ test("without a word from the user they are mlx-lm's", () => {
   expect(resolveSettings() as Record<string, unknown>).toEqual(expected.defaults);
 });
 
+test("an optimizer's name may have capitals, as in Python's files", async () => {
+  const file = await readSettingsFile(written("optimizer: AdamW"));
+  expect(resolveSettings(file).optimizer).toBe("adamw");
+  expect(() => resolveSettings({ optimizer: "AdamX" })).toThrow("optimizer");
+});
+
+test("a rank that no matrix has is refused before any work", () => {
+  const wanted = (rank: number) => resolveSettings({ lora_parameters: { rank, scale: 20, dropout: 0 } });
+  expect(wanted(16_384).lora_parameters!.rank).toBe(16_384);
+  expect(() => wanted(1_000_000)).toThrow('"rank" is 1000000, but must be at most 16384');
+});
+
 test.each(expected.files.map(({ text, value }) => [text, value] as const))(
   "%j is read as PyYAML does",
   async (text, value) => {

@@ -56,7 +56,8 @@ export const Settings = z.looseObject({
   test: z.boolean(),
   data: text,
   fine_tune_type: z.enum(fineTuneTypes),
-  optimizer: z.enum(optimizerNames),
+  /** In any case, as mlx-lm takes it from a file. */
+  optimizer: z.preprocess((name) => (typeof name === "string" ? name.toLowerCase() : name), z.enum(optimizerNames)),
   /** No flag: arguments of each optimizer, by its name. */
   optimizer_config: z.record(z.string(), z.record(z.string(), z.unknown()).nullable()),
   mask_prompt: z.boolean(),
@@ -210,7 +211,19 @@ export function resolveSettings(...places: Readonly<Record<string, unknown>>[]):
   // Full fine-tuning has no adapter's matrices, which its record says.
   const lora_parameters =
     settings.fine_tune_type === "full" ? null : parseLoraParameters(settings.lora_parameters, "the settings");
+  if (lora_parameters && lora_parameters.rank > highestRank) {
+    throw new UserError(
+      `the settings are wrong: "rank" is ${lora_parameters.rank}, but must be at most ${highestRank}`,
+      {
+        code: ExitCode.usage,
+        hint: "Ranks of 4 to 64 are usual: an adapter with more than its layer's width has nothing more to learn.",
+      },
+    );
+  }
   return { ...settings, lora_parameters };
 }
+
+/** The width of the largest models: a matrix has no higher rank. */
+const highestRank = 16_384;
 
 const nothingGiven = Object.fromEntries(Object.entries(defaults).filter(([, value]) => value === null));

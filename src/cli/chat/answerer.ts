@@ -91,12 +91,12 @@ export class ChatAnswerer {
       events.onText(text);
     };
 
-    const { temp, topP, xtcProbability, xtcThreshold } = settings;
+    const { temp, topP, minP, topK, xtcProbability, xtcThreshold } = settings;
     const request = {
       prompt,
       takeApart: true,
       maxTokens: Number.isFinite(maxTokens) ? maxTokens : -1,
-      sampler: { temp, topP, xtcProbability, xtcThreshold },
+      sampler: { temp, topP, minP, topK, xtcProbability, xtcThreshold },
       onPrefill: events.onPrefill,
       signal: events.signal,
     };

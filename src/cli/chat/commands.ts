@@ -1,8 +1,9 @@
 /** What begins with a slash: commands to the chat, not to the model. */
 import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
+import { columnsOf, wrapped } from "../width";
 import type { ChatAnswerer } from "./answerer";
-import { type Conversation, readConversation, saveConversation } from "./conversation";
+import { type Conversation, readConversation, saveConversation, savedThere } from "./conversation";
 import { changed, type Settings, settingLines, settingNames } from "./settings";
 
 /** What commands see and change of a chat. */
@@ -12,11 +13,26 @@ export interface CommandedChat {
   /** As the user named it. */
   readonly model: string;
   settings: Settings;
+  /** Where the conversation was saved or loaded. */
+  file: string | null;
   /** Shows lines about the chat, not of it. */
   tell(...lines: string[]): void;
+  /** Whether a person says yes. */
+  confirmed(question: string): Promise<boolean>;
+  /** Goes on with another model. */
+  switchTo(name: string): Promise<void>;
+  /** Takes the last message back, and what was answered to it. */
+  takeBack(): unknown;
+  /** Has the last message answered anew. */
+  retry(): Promise<void>;
   /** Ends the chat after the present command. */
   leave(): void;
 }
+
+const stderr = 2;
+
+/** Summaries that have less room stand below their commands. */
+const leastColumns = 24;
 
 interface SlashCommand {
   names: readonly [string, ...string[]];
@@ -53,16 +69,49 @@ const commands: readonly SlashCommand[] = [
       session.tell(`${name} is ${settings[key]}.`);
     },
   },
+  {
+    names: ["/model"],
+    argument: "[NAME]",
+    summary: "show the model, or go on with another one: a folder, a repo, demo",
+    async run(session, name) {
+      if (name === "") return session.tell(session.model);
+      await session.switchTo(name);
+      session.tell(`The model is ${session.model}.`);
+    },
+  },
+  {
+    names: ["/retry"],
+    summary: "answer the last message anew",
+    async run(session) {
+      if (session.settings.temp === 0) session.tell("At temp 0 the answer is the same each time: /set temp 0.7");
+      await session.retry();
+    },
+  },
+  {
+    names: ["/undo"],
+    summary: "take the last message and its answer back",
+    run(session) {
+      session.takeBack();
+      session.tell("The last message and its answer are taken back.");
+    },
+  },
   { names: ["/show"], summary: "the model, the settings, how full the context is", run: (session) => show(session) },
   {
     names: ["/save"],
     argument: "FILE",
     summary: "write the conversation to a JSON file",
-    async run({ conversation, model, tell }, file) {
+    async run(session, file) {
       if (file === "") throw new UserError("/save needs a file", { hint: "For example /save fox.json" });
+      const { conversation, model } = session;
       const messages = conversation.messages();
+      const there = await savedThere(file);
+      if (there !== null && there !== session.file) {
+        const replaces = await session.confirmed(`${there} is there already. Replace it?`);
+        if (!replaces) return session.tell("Nothing is saved.");
+      }
       const path = await saveConversation(file, model, messages);
-      tell(`${counted(messages.length, "message")} in ${path}`);
+      session.file = path;
+      session.tell(`${counted(messages.length, "message")} in ${path}`);
     },
   },
   {
@@ -72,6 +121,7 @@ const commands: readonly SlashCommand[] = [
     async run(session, file) {
       if (file === "") throw new UserError("/load needs a file", { hint: "For example /load fox.json" });
       const { model, messages } = await readConversation(file);
+      session.file = await savedThere(file);
       session.conversation.replace(messages);
       session.answerer.used = null;
       const other = model === session.model ? "" : `, begun with ${model}`;
@@ -126,10 +176,17 @@ export async function carryOut(message: string, session: CommandedChat): Promise
 function helpLines(): string[] {
   const heads = commands.map(({ names, argument }) => [names.join(" "), argument].filter(Boolean).join(" "));
   const width = Math.max(...heads.map((head) => head.length));
+  // What `tell` sets before each line counts too.
+  const room = columnsOf(stderr) - 2;
+  const lines = commands.flatMap(({ summary }, i) => {
+    const [first, ...others] = wrapped(summary, Math.max(room - width - 2, leastColumns));
+    if (room - width - 2 < leastColumns) return [heads[i]!, ...wrapped(summary, room - 4).map((line) => `    ${line}`)];
+    return [`${heads[i]!.padEnd(width)}  ${first}`, ...others.map((line) => " ".repeat(width + 2) + line)];
+  });
   return [
     "commands    q exit   r reset   h help",
     "",
-    ...commands.map(({ summary }, i) => `${heads[i]!.padEnd(width)}  ${summary}`),
+    ...lines,
     "",
     'A message of several lines stands between two """, or is pasted. Ctrl-C stops an answer.',
   ];

@@ -84,6 +84,11 @@ export async function readConversation(typed: string): Promise<{ model: string; 
   throw damaged(`${issue.path.length > 0 ? `"${issue.path.join(".")}": ` : ""}${issue.message}`);
 }
 
+/** The path of what is there under the name that a person typed; null where nothing is. */
+export async function savedThere(typed: string): Promise<string | null> {
+  return realpath(pathOf(typed)).catch(() => null);
+}
+
 /**
  * Writes a conversation, whole or not at all; only its owner can read the file.
  * @returns the file's path

@@ -2,11 +2,15 @@
 import { createInterface, type Interface } from "node:readline";
 import type { ReadStream, WriteStream } from "node:tty";
 import { environment } from "../../environment";
+import { hideKeys } from "../../mlx/system";
 import type { Colours } from "../colour";
+import { countGraphemes } from "./display-width";
 import { Draft } from "./draft";
 import { type History, historySize } from "./history";
 import type { Input, InputSource } from "./input";
 import { Keyboard, pasteMarkers } from "./keyboard";
+
+const stdin = 0;
 
 export interface EditorOptions {
   terminal: ReadStream;
@@ -18,7 +22,10 @@ export interface EditorOptions {
   colours: Colours;
 }
 
-/** The terminal is raw only while a message is typed: during an answer Ctrl-C and Ctrl-Z are signals as ever. */
+/**
+ * The terminal is raw only while a message is typed: during an answer Ctrl-C and Ctrl-Z are signals as ever. Other keys
+ * are kept then, unseen, and are typed into the next line.
+ */
 export class LineEditor implements InputSource {
   readonly #keyboard: Keyboard;
   readonly #readline: Interface;
@@ -29,8 +36,11 @@ export class LineEditor implements InputSource {
   #pasting = false;
   #warned = false;
   #closed = false;
-  /** Whether the terminal is raw. */
-  #typing = false;
+  /** What the arrow keys bring back, newest first: readline's own list. */
+  readonly #history: string[];
+  /** Puts the terminal's modes back while keys are hidden. */
+  #showKeys: (() => void) | null = null;
+  #left = false;
 
   constructor(private readonly options: EditorOptions) {
     const { terminal, screen, history, words } = options;
@@ -41,34 +51,40 @@ export class LineEditor implements InputSource {
       output: screen,
       terminal: true,
       history: history.load(),
-      historySize,
-      removeHistoryDuplicates: true,
+      // It would keep the lines of a message one by one.
+      historySize: 0,
       completer: (line: string) => [words.filter((word) => word.startsWith(line)), line],
     });
     this.#readline = readline;
+    this.#history = (readline as unknown as { history: string[] }).history;
+    countGraphemes(readline, screen);
     this.#keyboard.on("paste", (text: string) => this.#paste(text));
-    readline.on("history", (lines) => {
-      if (this.#pasting) lines.shift();
-    });
     readline.on("line", (line) => this.#line(line));
     readline.on("SIGINT", () => this.interrupt());
     // After Ctrl-Z and fg.
     readline.on("SIGCONT", () => this.#prompt());
+    process.on("SIGCONT", this.#resumed);
     readline.on("close", () => {
       this.#closed = true;
       this.#give({ end: "input" });
     });
     this.#rest();
+    this.#draw(pasteMarkers.on);
   }
+
+  /** The shell has put its own modes in place. */
+  readonly #resumed = () => {
+    if (this.#showKeys) this.#showKeys = hideKeys(stdin);
+  };
 
   next(): Promise<Input> {
     const ready = this.#ready.shift();
     if (ready) return Promise.resolve(ready);
     return new Promise((resolve) => {
       this.#waiting = resolve;
-      this.#typing = true;
+      this.#showKeys?.();
+      this.#showKeys = null;
       this.#keyboard.setRawMode(true);
-      this.#draw(pasteMarkers.on);
       this.#prompt();
     });
   }
@@ -93,7 +109,18 @@ export class LineEditor implements InputSource {
 
   close(): void {
     if (!this.#closed) this.#readline.close();
-    this.#rest();
+    this.#leave();
+  }
+
+  /** Leaves the terminal as it was found. */
+  #leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    process.off("SIGCONT", this.#resumed);
+    this.#keyboard.setRawMode(false);
+    this.#showKeys?.();
+    this.#showKeys = null;
+    this.#draw(pasteMarkers.off);
   }
 
   #paste(text: string): void {
@@ -104,17 +131,31 @@ export class LineEditor implements InputSource {
 
   #line(line: string): void {
     this.#warned = false;
-    if (!this.#pasting) this.options.history.append(line);
+    const isOneLine = this.#draft.empty;
     const message = this.#draft.add(line, { more: this.#pasting });
     if (message === null) this.#prompt();
-    else this.#give({ message });
+    else {
+      this.#remember(isOneLine ? line : message);
+      this.#give({ message });
+    }
+  }
+
+  /** A message is one entry, however many lines it has. */
+  #remember(entry: string): void {
+    if (entry.trim() === "") return;
+    const before = this.#history.indexOf(entry);
+    if (before >= 0) this.#history.splice(before, 1);
+    this.#history.unshift(entry);
+    this.#history.splice(historySize);
+    this.options.history.append(entry);
   }
 
   #give(input: Input): void {
     const waiting = this.#waiting;
     this.#waiting = null;
     if (waiting) {
-      this.#rest();
+      if ("end" in input) this.#leave();
+      else this.#rest();
       waiting(input);
     } else this.#ready.push(input);
   }
@@ -125,12 +166,11 @@ export class LineEditor implements InputSource {
     this.#readline.prompt(true);
   }
 
-  /** Leaves the terminal as it was found. */
+  /** Until the next message is wanted. */
   #rest(): void {
     if (!this.#closed) this.#readline.pause();
-    if (this.#typing) this.#draw(pasteMarkers.off);
-    this.#typing = false;
     this.#keyboard.setRawMode(false);
+    this.#showKeys ??= hideKeys(stdin);
   }
 
   #draw(text: string): void {

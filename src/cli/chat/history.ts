@@ -1,4 +1,4 @@
-/** The lines that were typed in earlier chats, in a file that several chats may share at a time. */
+/** The messages that were typed in earlier chats, in a file that several chats may share at a time. */
 import {
   appendFileSync,
   chmodSync,
@@ -12,6 +12,9 @@ import {
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { environment } from "../../environment";
+
+/** Stands for a line break inside of an entry: a line of the file is an entry. */
+const lineBreak = "\u2028";
 
 /** How many lines an arrow key can go back. */
 export const historySize = 1000;
@@ -54,7 +57,7 @@ export class History {
     this.#try(() => {
       mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
       // Opened anew for each line: another chat may have put a shorter file in its place.
-      appendFileSync(this.path, `${line}\n`, { mode: 0o600 });
+      appendFileSync(this.path, `${line.replaceAll("\n", lineBreak)}\n`, { mode: 0o600 });
     });
   }
 
@@ -66,7 +69,7 @@ export class History {
     const text = readFileSync(this.path, "utf8");
     const lines = text.split("\n").filter(keeps).slice(-historySize);
     if (facts.size > largest) this.#shorten(lines, facts.size);
-    return lines.reverse();
+    return lines.reverse().map((line) => line.replaceAll(lineBreak, "\n"));
   }
 
   /** Replaces the file, unless another chat has written to it meanwhile: the next start does it then. */
@@ -91,5 +94,5 @@ export class History {
 
 /** A line with control characters would be played back to the terminal. */
 function keeps(line: string): boolean {
-  return line.trim() !== "" && line.length <= longest && !/\p{Cc}/u.test(line.replaceAll("\t", " "));
+  return line.trim() !== "" && line.length <= longest && !/\p{Cc}/u.test(line.replaceAll(/[\t\n]/g, " "));
 }

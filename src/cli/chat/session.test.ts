@@ -131,6 +131,8 @@ async function chat(lines: string[], answers: (string | (() => void))[][], optio
     settings: {
       temp: 0,
       topP: 1,
+      minP: 0,
+      topK: 0,
       xtcProbability: 0,
       xtcThreshold: 0.1,
       seed: 0,
@@ -251,7 +253,7 @@ test("a template that refuses a message ends only that message", async () => {
   );
   expect(problems.join("\n")).toMatch(/there is no file .*nowhere.json/);
   expect(problems.join("\n")).toContain("there is no command /nonsense");
-  expect(problems.join("\n")).toContain('--temp must be a number, not "hot"');
+  expect(problems.join("\n")).toContain('/set temp must be a number, not "hot"');
   expect(problems.join("\n")).toContain("/set needs a name and a value");
   expect(out.answers).toBe("a\nb\n");
 });

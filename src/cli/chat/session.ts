@@ -1,12 +1,12 @@
 /** A chat: messages in, answers out, commands in between. It outlives whatever goes wrong with one message. */
-import { ExitCode } from "../../errors";
+import { ExitCode, UserError } from "../../errors";
 import { coloursOf } from "../colour";
 import { takeInterrupts } from "../interrupt";
 import type { Output } from "../output";
 import { reportError } from "../report-error";
 import type { Answer, ChatAnswerer } from "./answerer";
 import { type CommandedChat, carryOut } from "./commands";
-import { Conversation } from "./conversation";
+import { Conversation, type Message } from "./conversation";
 import type { InputSource } from "./input";
 import type { Settings } from "./settings";
 
@@ -24,6 +24,8 @@ export interface SessionOptions {
   model: string;
   out: Output;
   input: InputSource;
+  /** Opens another model for the conversation to go on with, in place of the one that there is. */
+  open?: (name: string) => Promise<{ answerer: ChatAnswerer; model: string }>;
   /** A person sits at a terminal: Ctrl-C ends an answer and not the chat, errors are not the end's exit code. */
   interactive: boolean;
   /** Ends the chat. */
@@ -32,9 +34,11 @@ export interface SessionOptions {
 
 export class ChatSession implements CommandedChat {
   readonly conversation = new Conversation();
-  readonly answerer: ChatAnswerer;
-  readonly model: string;
+  answerer: ChatAnswerer;
+  model: string;
   settings: Settings;
+  /** Where the conversation was saved or loaded. */
+  file: string | null = null;
 
   readonly #colours = coloursOf(stderr);
   #leaving = false;
@@ -50,13 +54,53 @@ export class ChatSession implements CommandedChat {
 
   /** Lines about the chat, not of it. */
   readonly tell = (...lines: string[]): void => {
-    for (const line of lines) this.options.out.info(line === "" ? "" : this.#colours.dim(`  ${line}`));
+    for (const line of lines) this.options.out.info(line === "" ? "" : `  ${this.#colours.dim(line)}`);
   };
 
   /** Ends the chat after the present command. */
   leave(): void {
     this.#leaving = true;
     this.options.out.info(this.#colours.dim("bye"));
+  }
+
+  /** Whether a person says yes; a pipe cannot be asked, and is taken to know what it does. */
+  async confirmed(question: string): Promise<boolean> {
+    const { input, interactive } = this.options;
+    if (!interactive) return true;
+    this.tell(`${question} (y/n)`);
+    const next = await input.next();
+    if ("message" in next) return /^y(es)?$/i.test(next.message.trim());
+    this.#leaving = true;
+    return false;
+  }
+
+  /** The conversation goes on with another model. @throws UserError where it cannot be had: the present one stays */
+  async switchTo(name: string): Promise<void> {
+    const { open } = this.options;
+    if (!open) throw new UserError("this chat has one model only");
+    const { answerer, model } = await open(name);
+    this.answerer = answerer;
+    this.model = model;
+  }
+
+  /** Takes the last message back, and what was answered to it. @throws UserError where there is none */
+  takeBack(): Message[] {
+    const { turns } = this.conversation;
+    const at = turns.findLastIndex(({ role }) => role === "user");
+    if (at < 0) throw new UserError("nothing has been said yet");
+    this.answerer.used = null;
+    return turns.splice(at);
+  }
+
+  /** Has the last message answered anew. */
+  async retry(): Promise<void> {
+    const [question, ...answer] = this.takeBack();
+    try {
+      await this.#answer(question!.content);
+    } catch (error) {
+      this.conversation.turns.push(question!, ...answer);
+      throw error;
+    }
   }
 
   /** Until the input ends or the user leaves. Sets the exit code. */
@@ -159,29 +203,38 @@ export class ChatSession implements CommandedChat {
 
 /** The text of one answer on its way out: the answer to stdout, thoughts dimmed to stderr. */
 class Page {
-  readonly #colours = coloursOf(stderr);
   readonly #shown = process.stdout.isTTY === true;
+  readonly #answer: ReturnType<Output["pieces"]>;
+  readonly #thought: ReturnType<Output["pieces"]>;
   #inThought = false;
   #last = "";
 
-  constructor(private readonly out: Output) {}
+  constructor(private readonly out: Output) {
+    this.#answer = out.pieces("stdout");
+    this.#thought = out.pieces("stderr", coloursOf(stderr).dim);
+  }
 
   thought(text: string): void {
     if (text === "") return;
     this.#inThought = true;
     this.#last = text;
-    this.out.aside(this.#colours.dim(printable(text)));
+    this.#thought.push(printable(text));
   }
 
   text(text: string): void {
     if (text === "") return;
-    if (this.#inThought) this.out.aside(this.#last.endsWith("\n") ? "\n" : "\n\n");
+    if (this.#inThought) {
+      this.#thought.end();
+      this.out.aside(this.#last.endsWith("\n") ? "\n" : "\n\n");
+    }
     this.#inThought = false;
     this.#last = text;
-    this.out.text(this.#shown ? printable(text) : text);
+    this.#answer.push(this.#shown ? printable(text) : text);
   }
 
   end(): void {
+    this.#thought.end();
+    this.#answer.end();
     if (this.#inThought) this.out.aside("\n");
     else if (this.#last !== "") this.out.text("\n");
   }

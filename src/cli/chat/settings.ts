@@ -8,6 +8,8 @@ import { parseFlags } from "../parse";
 export const settingFlags = {
   temp: flag.number("temperature; 0 always takes the most likely token", { default: 0, min: 0 }),
   topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0 }),
+  minP: flag.number("drop tokens below this share of the likeliest one", { default: 0, min: 0, max: 1 }),
+  topK: flag.integer("keep so many of the likeliest tokens; 0 or less: all", { default: 0 }),
   xtcProbability: flag.number("how often XTC drops the likeliest tokens", { default: 0, min: 0, max: 1 }),
   xtcThreshold: flag.number("from which probability XTC counts a token as likely", { default: 0.1, min: 0, max: 0.5 }),
   seed: flag.integer("seed of the random numbers", { default: 0, min: 0 }),
@@ -53,10 +55,29 @@ export function changed(settings: Settings, typed: string, value: string): [Sett
       hint: similar ? `Did you mean ${similar}?` : `There are ${settingNames.join(", ")}.`,
     });
   }
-  const parsed = parseFlags([`${spelled(key)}=${value}`], table, "chat");
-  const result = { ...settings, [key]: parsed[key] };
+  const given = key === "thinking" ? (truths[value.toLowerCase()] ?? value) : value;
+  const result = { ...settings, [key]: parsedValue(key, name, given) };
   checkSettings(result);
   return [result, key];
+}
+
+/** What people write for on and off. */
+const truths: Readonly<Record<string, string>> = {
+  ...{ true: "on", yes: "on", "1": "on", on: "on" },
+  ...{ false: "off", no: "off", "0": "off", off: "off" },
+};
+
+/** @throws UserError in the words of a chat: nobody typed a flag */
+function parsedValue(key: keyof Settings, name: string, value: string): unknown {
+  try {
+    return parseFlags([`${spelled(key)}=${value}`], table, "chat")[key];
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    throw new UserError(error.message.replace(spelled(key), `/set ${name}`), {
+      code: ExitCode.usage,
+      hint: "/show lists the settings as they are.",
+    });
+  }
 }
 
 /** @throws UserError (usage) for what no range of one flag rules out */

@@ -1,0 +1,47 @@
+/** A prompt's text from stdin, where it is there without being asked for, and no more of it than a model can take. */
+import { fstatSync } from "node:fs";
+import { ExitCode, UserError } from "../errors";
+
+const stdin = 0;
+
+/** For a pipe or a file; not for a terminal, nor for /dev/null. */
+export function hasPipedText(): boolean {
+  try {
+    const facts = fstatSync(stdin);
+    return facts.isFIFO() || facts.isFile() || facts.isSocket();
+  } catch {
+    return false;
+  }
+}
+
+/** The longest tokens of vocabularies are runs of spaces; texts have fewer bytes a token by far. */
+const mostBytesOfToken = 256;
+
+/** Of a model that does not tell its context. */
+const mostBytes = 2 ** 30;
+
+/** @throws UserError (usage) for a text that has more tokens than the model takes, whatever they are: none is made then */
+export function checkPromptLength(bytes: number, contextLength: number | null): void {
+  const most = contextLength === null ? mostBytes : contextLength * mostBytesOfToken;
+  if (bytes <= most) return;
+  const limit = contextLength === null ? `${most} bytes at most` : `${contextLength} tokens`;
+  throw new UserError(`the prompt has ${(bytes / 1e6).toFixed(1)} MB or more, the model takes ${limit}`, {
+    code: ExitCode.usage,
+    hint: "Shorten the prompt, or take a model with a longer context.",
+  });
+}
+
+/** All of stdin. @throws UserError as `checkPromptLength`, as soon as there is too much */
+export async function pipedText(
+  contextLength: number | null,
+  stream: AsyncIterable<Uint8Array> = Bun.stdin.stream(),
+): Promise<string> {
+  const parts: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const part of stream) {
+    bytes += part.length;
+    checkPromptLength(bytes, contextLength);
+    parts.push(part);
+  }
+  return Buffer.concat(parts).toString("utf8");
+}

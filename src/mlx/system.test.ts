@@ -1,0 +1,41 @@
+/** What the system does while JavaScript cannot: tried in processes of their own. */
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+
+/** Holds its thread for ten seconds, as a long step does. */
+const busy = `
+  import { endOnSecond } from "${join(import.meta.dir, "system.ts")}";
+  process.on("SIGINT", () => console.log("seen"));
+  endOnSecond("SIGINT");
+  console.log("busy");
+  const began = Date.now();
+  while (Date.now() - began < Number(process.argv[1]));
+  await Bun.sleep(200);
+  process.exit(7);
+`;
+
+async function start(milliseconds: number) {
+  const child = Bun.spawn([process.execPath, "-e", busy, `${milliseconds}`], { stdout: "pipe" });
+  const reader = child.stdout.getReader();
+  await reader.read();
+  return { child, reader };
+}
+
+describe("a signal in the middle of a step", () => {
+  test("the second ends the process at once", async () => {
+    const { child } = await start(10_000);
+    child.kill("SIGINT");
+    await Bun.sleep(100);
+    const began = performance.now();
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(130);
+    expect(performance.now() - began).toBeLessThan(2000);
+  });
+
+  test("the first alone is the handler's, when the step is over", async () => {
+    const { child, reader } = await start(300);
+    child.kill("SIGINT");
+    expect(new TextDecoder().decode((await reader.read()).value)).toBe("seen\n");
+    expect(await child.exited).toBe(7);
+  });
+});
