@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
-import { fuseProjections, holdTransposes, type QuantizationConfig, quantizeForCheckpoint } from "../nn";
+import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
 import { openCheckpoint } from "./checkpoint";
 import { eosTokenIds, type ModelConfig, readConfig } from "./config";
@@ -11,6 +11,7 @@ import { foreignFormat, loadedConfig } from "./formats/foreign";
 import { withTokenizerFolder } from "./gguf/folder";
 import { ggufTensors, isGguf, openGguf } from "./gguf/weights";
 import type { JsonObject } from "./json-file";
+import { makeReady } from "./ready";
 
 export interface LoadedModel {
   model: LanguageModel;
@@ -56,11 +57,7 @@ export async function loadWeights(folder: string, config: ModelConfig): Promise<
   const opened = await openWeights(folder, config);
   const { model } = opened;
   try {
-    fuseProjections(model);
-    holdTransposes(model);
-    mx.eval(model.parameters());
-    mx.preferHugePages(model.parameters());
-    mx.clearCache();
+    makeReady(model);
   } catch (error) {
     model.dispose();
     throw error;
