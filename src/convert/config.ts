@@ -1,7 +1,6 @@
 /** config.json, with what generation_config.json says about the end of a text. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { isGguf, openGguf } from "./gguf/weights";
 import { type JsonObject, readJson } from "./json-file";
 
 export interface ModelConfig extends JsonObject {
@@ -9,13 +8,12 @@ export interface ModelConfig extends JsonObject {
 }
 
 /**
- * Reads the configuration of a checkpoint, a folder or a GGUF file. A usable `eos_token_id` of generation_config.json takes the place of
+ * Reads the configuration of a folder. A usable `eos_token_id` of generation_config.json takes the place of
  * config.json's; a generation_config.json that is missing or broken is passed over, as the reference does. Settings of
  * another tool's quantization may stand further inside, or in a file of their own.
  * @throws UserError where config.json is missing or broken
  */
-export async function readConfig(folder: string): Promise<ModelConfig> {
-  if (isGguf(folder)) return (await openGguf(folder)).config;
+export async function readFolderConfig(folder: string): Promise<ModelConfig> {
   const config = await readJson(folder, "config.json");
   const settings = config.quantization_config ?? (await foreignSettings(folder, config));
   if (settings) config.quantization_config = settings;

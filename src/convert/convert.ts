@@ -4,13 +4,12 @@ import * as mx from "../mlx";
 import { type Dtype, isInexact, type QuantizationMode } from "../mlx";
 import type { LanguageModel } from "../models";
 import { dequantize } from "../nn";
-import { type ModelConfig, readConfig } from "./config";
-import { withTokenizerFolder } from "./gguf/folder";
-import { isGguf, openGguf } from "./gguf/weights";
+import type { ModelConfig } from "./config";
 import { openWeights } from "./load";
 import { bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
 import { type RecipeName, recipe } from "./recipes";
 import { saveModel } from "./save";
+import { openSource } from "./source";
 
 export interface ConvertOptions {
   quantize?: { groupSize?: number; bits?: number; mode?: QuantizationMode; recipe?: RecipeName };
@@ -44,7 +43,8 @@ export async function convertModel(
 ): Promise<Converted> {
   const { onStage, onProgress, signal } = options;
   onStage?.("Loading");
-  const opened = await openWeights(path, await readConfig(path));
+  const source = await openSource(path);
+  const opened = await openWeights(path, source.config);
   const { model } = opened;
   let { config } = opened;
   let result: Converted;
@@ -70,8 +70,7 @@ export async function convertModel(
     model.dispose();
     throw error;
   }
-  const save = (source: string) => saveModel(target, model, config, { source, repo, onProgress, signal });
-  await (isGguf(path) ? withTokenizerFolder(await openGguf(path), save) : save(path));
+  await source.companions((folder) => saveModel(target, model, config, { source: folder, repo, onProgress, signal }));
   return result;
 }
 

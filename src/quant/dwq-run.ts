@@ -1,7 +1,8 @@
-import { eosTokenIds, type ModelConfig, readConfig } from "../convert/config";
+import { eosTokenIds, type ModelConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { bitsPerWeight, parameterCount, quantizeModel } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
+import { readConfig } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
 import { withWiredLimit } from "../generate/wired";
 import { NumpyRandom } from "../mersenne";

@@ -5,12 +5,14 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { dequantize } from "../../nn";
-import { eosTokenIds, readConfig } from "../config";
+import { eosTokenIds } from "../config";
 import { openWeights } from "../load";
+import { readConfig } from "../source";
 import { type ExportPlan, exportPlan } from "./export-plan";
 import { tokenizerFields } from "./export-tokenizer";
 import { ropeFactors } from "./llama3-scaling";
-import { type WriteOptions, type WrittenTensor, type WrittenType, writeGguf } from "./write";
+import type { WrittenType } from "./types";
+import { type WriteOptions, type WrittenTensor, writeGguf } from "./write";
 
 export interface ExportOptions extends WriteOptions {
   /** What matrices become (F16); all else is F32. */

@@ -8,7 +8,8 @@ import type { ModelConfig } from "../config";
 import { architectureOf, type Family } from "./architecture";
 import { type GgufHeader, readGgufHeader } from "./header";
 import { ropeFactors, stretches, usualBands } from "./llama3-scaling";
-import { GgufData, groupSize, type Loaded } from "./tensors";
+import { GgufData } from "./tensors";
+import type { ElementType } from "./types";
 
 /** A GGUF file, its header checked. */
 export interface GgufModel {
@@ -17,9 +18,6 @@ export interface GgufModel {
   config: ModelConfig;
   family: Family;
 }
-
-/** Whether a checkpoint is such a file, by its name. */
-export const isGguf = (path: string): boolean => /\.gguf$/i.test(path);
 
 /** The file that was opened last: configuration, weights and tokenizer are asked for one after the other. */
 let last: { state: string; opened: WeakRef<GgufModel> } | undefined;
@@ -54,25 +52,31 @@ async function readGguf(path: string): Promise<GgufModel> {
   };
 }
 
-/** Bits of each layer that is packed. */
-function packedLayers({ tensors }: GgufHeader, { names }: Family): Map<string, number> {
-  const packed = new Map<string, number>();
+type Affine = NonNullable<ElementType["affine"]>;
+
+/** The layers that stay packed, and how. */
+function packedLayers({ tensors }: GgufHeader, { names }: Family): Map<string, Affine> {
+  const packed = new Map<string, Affine>();
   for (const [name, { type }] of tensors) {
-    const bits = { Q4_0: 4, Q4_1: 4, Q8_0: 8 }[type.name];
     const path = names.path(name)?.[0];
-    if (bits && path) packed.set(path, bits);
+    if (type.affine && path) packed.set(path, type.affine);
   }
   return packed;
 }
 
-/** config.json's `quantization`: the most common width, and the layers that have another. */
-function quantizationOf(packed: ReadonlyMap<string, number>): NonNullable<ModelConfig["quantization"]> {
-  const widths = [...packed.values()];
-  const count = (bits: number) => widths.filter((width) => width === bits).length;
-  const bits = count(8) > count(4) ? 8 : 4;
-  const others = [...packed].filter(([, width]) => width !== bits);
-  const entries = others.map(([path, width]) => [path, { group_size: groupSize, bits: width }]);
-  return { group_size: groupSize, bits, ...Object.fromEntries(entries) };
+/** config.json's `quantization`: the most common way, and the layers that have another. */
+function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelConfig["quantization"]> {
+  const entry = ({ bits, groupSize }: Affine) => ({ group_size: groupSize, bits });
+  const key = (how: Affine) => JSON.stringify(entry(how));
+  const counts = new Map<string, number>();
+  for (const how of packed.values()) counts.set(key(how), (counts.get(key(how)) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  // Of ways that are as common, the one with fewer bits.
+  const common = [...packed.values()]
+    .filter((how) => counts.get(key(how)) === most)
+    .reduce((a, b) => (b.bits < a.bits ? b : a));
+  const others = [...packed].filter(([, how]) => key(how) !== key(common));
+  return { ...entry(common), ...Object.fromEntries(others.map(([path, how]) => [path, entry(how)])) };
 }
 
 async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
@@ -116,8 +120,7 @@ export function ggufTensors({ path, header, config, family }: GgufModel): Map<st
       if (!place) continue;
       const [layer, kind] = place;
       const pairs = turned[layer.slice(layer.lastIndexOf(".") + 1)];
-      for (const [part, value] of Object.entries(data.read(tensor) as Loaded)) {
-        if (!(value instanceof mx.Tensor)) continue;
+      for (const [part, value] of Object.entries(data.read(tensor)) as [string, Tensor][]) {
         const ordered = pairs ? unpair(value, pairs, `${name} of ${basename(path)}`) : value;
         const centered = family.normOffset && layer.endsWith("norm") ? ordered.subtract(family.normOffset) : ordered;
         tensors.set(
@@ -133,8 +136,7 @@ export function ggufTensors({ path, header, config, family }: GgufModel): Map<st
 }
 
 function dtypeOf({ tensors }: GgufHeader): Dtype {
-  const names = new Set([...tensors.values()].map(({ type }) => type.name));
-  if ([...names].some((name) => name.startsWith("Q"))) return "float16";
+  if ([...tensors.values()].some(({ type }) => type.block > 1)) return "float16";
   const dtypes: Readonly<Record<string, Dtype>> = { F16: "float16", BF16: "bfloat16" };
   return dtypes[tensors.get("token_embd.weight")!.type.name] ?? "float32";
 }

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import * as mx from "../../mlx";
 import { readGgufHeader } from "./header";
 import { GgufData } from "./tensors";
-import { type GgufField, type WrittenTensor, type WrittenType, writeGguf } from "./write";
+import type { WrittenType } from "./types";
+import { type GgufField, type WrittenTensor, writeGguf } from "./write";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-gguf-write-"));
 afterAll(() => rmSync(folder, { recursive: true }));

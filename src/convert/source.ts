@@ -1,0 +1,53 @@
+/** Where a checkpoint comes from: a folder or a GGUF file. No other file of this room asks which. */
+import { stat } from "node:fs/promises";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
+import { openCheckpoint } from "./checkpoint";
+import { eosTokenIds, type ModelConfig, readFolderConfig } from "./config";
+import { ggufSource } from "./gguf/source";
+
+export interface CheckpointSource {
+  /** The folder; null where all is in one file. */
+  readonly folder: string | null;
+  readonly config: ModelConfig;
+  /** Checks the weight files. @throws UserError for files that are missing or unsound */
+  tensors(): Promise<SourceTensors>;
+  tokenizer(): Promise<Tokenizer>;
+  /** Calls `use` with a folder that holds what belongs to the weights: the tokenizer's files, and more in a real folder. */
+  companions<T>(use: (folder: string) => Promise<T>): Promise<T>;
+}
+
+export interface SourceTensors {
+  count: number;
+  /** Under the checkpoint's names. Those of safetensors are read when they are first needed. */
+  read(): Map<string, Tensor>;
+}
+
+/** @throws UserError where there is none, or its configuration is missing or broken */
+export async function openSource(path: string): Promise<CheckpointSource> {
+  const facts = await stat(path).catch(() => null);
+  return facts?.isFile() || /\.gguf$/i.test(path) ? ggufSource(path) : folderSource(path);
+}
+
+/** The configuration alone. */
+export async function readConfig(path: string): Promise<ModelConfig> {
+  return (await openSource(path)).config;
+}
+
+async function folderSource(folder: string): Promise<CheckpointSource> {
+  const config = await readFolderConfig(folder);
+  return {
+    folder,
+    config,
+    async tensors() {
+      const shards = await openCheckpoint(folder);
+      return {
+        count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
+        read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
+      };
+    },
+    tokenizer: () => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) }),
+    companions: (use) => use(folder),
+  };
+}
