@@ -59,13 +59,13 @@ interface Outcome {
 }
 
 /** Parses mutations of `bytes`; anything but a UserError fails with the seed that makes it. */
-function fuzz(bytes: Uint8Array, count: number, parse: (bytes: Uint8Array) => unknown): Outcome {
+async function fuzz(bytes: Uint8Array, count: number, parse: (bytes: Uint8Array) => unknown): Promise<Outcome> {
   const outcome = { refused: 0, sound: 0, slowest: 0 };
   for (let seed = 1; seed <= count; seed++) {
     const mutated = mutate(bytes, dice(seed));
     const began = performance.now();
     try {
-      parse(mutated);
+      await parse(mutated);
       outcome.sound++;
     } catch (error) {
       if (!(error instanceof UserError)) throw new Error(`seed ${seed}: ${error}`, { cause: error });
@@ -74,21 +74,17 @@ function fuzz(bytes: Uint8Array, count: number, parse: (bytes: Uint8Array) => un
     }
     let took = performance.now() - began;
     // A busy machine may take the processor away: what is slow is slow again.
-    for (let again = 0; took > longest && again < 3; again++)
-      took = Math.min(
-        took,
-        timed(() => parse(mutated)),
-      );
+    for (let again = 0; took > longest && again < 3; again++) took = Math.min(took, await timed(() => parse(mutated)));
     outcome.slowest = Math.max(outcome.slowest, took);
     if (took > longest) throw new Error(`seed ${seed}: ${took} ms`);
   }
   return outcome;
 }
 
-function timed(work: () => unknown): number {
+async function timed(work: () => unknown): Promise<number> {
   const began = performance.now();
   try {
-    work();
+    await work();
   } catch {
     // Only the time is asked for.
   }
@@ -110,9 +106,9 @@ describe("safetensors", () => {
       throw new UserError(problem, { hint: "none: this is a test" });
     });
 
-  test(`${rounds.safetensors} mutations of a header`, () => {
+  test(`${rounds.safetensors} mutations of a header`, async () => {
     expect(parse(header).tensors.size).toBe(12);
-    const { refused, sound } = fuzz(header, rounds.safetensors, (bytes) => {
+    const { refused, sound } = await fuzz(header, rounds.safetensors, (bytes) => {
       const { tensors } = parse(bytes);
       // What is let through is what MLX may map: inside the file, and of the size that its shape says.
       for (const { start, end: last } of tensors.values()) {
@@ -130,14 +126,14 @@ describe("GGUF", () => {
   const headerLength = file.length - tinyLlama.tensors.reduce((sum, { data }) => sum + data.length, 0);
   const [header, data] = [file.subarray(0, headerLength), file.subarray(headerLength)];
 
-  test(`${rounds.gguf} mutations of a header`, () => {
-    const { refused, sound } = fuzz(header, rounds.gguf, (bytes) => {
+  test(`${rounds.gguf} mutations of a header`, async () => {
+    const { refused, sound } = await fuzz(header, rounds.gguf, async (bytes) => {
       const whole = join(bytes, data);
       const read = parseGgufHeader(whole, whole.length, "fuzzed.gguf");
       for (const { start, bytes: length } of read.tensors.values()) {
         if (!(start >= 0 && length > 0 && start + length <= whole.length)) throw new Error(`${start}, ${length}`);
       }
-      architectureOf(read, "fuzzed.gguf");
+      await architectureOf(read, "fuzzed.gguf");
       tokenizerFiles(new Metadata(read.metadata, "fuzzed.gguf"));
     });
     expect(refused).toBeGreaterThan(rounds.gguf / 4);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
-import { architecture, createModel, modelTypes } from ".";
+import { architecture, createModel, ggufArchitecture, modelTypes } from ".";
 
 const llama = {
   model_type: "llama",
@@ -23,6 +23,17 @@ async function failure(config: Record<string, unknown>): Promise<UserError> {
 describe("architectures", () => {
   test("every model type has one", async () => {
     for (const type of modelTypes) expect(Object.keys(await architecture(type))).toContain("Model");
+  });
+
+  test("those that say how GGUF has them are found by that name", async () => {
+    const described = { number: () => undefined, text: () => undefined, shape: () => undefined };
+    const file = { ...described, need: () => 1, wrong: (problem: string): never => expect.unreachable(problem) };
+    for (const type of modelTypes) {
+      const { gguf } = await architecture(type);
+      if (!gguf) continue;
+      const found = await ggufArchitecture(gguf.architecture, file);
+      expect(found?.gguf.architecture, type).toBe(gguf.architecture);
+    }
   });
 
   test("an unknown type names the nearest", async () => {

@@ -4,10 +4,10 @@ import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import { type GgufFacts, ropeFactorsName, stretches, usualBands } from "../../models";
 import type { ModelConfig } from "../config";
-import { architectureOf, type Family } from "./architecture";
+import { architectureOf } from "./architecture";
 import { type GgufHeader, readGgufHeader } from "./header";
-import { ropeFactors, stretches, usualBands } from "./llama3-scaling";
 import { GgufData } from "./tensors";
 import type { ElementType } from "./types";
 
@@ -16,7 +16,7 @@ export interface GgufModel {
   path: string;
   header: GgufHeader;
   config: ModelConfig;
-  family: Family;
+  facts: GgufFacts;
 }
 
 /** The file that was opened last: configuration, weights and tokenizer are asked for one after the other. */
@@ -35,27 +35,29 @@ export async function openGguf(path: string): Promise<GgufModel> {
 
 async function readGguf(path: string): Promise<GgufModel> {
   const header = await readGgufHeader(path);
-  const { config, family } = architectureOf(header, path);
-  const unknown = [...header.tensors.keys()].find((name) => name !== ropeFactors && family.names.path(name) === null);
+  const { config, facts } = await architectureOf(header, path);
+  const unknown = [...header.tensors.keys()].find(
+    (name) => name !== ropeFactorsName && facts.names.path(name) === null,
+  );
   if (unknown !== undefined) {
     throw new UserError(`${basename(path)} has the tensor "${unknown}", which mlxlm has no place for`, {
       hint: "Take the model's safetensors.",
     });
   }
-  const packed = packedLayers(header, family);
+  const packed = packedLayers(header, facts);
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
     path,
     header,
     config: { ...config, ...(await llama3Scaling(header, config, path)), ...quantization },
-    family,
+    facts,
   };
 }
 
 type Affine = NonNullable<ElementType["affine"]>;
 
 /** The layers that stay packed, and how. */
-function packedLayers({ tensors }: GgufHeader, { names }: Family): Map<string, Affine> {
+function packedLayers({ tensors }: GgufHeader, { names }: GgufFacts): Map<string, Affine> {
   const packed = new Map<string, Affine>();
   for (const [name, { type }] of tensors) {
     const path = names.path(name)?.[0];
@@ -80,7 +82,7 @@ function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelC
 }
 
 async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
-  const tensor = header.tensors.get(ropeFactors);
+  const tensor = header.tensors.get(ropeFactorsName);
   if (!tensor) return {};
   const data = new GgufData(path);
   let factors: number[];
@@ -95,9 +97,12 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
   const isUsual =
     factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
   if (!isUsual) {
-    throw new UserError(`${basename(path)} stretches the rotation by ${ropeFactors} in a way that is not Llama 3's`, {
-      hint: "Take the model's safetensors.",
-    });
+    throw new UserError(
+      `${basename(path)} stretches the rotation by ${ropeFactorsName} in a way that is not Llama 3's`,
+      {
+        hint: "Take the model's safetensors.",
+      },
+    );
   }
   return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
 }
@@ -106,23 +111,20 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
  * The tensors, read from the file and evaluated. All that is not packed takes one dtype: that of the embedding, or
  * float16, which the scales of packed layers have.
  */
-export function ggufTensors({ path, header, config, family }: GgufModel): Map<string, Tensor> {
+export function ggufTensors({ path, header, config, facts }: GgufModel): Map<string, Tensor> {
   const data = new GgufData(path);
   const dtype = dtypeOf(header);
-  const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config as Record<string, number>;
-  const turned: Readonly<Record<string, number | undefined>> = family.turnsPairs
-    ? { q_proj: heads, k_proj: kvHeads }
-    : {};
+  const turned = facts.pairedRows?.(config) ?? {};
   const tensors = new Map<string, Tensor>();
   try {
     for (const [name, tensor] of header.tensors) {
-      const place = family.names.path(name);
+      const place = facts.names.path(name);
       if (!place) continue;
       const [layer, kind] = place;
       const pairs = turned[layer.slice(layer.lastIndexOf(".") + 1)];
       for (const [part, value] of Object.entries(data.read(tensor)) as [string, Tensor][]) {
         const ordered = pairs ? unpair(value, pairs, `${name} of ${basename(path)}`) : value;
-        const centered = family.normOffset && layer.endsWith("norm") ? ordered.subtract(family.normOffset) : ordered;
+        const centered = facts.normOffset && layer.endsWith("norm") ? ordered.subtract(facts.normOffset) : ordered;
         tensors.set(
           `${layer}.${part === "weight" ? kind : part}`,
           mx.isFloating(value.dtype) ? centered.astype(dtype) : centered,

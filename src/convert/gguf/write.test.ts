@@ -4,10 +4,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as mx from "../../mlx";
+import type { GgufField } from "../../models";
 import { readGgufHeader } from "./header";
 import { GgufData } from "./tensors";
 import type { WrittenType } from "./types";
-import { type GgufField, type WrittenTensor, writeGguf } from "./write";
+import { type WrittenTensor, writeGguf } from "./write";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-gguf-write-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -5,16 +5,12 @@ import { ExitCode, UserError } from "../../errors";
 import { breathe } from "../../macrotask";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import type { GgufField } from "../../models";
 import { type WrittenType, writtenType } from "./types";
 
 /** Codes of the types that metadata have here. */
-const fieldTypes = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 } as const;
+const fieldTypes: Readonly<Record<GgufField[0], number>> = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 };
 const arrayType = 9;
-
-type Scalar = number | boolean | string;
-
-/** A value with the type that it is written in; a list's entries all have it. */
-export type GgufField = readonly [type: keyof typeof fieldTypes, value: Scalar | readonly Scalar[]];
 
 /** A tensor (…, K) and the type that it is written in; K must be a multiple of 32 for Q8_0. */
 export interface WrittenTensor {
@@ -100,7 +96,7 @@ function layOut(
       for (const entry of value) writer.scalar(type, entry);
     } else {
       writer.u32(fieldTypes[type]);
-      writer.scalar(type, value as Scalar);
+      writer.scalar(type, value as number | boolean | string);
     }
   }
   let offset = 0;
@@ -160,7 +156,7 @@ class Writer {
     this.raw(bytes);
   }
 
-  scalar(type: GgufField[0], value: Scalar): void {
+  scalar(type: GgufField[0], value: number | boolean | string): void {
     if (type === "string") {
       this.text(String(value));
     } else if (type === "bool") {
