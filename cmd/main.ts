@@ -10,6 +10,7 @@ import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
+import { onWarning } from "../src/warnings";
 
 /** Every command of mlx-lm, and our own; null where it is not available yet. */
 const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
@@ -87,7 +88,9 @@ async function main([name, ...words]: string[]): Promise<void> {
   if (flags.help) return print(commandHelp(command));
   report.json = flags.json === true;
   report.debug = flags.debug === true;
-  await command.run({ flags, out: new Output(flags.json === true), signal: interruptible() });
+  const out = new Output(flags.json === true);
+  onWarning((line) => out.warn(line));
+  await command.run({ flags, out, signal: interruptible() });
 }
 
 const words = process.argv.slice(2);
