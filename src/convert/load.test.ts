@@ -4,6 +4,7 @@ import {
   cpSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -14,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
+import { warningsOf } from "../warnings";
 import { loadModel } from "./load";
 
 const sound = join(import.meta.dir, "../../test/fixtures/checkpoint");
@@ -52,7 +54,7 @@ const weights = (change: (arrays: Map<string, mx.Tensor>) => void) => (folder: s
     mx.saveSafetensors(path, arrays);
   });
 
-const index = (change: (map: Record<string, string>) => void) => (folder: string) => {
+const index = (change: (map: Record<string, string>) => unknown) => (folder: string) => {
   const content = json(folder, "model.safetensors.index.json");
   change(content.weight_map);
   write(folder, "model.safetensors.index.json", content);
@@ -132,22 +134,14 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     }),
     /outside the folder/,
   ],
+  ["a part that is missing", (f) => halves(f) ?? rmSync(join(f, parts[1]!)), /lacks the weight file model-00002/, 3],
+  ["a link to nothing", (f) => linked(f) ?? rmSync(join(f, "../elsewhere"), { recursive: true }), /no config\.json/, 3],
   [
-    "an index that names a foreign shard",
-    index((map) => {
-      map[firstName] = "model-2.safetensors";
-    }),
-    /lacks the weight file/,
-    ExitCode.notFound,
+    "a part that is a link to nothing",
+    (f) => halves(f) ?? rmSync(join(f, parts[0]!)) ?? symlinkSync("/nowhere/at/all", join(f, parts[0]!)),
+    /lacks the weight file model-00001/,
+    3,
   ],
-  [
-    "an index with a tensor that is nowhere",
-    index((map) => {
-      map["model.layers.9.ghost"] = "model.safetensors";
-    }),
-    /in no file/,
-  ],
-  ["a shard that is a link to elsewhere", linkedShard, /outside the folder/],
   ["weights that are cut off", (f) => truncateSync(join(f, "model.safetensors"), 5000), /cut off/],
   ["weights of zero bytes", (f) => truncateSync(join(f, "model.safetensors"), 0), /has 0 bytes/],
   ["weights that are text", (f) => write(f, "model.safetensors", "<html>not found</html>"), /not a sound safetensors/],
@@ -177,13 +171,79 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
   ["a tokenizer of zero bytes", (f) => truncateSync(join(f, "tokenizer.json"), 0), /tokenizer\.json/],
 ];
 
-function linkedShard(folder: string): void {
-  const outside = join(temporary, `outside-${folders}`);
-  mkdirSync(outside);
-  cpSync(join(folder, "model.safetensors"), join(outside, "model.safetensors"));
+const parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+
+/** The weights in two files, with an index of them. */
+function halves(folder: string): undefined {
+  const map: Record<string, string> = {};
+  mx.scope(() => {
+    const { arrays } = mx.loadSafetensors(join(folder, "model.safetensors"));
+    const all = [...arrays];
+    for (const [i, part] of parts.entries()) {
+      const half = all.filter((_, k) => k % 2 === i);
+      for (const [name] of half) map[name] = part;
+      mx.saveSafetensors(join(folder, part), new Map(half));
+    }
+  });
   rmSync(join(folder, "model.safetensors"));
-  symlinkSync(join(outside, "model.safetensors"), join(folder, "model.safetensors"));
+  write(folder, "model.safetensors.index.json", { weight_map: map });
 }
+
+/** Everything elsewhere, the folder full of links to it. */
+function linked(folder: string): undefined {
+  const elsewhere = join(folder, "../elsewhere");
+  rmSync(elsewhere, { recursive: true, force: true });
+  cpSync(folder, elsewhere, { recursive: true });
+  for (const name of readdirSync(folder)) {
+    rmSync(join(folder, name), { recursive: true });
+    symlinkSync(join(elsewhere, name), join(folder, name));
+  }
+}
+
+/** Tensors of the whole model, each by a number. */
+async function loadedSums(folder: string): Promise<Record<string, number>> {
+  const { model } = await loadModel(folder);
+  const sums = mx.scope(() => model.namedParameters().map(([name, x]) => [name, x.astype("float32").sum().item()]));
+  model.dispose();
+  return Object.fromEntries(sums);
+}
+
+describe("an index of another build beside weights that are whole", () => {
+  const everywhere = (file: (i: number) => string) =>
+    index((map) => {
+      for (const [i, name] of Object.keys(map).entries()) map[name] = file(i);
+    });
+  const builds: [string, (folder: string) => void][] = [
+    ["it names more files", (f) => halves(f) ?? everywhere((i) => `model-0000${(i % 5) + 1}-of-00005.safetensors`)(f)],
+    ["it names one file that is not there", index((map) => Object.assign(map, { [firstName]: "model-2.safetensors" }))],
+    ["it has tensors in the other file", (f) => halves(f) ?? everywhere((i) => parts[(i + 1) % 2]!)(f)],
+    ["it has a tensor that is nowhere", index((map) => Object.assign(map, { "layers.9.ghost": "model.safetensors" }))],
+    [
+      "it knows of the first part only",
+      (f) =>
+        halves(f) ??
+        index((map) => {
+          for (const name of Object.keys(map)) if (map[name] === parts[1]) delete map[name];
+        })(f),
+    ],
+  ];
+  test.each(builds)("%s: a warning, and all of it", async (_, change) => {
+    const folder = broken(change);
+    let sums = {};
+    const warnings = await warningsOf(async () => {
+      sums = await loadedSums(folder);
+    });
+    expect(warnings).toEqual([
+      `model.safetensors.index.json of ${folder} is of other files than the folder has: it is passed over`,
+    ]);
+    expect(sums).toEqual(await loadedSums(sound));
+  });
+});
+
+test("links are the user's own: a folder of them, and weights on another disk", async () => {
+  const folder = broken(linked);
+  expect(await warningsOf(async () => expect(await loadedSums(folder)).toEqual(await loadedSums(sound)))).toEqual([]);
+});
 
 describe("a broken checkpoint", () => {
   test.each(cases)("%s", async (_, change, message, code = ExitCode.failure) => {

@@ -74,7 +74,7 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
   refuseCode(config, path);
   const format = foreignFormat(config, path);
   const loaded = loadedConfig(config, format);
-  const { count, read } = await source.tensors();
+  const { count, read, lacking } = await source.tensors();
   checkLayers(config, count, path);
   const model = await createModel(config, path);
   try {
@@ -87,7 +87,7 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
     });
   } catch (error) {
     model.dispose();
-    throw error;
+    throw error instanceof UserError ? (lacking ?? error) : error;
   }
   return { model, config: loaded };
 }

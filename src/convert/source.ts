@@ -1,5 +1,6 @@
 /** Where a checkpoint comes from: a folder or a GGUF file. No other file of this room asks which. */
 import { stat } from "node:fs/promises";
+import type { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
@@ -22,6 +23,8 @@ export interface SourceTensors {
   count: number;
   /** Under the checkpoint's names. Those of safetensors are read when they are first needed. */
   read(): Map<string, Tensor>;
+  /** What to say where they do not make the model whole; null where nothing better is known than what fails. */
+  lacking: UserError | null;
 }
 
 /** @throws UserError where there is none, or its configuration is missing or broken */
@@ -41,8 +44,9 @@ async function folderSource(folder: string): Promise<CheckpointSource> {
     folder,
     config,
     async tensors() {
-      const shards = await openCheckpoint(folder);
+      const { shards, lacking } = await openCheckpoint(folder);
       return {
+        lacking,
         count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
         read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
       };

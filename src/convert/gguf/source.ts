@@ -17,7 +17,7 @@ export async function ggufSource(path: string) {
   return {
     folder: null,
     config,
-    tensors: async () => ({ count: header.tensors.size, read: () => ggufTensors(file) }),
+    tensors: async () => ({ lacking: null, count: header.tensors.size, read: () => ggufTensors(file) }),
     tokenizer: (): Promise<Tokenizer> =>
       companions((folder) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) })),
     companions,
