@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import { type GgufFacts, ggufArchitecture, ggufNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { JsonObject } from "../json-file";
+import { endTokenIds } from "./end-tokens";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";
 
@@ -38,10 +39,10 @@ function refuse(name: string): never {
 
 function tokenIds(metadata: Metadata): JsonObject {
   const id = (name: string) => metadata.number(`tokenizer.ggml.${name}_token_id`);
-  const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
+  const ends = endTokenIds(metadata);
   return {
     bos_token_id: id("bos"),
-    eos_token_id: ends.length > 1 ? [...new Set(ends)] : ends[0],
+    eos_token_id: ends.length > 1 ? ends : ends[0],
     pad_token_id: id("padding"),
   };
 }

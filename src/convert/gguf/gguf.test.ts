@@ -244,6 +244,40 @@ describe("blocks", () => {
   });
 });
 
+describe("where an answer ends", () => {
+  const ends = async (special: string[], named: Record<string, number>, types = special.map(() => 3)) => {
+    const own = tinyLlama.metadata.filter(([key]) => !/tokens|token_type|eos/.test(key));
+    const tokens = ["a", "b", "ab", ...special];
+    const metadata: RawGguf["metadata"] = [
+      ...own,
+      ["tokenizer.ggml.tokens", raw.texts(tokens)],
+      ["tokenizer.ggml.token_type", raw.list(5, [1, 1, 1, ...types].map(u32))],
+      ...Object.entries(named).map(([name, id]) => [`tokenizer.ggml.${name}_token_id`, raw.u32(id)] as const),
+    ] as RawGguf["metadata"];
+    const [embedding, ...tensors] = tinyLlama.tensors;
+    const path = at("ends.gguf");
+    writeFileSync(path, ggufBytes({ metadata, tensors: [zeros(embedding!.name, [32, tokens.length]), ...tensors] }));
+    return (await readConfig(path)).eos_token_id;
+  };
+
+  test("the file's own ids come first, then tokens whose texts are known for it", async () => {
+    expect(await ends(["<eos>", "<start_of_turn>", "<end_of_turn>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|eom_id|>", "<|eot_id|>"], { eos: 4, eom: 3 })).toEqual([4, 3]);
+    expect(await ends(["<end>"], { eos: 3 })).toBe(3);
+    expect(await ends([], {})).toBeUndefined();
+  });
+
+  test("words of the text are no ends", async () => {
+    expect(await ends(["<eos>", "<|im_end|>"], { eos: 3 }, [3, 1])).toBe(3);
+  });
+
+  test("Harmony's messages end without ending the answer", async () => {
+    expect(await ends(["<|return|>", "<|end|>", "<|call|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|endoftext|>", "<|end|>"], { eos: 3 })).toEqual([3, 4]);
+  });
+});
+
 describe("a broken file", () => {
   const { metadata, tensors } = tinyLlama;
   const without = (key: string) => metadata.filter(([name]) => name !== key);
