@@ -1,11 +1,13 @@
 /** Where a checkpoint comes from: a folder or a GGUF file. No other file of this room asks which. */
-import { stat } from "node:fs/promises";
-import type { UserError } from "../errors";
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
 import { openCheckpoint } from "./checkpoint";
 import { eosTokenIds, type ModelConfig, readFolderConfig } from "./config";
+import { wholes } from "./gguf/parts";
 import { ggufSource } from "./gguf/source";
 
 export interface CheckpointSource {
@@ -30,7 +32,22 @@ export interface SourceTensors {
 /** @throws UserError where there is none, or its configuration is missing or broken */
 export async function openSource(path: string): Promise<CheckpointSource> {
   const facts = await stat(path).catch(() => null);
-  return facts?.isFile() || /\.gguf$/i.test(path) ? ggufSource(path) : folderSource(path);
+  const file = facts?.isDirectory() ? await ggufIn(path) : isGguf(path) || facts?.isFile() ? path : null;
+  return file === null ? folderSource(path) : ggufSource(file);
+}
+
+const isGguf = (name: string) => /\.gguf$/i.test(name);
+
+/** The GGUF file that a folder without a configuration holds; null where there is none. */
+async function ggufIn(folder: string): Promise<string | null> {
+  const names = await readdir(folder);
+  if (names.includes("config.json")) return null;
+  const files = wholes(names.filter(isGguf)).sort();
+  if (files.length <= 1) return files[0] === undefined ? null : join(folder, files[0]);
+  throw new UserError(`${folder} has ${files.length} GGUF files and no config.json: ${files.join(", ")}`, {
+    code: ExitCode.usage,
+    hint: `Name one of them: ${join(folder, files[0]!)}`,
+  });
 }
 
 /** The configuration alone. */

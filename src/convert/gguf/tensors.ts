@@ -9,35 +9,30 @@ import type { Unpacked } from "./types";
 /** Most bytes of one read: a system call takes no more than 2 GB. */
 const longestRead = 2 ** 30;
 
-/** The file, for reading its tensors one after the other. */
+/** Files that stay open for reading their tensors one after the other. */
 export class GgufData {
-  readonly #file: number;
-
-  constructor(private readonly path: string) {
-    this.#file = openSync(path, "r");
-  }
+  readonly #files = new Map<string, number>();
 
   /** Reads and evaluates a tensor, so that its bytes are let go. */
-  read({ type, shape, start, bytes }: GgufTensor): Unpacked {
+  read({ path, type, shape, start, bytes }: GgufTensor): Unpacked {
     return mx.scope(() => {
       const blocks = [...shape.slice(0, -1), shape.at(-1)! / type.block, type.bytes];
-      const unpacked = type.unpack(mx.array(this.bytes(start, bytes), "uint8", blocks));
+      const unpacked = type.unpack(mx.array(this.bytes(path, start, bytes), "uint8", blocks));
       mx.eval({ ...unpacked });
       return unpacked;
     });
   }
 
-  private bytes(start: number, length: number): Uint8Array {
+  private bytes(path: string, start: number, length: number): Uint8Array {
+    const file = this.#files.get(path) ?? openSync(path, "r");
+    this.#files.set(path, file);
     const data = new Uint8Array(length);
     for (let done = 0; done < length; ) {
-      const read = readSync(this.#file, data, done, Math.min(length - done, longestRead), start + done);
+      const read = readSync(file, data, done, Math.min(length - done, longestRead), start + done);
       if (read === 0) {
-        throw new UserError(
-          `${basename(this.path)} ends at byte ${start + done}: it became shorter while it was read`,
-          {
-            hint: "Try again when nothing writes to the file.",
-          },
-        );
+        throw new UserError(`${basename(path)} ends at byte ${start + done}: it became shorter while it was read`, {
+          hint: "Try again when nothing writes to the file.",
+        });
       }
       done += read;
     }
@@ -45,6 +40,6 @@ export class GgufData {
   }
 
   close(): void {
-    closeSync(this.#file);
+    for (const file of this.#files.values()) closeSync(file);
   }
 }

@@ -7,7 +7,8 @@ import * as mx from "../../mlx";
 import { type GgufFacts, ropeFactorsName, stretches, usualBands } from "../../models";
 import type { ModelConfig } from "../config";
 import { architectureOf } from "./architecture";
-import { type GgufHeader, readGgufHeader } from "./header";
+import type { GgufHeader } from "./header";
+import { readGgufParts } from "./parts";
 import { GgufData } from "./tensors";
 import type { ElementType } from "./types";
 
@@ -34,7 +35,7 @@ export async function openGguf(path: string): Promise<GgufModel> {
 }
 
 async function readGguf(path: string): Promise<GgufModel> {
-  const header = await readGgufHeader(path);
+  const header = await readGgufParts(path);
   const { config, facts } = await architectureOf(header, path);
   const unknown = [...header.tensors.keys()].find(
     (name) => name !== ropeFactorsName && facts.names.path(name) === null,
@@ -84,7 +85,7 @@ function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelC
 async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
   const tensor = header.tensors.get(ropeFactorsName);
   if (!tensor) return {};
-  const data = new GgufData(path);
+  const data = new GgufData();
   let factors: number[];
   try {
     factors = mx.scope(() => [...(data.read(tensor).weight.astype("float32").toArray() as Float32Array)]);
@@ -112,7 +113,7 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
  * float16, which the scales of packed layers have.
  */
 export function ggufTensors({ path, header, config, facts }: GgufModel): Map<string, Tensor> {
-  const data = new GgufData(path);
+  const data = new GgufData();
   const dtype = dtypeOf(header);
   const turned = facts.pairedRows?.(config) ?? {};
   const tensors = new Map<string, Tensor>();
