@@ -107,6 +107,14 @@ for (const [name, expected] of Object.entries(cases)) {
   });
 }
 
+test("config.json has its numbers as Python writes them", async () => {
+  cpSync(plain.path, at("small epsilon"), { recursive: true });
+  const config = { ...readJson(plain.path, "config.json"), rms_norm_eps: 1e-5 };
+  writeFileSync(join(at("small epsilon"), "config.json"), JSON.stringify(config));
+  await convertModel({ path: at("small epsilon") }, at("from small epsilon"), {});
+  expect(readFileSync(join(at("from small epsilon"), "config.json"), "utf8")).toContain('"rms_norm_eps": 1e-05,');
+});
+
 test("files that are links are taken along as what they lead to", async () => {
   mkdirSync(at("links"));
   for (const name of readdirSync(plain.path)) symlinkSync(join(plain.path, name), join(at("links"), name));

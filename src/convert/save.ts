@@ -14,6 +14,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
+import { writePythonJson } from "./python-json";
 import { parameterCount } from "./quantize-model";
 
 /** A shard grows no larger, unless one tensor alone does. */
@@ -198,13 +199,7 @@ function sorted<T>(record: Readonly<Record<string, T>>): Record<string, T> {
   return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** As Python's writer of configurations spells what JSON has no word for. */
-const writeFloats = (_: string, value: unknown) =>
-  typeof value === "number" && !Number.isFinite(value)
-    ? { __float__: Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity" }
-    : value;
-
-const json = (value: object) => JSON.stringify(value, writeFloats, 4);
+const json = (value: object) => writePythonJson(value, 4);
 
 function savedConfig(config: ModelConfig): Record<string, unknown> {
   const { _name_or_path, vision_config, ...rest } = config;
