@@ -16,6 +16,7 @@ import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import { warningsOf } from "../warnings";
+import { convertModel } from "./convert";
 import { loadModel } from "./load";
 
 const sound = join(import.meta.dir, "../../test/fixtures/checkpoint");
@@ -282,4 +283,19 @@ test("links into the blobs of the same cached repo are followed", async () => {
   }
   const { model } = await loadModel(snapshot);
   model.dispose();
+});
+
+describe("a head of its own that config.json does not speak of", () => {
+  test("is passed over with a warning, as mlx-lm reads the embedding there", async () => {
+    const folder = join(temporary, "headed");
+    await convertModel({ path: sound }, folder, { dequantize: true });
+    const warned = async (change: object) => {
+      config(change)(folder);
+      return (await warningsOf(async () => (await loadModel(folder)).model.dispose())).map((line) => line.slice(0, 80));
+    };
+    const warning = `${folder} has a lm_head.weight that is not used: config.json has no "tie_word_embeddings"`;
+    expect(await warned({ tie_word_embeddings: undefined })).toEqual([warning.slice(0, 80)]);
+    expect(await warned({ tie_word_embeddings: false })).toEqual([]);
+    expect(await warned({ tie_word_embeddings: true })).toEqual([]);
+  });
 });

@@ -4,6 +4,7 @@ import * as mx from "../mlx";
 import { createModel, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
+import { warn } from "../warnings";
 import type { ModelConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
 import type { JsonObject } from "./json-file";
@@ -80,7 +81,9 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
   try {
     mx.scope(() => {
       const tensors = read();
+      const hasHead = tensors.has(head);
       const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
+      if (hasHead && !weights.has(head) && !saysTied(config)) warnOfHead(path);
       format?.prepare?.(model, weights);
       if (loaded.quantization) quantizeForCheckpoint(model, loaded.quantization as QuantizationConfig, weights);
       model.loadWeights(weights);
@@ -90,6 +93,20 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
     throw error instanceof UserError ? (lacking ?? error) : error;
   }
   return { model, config: loaded };
+}
+
+const head = "lm_head.weight";
+
+/** Such checkpoints often repeat the embedding as their head. */
+function saysTied({ tie_word_embeddings: tied, text_config }: ModelConfig): boolean {
+  return (tied ?? (text_config as JsonObject | undefined)?.tie_word_embeddings) === true;
+}
+
+/** Some model types are tied unless config.json says otherwise, in mlx-lm too; transformers has other defaults. */
+function warnOfHead(path: string): void {
+  warn(
+    `${path} has a ${head} that is not used: config.json has no "tie_word_embeddings", and models of its type then read the embedding in its place. Where that is wrong, put "tie_word_embeddings": false there`,
+  );
 }
 
 /** Each layer is made before the weights are compared: a billion of them would never end. */
