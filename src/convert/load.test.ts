@@ -44,7 +44,7 @@ const json = (folder: string, name: string) => JSON.parse(readFileSync(join(fold
 const config = (change: object) => (folder: string) =>
   write(folder, "config.json", { ...json(folder, "config.json"), ...change });
 
-const weights = (change: (arrays: Map<string, mx.Tensor>) => void) => (folder: string) =>
+const weights = (change: (arrays: Map<string, mx.Tensor>) => unknown) => (folder: string) =>
   mx.scope(() => {
     const path = join(folder, "model.safetensors");
     const { arrays } = mx.loadSafetensors(path);
@@ -167,6 +167,53 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     }),
     /model\.norm\.weight is \(3\)/,
   ],
+  ...(
+    [
+      ["a group size of none", { group_size: 0 }, /"quantization\.group_size" is 0, but must be 32, 64 or 128/],
+      ["a group size that is a text", { group_size: "64" }, /"quantization\.group_size" is "64"/],
+      ["bits that MLX lacks", { bits: 7 }, /"quantization\.bits" is 7, but must be 1, 2, 3, 4, 5, 6 or 8/],
+      ["a mode of its own", { mode: "fp3" }, /"quantization\.mode" is "fp3", but must be "affine", "mxfp4"/],
+      ["a norm that is quantized", { "model.norm": { bits: 4 } }, /entry for model\.norm, which cannot be quantized/],
+      [
+        "a layer's own bits that its weights have not",
+        { lm_head: { group_size: 64, bits: 8 } },
+        /layer lm_head has weight \(\d+, 8\), but 8 bits in groups of 64 need \(\d+, 16\) \(model\.safetensors\)/,
+      ],
+    ] as const
+  ).map(([name, change, message]): (typeof cases)[number] => [
+    `a quantization with ${name}`,
+    (f) => config({ quantization: { ...json(f, "config.json").quantization, ...change } })(f),
+    message,
+  ]),
+  [
+    "a width that no group divides",
+    config({ intermediate_size: 2 }),
+    /layer model\.layers\.0\.mlp\.gate_proj has weight/,
+  ],
+  ...(["weight", "scales", "biases"] as const).flatMap((part): typeof cases => {
+    const name = `model.layers.1.self_attn.v_proj.${part}`;
+    const other = { weight: "float32", scales: "int32", biases: "uint32" } as const;
+    const set = (tensor: (is: mx.Tensor) => mx.Tensor) =>
+      weights((arrays) => arrays.set(name, tensor(arrays.get(name)!)));
+    const layer = /layer model\.layers\.1\.self_attn\.v_proj has/;
+    return [
+      [`${part} of no columns`, set((is) => mx.zeros([is.dim(0), 0], is.dtype)), layer],
+      [`${part} of other rows`, set((is) => mx.zeros([is.dim(0) + 1, is.dim(1)], is.dtype)), layer],
+      [`${part} with a third dimension`, set((is) => is.expandDims(0)), layer],
+      [`${part} of another dtype`, set((is) => is.astype(other[part])), layer],
+    ];
+  }),
+  [
+    "weights of integers",
+    weights((arrays) => arrays.set("model.norm.weight", mx.ones([64], "int32"))),
+    /tensor model\.norm\.weight \(model\.safetensors\) is int32, but the model has floating point there/,
+  ],
+  [
+    "weights that are not numbers",
+    weights((arrays) => arrays.set("model.norm.weight", mx.full([64], Number.NaN, "bfloat16"))),
+    /tensor model\.norm\.weight \(model\.safetensors\) holds NaN/,
+  ],
+  ["experts without end", config({ num_local_experts: 2 ** 40 }), /"num_local_experts" is 1099511627776, more than/],
   ["no tokenizer", (f) => rmSync(join(f, "tokenizer.json")), /tokenizer/i, ExitCode.notFound],
   ["a tokenizer that is cut off", (f) => truncateSync(join(f, "tokenizer.json"), 100), /tokenizer\.json/],
   ["a tokenizer of zero bytes", (f) => truncateSync(join(f, "tokenizer.json"), 0), /tokenizer\.json/],

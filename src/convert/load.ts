@@ -5,6 +5,7 @@ import { createModel, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
+import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
 import type { ModelConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
 import type { JsonObject } from "./json-file";
@@ -53,6 +54,7 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
 function ready(opened: OpenedWeights): OpenedWeights {
   try {
     makeReady(opened.model);
+    checkNumbers(opened.model, opened.where);
   } catch (error) {
     opened.model.dispose();
     throw error;
@@ -64,6 +66,8 @@ export interface OpenedWeights {
   model: LanguageModel;
   /** With MLX's settings in the place of another tool's. */
   config: ModelConfig;
+  /** The file that a tensor is in. */
+  where: Whereabouts;
 }
 
 /** The model with weights that are read from their files when they are first needed. */
@@ -75,9 +79,10 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
   refuseCode(config, path);
   const format = foreignFormat(config, path);
   const loaded = loadedConfig(config, format);
-  const { count, read, lacking } = await source.tensors();
-  checkLayers(config, count, path);
+  const { count, read, lacking, fileOf } = await source.tensors();
+  checkCounts(config, count, path);
   const model = await createModel(config, path);
+  const where = (name: string) => fileOf(name) ?? path;
   try {
     mx.scope(() => {
       const tensors = read();
@@ -85,14 +90,29 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
       const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
       if (hasHead && !weights.has(head) && !saysTied(config)) warnOfHead(path);
       format?.prepare?.(model, weights);
-      if (loaded.quantization) quantizeForCheckpoint(model, loaded.quantization as QuantizationConfig, weights);
+      if (loaded.quantization) {
+        const quantization = loaded.quantization as QuantizationConfig;
+        checkQuantization(model, quantization, weights, path, where);
+        quantizeForCheckpoint(model, quantization, weights);
+      }
+      checkDtypes(model, weights, where);
       model.loadWeights(weights);
     });
   } catch (error) {
     model.dispose();
-    throw error instanceof UserError ? (lacking ?? error) : error;
+    throw explained(error, path, lacking);
   }
-  return { model, config: loaded };
+  return { model, config: loaded, where };
+}
+
+/** What to say of weights that do not make a model. */
+function explained(error: unknown, path: string, lacking: UserError | null): unknown {
+  if (error instanceof UserError) return lacking ?? error;
+  if (!(error instanceof mx.MlxError)) return error;
+  return new UserError(`the weights of ${path} have shapes or dtypes that do not belong together`, {
+    hint: "Check that config.json and the weights belong together, or download the model again.",
+    cause: error,
+  });
 }
 
 const head = "lm_head.weight";
@@ -109,12 +129,25 @@ function warnOfHead(path: string): void {
   );
 }
 
-/** Each layer is made before the weights are compared: a billion of them would never end. */
-function checkLayers(config: ModelConfig, tensors: number, path: string): void {
-  const { num_hidden_layers: layers } = { ...(config.text_config as JsonObject | undefined), ...config };
-  if (typeof layers !== "number" || layers <= tensors) return;
-  throw new UserError(
-    `the configuration of ${path} says that there are ${layers} layers, but there are only ${tensors} tensors`,
-    { hint: "Download the model again." },
-  );
+/** More experts than any model has. */
+const mostExperts = 2 ** 16;
+
+/** Layers and experts are made before the weights are compared: a billion of them would never end. */
+function checkCounts(config: ModelConfig, tensors: number, path: string): void {
+  const { num_hidden_layers: layers, ...fields } = { ...(config.text_config as JsonObject | undefined), ...config };
+  if (typeof layers === "number" && layers > tensors) {
+    throw new UserError(
+      `the configuration of ${path} says that there are ${layers} layers, but there are only ${tensors} tensors`,
+      { hint: "Download the model again." },
+    );
+  }
+  for (const [field, value] of Object.entries(fields)) {
+    if (typeof value !== "number" || value <= mostExperts || !/experts/.test(field)) continue;
+    throw new UserError(
+      `config.json of ${path}: "${field}" is ${value}, more than the ${mostExperts} that a model can have`,
+      {
+        hint: "Download the model again.",
+      },
+    );
+  }
 }

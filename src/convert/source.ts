@@ -25,6 +25,8 @@ export interface SourceTensors {
   count: number;
   /** Under the checkpoint's names. Those of safetensors are read when they are first needed. */
   read(): Map<string, Tensor>;
+  /** Name of the file that a tensor is in; undefined for one that is made of others. */
+  fileOf(name: string): string | undefined;
   /** What to say where they do not make the model whole; null where nothing better is known than what fails. */
   lacking: UserError | null;
 }
@@ -64,6 +66,7 @@ async function folderSource(folder: string): Promise<CheckpointSource> {
       const { shards, lacking } = await openCheckpoint(folder);
       return {
         lacking,
+        fileOf: (tensor) => shards.find(({ header }) => header.tensors.has(tensor))?.name,
         count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
         read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
       };

@@ -1,7 +1,7 @@
 /** A GGUF file as a source of a checkpoint. */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { removeLeftovers, uniqueMark } from "../../leftovers";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
 import { eosTokenIds } from "../config";
@@ -17,7 +17,12 @@ export async function ggufSource(path: string) {
   return {
     folder: null,
     config,
-    tensors: async () => ({ lacking: null, count: header.tensors.size, read: () => ggufTensors(file) }),
+    tensors: async () => ({
+      lacking: null,
+      fileOf: () => basename(path),
+      count: header.tensors.size,
+      read: () => ggufTensors(file),
+    }),
     tokenizer: (): Promise<Tokenizer> =>
       companions((folder) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) })),
     companions,
