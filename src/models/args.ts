@@ -3,7 +3,11 @@ import { z } from "zod";
 import { UserError } from "../errors";
 import { type MaskRule, type RopeOptions, RopeScaling, slidingWindow } from "../nn";
 
-export const size = z.int().positive();
+/** A dimension, a length or a count: MLX has 32 bits for one. */
+export const size = z
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 
 /** Transformers 5 writes here what `rope_theta` and `rope_scaling` were: one set, or one for each type of layer. */
 export const RopeParameters = z.union([RopeScaling, z.record(z.string(), RopeScaling)]);
@@ -170,13 +174,38 @@ export function checkLayerTypes(args: SlidingFields & { num_hidden_layers: numbe
  */
 export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: string): T {
   const result = schema.safeParse(config);
-  if (result.success) return result.data;
+  if (result.success) {
+    const absurd = absurdNumber(result.data);
+    if (!absurd) return result.data;
+    const [field, value] = absurd;
+    throw new UserError(`config.json of ${source}: "${field}" is ${value}, which no model can have`, {
+      hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
+    });
+  }
   const [first, ...others] = result.error.issues;
   const rest = others.length > 0 ? ` (and ${others.length} more)` : "";
   throw new UserError(`config.json of ${source}: ${describe(first!, config)}${rest}`, {
     hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
     cause: result.error,
   });
+}
+
+/** Beyond these float32 overflows or vanishes in what is computed of a number. Infinity says "no limit" where it may stand. */
+const sane = { largest: 1e15, smallest: 1e-15 };
+
+/** The first number of the arguments that is beyond all bounds, with its field's path. */
+function absurdNumber(value: unknown, path: readonly string[] = []): [field: string, value: number] | null {
+  if (typeof value === "number") {
+    const size = Math.abs(value);
+    const isSane = value === 0 || !Number.isFinite(value) || (size <= sane.largest && size >= sane.smallest);
+    return isSane ? null : [path.join("."), value];
+  }
+  if (typeof value !== "object" || value === null) return null;
+  for (const [key, item] of Object.entries(value)) {
+    const found = absurdNumber(item, [...path, key]);
+    if (found) return found;
+  }
+  return null;
 }
 
 function describe(issue: z.core.$ZodIssue, config: object): string {
@@ -209,6 +238,8 @@ function expectation(issue: z.core.$ZodIssue): string {
       );
     case "too_small":
       return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
+    case "too_big":
+      return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
     case "invalid_value":
       return `one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
     default:

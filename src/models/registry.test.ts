@@ -75,6 +75,17 @@ describe("wrong fields of config.json", () => {
       { layer_types: ["full_attention", "ring"] },
       '"layer_types.1" is "ring", but must be one of "full_attention", "sliding_attention"',
     ],
+    [{ vocab_size: 2 ** 31 }, '"vocab_size" is 2147483648, but must be at most 2147483647'],
+    [{ rms_norm_eps: 1e-300 }, '"rms_norm_eps" is 1e-300, which no model can have'],
+    [{ rope_theta: 1e300 }, '"rope_theta" is 1e+300, which no model can have'],
+    [
+      { rope_scaling: { type: "linear", factor: 1e300 } },
+      '"rope_scaling.factor" is 1e+300, but must be at most 1000000',
+    ],
+    [
+      { rope_scaling: { type: "longrope", long_factor: [1, 1e300] } },
+      '"rope_scaling.long_factor.1" is 1e+300, which no model can have',
+    ],
     [{ model_type: 7 }, '"model_type" is 7, but must be a text'],
     [{ model_type: undefined }, '"model_type" is missing'],
   ];

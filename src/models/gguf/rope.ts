@@ -22,6 +22,7 @@ export function writeScaling(scaling: RopeScaling | null, headDim: number, base:
       return { fields: {}, ropeFactors: null };
     case "linear":
     case "yarn": {
+      if (scaling?.attention_factor || scaling?.truncate === false) noPlace('"attention_factor" or "truncate" of yarn');
       const fields: Record<string, GgufField> = {
         "rope.scaling.type": ["string", type],
         "rope.scaling.factor": ["float32", scaling?.factor ?? 1],
