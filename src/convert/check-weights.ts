@@ -69,13 +69,12 @@ const partsOf = (layer: string, weights: ReadonlyMap<string, Tensor>): Parts => 
 function packingOf(value: object, field: string, path: string): Packing {
   const { group_size, bits, mode = "affine" } = value as { group_size?: unknown; bits?: unknown; mode?: unknown };
   const wrong = (name: string, is: unknown, expected: readonly unknown[]): never => {
-    throw new UserError(
-      `config.json of ${path}: "${field}.${name}" is ${JSON.stringify(is)}, but must be ${expected.map((one) => JSON.stringify(one)).join(", ")}`.replace(
-        /, ([^,]*)$/,
-        " or $1",
-      ),
-      { hint: again },
-    );
+    const choices = expected.map((one) => JSON.stringify(one));
+    const last = choices.pop();
+    const listed = choices.length > 0 ? `${choices.join(", ")} or ${last}` : last;
+    throw new UserError(`config.json of ${path}: "${field}.${name}" is ${JSON.stringify(is)}, but must be ${listed}`, {
+      hint: again,
+    });
   };
   if (typeof mode !== "string" || !Object.hasOwn(known, mode)) return wrong("mode", mode, Object.keys(known));
   const allowed = known[mode as QuantizationMode];

@@ -157,7 +157,11 @@ describe("is refused with a reason:", () => {
     ],
     ["a place of 50,000 levels", renamed("0.2", "0".concat(".0".repeat(50_000))), /"0\.0\.0.*…", and no state/],
     ["a name with control characters", renamed("0.2", "0.\u001b[2J"), /"0\.\\u001b\[2J", and no state/],
-    ["a place that is a value and a list", renamed("0.2", "0.0.1"), /0\.0 is there twice, or a value and a list at once/],
+    [
+      "a place that is a value and a list",
+      renamed("0.2", "0.0.1"),
+      /0\.0 is there twice, or a value and a list at once/,
+    ],
     ["too few entries", renamed("0.2", "2.0"), /layer 0 .* 2 entries, not 3 \(keys, values, offset\)/],
     ["no keys", renamed("0.0", "5.0"), /it has 0\.1, but lacks 0\.0/],
     ["a hole between layers", renamed("0.2", "9999.0"), /it has 9999, but lacks 2/],

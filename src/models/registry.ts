@@ -116,5 +116,13 @@ export async function createModel(config: Record<string, unknown>, source: strin
   const { Args, Model } = await architecture(modelType);
   const args = parseArgs(Args, config, source);
   // Parameters are kept; what their making left over is freed.
-  return mx.scope(() => new Model(args));
+  try {
+    return mx.scope(() => new Model(args));
+  } catch (error) {
+    if (!(error instanceof mx.MlxError)) throw error;
+    throw new UserError(`config.json of ${source}: its sizes make layers that MLX cannot have`, {
+      hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
+      cause: error,
+    });
+  }
 }

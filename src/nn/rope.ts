@@ -200,6 +200,10 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
   const factor = () => required(scaling.factor, "factor");
   const maxPositions = () => required(options.maxPositions, "max_position_embeddings");
 
+  if (!Number.isInteger(dims / 2) || dims < 2) {
+    throw new UserError(`config.json: ${dims} features of a head cannot be rotated: they must be an even number`);
+  }
+
   switch (type) {
     case "default":
     case "mrope": {

@@ -94,7 +94,9 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
   }
   const factor = Math.max(...factors);
   const scaling = { factor, ...usualBands };
-  const expected = stretches(config.head_dim as number, config.rope_theta as number, scaling);
+  const headDim = config.head_dim as number;
+  // A file may claim any width of a head.
+  const expected = headDim === 2 * factors.length ? stretches(headDim, config.rope_theta as number, scaling) : [];
   const isUsual =
     factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
   if (!isUsual) {
