@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
 import { architecture, type LanguageModel } from "../models";
-import { isQuantizable, type Module, packing, quantize } from "../nn";
+import { isQuantizable, type Module, type Packing, packing, quantize } from "../nn";
 import { warn } from "../warnings";
 import type { ModelConfig } from "./config";
 import type { LayerQuantization } from "./recipes";
@@ -63,7 +63,7 @@ export function quantizeModel(model: LanguageModel, config: ModelConfig, options
       return true;
     },
   });
-  if (count === 0) throw nothingQuantized(model, unfitting, common.groupSize);
+  if (count === 0) throw nothingQuantized(model, unfitting, common);
   if (unfitting.size > 0) {
     warn(
       `${listed([...unfitting.keys()])} not quantized: the group size ${common.groupSize} does not divide the inputs`,
@@ -80,9 +80,14 @@ function listed(paths: readonly string[]): string {
   return more > 0 ? `${first}, ${second} and ${more} more layers are` : `${first} and ${second} are`;
 }
 
-const groupSizes = [128, 64, 32, 16];
+/** The group sizes of affine; the other modes have one each. */
+const groupSizes = [32, 64, 128];
 
-function nothingQuantized(model: Module, unfitting: ReadonlyMap<string, number>, groupSize: number): UserError {
+function nothingQuantized(
+  model: Module,
+  unfitting: ReadonlyMap<string, number>,
+  { groupSize, mode }: Packing,
+): UserError {
   const isPacked = model.namedModules().some(([, module]) => "packing" in module);
   if (isPacked) {
     return new UserError(
@@ -93,7 +98,8 @@ function nothingQuantized(model: Module, unfitting: ReadonlyMap<string, number>,
       },
     );
   }
-  const fitting = groupSizes.filter((size) => [...unfitting.values()].some((inputs) => inputs % size === 0));
+  const sizes = mode === "affine" ? groupSizes : [packing({ mode }).groupSize].filter((size) => size !== groupSize);
+  const fitting = sizes.filter((size) => [...unfitting.values()].some((inputs) => inputs % size === 0));
   const problem =
     unfitting.size > 0
       ? `no layer can be quantized in groups of ${groupSize}: none has a multiple of it as inputs`
