@@ -8,7 +8,7 @@ import { makeReady } from "../src/convert/ready";
 import { batchGenerate } from "../src/generate/batch";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
-import { createModel } from "../src/models";
+import { architecture, createModel } from "../src/models";
 import { quantize } from "../src/nn";
 import shapes from "./shapes.json";
 
@@ -31,7 +31,7 @@ mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
 mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(values.dtype as mx.Dtype)])));
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
-makeReady(model);
+makeReady(model, await architecture(config.model_type));
 mx.resetPeakMemory();
 
 const promptOf = (row: number) => Array.from({ length: promptLength }, (_, i) => (i * 7919 + row) % config.vocab_size);

@@ -1,7 +1,7 @@
 /** From a checkpoint folder to a model that is ready to run. */
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
-import { createModel, type LanguageModel } from "../models";
+import { architecture, createModel, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
@@ -27,7 +27,7 @@ export async function loadModel(path: string): Promise<LoadedModel> {
   // The tokenizer is read on another thread meanwhile.
   const reading = source.tokenizer();
   reading.catch(() => {});
-  const { model, config } = ready(await openFrom(source, path, source.config));
+  const { model, config } = await ready(await openFrom(source, path, source.config));
   try {
     return { model, tokenizer: await reading, config };
   } catch (error) {
@@ -51,9 +51,9 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
   return ready(await openWeights(path, config));
 }
 
-function ready(opened: OpenedWeights): OpenedWeights {
+async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
   try {
-    makeReady(opened.model);
+    makeReady(opened.model, await architecture(String(opened.config.model_type)));
     checkNumbers(opened.model, opened.where);
   } catch (error) {
     opened.model.dispose();
