@@ -5,11 +5,11 @@ const floors = [
   "src/serve",
   "src/quant",
   "src/evaluate",
+  "src/generate",
   "src/tune",
   "src/demo",
   "src/data",
   "src/convert",
-  "src/generate",
   "src/sample",
   "src/text",
   "src/hub",
@@ -20,6 +20,13 @@ const floors = [
 ];
 
 const folder = (name) => `^${name}/`;
+/** The one circle: tensors have the operations as methods, and the operations make tensors. */
+const tensorAndOperations =
+  "^src/mlx/(tensor|operand|bounds|creation|elementwise|indexing|index-plan|products|reductions|shaping)\\.ts$";
+
+/** Circles that are still to be opened: take a file out as soon as it is in none. */
+const circlesLeft = ["^src/convert/(config|gguf/(architecture|weights))\\.ts$"];
+
 const tests = "\\.test\\.ts$";
 
 module.exports = {
@@ -44,6 +51,13 @@ module.exports = {
       severity: "error",
       from: { pathNot: "^src/mlx/" },
       to: { path: "^bun:ffi$" },
+    },
+    {
+      name: "no-circular",
+      comment: "files that need each other can't be read, or loaded, one by one",
+      severity: "error",
+      from: { pathNot: circlesLeft },
+      to: { circular: true, via: { pathNot: tensorAndOperations } },
     },
     {
       name: "no-orphans",

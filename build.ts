@@ -45,19 +45,27 @@ if (!existsSync(join(root, "node_modules/tokenizers"))) {
 
 buildNative({ backend, target, mlxPrefix: values["mlx-prefix"], cache, output: native }, toolchain(cache));
 
+const addons: Record<Target, string> = {
+  "linux-x64": "linux-x64-gnu",
+  "linux-arm64": "linux-arm64-gnu",
+  "darwin-arm64": "darwin-arm64",
+};
+const addon = `tokenizers.${addons[target]}.node`;
+
 const bundles: Record<string, EmbeddedBundle> = {
   native: pack(native),
+  tokenizers: pack(join(root, "node_modules/tokenizers"), addon),
   demo: pack(join(root, "src/demo/model")),
 };
 const outfile = target === host ? join(root, "dist/mlxlm") : join(root, "dist", target, "mlxlm");
 await compileExecutable(outfile, bundles);
 console.error(`built ${relative(process.cwd(), outfile)}`);
 
-/** Compresses a folder's files into the cache, each once, and lists them for embedding. */
-function pack(folder: string): EmbeddedBundle {
+/** Compresses a folder's files (those that match) into the cache, each once, and lists them for embedding. */
+function pack(folder: string, pattern = "**/*"): EmbeddedBundle {
   const packed = join(cache, "packed");
   mkdirSync(packed, { recursive: true });
-  const names = [...new Bun.Glob("**/*").scanSync({ cwd: folder })].sort();
+  const names = [...new Bun.Glob(pattern).scanSync({ cwd: folder })].sort();
   const files = names.map((name) => {
     const bytes = readFileSync(join(folder, name));
     const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
@@ -85,10 +93,31 @@ function embeddedSource(bundles: Record<string, EmbeddedBundle>): string {
   return `${imports.join("\n")}\nexport const bundles = { ${entries.join(", ")} };\n`;
 }
 
+/**
+ * The source that takes the addon's place. Bun would write an embedded addon into the temp folder, and load what it
+ * finds there under that name.
+ */
+function addonSource(): string {
+  return `
+    import { createRequire } from "node:module";
+    import { join } from "node:path";
+    import { embeddedFolder } from ${JSON.stringify(join(root, "src/embedded"))};
+    module.exports = createRequire(import.meta.url)(join(embeddedFolder("tokenizers"), ${JSON.stringify(addon)}));
+  `;
+}
+
 async function compileExecutable(outfile: string, bundles: Record<string, EmbeddedBundle>): Promise<void> {
   const built = await Bun.build({
     entrypoints: [join(root, "cmd/main.ts")],
-    compile: { target: `bun-${target}`, outfile },
+    compile: {
+      target: `bun-${target}`,
+      outfile,
+      // The folder where a command is started may be anyone's: none of its files may set variables or run code.
+      autoloadDotenv: false,
+      autoloadBunfig: false,
+      autoloadTsconfig: false,
+      autoloadPackageJson: false,
+    },
     minify: { whitespace: true, syntax: true },
     bytecode: true,
     format: "esm",
@@ -98,6 +127,10 @@ async function compileExecutable(outfile: string, bundles: Record<string, Embedd
         setup(build) {
           build.onLoad({ filter: /src[\\/]embedded-files\.ts$/ }, () => ({
             contents: embeddedSource(bundles),
+            loader: "js",
+          }));
+          build.onLoad({ filter: /[\\/]tokenizers\.[^\\/]*\.node$/ }, () => ({
+            contents: addonSource(),
             loader: "js",
           }));
         },

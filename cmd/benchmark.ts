@@ -1,8 +1,7 @@
 /** `mlxlm benchmark`: speed of a model on this machine, beside mlx-lm's where asked. */
-import { setTimeout as sleep } from "node:timers/promises";
 import { command } from "../src/cli/command";
 import { ExitCode, UserError } from "../src/errors";
-import type { Speed, Trial } from "../src/evaluate/benchmark";
+import type { BenchmarkOptions } from "../src/evaluate/benchmark";
 import { benchmarkFlags } from "./benchmark.flags";
 
 export default command({
@@ -19,7 +18,7 @@ export default command({
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
-    const { averages, randomPrompts, runTrial } = await import("../src/evaluate/benchmark");
+    const { benchmark } = await import("../src/evaluate/benchmark");
     const { findReference, runReferenceTrial } = await import("../src/evaluate/reference-benchmark");
 
     if (flags.against !== undefined && flags.device !== undefined && flags.device !== mx.defaultDevice()) {
@@ -32,63 +31,32 @@ export default command({
     if (flags.device) mx.setDefaultDevice(flags.device);
     mx.random.seed(0);
 
-    const { promptTokens, generationTokens, batchSize, numTrials } = flags;
-    const facts = { prompt_tokens: promptTokens, generation_tokens: generationTokens, batch_size: batchSize };
-    const options = { ...flags, signal };
-    const wait = () => sleep(flags.delay * 1000, undefined, { signal }).catch(() => {});
-    const ours: Trial[] = [];
-    const theirs: Trial[] = [];
-    let prompts: number[][] | null = null;
-    let folder: string | undefined;
-
-    /** Loads the model, warms it up, and measures some trials. */
-    const measure = async (count: number) => {
-      const opened = await openModel(folder ?? flags.model, out, signal, flags);
-      const { model, tokenizer } = opened;
-      folder = opened.folder;
-      try {
-        prompts ??= randomPrompts(model.vocabSize, batchSize, promptTokens);
-        if (ours.length === 0) out.text("Running warmup..\n");
-        if (!(await runTrial(model, tokenizer, prompts, options))) return;
-        if (ours.length === 0) out.text(`Timing with ${line(facts, 0)}.\n`);
-        for (let n = 0; n < count; n++) {
-          await wait();
-          const trial = await runTrial(model, tokenizer, prompts, options);
-          if (!trial) return;
-          ours.push(trial);
-          out.text(`Trial ${ours.length}:  ${line(trial)}\n`);
-        }
-      } finally {
-        model.dispose();
-        mx.clearCache();
-      }
+    const open = (folder?: string) => openModel(folder ?? flags.model, out, signal, flags);
+    const rival = reference && {
+      version: reference.version,
+      runTrial: (model: string, options: BenchmarkOptions) => runReferenceTrial(reference, { ...options, model }),
     };
-
-    if (!reference) await measure(numTrials);
-    // In turn, and both sides load the model anew each time: neither holds memory while the other runs.
-    while (reference && ours.length < numTrials && !signal.aborted) {
-      await measure(1);
-      await wait();
-      const trial = signal.aborted ? null : await runReferenceTrial(reference, { ...options, model: folder! });
-      if (!trial) break;
-      theirs.push(trial);
-      out.text(`Trial ${theirs.length} (mlx-lm ${reference.version}):  ${line(trial)}\n`);
-    }
-    if (signal.aborted) {
+    const result = await benchmark(
+      open,
+      rival,
+      { ...flags, signal },
+      {
+        onWarmup: () => out.text("Running warmup..\n"),
+        onStart: (facts) => out.text(`Timing with ${line(facts, 0)}.\n`),
+        onTrial: (trial, count) => out.text(`Trial ${count}:  ${line(trial)}\n`),
+        onRivalTrial: (trial, count) => out.text(`Trial ${count} (mlx-lm ${rival!.version}):  ${line(trial)}\n`),
+      },
+    );
+    if (!result) {
       process.exitCode = ExitCode.interrupted;
       return;
     }
-
-    const mean = averages(ours);
-    out.text(`Averages: ${line(mean)}\n`);
-    const result = { model: folder, ...facts, trials: ours, averages: mean };
-    if (!reference) return out.result(result);
-    const { version } = reference;
-    const theirMean = averages(theirs);
-    const ratio = ratios(mean, theirMean);
-    out.text(`Averages (mlx-lm ${version}): ${line(theirMean)}\n`);
-    out.text(`Ratio: ${line(ratio)}\n`);
-    out.result({ ...result, against: { version, trials: theirs, averages: theirMean }, ratio });
+    out.text(`Averages: ${line(result.averages)}\n`);
+    if (result.against) {
+      out.text(`Averages (mlx-lm ${result.against.version}): ${line(result.against.averages)}\n`);
+      out.text(`Ratio: ${line(result.ratio!)}\n`);
+    }
+    out.result(result);
   },
 });
 
@@ -97,13 +65,4 @@ function line(figures: object, digits = 3): string {
   return Object.entries(figures)
     .map(([name, value]) => `${name}=${(value as number).toFixed(digits)}`)
     .join(", ");
-}
-
-/** How many times theirs ours is. */
-function ratios(ours: Speed, theirs: Speed): Speed {
-  return {
-    prompt_tps: ours.prompt_tps / theirs.prompt_tps,
-    generation_tps: ours.generation_tps / theirs.generation_tps,
-    peak_memory: ours.peak_memory / theirs.peak_memory,
-  };
 }

@@ -21,7 +21,7 @@ export default command({
     const mx = await import("../src/mlx");
     const { demoFolder, demoName } = await import("../src/demo/folder");
     const { openModel } = await import("../src/cli/model");
-    const { Answerer } = await import("../src/cli/chat/answerer");
+    const { ChatAnswerer } = await import("../src/cli/chat/answerer");
     const { openInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
 
@@ -31,7 +31,11 @@ export default command({
 
     const { model, tokenizer, contextLength, folder } = await openModel(flags.model, out, signal, flags);
     const name = flags.model ?? (folder === demoFolder() ? demoName : folder);
-    const answerer = new Answerer(model, tokenizer, { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength });
+    const answerer = new ChatAnswerer(model, tokenizer, {
+      ...flags,
+      maxMemory: gigabytes(flags.maxMemory),
+      contextLength,
+    });
     try {
       if (!tokenizer.hasChatTemplate) {
         throw new UserError(`${name} has no chat template`, {

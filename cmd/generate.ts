@@ -3,6 +3,7 @@ import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { ExitCode, UserError } from "../src/errors";
+import type { End } from "../src/generate/answer";
 import { generateFlags } from "./generate.flags";
 
 export default command({
@@ -21,8 +22,9 @@ export default command({
     const { openModel } = await import("../src/cli/model");
     const { checkContext, encodePrompt, unescapePrompt } = await import("../src/generate/prompt");
     const { openSavedCache } = await import("../src/cli/saved-cache");
-    const { streamGenerate } = await import("../src/generate/stream");
-    const { makeSampler } = await import("../src/sample");
+    const { answer } = await import("../src/generate/answer");
+    const { DraftStepper } = await import("../src/generate/draft-stepper");
+    const { LoneStepper } = await import("../src/generate/lone-stepper");
 
     if (flags.device) mx.setDefaultDevice(flags.device);
     // Before loading, as the reference does: making the model draws random numbers too.
@@ -42,8 +44,8 @@ export default command({
     if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
-    const text = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
-    const prompt = await encodePrompt(tokenizer, text, {
+    const asked = flags.prompt === "-" ? await Bun.stdin.text() : unescapePrompt(flags.prompt);
+    const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,
       raw: flags.ignoreChatTemplate,
@@ -51,39 +53,40 @@ export default command({
       continues: saved !== null,
     });
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
-    const sampler = makeSampler({
-      temp: flags.temp,
-      topP: flags.topP,
-      minP: flags.minP,
-      topK: flags.topK,
-      minTokensToKeep: flags.minTokensToKeep,
-      xtcProbability: flags.xtcProbability,
-      xtcThreshold: flags.xtcThreshold,
-      xtcSpecialTokens: [...(await tokenizer.encode("\n")), ...tokenizer.eosTokenIds],
-    });
+    const { prefillStepSize } = flags;
+    const settings = { prefillStepSize, kvQuantization: kvQuantization(flags), maxMemory: gigabytes(flags.maxMemory) };
+    const stepper = draft
+      ? new DraftStepper(model, { model: draft.model, tokens: flags.numDraftTokens }, settings)
+      : new LoneStepper(model, settings);
 
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
     const cache = saved?.cache ?? model.makeCache({ maxSize: flags.maxKvSize });
     const rule = "=".repeat(10);
     if (flags.verbose) out.info(rule);
-    let answer = "";
-    let last: import("../src/generate/stream").GenerationResponse | undefined;
+    const request = {
+      prompt,
+      maxTokens: flags.maxTokens,
+      sampler: {
+        temp: flags.temp,
+        topP: flags.topP,
+        minP: flags.minP,
+        topK: flags.topK,
+        minTokensToKeep: flags.minTokensToKeep,
+        xtcProbability: flags.xtcProbability,
+        xtcThreshold: flags.xtcThreshold,
+      },
+      cache,
+      onPrefill: (done: number, total: number) => (done < total ? bar.at(done, total) : bar.end()),
+      signal,
+    };
+    let text = "";
+    let end: End | undefined;
     try {
-      for await (const response of streamGenerate(model, tokenizer, prompt, {
-        maxTokens: flags.maxTokens,
-        prefillStepSize: flags.prefillStepSize,
-        onPrefill: (done, total) => bar.at(done, total),
-        sampler,
-        cache,
-        kvQuantization: kvQuantization(flags),
-        maxMemory: gigabytes(flags.maxMemory),
-        draft: draft ? { model: draft.model, tokens: flags.numDraftTokens } : undefined,
-        signal,
-      })) {
-        if (!last) bar.end();
-        out.text(response.text);
-        answer += response.text;
-        last = response;
+      for await (const part of answer(request, { stepper, tokenizer })) {
+        if (part.type === "text") {
+          out.text(part.text);
+          text += part.text;
+        } else if (part.type === "end") end = part;
       }
     } finally {
       bar.end();
@@ -93,24 +96,25 @@ export default command({
     }
 
     out.text("\n");
-    if (last && flags.verbose) {
+    if (end && flags.verbose) {
       out.info(rule);
-      if (answer === "") out.info("No text generated for this prompt");
-      else for (const line of statistics(last)) out.info(line);
+      if (text === "") out.info("No text generated for this prompt");
+      else for (const line of statistics(end)) out.info(line);
     }
-    if (last) {
-      const { token: _, from_draft: __, ...figures } = last;
-      out.result({ ...figures, text: answer });
+    if (end) {
+      const { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason } = end;
+      const figures = { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason };
+      out.result({ text, ...figures });
     }
     if (signal.aborted) process.exitCode = ExitCode.interrupted;
   },
 });
 
 /** The three lines that mlx-lm prints. */
-function statistics(last: import("../src/generate/stream").GenerationResponse): string[] {
+function statistics(end: End): string[] {
   return [
-    `Prompt: ${last.prompt_tokens} tokens, ${last.prompt_tps.toFixed(3)} tokens-per-sec`,
-    `Generation: ${last.generation_tokens} tokens, ${last.generation_tps.toFixed(3)} tokens-per-sec`,
-    `Peak memory: ${last.peak_memory.toFixed(3)} GB`,
+    `Prompt: ${end.prompt_tokens} tokens, ${end.prompt_tps.toFixed(3)} tokens-per-sec`,
+    `Generation: ${end.generation_tokens} tokens, ${end.generation_tps.toFixed(3)} tokens-per-sec`,
+    `Peak memory: ${end.peak_memory.toFixed(3)} GB`,
   ];
 }

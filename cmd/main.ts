@@ -8,6 +8,7 @@ import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
+import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 import { onWarning } from "../src/warnings";
@@ -90,6 +91,7 @@ async function main([name, ...words]: string[]): Promise<void> {
   report.debug = flags.debug === true;
   const out = new Output(flags.json === true);
   onWarning((line) => out.warn(line));
+  for (const problem of checkEnvironment()) out.warn(problem);
   await command.run({ flags, out, signal: interruptible() });
 }
 

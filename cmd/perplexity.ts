@@ -27,7 +27,7 @@ export default command({
     const { openModel } = await import("../src/cli/model");
     const { parameterCount } = await import("../src/convert/quantize-model");
     const { openDataset, splitNamed } = await import("../src/data/dataset");
-    const { measurePerplexity, sampleTokens } = await import("../src/evaluate/perplexity");
+    const { reportPerplexity, sampleTokens } = await import("../src/evaluate/perplexity");
     if (flags.device) mx.setDefaultDevice(flags.device);
     mx.random.seed(seed);
 
@@ -44,27 +44,22 @@ export default command({
       out.text(`  Loaded ${data.length} samples\n`);
 
       out.text(`\nEvaluating perplexity with batch size ${batchSize}...\n`);
-      const began = performance.now();
       const onBatch = (done: number, total: number) => out.text(`  Processed ${done}/${total} batches...\r`);
-      const result = await measurePerplexity(model, data, { batchSize, onBatch, signal });
-      if (!result) {
+      const report = await reportPerplexity(model, data, { batchSize, onBatch, signal });
+      if (!report) {
         process.exitCode = ExitCode.interrupted;
         return;
       }
-      const seconds = (performance.now() - began) / 1000;
-      const speed = (data.length * (sequenceLength - 1)) / seconds;
-      const peak = mx.peakMemory() / 1e9;
-      const tokens = data.length * sequenceLength;
       const frame = "=".repeat(60);
       out.text(`\n\n${frame}\nEVALUATION RESULTS\n${frame}\n`);
       out.text(`Model: ${flags.model}\n`);
-      out.text(`Perplexity: ${result.perplexity.toFixed(3)} ± ${result.standard_error.toFixed(3)}\n`);
-      out.text(`Evaluation time: ${seconds.toFixed(2)} seconds\n`);
-      out.text(`Peak memory: ${peak.toFixed(2)} GB\n`);
-      out.text(`Tokens per second: ${speed.toFixed(0)}\n`);
-      out.text(`\nDataset statistics:\n  Total samples: ${data.length}\n  Total tokens: ${tokens}\n`);
-      const facts = { evaluation_time: seconds, tokens_per_second: speed, peak_memory: peak };
-      out.result({ model: flags.model, ...result, ...facts, total_samples: data.length, total_tokens: tokens });
+      out.text(`Perplexity: ${report.perplexity.toFixed(3)} ± ${report.standard_error.toFixed(3)}\n`);
+      out.text(`Evaluation time: ${report.evaluation_time.toFixed(2)} seconds\n`);
+      out.text(`Peak memory: ${report.peak_memory.toFixed(2)} GB\n`);
+      out.text(`Tokens per second: ${report.tokens_per_second.toFixed(0)}\n`);
+      out.text(`\nDataset statistics:\n  Total samples: ${report.total_samples}\n`);
+      out.text(`  Total tokens: ${report.total_tokens}\n`);
+      out.result({ model: flags.model, ...report });
     } finally {
       model.dispose();
     }

@@ -1,15 +1,37 @@
 /**
- * A strict JSON reader for headers of foreign files. Unlike JSON.parse it refuses a key that occurs twice (two readers
- * could take different ones), bounds nesting, and gives objects as maps, so that no key is special.
+ * A strict JSON reader for foreign files. Unlike JSON.parse it refuses a key that occurs twice (two readers could take
+ * different ones), bounds nesting, and gives objects as maps, so that no key is special.
  */
 
-const deepest = 16;
+export interface ScanOptions {
+  /** How deep objects and lists may nest. */
+  deepest?: number;
+  /** Values that are passed over and given as their text: paths of keys, joined by dots. */
+  raw?: ReadonlySet<string>;
+}
+
+/** A value that was passed over: its text, with as many closing brackets as opening ones. */
+export class RawJson {
+  constructor(readonly text: string) {}
+}
+
+const quote = 0x22;
+const backslash = 0x5c;
 
 export class JsonScanner {
   private at = 0;
+  private readonly path: string[] = [];
   private depth = 0;
+  private readonly deepest: number;
+  private readonly raw: ReadonlySet<string>;
 
-  constructor(private readonly text: string) {}
+  constructor(
+    private readonly text: string,
+    { deepest = 16, raw = new Set() }: ScanOptions = {},
+  ) {
+    this.deepest = deepest;
+    this.raw = raw;
+  }
 
   /** The whole text as one object: its entries in order. Spaces may follow. */
   object(): [string, unknown][] {
@@ -52,7 +74,7 @@ export class JsonScanner {
   }
 
   private nested<T>(read: () => T): T {
-    if (++this.depth > deepest) this.fail(`it nests deeper than ${deepest} levels`);
+    if (++this.depth > this.deepest) this.fail(`it nests deeper than ${this.deepest} levels`);
     const value = read();
     this.depth--;
     return value;
@@ -67,10 +89,20 @@ export class JsonScanner {
       const key = this.string();
       if (entries.has(key)) this.fail(`the key "${key}" occurs twice`);
       this.take(":");
-      entries.set(key, this.value());
+      entries.set(key, this.member(key));
     } while (this.next(","));
     this.take("}");
     return entries;
+  }
+
+  private member(key: string): unknown {
+    if (this.raw.size === 0) return this.value();
+    this.path.push(key);
+    this.space();
+    const passesOver = this.raw.has(this.path.join(".")) && /[{[]/.test(this.text[this.at] ?? "");
+    const value = passesOver ? this.passOver() : this.value();
+    this.path.pop();
+    return value;
   }
 
   private list(): unknown[] {
@@ -83,14 +115,37 @@ export class JsonScanner {
     return items;
   }
 
+  /** A list or an object, whatever it holds, up to the bracket that closes it. */
+  private passOver(): RawJson {
+    const start = this.at;
+    let open = 0;
+    do {
+      const code = this.text.charCodeAt(this.at);
+      if (code === quote) this.at = this.endOfString();
+      else this.at++;
+      if (code === 0x7b || code === 0x5b) open++;
+      else if (code === 0x7d || code === 0x5d) open--;
+      if (open > this.deepest) this.fail(`it nests deeper than ${this.deepest} levels`);
+    } while (open > 0 && this.at < this.text.length);
+    if (open > 0) this.fail("EOF while parsing a list or an object");
+    return new RawJson(this.text.slice(start, this.at));
+  }
+
+  /** Where the text that begins here has ended. */
+  private endOfString(): number {
+    for (let end = this.at + 1; ; end++) {
+      end = this.text.indexOf('"', end);
+      if (end < 0) this.fail("a text does not end");
+      let slashes = 0;
+      while (this.text.charCodeAt(end - 1 - slashes) === backslash) slashes++;
+      if (slashes % 2 === 0) return end + 1;
+    }
+  }
+
   private string(): string {
     const start = this.at;
     if (this.text[this.at] !== '"') this.fail("a text was expected");
-    for (this.at++; this.text[this.at] !== '"'; this.at++) {
-      if (this.at >= this.text.length) this.fail("a text does not end");
-      if (this.text[this.at] === "\\") this.at++;
-    }
-    this.at++;
+    this.at = this.endOfString();
     return this.parse(start) as string;
   }
 

@@ -48,6 +48,15 @@ describe("without a model", () => {
     expect(tooWide).toEqual([]);
   });
 
+  test("environment variables of ours are listed, checked, and a misspelt one is warned of", async () => {
+    expect((await mlxlm(["--help"])).out).toContain("MLXLM_CPU_ISA");
+    const wrong = await mlxlm(["models", "list"], { env: { MLXLM_CPU_ISA: "axv2" } });
+    expect(wrong.code).toBe(2);
+    expect(wrong.problems).toContain("plain, avx2, avx512 or avx512_bf16");
+    const misspelt = await mlxlm(["models", "list"], { env: { MLXLM_TREADS: "2" } });
+    expect(misspelt.problems).toContain("did you mean MLXLM_THREADS?");
+  });
+
   test("the version", async () => {
     expect(await mlxlm(["--version"])).toEqual({ code: 0, out: `${version}\n`, problems: "" });
   });

@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readdirSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -27,9 +28,9 @@ beforeAll(() => {
 
 afterAll(() => rmSync(folder, { recursive: true }));
 
-async function run(words: string[], env: Record<string, string> = {}) {
-  const child = Bun.spawn(["./mlxlm", ...words], {
-    cwd: folder,
+async function run(words: string[], env: Record<string, string> = {}, cwd = folder) {
+  const child = Bun.spawn([join(folder, "mlxlm"), ...words], {
+    cwd,
     env: { HOME: home, PATH: "/usr/bin:/bin", HF_HUB_OFFLINE: "1", ...env },
     stdout: "pipe",
     stderr: "pipe",
@@ -53,7 +54,7 @@ describe("the executable", () => {
     const unnamed = await run(["generate", "--prompt", "What is 27 + 58?"]);
     expect(unnamed.out).toBe(named.out);
     expect(unnamed.problems).toContain("No model was named");
-    expect(unpackedFolders().length).toBe(2);
+    expect(unpackedFolders().length).toBe(3);
   });
 
   test("repairs an unpacked library that was cut off", async () => {
@@ -64,11 +65,53 @@ describe("the executable", () => {
     expect((await run(["generate", "--model", "demo", "-m", "1"])).code).toBe(0);
   });
 
+  test("repairs what has the right size and wrong bytes", async () => {
+    const words = ["generate", "--model", "demo", "--prompt", "What is 27 + 58?"];
+    const { out } = await run(words);
+    for (const name of unpackedFolders()) {
+      const path = join(home, ".cache/mlxlm", name, "chat_template.jinja");
+      if (existsSync(path)) writeFileSync(path, "\0".repeat(statSync(path).size));
+    }
+    const after = await run(words);
+    expect(after.code).toBe(0);
+    expect(after.out).toBe(out);
+  });
+
   test("several at once unpack side by side", async () => {
     rmSync(join(home, ".cache"), { recursive: true });
-    const runs = await Promise.all([1, 2, 3].map(() => run(["generate", "--model", "demo", "-m", "2"])));
-    expect(runs.map(({ code }) => code)).toEqual([0, 0, 0]);
+    const runs = await Promise.all(Array.from({ length: 8 }, () => run(["generate", "--model", "demo", "-m", "2"])));
+    expect(runs.map(({ code }) => code)).toEqual(Array(8).fill(0));
+    expect(new Set(runs.map(({ out }) => out)).size).toBe(1);
     expect(readdirSync(join(home, ".cache/mlxlm")).filter((name) => name.includes("."))).toEqual([]);
+  });
+
+  test("nothing in the folder where it is started sets variables or runs code", async () => {
+    const strange = join(folder, "strange");
+    const ran = join(strange, "it ran");
+    mkdirSync(strange);
+    writeFileSync(join(strange, "bunfig.toml"), 'preload = ["./evil.ts"]\n');
+    writeFileSync(join(strange, "evil.ts"), `require("node:fs").writeFileSync(${JSON.stringify(ran)}, "");`);
+    writeFileSync(join(strange, "tsconfig.json"), "not JSON at all");
+    writeFileSync(join(strange, "package.json"), "not JSON at all");
+    const words = ["generate", "--model", "demo", "-m", "1"];
+    const first = await run(words, {}, strange);
+    expect(first.code).toBe(0);
+    expect(existsSync(ran)).toBe(false);
+
+    writeFileSync(join(strange, "bunfig.toml"), "[[[not TOML");
+    for (const name of [".env", ".env.local", ".env.production", ".env.development"]) {
+      writeFileSync(join(strange, name), "MLXLM_NATIVE=./n\nXDG_CACHE_HOME=./c\n");
+    }
+    const second = await run(words, {}, strange);
+    expect(second).toMatchObject({ code: 0, out: first.out });
+    expect(existsSync(join(strange, "c"))).toBe(false);
+  });
+
+  test("leaves nothing in the temp folder, and does not load what lies there", async () => {
+    const temporary = join(folder, "empty tmp");
+    mkdirSync(temporary);
+    expect((await run(["generate", "--model", "demo", "-m", "1"], { TMPDIR: temporary })).code).toBe(0);
+    expect(readdirSync(temporary)).toEqual([]);
   });
 
   test("finds another place where the cache cannot be written", async () => {

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { mail } from "../src/mlx/mailbox";
-import { tinyMamba, tinyModel } from "./tiny-model";
+import { tinyHybrid, tinyMamba, tinyModel } from "./tiny-model";
 
 test("200,000 calls through kept views read what was written", () => {
   // A typed array whose storage the JIT moves would read back old numbers (its address is handed over once).
@@ -70,6 +70,7 @@ test.each([
   ["full attention", {}, 2 * 2 * 2 * 8 * 4],
   ["sliding windows", windows, 0],
   ["recurrent state", tinyMamba, 0],
+  ["recurrent state and full attention", tinyHybrid, 2 * 2 * 8 * 4],
 ])(
   "700 steps of decoding with %s leave handles and memory as they are, but for the cache",
   async (_, overrides, bytes) => {

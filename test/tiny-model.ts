@@ -31,6 +31,17 @@ export const tinyMamba = {
   time_step_limit: [0, 100],
 };
 
+/** A Qwen 3.5 of the same size: three recurrent layers and one of attention. */
+export const tinyHybrid = {
+  model_type: "qwen3_5",
+  num_hidden_layers: 4,
+  linear_num_value_heads: 4,
+  linear_num_key_heads: 2,
+  linear_key_head_dim: 8,
+  linear_value_head_dim: 8,
+  tie_word_embeddings: true,
+};
+
 /** A Llama with random weights, the same for one seed; `overrides` change its configuration. */
 export async function tinyModel(overrides: object = {}, { seed = 3 } = {}): Promise<LanguageModel> {
   mx.random.seed(seed);

@@ -1,11 +1,12 @@
 /** Colours on a terminal, where they are wanted. */
 import { isatty } from "node:tty";
+import { environment } from "../environment";
 
 /** Whether text for this descriptor may have colours: https://no-color.org, and FORCE_COLOR to overrule it. */
 export function hasColour(descriptor: number): boolean {
-  const { FORCE_COLOR: forced, NO_COLOR: none, TERM: terminal } = process.env;
+  const forced = environment("FORCE_COLOR");
   if (forced) return forced !== "0";
-  return !none && terminal !== "dumb" && isatty(descriptor);
+  return !environment("NO_COLOR") && environment("TERM") !== "dumb" && isatty(descriptor);
 }
 
 type Paint = (text: string) => string;

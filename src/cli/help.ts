@@ -1,4 +1,5 @@
 /** Help pages, from the flag tables. */
+import { allowedWords, listedVariables, type Variable } from "../environment";
 import type { Command } from "./command";
 import { type Flag, type FlagTable, globalFlags, spelled } from "./flags";
 
@@ -33,7 +34,15 @@ export function overview(commands: readonly Listed[], version: string): string {
     "Flags",
     ...entry("--help, -h", "show this help, or a command's: mlxlm generate --help"),
     ...entry("--version", "print the version"),
+    "",
+    "Environment variables",
+    ...listedVariables().flatMap(([name, variable]) => (variable.from === "mlxlm" ? described(name, variable) : [])),
   );
+}
+
+function described(name: string, variable: Variable): string[] {
+  const allowed = allowedWords(variable);
+  return entry(name, `${variable.meaning}${allowed === "" ? "" : `; ${allowed}`} (${variable.standard})`);
 }
 
 /** The page of `mlxlm COMMAND --help`. */

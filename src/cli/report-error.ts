@@ -1,5 +1,7 @@
 /** Errors as a user sees them: what, where, the next step. */
+import { isatty } from "node:tty";
 import { ExitCode, UserError } from "../errors";
+import { printable } from "../printable";
 import { systemError } from "../system-errors";
 
 export interface ReportOptions {
@@ -11,12 +13,14 @@ export interface ReportOptions {
 /** Writes the error to stderr and returns the exit code that goes with it. */
 export function reportError(error: unknown, { json, debug }: ReportOptions): ExitCode {
   const { code, message, hint } = describe(error);
+  // Messages hold names and texts out of files and hubs.
+  const shown = (text: string) => (isatty(2) ? printable(text) : text);
   if (json) console.error(JSON.stringify({ error: { code, message, hint } }));
   else {
-    console.error(`mlxlm: ${message}`);
-    if (hint) console.error(`       ${hint}`);
+    console.error(`mlxlm: ${shown(message)}`);
+    if (hint) console.error(`       ${shown(hint)}`);
   }
-  if (debug && error instanceof Error) console.error(error.stack);
+  if (debug && error instanceof Error) console.error(shown(error.stack ?? ""));
   return code;
 }
 

@@ -2,9 +2,9 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import { readJson } from "../json-file";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../mlx/safetensors-header";
 import { warn } from "../warnings";
-import { readJson } from "./json-file";
 
 export interface Shard {
   name: string;

@@ -1,7 +1,7 @@
 /** config.json, with what generation_config.json says about the end of a text. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type JsonObject, readJson } from "./json-file";
+import { type JsonObject, readJson } from "../json-file";
 
 export interface ModelConfig extends JsonObject {
   model_type?: unknown;

@@ -1,5 +1,6 @@
 /** From a checkpoint folder to a model that is ready to run. */
 import { ExitCode, UserError } from "../errors";
+import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
 import { architecture, createModel, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
@@ -8,7 +9,6 @@ import { warn } from "../warnings";
 import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
 import type { ModelConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
-import type { JsonObject } from "./json-file";
 import { makeReady } from "./ready";
 import { type CheckpointSource, openSource } from "./source";
 

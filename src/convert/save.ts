@@ -14,8 +14,8 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
-import { writePythonJson } from "./python-json";
 import { parameterCount } from "./quantize-model";
+import { writePythonJson } from "./write-json";
 
 /** A shard grows no larger, unless one tensor alone does. */
 const shardBytes = 5 * 2 ** 30;

@@ -1,6 +1,7 @@
 /** Rows of JSON and JSON Lines. */
-import { parsePythonJson, specialNumbers } from "../convert/python-json";
+
 import { UserError } from "../errors";
+import { parsePythonJson, specialNumbers } from "../python-json";
 import { type Row, RowList, type Rows } from "./rows";
 
 export interface JsonOptions {

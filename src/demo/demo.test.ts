@@ -3,8 +3,9 @@ import { expect, test } from "bun:test";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { loadModel } from "../convert/load";
+import { answer as answerTo } from "../generate/answer";
+import { LoneStepper } from "../generate/lone-stepper";
 import { encodePrompt } from "../generate/prompt";
-import { streamGenerate } from "../generate/stream";
 import { wrongSums } from "./evaluate";
 import { demoFolder } from "./folder";
 import { heldOutPairs } from "./sums";
@@ -14,11 +15,10 @@ const { model, tokenizer } = await loadModel(demoFolder());
 async function answer(question: string): Promise<{ text: string; finish: string | null }> {
   let text = "";
   let finish: string | null = null;
-  for await (const response of streamGenerate(model, tokenizer, await encodePrompt(tokenizer, question), {
-    maxTokens: 300,
-  })) {
-    text += response.text;
-    finish = response.finish_reason;
+  const request = { prompt: await encodePrompt(tokenizer, question), maxTokens: 300 };
+  for await (const part of answerTo(request, { stepper: new LoneStepper(model), tokenizer })) {
+    if (part.type === "text") text += part.text;
+    if (part.type === "end") finish = part.finish_reason;
   }
   return { text, finish };
 }

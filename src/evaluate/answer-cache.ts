@@ -3,8 +3,7 @@ import { createHash } from "node:crypto";
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import type { Answer } from "./answers";
-import type { Request } from "./tasks/task";
+import type { Answer, Request } from "./tasks/request";
 
 const digest = (text: string) => createHash("sha256").update(text).digest("base64url").slice(0, 32);
 

@@ -6,11 +6,7 @@ import type { Tokenizer } from "../text/tokenizer";
 import type { AnswerCache } from "./answer-cache";
 import { completeTexts } from "./completions";
 import { type ContextGroup, scoreContinuations, scoreTexts } from "./likelihoods";
-import type { Likelihood } from "./tasks/score";
-import type { Request } from "./tasks/task";
-
-/** A likelihood, a whole text's log-probability, or a text. */
-export type Answer = Likelihood | number | string;
+import type { Answer, Likelihood, Request } from "./tasks/request";
 
 export interface AnswerOptions {
   batchSize: number;

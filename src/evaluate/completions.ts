@@ -1,15 +1,15 @@
 /** Texts that a model writes after prompts, up to one of some texts. */
-import { BatchGenerator } from "../generate/batch";
-import { breathe } from "../macrotask";
+import { answer } from "../generate/answer";
+import { stopTexts } from "../generate/answer-text";
+import { BatchStepper } from "../generate/batch";
 import type { LanguageModel } from "../models";
 import type { Sampler } from "../sample";
-import type { Detokenizer } from "../text/detokenizer";
 import type { Tokenizer } from "../text/tokenizer";
 
 export interface CompletionRequest {
   prompt: readonly number[];
   maxTokens: number;
-  /** The first of them to occur ends the text, and is no part of it. */
+  /** The first of them to occur, outside of thoughts, ends the text, and is no part of it. */
   until: readonly string[];
 }
 
@@ -21,13 +21,6 @@ export interface CompletionOptions {
   signal?: AbortSignal;
 }
 
-interface Running {
-  index: number;
-  tokens: number[];
-  text: Detokenizer;
-  until: readonly string[];
-}
-
 /** @returns false where it was interrupted. @throws UserError for a prompt that the model cannot take */
 export async function completeTexts(
   model: LanguageModel,
@@ -35,51 +28,39 @@ export async function completeTexts(
   requests: readonly CompletionRequest[],
   { batchSize, sampler, onDone, signal }: CompletionOptions,
 ): Promise<boolean> {
-  const generator = new BatchGenerator(model, { prefillBatchSize: batchSize, completionBatchSize: batchSize });
-  const stop = [...tokenizer.eosTokenIds].map((token) => [token]);
+  const stepper = new BatchStepper(model, { prefillBatchSize: batchSize, completionBatchSize: batchSize });
+  /** Ends all when one fails. */
+  const failing = new AbortController();
+  const signals = AbortSignal.any(signal ? [signal, failing.signal] : [failing.signal]);
+
+  const complete = async (index: number): Promise<void> => {
+    const { prompt, maxTokens, until } = requests[index]!;
+    const stops = { stopTexts: until, stopsInThoughts: false };
+    const request = { prompt, maxTokens, sampler, ...stops, signal: signals };
+    for await (const part of answer(request, { stepper, tokenizer })) {
+      if (part.type !== "end" || part.finish_reason === "interrupted") continue;
+      const ids = part.generated.filter((token) => !tokenizer.eosTokenIds.has(token));
+      // The harness sees the text decoded as a whole: a space at its beginning counts.
+      const whole = tokenizer.decode(ids);
+      const cut = stopTexts(tokenizer, prompt, stops);
+      onDone?.(index, withoutThoughts(cut ? cut.push(whole) + cut.end() : whole, tokenizer));
+    }
+  };
+
+  const order = requests.map((_, i) => i).sort((a, b) => requests[a]!.prompt.length - requests[b]!.prompt.length);
   try {
-    const running = new Map<number, Running>();
-    const order = requests.map((_, i) => i).sort((a, b) => requests[a]!.prompt.length - requests[b]!.prompt.length);
-    for (const index of order) {
-      const { prompt, maxTokens, until } = requests[index]!;
-      const id = generator.add({ prompt, maxTokens, sampler, stop });
-      running.set(id, { index, tokens: [], text: tokenizer.detokenizer(), until: until.filter((text) => text !== "") });
+    const all = order.map(complete);
+    try {
+      await Promise.all(all);
+    } catch (error) {
+      failing.abort();
+      await Promise.allSettled(all);
+      throw error;
     }
-    const finish = (id: number) => {
-      const { index, tokens, until } = running.get(id)!;
-      running.delete(id);
-      onDone?.(index, withoutThoughts(cutAt(tokenizer.decode(tokens), until), tokenizer));
-    };
-    while (generator.size > 0) {
-      if (signal?.aborted) return false;
-      const ended: number[] = [];
-      for (const event of generator.step()) {
-        if (event.type !== "token") continue;
-        const { tokens, text, until } = running.get(event.id)!;
-        if (event.finishReason !== "stop") {
-          tokens.push(event.token);
-          text.addToken(event.token);
-        }
-        // What follows would be cut away: the reference generates it, to no effect.
-        const isCut = until.some((one) => text.text.includes(one, text.text.length - one.length - longestToken));
-        if (isCut && !event.finishReason) ended.push(event.id);
-        if (event.finishReason || isCut) finish(event.id);
-      }
-      if (ended.length > 0) generator.remove(ended);
-      await breathe();
-    }
-    return true;
+    return !signal?.aborted;
   } finally {
-    generator.dispose();
+    stepper.dispose();
   }
-}
-
-/** Characters that one token adds at most; a longer one is found at the end. */
-const longestToken = 256;
-
-function cutAt(text: string, until: readonly string[]): string {
-  const places = until.map((one) => text.indexOf(one)).filter((place) => place >= 0);
-  return text.slice(0, Math.min(text.length, ...places));
 }
 
 /** What stands behind the thoughts of a model that thinks. */

@@ -1,10 +1,10 @@
 /** Likelihoods by shared prefixes and batches are those of each sequence by itself, whatever a model remembers. */
 import { describe, expect, test } from "bun:test";
-import { tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
+import { tinyHybrid, tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { type ContextGroup, scoreContinuations, scoreTexts } from "./likelihoods";
-import type { Likelihood } from "./tasks/score";
+import type { Likelihood } from "./tasks/request";
 
 const tokens = (seed: number, count: number) =>
   Array.from({ length: count }, (_, i) => (seed * 31 + i * i * 7 + 5) % tinyVocabulary);
@@ -65,6 +65,7 @@ const models: [name: string, overrides: object][] = [
   ["Llama", {}],
   ["a window that is full", { model_type: "gemma3_text", sliding_window: 16, head_dim: 8, sliding_window_pattern: 2 }],
   ["Mamba 2", tinyMamba],
+  ["Qwen 3.5", tinyHybrid],
 ];
 
 describe.each(models)("%s", (_, overrides) => {

@@ -1,12 +1,12 @@
 /** Log-probabilities of texts: of continuations after a context, and of whole texts. */
 import { UserError } from "../errors";
+import { commonLength, type Loan, PrefixStore } from "../generate/prefix-store";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { mergeCaches } from "../nn";
-import { commonLength } from "./common-length";
-import type { Likelihood } from "./tasks/score";
+import type { Likelihood } from "./tasks/request";
 
 export interface LikelihoodOptions {
   /** How many sequences at a time. */
@@ -48,63 +48,63 @@ function ownPlaces(lengths: readonly number[], length: number): Tensor {
   return mx.arange(0, length).less(mx.array([...lengths], "int32", [lengths.length, 1]));
 }
 
-/** A context that is read up to its last token. */
+/** A context that is read to its end, and shares what it can with the one before. */
 class ReadContext {
-  #cache: Cache[] | null = null;
-  #held: number[] = [];
+  readonly #prefixes: PrefixStore;
+  #loan: Loan | null = null;
+  #tokens: readonly number[] = [];
 
-  constructor(private readonly model: LanguageModel) {}
-
-  get layers(): Cache[] {
-    this.#cache ??= this.model.makeCache();
-    return this.#cache;
+  constructor(private readonly model: LanguageModel) {
+    this.#prefixes = new PrefixStore(() => model.makeCache());
   }
 
-  /** Reads a context, from where it differs from the last one on. Returns log-probabilities of what follows, (V). */
+  /** Reads a context. Returns log-probabilities of what follows, (V). */
   read(context: readonly number[]): Tensor {
-    const shared = Math.min(commonLength(this.#held, context), context.length - 1);
-    if (!this.#trim(this.#held.length - shared)) this.clear();
+    this.#loan?.settle(this.#tokens);
+    const { layers, count } = this.#borrow(context);
     let logprobs: Tensor | null = null;
-    for (let at = this.#held.length; at < context.length; at += prefillStep) {
+    for (let at = count; at < context.length; at += prefillStep) {
       logprobs?.dispose();
       const tokens = context.slice(at, at + prefillStep);
       logprobs = mx.scope(() => {
         const input = mx.array(tokens, "uint32", [1, tokens.length]);
-        const last = this.model.forward(input, { cache: this.layers }).at(0, -1).astype("float32");
+        const last = this.model.forward(input, { cache: layers }).at(0, -1).astype("float32");
         return last.subtract(last.logsumexp({ axis: -1, keepdims: true }));
       });
       mx.eval(
         logprobs,
-        this.layers.map(({ state }) => state),
+        layers.map(({ state }) => state),
       );
-      this.#held = context.slice(0, at + tokens.length);
     }
     mx.clearCache();
     return logprobs!;
   }
 
-  #trim(count: number): boolean {
-    if (count === 0) return true;
-    const trims =
-      this.layers.every((layer) => layer.isTrimmable()) && this.layers.every((layer) => layer.trim(count) === count);
-    if (trims) this.#held.length -= count;
-    return trims;
+  #borrow(context: readonly number[]): Loan {
+    this.#loan = this.#prefixes.take(context);
+    this.#tokens = context;
+    return this.#loan;
   }
 
-  get empty(): boolean {
-    return this.#held.length === 0;
+  /** The caches of the context, which is read again where it has been forgotten. */
+  layersOf(context: readonly number[]): Cache[] {
+    if (!this.#loan) this.read(context).dispose();
+    return this.#loan!.layers;
   }
 
-  /** Takes back what was fed behind the context. */
+  /** Takes back what was fed behind the context, or forgets all. */
   takeBack(count: number): void {
-    const trims = this.layers.every((layer) => layer.trim(count) === count);
-    if (!trims) this.clear();
+    if (!this.#loan!.layers.every((layer) => layer.trim(count) === count)) this.forget();
+  }
+
+  forget(): void {
+    this.#loan?.close();
+    this.#loan = null;
   }
 
   clear(): void {
-    for (const layer of this.#cache ?? []) layer.dispose();
-    this.#cache = null;
-    this.#held = [];
+    this.forget();
+    this.#prefixes.clear();
   }
 }
 
@@ -169,8 +169,9 @@ function scoreLetters(
 ): Map<number, Likelihood> | null {
   if (run.length < 2) return null;
   const shared = sharedLength(run);
-  if (shared > 0) context.read(run[0]!.context.slice(0, shared)).dispose();
-  const cache = shared > 0 ? sideBySide(context.layers, run.length) : undefined;
+  const beginning = run[0]!.context.slice(0, shared);
+  if (shared > 0) context.read(beginning).dispose();
+  const cache = shared > 0 ? sideBySide(context.layersOf(beginning), run.length) : undefined;
   if (cache === null) return null;
   try {
     const rests = run.map((group) => group.context.slice(shared));
@@ -246,17 +247,17 @@ function scoreBehind(
   tokens: readonly number[],
   rows: readonly (readonly number[])[],
 ): Likelihood[] {
-  if (context.empty) context.read(tokens).dispose();
+  const layers = context.layersOf(tokens);
   const [alone] = rows;
   if (rows.length === 1) {
     const length = alone!.length - 1;
-    const goesBack = context.layers.every((layer) => layer.isTrimmable(length));
-    const answers = scoreFed(model, context.layers, rows);
+    const goesBack = layers.every((layer) => layer.isTrimmable(length));
+    const answers = scoreFed(model, layers, rows);
     if (goesBack) context.takeBack(length);
-    else context.clear();
+    else context.forget();
     return answers;
   }
-  const cache = sideBySide(context.layers, rows.length);
+  const cache = sideBySide(layers, rows.length);
   if (!cache) return rows.flatMap((row) => scoreBehind(model, context, tokens, [row]));
   try {
     return scoreFed(model, cache, rows);

@@ -1,6 +1,6 @@
 /** Perplexity as mlx-lm measures it: over rows of equal length, cut from a dataset's texts laid end to end. */
 
-import type { Row, Rows } from "../data/rows";
+import type { Rows } from "../data/rows";
 import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
 import { NumpyRandom } from "../mersenne";
@@ -8,8 +8,8 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { crossEntropy } from "../nn";
-import type { ChatMessage } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
+import { rowTokens } from "./row-tokens";
 
 export interface SamplingOptions {
   /** How many rows; -1: all that the data gives. */
@@ -18,35 +18,6 @@ export interface SamplingOptions {
   sequenceLength: number;
   seed: number;
   signal?: AbortSignal;
-}
-
-/** Tokens of one row of data. */
-export type Encoder = (row: Row) => Promise<number[]>;
-
-/** By the columns, as mlx-lm's training data: prompt and completion, messages, or text. */
-export function encoderFor({ columns }: Rows, tokenizer: Tokenizer): Encoder {
-  const has = (name: string) => columns.includes(name);
-  const chat = (row: Row, messages: unknown) =>
-    tokenizer.encodeChat(messages as ChatMessage[], { tools: row.tools as unknown[] | null | undefined });
-  if (has("prompt") && has("completion")) {
-    return (row) =>
-      chat(row, [
-        { role: "user", content: row.prompt },
-        { role: "assistant", content: row.completion },
-      ]);
-  }
-  if (has("messages")) return (row) => chat(row, row.messages);
-  if (has("text")) {
-    const eos = tokenizer.eosToken === null ? null : tokenizer.idOf(tokenizer.eosToken);
-    return async (row) => {
-      const tokens = await tokenizer.encode(String(row.text));
-      if (eos !== null && tokens.at(-1) !== eos) tokens.push(eos);
-      return tokens;
-    };
-  }
-  throw new UserError(`the data has the columns ${columns.join(", ")}, and none that mlxlm knows`, {
-    hint: "It needs prompt and completion, or messages, or text.",
-  });
 }
 
 /**
@@ -58,12 +29,12 @@ export async function sampleTokens(
   tokenizer: Tokenizer,
   { numSamples, sequenceLength, seed, signal }: SamplingOptions,
 ): Promise<number[][]> {
-  const encode = encoderFor(rows, tokenizer);
+  const tokensAt = rowTokens(rows, tokenizer);
   const wanted = numSamples < 0 ? Number.POSITIVE_INFINITY : numSamples * sequenceLength;
   const tokens: number[] = [];
   for (const index of new NumpyRandom(seed).permutation(rows.length)) {
     if (tokens.length >= wanted || signal?.aborted) break;
-    for (const token of await encode(await rows.at(index))) tokens.push(token);
+    for (const token of await tokensAt(index)) tokens.push(token);
     await breathe();
   }
   const count = Math.floor(Math.min(tokens.length, wanted) / sequenceLength);
@@ -124,4 +95,37 @@ export async function measurePerplexity(
   } finally {
     for (const loss of losses) loss.dispose();
   }
+}
+
+/** Field names are mlx-lm's. */
+export interface PerplexityReport extends Perplexity {
+  /** Seconds. */
+  evaluation_time: number;
+  /** Tokens that were predicted. */
+  tokens_per_second: number;
+  /** GB (10⁹ bytes). */
+  peak_memory: number;
+  total_samples: number;
+  total_tokens: number;
+}
+
+/** The perplexity, with what it took. @returns null where it was interrupted */
+export async function reportPerplexity(
+  model: LanguageModel,
+  data: readonly (readonly number[])[],
+  options: PerplexityOptions,
+): Promise<PerplexityReport | null> {
+  const began = performance.now();
+  const result = await measurePerplexity(model, data, options);
+  if (!result) return null;
+  const seconds = (performance.now() - began) / 1000;
+  const count = (skipped: number) => data.reduce((sum, { length }) => sum + length - skipped, 0);
+  return {
+    ...result,
+    evaluation_time: seconds,
+    tokens_per_second: count(1) / seconds,
+    peak_memory: mx.peakMemory() / 1e9,
+    total_samples: data.length,
+    total_tokens: count(0),
+  };
 }

@@ -1,6 +1,6 @@
 /** The same benchmark by Python's mlx-lm, in a process of its own. */
 import { ExitCode, UserError } from "../errors";
-import type { Trial } from "./benchmark";
+import type { Trial } from "./speed";
 
 export interface ReferenceOptions {
   /** Folder of the model. */

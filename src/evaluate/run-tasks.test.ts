@@ -8,14 +8,14 @@ import { demoFolder } from "../demo/folder";
 import { PythonRandom } from "../mersenne";
 import * as mx from "../mlx";
 import { greedy } from "../sample";
-import { type Answer, Answerer } from "./answers";
+import { Answerer } from "./answers";
 import { renderChats } from "./chats";
 import { type Evaluation, openTasks, runTasks } from "./run-tasks";
+import type { Answer, Request } from "./tasks/request";
 import type { Results } from "./tasks/results";
 import { resultsTable } from "./tasks/results-table";
 import { argumentsOf } from "./tasks/samples";
 import { selectTasks } from "./tasks/select-tasks";
-import type { Request } from "./tasks/task";
 import { indexTasks } from "./tasks/task-index";
 
 const root = join(import.meta.dir, "../..");

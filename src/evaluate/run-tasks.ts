@@ -1,10 +1,12 @@
 /** Tasks from end to end: their rows are opened, a model answers, the answers are scored. */
 import { breathe } from "../macrotask";
-import type { Answer } from "./answers";
+import { checkTask } from "./tasks/check-task";
+import type { Answer, Request } from "./tasks/request";
 import { type Results, resultsOf, type ScoredTask } from "./tasks/results";
 import { type Sample, sampleOf } from "./tasks/samples";
 import type { Selection } from "./tasks/select-tasks";
-import { checkTask, type PromptOptions, type Request, Task, type TaskOptions } from "./tasks/task";
+import { Task, type TaskOptions } from "./tasks/task";
+import type { PromptOptions } from "./tasks/task-requests";
 
 export interface RunOptions extends PromptOptions {
   /** Rows of each task. */

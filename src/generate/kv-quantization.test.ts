@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { expectValues, fixture, float32 } from "../../test/parity/fixtures";
 import { type FormulaModel, formulaModel } from "../../test/parity/formula-model";
+import { tinyHybrid, tinyModel } from "../../test/tiny-model";
 import { UserError } from "../errors";
 import * as mx from "../mlx";
 import { type Cache, createModel } from "../models";
@@ -61,6 +62,16 @@ describe("a KV cache that is packed while it grows", () => {
     for await (const _ of generateSteps(model, prompt, { maxTokens: 4, cache, kvQuantization }));
     expect(cache[0]).toBeInstanceOf(RotatingKVCache);
     expect(cache[1]).toBeInstanceOf(QuantizedKVCache);
+    for (const layer of cache) layer.dispose();
+    model.dispose();
+  });
+
+  test("recurrent states stay as they are", async () => {
+    const model = await tinyModel({ ...tinyHybrid, head_dim: 32 });
+    const cache = model.makeCache();
+    const kvQuantization = { bits: 8, groupSize: 32, start: 0 };
+    for await (const _ of generateSteps(model, [1, 2, 3, 4], { maxTokens: 4, cache, kvQuantization }));
+    expect(cache.map((layer) => layer.constructor)).toEqual([ArraysCache, ArraysCache, ArraysCache, QuantizedKVCache]);
     for (const layer of cache) layer.dispose();
     model.dispose();
   });

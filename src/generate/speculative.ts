@@ -7,22 +7,20 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
+import { withWiredLimit } from "../models/wired";
 import { greedy } from "../sample";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
-import type { Step, StepOptions } from "./step";
+import { type Chosen, samplingStep } from "./sampling-step";
+import type { StepOptions } from "./step";
+import type { Step } from "./stepper";
 
 export interface SpeculativeOptions extends StepOptions {
   /** How many tokens the draft model proposes at a time. */
   numDraftTokens?: number;
   /** The draft model's cache, as `cache` is the model's. */
   draftCache?: Cache[];
-}
-
-export interface SpeculativeStep extends Step {
-  /** Whether the draft model proposed the token. */
-  fromDraft: boolean;
 }
 
 /** A model with what it has read. */
@@ -49,8 +47,10 @@ export async function* speculativeSteps(
   draftModel: LanguageModel,
   prompt: readonly number[],
   options: SpeculativeOptions = {},
-): AsyncGenerator<SpeculativeStep, void, void> {
-  const { maxTokens = 256, numDraftTokens = 2, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
+): AsyncGenerator<Step, void, void> {
+  const { maxTokens = 256, numDraftTokens = 2, sampler = greedy, logitsProcessors = [] } = options;
+  const { cachedTokens = [], stopTokens, signal, onPrefill, onEnd } = options;
+  const isPlain = logitsProcessors.length === 0;
   checkPrompt(prompt, Math.min(model.vocabSize, draftModel.vocabSize));
   if (options.inputEmbeddings) {
     throw new UserError("input embeddings do not go with a draft model", {
@@ -58,7 +58,7 @@ export async function* speculativeSteps(
       hint: "Leave out --draft-model.",
     });
   }
-  const target: Reader = { model, cache: options.cache ?? model.makeCache() };
+  const target: Reader = { model, cache: options.cache ?? model.makeCache({ maxSize: options.maxKvSize }) };
   const draft: Reader = { model: draftModel, cache: options.draftCache ?? draftModel.makeCache() };
   if (!canTrim(target.cache) || !canTrim(draft.cache)) {
     throw new UserError("speculative decoding needs a KV cache that can be taken back, and this model's cannot", {
@@ -67,27 +67,20 @@ export async function* speculativeSteps(
     });
   }
 
-  /** Tokens that the logits processors see, the newest last. */
-  const history = prompt.slice(0, -1);
+  /** The sequence so far, the newest token last, which the model has not read. */
+  const history = [...cachedTokens, ...prompt.slice(0, -1)];
 
-  /** The choices after each of the last `count` tokens of `input` (T), with the log-probabilities that they came from. */
-  const read = ({ model, cache }: Reader, input: Tensor, count: number, seen: readonly number[]) =>
-    mx.scope(() => {
-      const logits = model.forward(input.reshape(1, -1), { cache }).at(0, mx.slice(-count));
-      quantizeCaches(cache, options.kvQuantization);
-      if (logitsProcessors.length === 0) return choose(logits);
-      const rows = logits.split(count, 0).map((row, i) => {
-        const before = mx.array(seen.slice(0, seen.length - count + i + 1), "uint32");
-        return choose(logitsProcessors.reduce((scores, process) => process(before, scores), row));
-      });
-      return {
-        tokens: mx.concatenate(rows.map(({ tokens }) => tokens)),
-        logprobs: mx.concatenate(rows.map(({ logprobs }) => logprobs)),
-      };
-    });
-  const choose = (logits: Tensor) => {
-    const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
-    return { tokens: sampler(logprobs), logprobs };
+  /** The choices after each of the last `count` tokens of `input` (T), given all tokens up to its end. */
+  const read = ({ model, cache }: Reader, input: Tensor, count: number, seen: readonly number[]): Chosen => {
+    // Logits processors see another end of the sequence in each row, and each row is drawn by itself then, as in Python.
+    const choosers = Array.from({ length: isPlain ? 1 : count }, (_, i) => ({
+      sampler: isPlain ? sampler : (logprobs: Tensor) => sampler(logprobs),
+      logitsProcessors,
+      seen: () => mx.array(seen.slice(0, seen.length - count + i + 1), "uint32"),
+    }));
+    const chosen = samplingStep(model, input.reshape(1, -1), { cache, choosers, positions: count });
+    quantizeCaches(cache, options.kvQuantization);
+    return chosen;
   };
 
   /** Up to `count` tokens that the draft model puts after `pending`. */
@@ -111,37 +104,55 @@ export async function* speculativeSteps(
 
   let drafted = 0;
   let accepted = 0;
+  /** How many tokens of the sequence the model's cache holds. */
+  let held = cachedTokens.length;
+  /** Between two rounds, when `held` is right. */
+  let settled = true;
   const rewindBoth = () => {
     rewind(target.cache, drafted - accepted);
     rewind(draft.cache, Math.max(drafted - accepted - 1, 0));
+    held -= drafted - accepted;
     drafted = accepted = 0;
   };
+  const onChunk = (done: number, total: number) => {
+    [held, settled] = [cachedTokens.length + done, true];
+    onPrefill?.(done, total);
+    settled = false;
+  };
 
+  const restoreWiredLimit = withWiredLimit();
   try {
-    (await prefill(draft.model, prompt, draft.cache, { ...options, onPrefill: undefined })).dispose();
-    (await prefill(target.model, prompt, target.cache, options)).dispose();
+    const unread = options.draftCache ? prompt : [...cachedTokens, ...prompt];
+    (await prefill(draft.model, unread, draft.cache, { ...options, onPrefill: undefined })).dispose();
+    (await prefill(target.model, prompt, target.cache, { ...options, onPrefill: onChunk })).dispose();
     let last = prompt.at(-1)!;
     let pending = [last];
+    let ended = false;
     history.push(last);
-    for (let made = 0; made !== maxTokens && !signal?.aborted; ) {
+    for (let made = 0; !ended && made !== maxTokens && !signal?.aborted; ) {
       const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);
       const rewindable = canTrim(target.cache, room + 1) && canTrim(draft.cache, room + 1);
       const proposed = propose(pending, rewindable ? room : 0);
-      drafted = proposed.length;
       const [tokens, logprobs] = check(last, proposed);
+      drafted = proposed.length;
+      held += 1 + drafted;
+      settled = true;
       if (made === 0) onPrefill?.(prompt.length, prompt.length);
       try {
-        for (let i = 0; i <= drafted && made !== maxTokens && !signal?.aborted; i++) {
-          const fromDraft = tokens[i] === proposed[i];
+        for (let i = 0; !ended && i <= drafted && made !== maxTokens && !signal?.aborted; i++) {
+          const token = tokens[i]!;
+          const fromDraft = token === proposed[i];
           if (fromDraft) accepted += 1;
           made += 1;
-          history.push(tokens[i]!);
-          yield { token: tokens[i]!, logprobs: logprobs.shift() ?? null, fromDraft };
+          history.push(token);
+          yield { token, logprobs: logprobs.shift() ?? null, fromDraft };
+          ended = stopTokens?.has(token) ?? false;
           if (!fromDraft) break;
         }
       } finally {
         for (const unread of logprobs) unread.dispose();
       }
+      settled = false;
       const all = accepted === drafted;
       last = history.at(-1)!;
       // A proposal that was right to the end has not been read by its own model yet.
@@ -150,9 +161,12 @@ export async function* speculativeSteps(
       checkMemory(options.maxMemory);
       await breathe();
     }
+    settled = true;
   } finally {
+    restoreWiredLimit();
     rewindBoth();
-    if (!options.cache) for (const layer of target.cache) layer.dispose();
+    if (settled && onEnd) onEnd(target.cache, history.slice(0, held));
+    else if (!options.cache) for (const layer of target.cache) layer.dispose();
     if (!options.draftCache) for (const layer of draft.cache) layer.dispose();
   }
 }

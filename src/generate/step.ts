@@ -2,27 +2,18 @@
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { Cache, LanguageModel } from "../models";
-import { greedy, type LogitsProcessor, type Sampler } from "../sample";
+import type { LanguageModel } from "../models";
+import { withWiredLimit } from "../models/wired";
+import { greedy } from "../sample";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkEmbeddings, checkPrompt, type PrefillOptions, prefill } from "./prefill";
+import { History, samplingStep } from "./sampling-step";
+import type { Step, StepRequest } from "./stepper";
 
-export interface StepOptions extends PrefillOptions {
-  /** How many tokens; -1: no limit. */
-  maxTokens?: number;
-  sampler?: Sampler;
-  logitsProcessors?: readonly LogitsProcessor[];
-  /** Continued and changed in place; made anew, and disposed of at the end, where absent. */
-  cache?: Cache[];
-  /** Hand out the log-probabilities of every token. */
-  logprobs?: boolean;
-}
-
-export interface Step {
-  token: number;
-  /** (V), where asked for. The receiver disposes of it. */
-  logprobs: Tensor | null;
+export interface StepOptions extends Omit<StepRequest, "prompt">, PrefillOptions {
+  /** Keep only so many tokens of layers that attend to all, in a cache that is made here. */
+  maxKvSize?: number;
 }
 
 /** The allocator gives memory back after this many tokens. */
@@ -39,7 +30,8 @@ interface Pending {
 
 /**
  * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
- * the device computes; when the loop ends after N tokens, the cache holds those N.
+ * the device computes; when the loop ends after N tokens, the cache holds those N. `options.cache` is changed in place; a
+ * cache that is made here is freed at the end, or handed to `onEnd`.
  * @throws UserError for an empty prompt, ids that the model does not know, embeddings that are not one for each token, and
  *     more memory in use than allowed
  */
@@ -48,64 +40,78 @@ export async function* generateSteps(
   prompt: readonly number[],
   options: StepOptions = {},
 ): AsyncGenerator<Step, void, void> {
-  const { maxTokens = 256, sampler = greedy, logitsProcessors = [], signal, onPrefill } = options;
+  const { maxTokens = 256, sampler = greedy, logitsProcessors = [], cachedTokens = [] } = options;
+  const { signal, onPrefill, stopTokens, onEnd } = options;
   checkPrompt(prompt, model.vocabSize);
   checkEmbeddings(prompt, options.inputEmbeddings);
-  const cache = options.cache ?? model.makeCache();
-  let history: Tensor | null = null;
+  const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
+  const history = new History(logitsProcessors.length > 0 ? [...cachedTokens, ...prompt.slice(0, -1)] : []);
+  const choosers = [{ sampler, logitsProcessors, seen: (newest: Tensor) => history.add(newest) }];
 
   const submit = (input: Tensor, embeddings?: Tensor): Pending => {
     const pending = mx.scope(() => {
       const inputEmbeddings = embeddings?.at(mx.slice(-1)).expandDims(0);
-      const logits = model.forward(input.reshape(1, -1), { cache, inputEmbeddings }).at(":", -1);
+      const { tokens, logprobs } = samplingStep(model, input.reshape(1, -1), { cache, choosers, inputEmbeddings });
       quantizeCaches(cache, options.kvQuantization);
-      let scores = logits;
-      if (logitsProcessors.length > 0) {
-        const seen: Tensor = history ? mx.concatenate([history, input]) : mx.copy(input);
-        if (history) mx.release(history);
-        history = mx.keep(seen);
-        for (const process of logitsProcessors) scores = process(seen, scores);
-      }
-      const logprobs = scores.subtract(scores.logsumexp({ axis: -1, keepdims: true }));
-      return { token: sampler(logprobs), logprobs: options.logprobs ? logprobs.squeeze(0) : null };
+      return { token: tokens, logprobs: options.logprobs ? logprobs.squeeze(0) : null };
     });
     mx.asyncEval(pending.token, pending.logprobs);
     return pending;
   };
 
+  const restoreWiredLimit = withWiredLimit();
+  /** How much of the prompt has been fed, and which tokens behind it. */
+  let read = 0;
+  const made: number[] = [];
+  /** Between two steps, when the cache holds what `read` and `made` say. */
+  let settled = true;
   let last: Tensor | null = null;
   let current: Pending | null = null;
   let next: Pending | null = null;
+  const onChunk = (done: number, total: number) => {
+    [read, settled] = [done, true];
+    onPrefill?.(done, total);
+    settled = false;
+  };
   try {
-    last = await prefill(model, prompt, cache, options);
-    if (signal?.aborted) return;
-    if (logitsProcessors.length > 0 && prompt.length > 1) history = mx.array(prompt.slice(0, -1), "uint32");
-
+    last = await prefill(model, prompt, cache, { ...options, onPrefill: onChunk });
+    if (signal?.aborted) {
+      settled = true;
+      return;
+    }
     current = submit(last, options.inputEmbeddings);
     last.dispose();
     last = null;
+    read = prompt.length;
     if (maxTokens === 0) onPrefill?.(prompt.length, prompt.length);
     for (let n = 0; n !== maxTokens; n++) {
       next = submit(current.token);
       const token = current.token.item();
+      made.push(token);
       if (n === 0) onPrefill?.(prompt.length, prompt.length);
-      if (signal?.aborted) return;
+      if (signal?.aborted) break;
       const { logprobs } = current;
       current.token.dispose();
       current = next;
       next = null;
-      yield { token, logprobs };
+      settled = true;
+      yield { token, logprobs, fromDraft: false };
+      if (stopTokens?.has(token)) break;
+      settled = false;
       if (n % stepsPerCleanup === 0) mx.clearCache();
       if (n % stepsPerCheck === 0) checkMemory(options.maxMemory);
       await breathe();
     }
+    settled = true;
   } finally {
+    restoreWiredLimit();
     last?.dispose();
     for (const unread of [current, next]) {
       unread?.token.dispose();
       unread?.logprobs?.dispose();
     }
-    if (history) mx.release(history);
-    if (!options.cache) for (const layer of cache) layer.dispose();
+    history.dispose();
+    if (settled && onEnd) onEnd(cache, [...cachedTokens, ...prompt.slice(0, read), ...made]);
+    else if (!options.cache) for (const layer of cache) layer.dispose();
   }
 }

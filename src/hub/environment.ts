@@ -1,31 +1,26 @@
 /** The hub's settings, from the environment variables that Python's huggingface_hub knows. */
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
+import { environment, expandedPath } from "../environment";
 import { ExitCode, UserError } from "../errors";
-
-/** A path from the environment, with `~`, `$NAME` and `${NAME}` resolved: variables from a file have seen no shell. */
-function expanded(path: string): string {
-  const home = path.replace(/^~(?=$|[\\/])/, () => homedir());
-  return home.replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => process.env[name.replace(/[{}]/g, "")] ?? all);
-}
 
 const isTrue = (text = "") => ["1", "true", "yes", "on"].includes(text.toLowerCase());
 
 function hubHome(): string {
-  if (process.env.HF_HOME) return expanded(process.env.HF_HOME);
-  return join(expanded(process.env.XDG_CACHE_HOME || "~/.cache"), "huggingface");
+  const named = environment("HF_HOME");
+  if (named) return expandedPath(named);
+  return join(expandedPath(environment("XDG_CACHE_HOME") || "~/.cache"), "huggingface");
 }
 
 /** The cache that is shared with Python. */
 export function hubCache(): string {
-  const named = process.env.HF_HUB_CACHE || process.env.HUGGINGFACE_HUB_CACHE;
-  return named ? expanded(named) : join(hubHome(), "hub");
+  const named = environment("HF_HUB_CACHE") || environment("HUGGINGFACE_HUB_CACHE");
+  return named ? expandedPath(named) : join(hubHome(), "hub");
 }
 
 /** The hub's address; undefined: the public one. @throws UserError for what is none */
 export function hubEndpoint(): string | undefined {
-  const given = process.env.HF_ENDPOINT?.trim().replace(/\/+$/, "");
+  const given = environment("HF_ENDPOINT")?.trim().replace(/\/+$/, "");
   if (!given) return undefined;
   if (/^https?:$/.test(URL.parse(given)?.protocol ?? "")) return given;
   throw new UserError(`HF_ENDPOINT is no address: ${given}`, {
@@ -35,31 +30,33 @@ export function hubEndpoint(): string | undefined {
 }
 
 export function isOffline(): boolean {
-  return isTrue(process.env.HF_HUB_OFFLINE);
+  return isTrue(environment("HF_HUB_OFFLINE"));
 }
 
 /** Whether mlx-lm would take models from ModelScope instead. */
 export function wantsModelScope(): boolean {
-  return process.env.MLXLM_USE_MODELSCOPE?.toLowerCase() === "true";
+  return environment("MLXLM_USE_MODELSCOPE")?.toLowerCase() === "true";
 }
 
 /** Milliseconds without a byte after which a connection is given up: HF_HUB_DOWNLOAD_TIMEOUT, in seconds. */
 export function patience(): number {
-  const seconds = Number(process.env.HF_HUB_DOWNLOAD_TIMEOUT);
+  const seconds = Number(environment("HF_HUB_DOWNLOAD_TIMEOUT"));
   return seconds > 0 && Number.isFinite(seconds) ? seconds * 1000 : 30_000;
 }
 
 /** Whether the hub's Xet storage may be used for large files. */
 export function usesXet(): boolean {
-  return !isTrue(process.env.HF_HUB_DISABLE_XET);
+  return !isTrue(environment("HF_HUB_DISABLE_XET"));
 }
 
 /** HF_TOKEN, else the token that a login left in its file. */
 export function accessToken(): string | undefined {
-  const given = process.env.HF_TOKEN?.trim() || process.env.HUGGING_FACE_HUB_TOKEN?.trim();
+  const given = environment("HF_TOKEN")?.trim() || environment("HUGGING_FACE_HUB_TOKEN")?.trim();
   if (given) return given;
   try {
-    return readFileSync(expanded(process.env.HF_TOKEN_PATH || join(hubHome(), "token")), "utf8").trim() || undefined;
+    return (
+      readFileSync(expandedPath(environment("HF_TOKEN_PATH") || join(hubHome(), "token")), "utf8").trim() || undefined
+    );
   } catch {
     return undefined;
   }

@@ -6,21 +6,14 @@ import { JSCallback } from "bun:ffi";
 import { native } from "./library";
 import { beginMail, mail, readInts, writeInts } from "./mailbox";
 import type { Handle } from "./native";
-import { inNativeScope } from "./scope";
+import { inNativeScope } from "./open-scopes";
+import { storeThrow } from "./pending-throw";
 
 /** A function of lists of tensors, given and returning handles. */
 export type HandleFunction = (...lists: Handle[][]) => Handle[];
 
 const functions = new Map<number, HandleFunction>();
 let nextId = 0;
-let thrown: { error: unknown } | null = null;
-
-/** What a function threw inside the native call that just failed, once. */
-export function pendingThrow(): { error: unknown } | null {
-  const found = thrown;
-  thrown = null;
-  return found;
-}
 
 function enter(id: number, listCount: number): number {
   try {
@@ -36,8 +29,7 @@ function enter(id: number, listCount: number): number {
     beginMail();
     return writeInts(results);
   } catch (error) {
-    // The first throw is the cause; MLX may unwind through further calls.
-    thrown ??= { error };
+    storeThrow(error);
     return -1;
   }
 }

@@ -3,6 +3,7 @@
  * as it is (MLX would call a C++ compiler on the user's machine for every fused kernel, with equal results), unless
  * MLXLM_COMPILE=1.
  */
+import { environment } from "../environment";
 import { register } from "./closures";
 import { defaultDevice } from "./devices";
 import { native } from "./library";
@@ -31,7 +32,7 @@ export interface CompileOptions {
 }
 
 /** "1": always, "0": never; else on the GPU only. */
-const wish = process.env.MLXLM_COMPILE;
+const wish = environment("MLXLM_COMPILE");
 
 const enabled = () => wish === "1" || (wish !== "0" && defaultDevice() === "gpu");
 

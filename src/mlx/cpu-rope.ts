@@ -1,12 +1,13 @@
 /**
- * Rotary embedding on the CPU, where MLX has no kernel: its own form computes sines and cosines anew in every layer and
- * takes some twenty primitives. This one shares them between the layers of a step and takes eight, with the same bits.
+ * Rotary embedding on the CPU by operations, for what our kernel (vendor/mlx/src/cpu) does not take: while a gradient is
+ * traced, or with the kernels off. MLX's own form computes sines and cosines anew in every layer and takes some twenty
+ * primitives. This one shares them between the layers of a step and takes eight, with the same bits.
  */
 import { arange } from "./creation";
 import type { Dtype } from "./dtype";
 import { add, astype, cos, exp, multiply, negative, reciprocal, sin } from "./elementwise";
 import { indexInto, slice } from "./indexing";
-import { currentScope } from "./scope";
+import { currentScope } from "./open-scopes";
 import { concatenate, expandDims, flatten, unflatten } from "./shaping";
 import type { Tensor } from "./tensor";
 

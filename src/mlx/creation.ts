@@ -1,5 +1,5 @@
 /** New tensors: from host data, filled, counted. */
-import { codeOf, type Dtype } from "./dtype";
+import { codeOf, type Dtype, type TypedArray } from "./dtype";
 import { MlxError } from "./error";
 import * as abi from "./generated/ops";
 import { native } from "./library";
@@ -7,19 +7,6 @@ import { beginMail, writeInts } from "./mailbox";
 import { checked } from "./native";
 import { handlesOf, type Operand, scalar, tensorOf, wrap, wrapAll } from "./operand";
 import type { Tensor } from "./tensor";
-
-/** Typed arrays whose bytes MLX can take as they are. */
-export type TypedArray =
-  | Uint8Array
-  | Uint16Array
-  | Uint32Array
-  | BigUint64Array
-  | Int8Array
-  | Int16Array
-  | Int32Array
-  | BigInt64Array
-  | Float32Array
-  | Float64Array;
 
 export type NestedNumbers = number | boolean | readonly NestedNumbers[];
 

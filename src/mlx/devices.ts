@@ -1,4 +1,5 @@
 /** Devices, streams, evaluation, memory. Sizes are in bytes. */
+import { totalmem } from "node:os";
 import { MlxError } from "./error";
 import { native } from "./library";
 import { beginMail, cString, writeInts } from "./mailbox";
@@ -119,6 +120,15 @@ export const peakMemory = (): number => checked(native.mlxlm_peak_memory());
 
 /** Memory that is free but held for reuse. */
 export const cacheMemory = (): number => checked(native.mlxlm_cache_memory());
+
+/**
+ * Memory that the process may still take: what the machine, its swap and the process's control groups have left. All of
+ * the machine's where the system does not say.
+ */
+export function availableMemory(): number {
+  const known = native.mlxlm_available_memory();
+  return known < 0 ? totalmem() : known;
+}
 
 export const memoryLimit = (): number => checked(native.mlxlm_memory_limit());
 

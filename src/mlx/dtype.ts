@@ -1,4 +1,5 @@
 /** Element types, their codes on the C side, and how host memory holds them. */
+import { MlxError } from "./error";
 import { native } from "./library";
 import { checked, type DtypeCode } from "./native";
 
@@ -86,6 +87,19 @@ export function isInteger(dtype: Dtype): boolean {
   return dtype !== bool && !isInexact(dtype);
 }
 
+/** Typed arrays whose bytes MLX can take as they are. */
+export type TypedArray =
+  | Uint8Array
+  | Uint16Array
+  | Uint32Array
+  | BigUint64Array
+  | Int8Array
+  | Int16Array
+  | Int32Array
+  | BigInt64Array
+  | Float32Array
+  | Float64Array;
+
 /** The dtype that an operation on both gives, by MLX's rules. */
 export function promoteTypes(a: Dtype, b: Dtype): Dtype {
   return a === b ? a : dtypeOf(checked(native.mlxlm_promote(codeOf(a), codeOf(b))));
@@ -100,6 +114,6 @@ export function finfo(dtype: Dtype): { min: number; max: number; eps: number } {
     float64: [Number.MAX_VALUE, Number.EPSILON],
   };
   const found = limits[dtype];
-  if (!found) throw new TypeError(`finfo needs a floating dtype, not ${dtype}`);
+  if (!found) throw new MlxError(`finfo needs a floating dtype, not ${dtype}`);
   return { min: -found[0], max: found[0], eps: found[1] };
 }

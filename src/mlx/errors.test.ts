@@ -19,6 +19,7 @@ const wrong: [name: string, act: () => unknown, message: RegExp][] = [
   ["a file that is not there", () => mx.loadSafetensors("/nonexistent/x.safetensors"), /x\.safetensors/],
   ["a file of another kind", () => mx.load("weights.txt"), /expected a \.safetensors/],
   ["a NUL in a name", () => mx.saveSafetensors("/tmp/x", new Map([["a\0b", mx.ones([1])]])), /NUL/],
+  ["limits of integers", () => mx.finfo("int32"), /floating/],
   ["ragged lists", () => mx.array([[1], [1, 2]]), /equal lengths/],
   ["an index out of bounds", () => mx.ones([3]).at(3), /out of bounds/],
   ["an index out of bounds in a list", () => mx.ones([3]).take([0, -4]), /out of bounds/],

@@ -4,6 +4,7 @@ import { defaultDevice } from "./devices";
 import * as abi from "./generated/ops";
 import { native } from "./library";
 import { wrap, wrapAll } from "./operand";
+import { reshape, split } from "./shaping";
 import { Tensor } from "./tensor";
 
 /** x / √(mean(x², last axis) + eps) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
@@ -14,13 +15,6 @@ export function rmsNorm(x: Tensor, weight: Tensor | null, eps: number): Tensor {
 /** [x + delta, its `rmsNorm`]: one kernel for both on CUDA. x and delta (…, D), weight (D). */
 export function addRmsNorm(x: Tensor, delta: Tensor, weight: Tensor, eps: number): [sum: Tensor, normed: Tensor] {
   return wrapAll(abi.add_rms_norm(x.handle, delta.handle, weight.handle, eps)) as [Tensor, Tensor];
-}
-
-/** gate(g) · x for g and x (…, N), in one pass over both. Null where there is no kernel for it: see `rotateHeads`. */
-export function gated(kind: "silu" | "gelu", gate: Tensor, x: Tensor): Tensor | null {
-  if (defaultDevice() === "gpu") return null;
-  const [result] = abi.gate(kind === "gelu", gate.handle, x.handle);
-  return result === undefined ? null : wrap(result);
 }
 
 /** (x − mean) / √(var + eps) · weight + bias over the last axis, accumulated in float32. */
@@ -78,13 +72,14 @@ export interface HeadRotation {
 
 const hasCuda = native.mlxlm_cuda_available() === 1;
 
+type QueriesKeysValues = [q: Tensor, k: Tensor, v: Tensor];
+
 /**
  * Queries (B, H, 1, D), keys and values (B, Hkv, 1, D) of one token's joint projection (B, 1, (H + 2 · Hkv) · D), queries
- * and keys normalized and rotated by halves, all in one kernel. Null where there is none for it: on Metal, for float32 on CUDA, while a
- * gradient is traced.
+ * and keys normalized and rotated by halves: all in one kernel where there is one.
  */
-export function rotateHeads(joint: Tensor, options: HeadRotation): [q: Tensor, k: Tensor, v: Tensor] | null {
-  if (!hasCuda && defaultDevice() === "gpu") return null;
+export function rotateHeads(joint: Tensor, options: HeadRotation): QueriesKeysValues {
+  if (!hasCuda && defaultDevice() === "gpu") return rotateParts(joint, options);
   const { heads, kvHeads, dims, norms, base, scale, offset, freqs } = options;
   const parts = abi.rotate_heads(
     joint.handle,
@@ -99,7 +94,21 @@ export function rotateHeads(joint: Tensor, options: HeadRotation): [q: Tensor, k
     offset,
     freqs?.handle ?? null,
   );
-  return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor, Tensor]);
+  return parts.length === 0 ? rotateParts(joint, options) : (wrapAll(parts) as QueriesKeysValues);
+}
+
+/** The same by operations: on Metal, for float32 on CUDA, while a gradient is traced. */
+function rotateParts(joint: Tensor, { heads, kvHeads, dims, norms, ...angles }: HeadRotation): QueriesKeysValues {
+  const count = heads + 2 * kvHeads;
+  const all = reshape(joint, [joint.dim(0), count, 1, joint.dim(-1) / count]);
+  if (norms) {
+    const [q, k, v] = split(all, [heads, heads + kvHeads], { axis: 1 }) as QueriesKeysValues;
+    const turned = (x: Tensor, weight: Tensor) => rope(rmsNorm(x, weight, norms.eps), dims, angles);
+    return [turned(q, norms.queries), turned(k, norms.keys), v];
+  }
+  const [turning, v] = split(all, [heads + kvHeads], { axis: 1 }) as [Tensor, Tensor];
+  const [q, k] = split(rope(turning, dims, angles), [heads], { axis: 1 }) as [Tensor, Tensor];
+  return [q, k, v];
 }
 
 export interface Attention {
@@ -150,4 +159,5 @@ export function gatedDeltaUpdate(
   ) as [Tensor, Tensor];
 }
 
+export { gated, geluApprox } from "./gates";
 export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";

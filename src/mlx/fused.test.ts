@@ -76,7 +76,7 @@ describe("rotateHeads", () => {
           : undefined;
         const freqs = wants("frequencies") ? mx.arange(1, 1 + rotated / 2).astype("float32") : null;
         const angles = { base: freqs ? null : 10_000, scale: freqs ? 1 : 0.5, offset: 37, freqs };
-        const made = mx.fast.rotateHeads(joint, { heads, kvHeads, dims: rotated, norms, ...angles })!;
+        const made = mx.fast.rotateHeads(joint, { heads, kvHeads, dims: rotated, norms, ...angles });
         const all = joint.reshape(2, heads + 2 * kvHeads, 1, dims).split([heads, heads + kvHeads], 1);
         const turned = (x: mx.Tensor, weight?: mx.Tensor) =>
           mx.fast.rope(weight ? mx.fast.rmsNorm(x, weight, 1e-6) : x, rotated, angles);
@@ -87,13 +87,18 @@ describe("rotateHeads", () => {
     });
   }
 
-  test("takes no float32 on CUDA, and nothing where kernels are off or there are none", () => {
+  test("answers by operations for float32 on CUDA, and where kernels are off or there are none", () => {
     mx.enableCpuKernels(false);
     try {
       mx.scope(() => {
         const options = { heads, kvHeads, dims: 64, base: 10_000, scale: 1, offset: 0, freqs: null };
         for (const dtype of onCuda ? (["float32"] as const) : dtypes) {
-          expect(mx.fast.rotateHeads(draw([1, 1, (heads + 2 * kvHeads) * 64], dtype), options)).toBeNull();
+          const joint = draw([1, 1, (heads + 2 * kvHeads) * 64], dtype);
+          const all = joint.reshape(1, heads + 2 * kvHeads, 1, 64).split([heads, heads + kvHeads], 1);
+          const made = mx.fast.rotateHeads(joint, options);
+          expectClose(made[0], mx.fast.rope(all[0]!, 64, options), dtype);
+          expectClose(made[1], mx.fast.rope(all[1]!, 64, options), dtype);
+          expectClose(made[2], all[2]!, dtype);
         }
       });
     } finally {

@@ -1,19 +1,25 @@
 /** Tensors as JavaScript values. */
-import type { TypedArray } from "./creation";
-import { itemSize } from "./dtype";
-import { astype, view } from "./elementwise";
+import { codeOf, type Dtype, itemSize, type TypedArray } from "./dtype";
+import * as abi from "./generated/ops";
 import { native } from "./library";
-import { checked } from "./native";
-import type { Tensor } from "./tensor";
+import { checked, type Handle } from "./native";
+
+/** What of a tensor is needed to read it. */
+export interface Readable {
+  readonly handle: Handle;
+  readonly dtype: Dtype;
+  readonly shape: readonly number[];
+  /** Number of elements. */
+  readonly size: number;
+}
 
 /** What the elements of a tensor are read into. */
 export type HostArray = TypedArray;
 
 export type NestedList = number | bigint | boolean | NestedList[];
 
-function empty(x: Tensor): HostArray {
-  const { size } = x;
-  switch (x.dtype) {
+function empty(dtype: Dtype, size: number): HostArray {
+  switch (dtype) {
     case "bool":
     case "uint8":
       return new Uint8Array(size);
@@ -38,25 +44,32 @@ function empty(x: Tensor): HostArray {
   }
 }
 
-/** The tensor in a dtype that has a typed array; `x` itself where it has one. */
-function hostForm(x: Tensor): Tensor {
-  if (x.dtype === "float16" || x.dtype === "bfloat16") return astype(x, "float32");
-  if (x.dtype === "complex64") return view(x, "float32");
-  return x;
+/** The dtype, of those that have a typed array, in which a tensor is read. */
+function hostDtype(dtype: Dtype): Dtype {
+  return dtype === "float16" || dtype === "bfloat16" || dtype === "complex64" ? "float32" : dtype;
 }
 
-export function readArray(x: Tensor): HostArray {
-  const form = hostForm(x);
-  try {
-    const target = empty(form);
-    checked(native.mlxlm_read(form.handle, target as Uint8Array, form.size * itemSize(form.dtype)));
+/** All elements in row-major order; complex ones as pairs. */
+export function readArray(x: Readable): HostArray {
+  const dtype = hostDtype(x.dtype);
+  const pairs = x.dtype === "complex64";
+  const target = empty(dtype, pairs ? 2 * x.size : x.size);
+  const read = (handle: Handle) =>
+    checked(native.mlxlm_read(handle, target as Uint8Array, target.length * itemSize(dtype)));
+  if (dtype === x.dtype) {
+    read(x.handle);
     return target;
-  } finally {
-    if (form !== x) form.dispose();
   }
+  const form = (pairs ? abi.view : abi.astype)(x.handle, codeOf(dtype));
+  try {
+    read(form);
+  } finally {
+    checked(native.mlxlm_free(form));
+  }
+  return target;
 }
 
-export function readList(x: Tensor): NestedList {
+export function readList(x: Readable): NestedList {
   const flat = readArray(x);
   const boolean = x.dtype === "bool";
   const shape = x.dtype === "complex64" ? [...x.shape, 2] : x.shape;

@@ -13,6 +13,7 @@ export * from "./creation";
 export {
   activeMemory,
   asyncEval,
+  availableMemory,
   bufferSize,
   cacheMemory,
   clearCache,

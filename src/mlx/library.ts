@@ -3,9 +3,13 @@
  * from the generated symbols, the rest are listed here, by subject, as in vendor/mlx/src.
  */
 import { dlopen, type FFIFunction, ptr } from "bun:ffi";
+import { dirname } from "node:path";
+import { listedVariables } from "../environment";
+import { ExitCode, UserError } from "../errors";
 import { opSymbols } from "./generated/symbols";
 import { mail, numberMail } from "./mailbox";
 import { nativeLibrary } from "./native-files";
+import { checkThreads } from "./threads";
 
 const i32 = "i32";
 const bytes = "ptr";
@@ -48,6 +52,7 @@ const handSymbols = {
   mlxlm_active_memory: { args: none, returns: "f64" },
   mlxlm_peak_memory: { args: none, returns: "f64" },
   mlxlm_cache_memory: { args: none, returns: "f64" },
+  mlxlm_available_memory: { args: none, returns: "f64" },
   mlxlm_memory_limit: { args: none, returns: "f64" },
   mlxlm_set_memory_limit: { args: ["f64"], returns: "f64" },
   mlxlm_set_cache_limit: { args: ["f64"], returns: "f64" },
@@ -93,20 +98,42 @@ const handSymbols = {
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },
 } as const satisfies Record<string, FFIFunction>;
 
+/** @throws UserError where the library can't be loaded */
+function open<Symbols extends Record<string, FFIFunction>>(path: string, symbols: Symbols) {
+  try {
+    return dlopen(path, symbols).symbols;
+  } catch (cause) {
+    const { message } = cause as Error;
+    // Bun has no JIT where it can't reserve the addresses for one.
+    if (message.includes("requires the JIT")) {
+      throw new UserError("out of memory: the limit of addresses is too low for mlxlm", {
+        code: ExitCode.resources,
+        hint: "Raise it: ulimit -v unlimited",
+        cause,
+      });
+    }
+    const unmapped = message.includes("failed to map segment");
+    throw new UserError(`the native library can't be loaded: ${message}`, {
+      code: unmapped ? ExitCode.resources : ExitCode.failure,
+      hint: unmapped
+        ? `No program may run from ${dirname(path)} (noexec), or memory is short (ulimit -v). A folder on another disk: XDG_CACHE_HOME=/path mlxlm …`
+        : undefined,
+      cause,
+    });
+  }
+}
+
 // What C code reads from the environment must be set there: assigning to process.env stays within JavaScript.
-const libc = dlopen(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.so.6", {
+const { setenv } = open(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.so.6", {
   setenv: { args: ["ptr", "ptr", i32], returns: i32 },
 });
-/** Sets an environment variable unless the user did. */
-const setDefault = (name: string, value: string) =>
-  libc.symbols.setenv(Buffer.from(`${name}\0`), Buffer.from(`${value}\0`), 0);
+const unlessSet = 0;
+for (const [name, { set }] of listedVariables()) {
+  if (set !== undefined) setenv(Buffer.from(`${name}\0`), Buffer.from(`${set}\0`), unlessSet);
+}
 
-// MLX's CUDA graph cache aborts a long run when it is too small.
-setDefault("MLX_CUDA_GRAPH_CACHE_SIZE", "4000");
-// For how many clock cycles (a power of two) OpenBLAS's threads spin after a product. Its default, some 20 ms, takes a
-// core from everything that comes next.
-setDefault("OPENBLAS_THREAD_TIMEOUT", "18");
+checkThreads();
 
-export const native = dlopen(nativeLibrary(), { ...handSymbols, ...opSymbols }).symbols;
+export const native = open(nativeLibrary(), { ...handSymbols, ...opSymbols });
 
 native.mlxlm_attach_mailbox(ptr(mail), mail.length, ptr(numberMail));

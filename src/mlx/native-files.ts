@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { embeddedFolder } from "../embedded";
+import { environment } from "../environment";
 import { UserError } from "../errors";
 
 const libraryName = process.platform === "darwin" ? "libmlxlm.dylib" : "libmlxlm.so";
@@ -11,7 +12,7 @@ const libraryName = process.platform === "darwin" ? "libmlxlm.dylib" : "libmlxlm
  * @throws UserError where it is missing
  */
 export function nativeLibrary(): string {
-  const folder = process.env.MLXLM_NATIVE ?? embeddedFolder("native") ?? join(import.meta.dir, "../../dist/native");
+  const folder = environment("MLXLM_NATIVE") ?? embeddedFolder("native") ?? join(import.meta.dir, "../../dist/native");
   const path = join(folder, "lib", libraryName);
   if (!existsSync(path)) {
     throw new UserError(`the native library is missing: ${path}`, { hint: "Build it: bun run build" });

@@ -1,9 +1,9 @@
 /** Results of native calls: a negative number is an error whose text the library holds. */
 import { toArrayBuffer } from "bun:ffi";
-import { pendingThrow } from "./closures";
 import { MlxError } from "./error";
 import { native } from "./library";
 import { readInts } from "./mailbox";
+import { takeThrow } from "./pending-throw";
 
 /** A slot of the native table: index and generation in one positive int32. */
 export type Handle = number;
@@ -12,7 +12,7 @@ export type Handle = number;
 export type DtypeCode = number;
 
 function fail(): never {
-  const thrown = pendingThrow();
+  const thrown = takeThrow();
   if (thrown) throw thrown.error;
   throw new MlxError(String(native.mlxlm_last_error()));
 }

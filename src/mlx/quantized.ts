@@ -16,6 +16,19 @@ export interface Quantization {
   mode?: QuantizationMode;
 }
 
+/** The packings that MLX has, by mode; `standard` is what absent numbers mean. */
+export const packings: Readonly<
+  Record<
+    QuantizationMode,
+    { groupSizes: readonly number[]; bits: readonly number[]; standard: { groupSize: number; bits: number } }
+  >
+> = {
+  affine: { groupSizes: [32, 64, 128], bits: [2, 3, 4, 5, 6, 8], standard: { groupSize: 64, bits: 4 } },
+  mxfp4: { groupSizes: [32], bits: [4], standard: { groupSize: 32, bits: 4 } },
+  mxfp8: { groupSizes: [32], bits: [8], standard: { groupSize: 32, bits: 8 } },
+  nvfp4: { groupSizes: [16], bits: [4], standard: { groupSize: 16, bits: 4 } },
+};
+
 /** MLX divides by both: zero would end the process. */
 function parts({ groupSize = null, bits = null, mode = "affine" }: Quantization) {
   for (const [name, value] of Object.entries({ groupSize, bits })) {

@@ -1,24 +1,14 @@
 /**
- * Gemma 3 (text): norms before and after each sublayer, zero-centered; norms on queries and keys; scaled embeddings;
- * GeGLU; five layers of sliding-window attention, with a rotary base of their own, to each layer of full attention.
+ * Gemma 3 (text): Gemma 2 with norms on queries and keys in the place of caps, and five layers of sliding-window
+ * attention, with a rotary base of their own, to each layer of full attention.
  */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import {
-  type DecoderLayer,
-  GatedMLP,
-  geglu,
-  type KeyValueCache,
-  type Mask,
-  type MaskRule,
-  Module,
-  Residual,
-  type Weights,
-  ZeroCenteredRMSNorm,
-} from "../nn";
+import { Residual, type Weights, ZeroCenteredRMSNorm } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { SandwichBlock } from "./gemma2";
 import { decoder, precise } from "./gguf/decoder";
 import { sandwichLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -84,32 +74,13 @@ const addResidual = mx.compile(
   { shapeless: true },
 );
 
-class Block extends Module implements DecoderLayer {
-  self_attn: Attention;
-  mlp: GatedMLP;
-  input_layernorm: ZeroCenteredRMSNorm;
-  post_attention_layernorm: ZeroCenteredRMSNorm;
-  pre_feedforward_layernorm: ZeroCenteredRMSNorm;
-  post_feedforward_layernorm: ZeroCenteredRMSNorm;
-  readonly mask?: MaskRule;
-
+class Block extends SandwichBlock {
   constructor(args: Args, type: AttentionType) {
-    super();
-    const { hidden_size: D, rms_norm_eps: eps } = args;
-    this.self_attn = new Attention(args, type);
-    this.mlp = new GatedMLP(D, args.intermediate_size, { activation: geglu });
-    this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.mask = maskOf(type, args);
+    super(new Attention(args, type), args, maskOf(type, args));
   }
 
-  forward({ value: x }: Residual, mask: Mask, cache?: KeyValueCache): Residual {
-    const attended = this.self_attn.forward(this.input_layernorm.forward(x), mask, cache);
-    const h = addResidual(x, this.post_attention_layernorm.forward(attended));
-    const fed = this.mlp.forward(this.pre_feedforward_layernorm.forward(h));
-    return new Residual(addResidual(h, this.post_feedforward_layernorm.forward(fed)));
+  protected override add(x: Residual, delta: Tensor): Residual {
+    return new Residual(addResidual(x.value, delta));
   }
 }
 
@@ -131,7 +102,8 @@ export class Model extends CausalLM {
     const block = (index: number) => new Block(args, typeOf(args, index));
     super({ ...args, tie_word_embeddings: false }, block, {
       norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
-      embeddingScale: Math.sqrt(args.hidden_size),
+      // Rounded as the model was trained with it.
+      embeddingScale: mx.scope(() => mx.array(Math.sqrt(args.hidden_size), "bfloat16").item()),
     });
   }
 

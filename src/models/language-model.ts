@@ -43,6 +43,8 @@ export interface TrunkOptions {
   norm?: (dims: number, eps: number) => Module & Norm;
   /** Factor on the embeddings. */
   embeddingScale?: number;
+  /** What becomes of the logits (B, T, V): a scale, a cap. */
+  adjustLogits?: (logits: Tensor) => Tensor;
 }
 
 /**
@@ -52,6 +54,7 @@ export interface TrunkOptions {
 export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
   readonly model: Decoder<C>;
   lm_head?: Layer;
+  readonly #adjustLogits: (logits: Tensor) => Tensor;
 
   /** @param block layer number `index` */
   constructor(args: TrunkArgs, block: (index: number) => DecoderLayer<C>, options: TrunkOptions = {}) {
@@ -65,6 +68,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       options.embeddingScale,
     );
     if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
+    this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
   }
 
   get layers(): DecoderLayer<C>[] {
@@ -77,7 +81,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
     const h = this.model.forward(inputs, options);
-    return this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h);
+    return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h));
   }
 
   /** Drops a head that repeats the tied embedding, and frequencies that some exports save. */

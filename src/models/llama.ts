@@ -45,7 +45,7 @@ export const Args = z
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes);
 
-type AttentionArgs = z.infer<z.ZodObject<typeof attentionFields>> & { hidden_size: number };
+export type AttentionArgs = z.infer<z.ZodObject<typeof attentionFields>> & { hidden_size: number };
 
 export interface AttentionOptions {
   /** How heads are rotated, where it is not as the configuration's usual fields say; null for no positions (NoPE). */
@@ -98,7 +98,7 @@ export class Attention extends Module {
   }
 }
 
-interface SelfAttention extends Module {
+export interface SelfAttention extends Module {
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor;
 }
 

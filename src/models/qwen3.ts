@@ -25,13 +25,15 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
+type AttentionArgs = llama.AttentionArgs & { rms_norm_eps: number };
+
 /** Projections have no bias, whatever the configuration says. */
 export class Attention extends llama.Attention {
   q_norm: RMSNorm;
   k_norm: RMSNorm;
 
-  constructor(args: Omit<Args, "intermediate_size">, layerType?: string) {
-    super({ ...args, attention_bias: false }, { rope: ropeOf({ ...args, rope_traditional: false }, { layerType }) });
+  constructor(args: AttentionArgs, { rope = ropeOf(args) }: llama.AttentionOptions = {}) {
+    super({ ...args, attention_bias: false }, { rope });
     this.q_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
     this.k_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
   }
@@ -42,7 +44,12 @@ export class Model extends CausalLM {
     super(args, (index) => {
       const type = layerType(args, index);
       const mlp = () => new GatedMLP(args.hidden_size, args.intermediate_size);
-      return new llama.Block(new Attention(args, type), mlp(), args, maskOf(type, args));
+      return new llama.Block(
+        new Attention(args, { rope: ropeOf({ ...args, rope_traditional: false }, { layerType: type }) }),
+        mlp(),
+        args,
+        maskOf(type, args),
+      );
     });
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { tinyHybrid } from "../../test/tiny-model";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import { architecture, createModel, ggufArchitecture, modelTypes } from ".";
@@ -99,6 +100,57 @@ describe("wrong fields of config.json", () => {
     const { hint } = await failure({ ...llama, hidden_size: 0 });
     expect(hint).toBe("Fix the file, or download the model again: mlxlm models rm ./my-model");
   });
+});
+
+test("a language model's fields under text_config are named so, and bare ones as they are", async () => {
+  const layer_types = Array.from({ length: 4 }, (_, i) => (i === 1 ? "full_attention" : "linear_attention"));
+  const { model_type: _, ...text } = { ...tinyHybrid, hidden_size: 32, num_attention_heads: 4, num_key_value_heads: 2 };
+  const nested = (change: object) => ({ model_type: "qwen3_5", text_config: { ...text, ...change } });
+  const place = "config.json of ./my-model: ";
+  expect((await failure(nested({ hidden_size: "32" }))).message).toBe(
+    `${place}"text_config.hidden_size" is "32", but must be a number`,
+  );
+  expect((await failure({ model_type: "qwen3_5", ...text, vocab_size: 0 })).message).toBe(
+    `${place}"vocab_size" is 0, but must be more than 0`,
+  );
+  expect((await failure(nested({ num_experts: 4 }))).message).toContain(
+    '"text_config.num_experts_per_tok" must be more',
+  );
+  expect((await failure({ model_type: "qwen3_5", text_config: 3 })).message).toContain('"text_config"');
+
+  const model = await createModel(nested({ layer_types }), "a test");
+  const attends = model.layers.map((layer) => layer.children().some(([name]) => name === "self_attn"));
+  expect(attends).toEqual([false, true, false, false]);
+  model.dispose();
+});
+
+test("what other programs save of a nested model becomes ours once, and stays", async () => {
+  const model = await createModel(
+    { ...tinyHybrid, hidden_size: 8, num_attention_heads: 1, num_key_value_heads: 1 },
+    "a test",
+  );
+  const theirs = "model.language_model.layers.0";
+  const ours = "language_model.model.layers.0";
+  mx.scope(() => {
+    const norm = mx.arange(0, 8, 1, { dtype: "float32" });
+    const extra = ["mtp.fc.weight", "model.visual.patch_embed.proj.weight", "vision_tower.blocks.0.norm.weight"];
+    const once = model.sanitize(
+      new Map([
+        [`${theirs}.input_layernorm.weight`, norm],
+        [`${theirs}.linear_attn.norm.weight`, norm],
+        [`${theirs}.linear_attn.conv1d.weight`, mx.zeros([4, 1, 3])],
+        ...extra.map((name): [string, mx.Tensor] => [name, mx.zeros([1])]),
+      ]),
+    );
+    const values = (weights: Map<string, mx.Tensor>) => [...weights].map(([name, x]) => [name, x.shape, x.toList()]);
+    expect(values(once)).toEqual([
+      [`${ours}.input_layernorm.weight`, [8], [1, 2, 3, 4, 5, 6, 7, 8]],
+      [`${ours}.linear_attn.norm.weight`, [8], [0, 1, 2, 3, 4, 5, 6, 7]],
+      [`${ours}.linear_attn.conv1d.weight`, [4, 3, 1], mx.zeros([4, 3, 1]).toList()],
+    ]);
+    expect(values(model.sanitize(once))).toEqual(values(once));
+  });
+  model.dispose();
 });
 
 test("rotary settings are read from where transformers 5 writes them", async () => {

@@ -34,15 +34,28 @@ export interface Architecture {
 
 const architectures: Record<string, () => Promise<Architecture>> = {
   bitnet: () => import("./bitnet"),
+  cohere2: () => import("./cohere2"),
   deepseek_v3: () => import("./deepseek_v3"),
+  ernie4_5: () => import("./ernie4_5"),
+  exaone4: () => import("./exaone4"),
+  gemma2: () => import("./gemma2"),
   gemma3_text: () => import("./gemma3_text"),
+  gemma: () => import("./gemma"),
   gpt_oss: () => import("./gpt_oss"),
+  granite: () => import("./granite"),
+  hunyuan_v1_dense: () => import("./hunyuan_v1_dense"),
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
+  olmo2: () => import("./olmo2"),
   phi3: () => import("./phi3"),
   qwen2: () => import("./qwen2"),
   qwen3: () => import("./qwen3"),
+  qwen3_5: () => import("./qwen3_5"),
+  qwen3_5_moe: () => import("./qwen3_5_moe"),
+  qwen3_moe: () => import("./qwen3_moe"),
+  seed_oss: () => import("./seed_oss"),
+  smollm3: () => import("./smollm3"),
 };
 
 /** Model types that are another one by name only. */

@@ -12,15 +12,10 @@ export const silu = fused((x: Tensor) => x.multiply(x.sigmoid()));
 export const gelu = fused((x: Tensor) => x.multiply(mx.erf(x.divide(Math.SQRT2)).add(1)).divide(2));
 
 /** GELU by tanh, off by less than 0.0005 on [−6, 6]. */
-export const geluApprox = fused((x: Tensor) => {
-  const inner = x.add(x.power(3).multiply(0.044715)).multiply(Math.sqrt(2 / Math.PI));
-  return x.multiply(0.5).multiply(inner.tanh().add(1));
-});
+export const geluApprox = mx.fast.geluApprox;
 
 /** SwiGLU: silu(gate) · x. Shazeer 2020, arXiv:2002.05202. */
-export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate, x) ?? fusedSwiglu(gate, x);
-
-const fusedSwiglu = fused((gate: Tensor, x: Tensor) => gate.multiply(gate.sigmoid()).multiply(x));
+export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate, x);
 
 /** gpt-oss's SwiGLU: gate σ(1.702 gate) · (x + 1), with the gate clipped from above and x on both sides, at 7. */
 export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
@@ -31,6 +26,11 @@ export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
     .multiply(bounded.multiply(bounded.multiply(1.702).sigmoid()));
 });
 
+/** SwiGLU in float32, whatever its inputs are. */
+export const preciseSwiglu = fused((gate: Tensor, x: Tensor) => {
+  const wide = gate.astype("float32");
+  return wide.multiply(wide.sigmoid()).multiply(x.astype("float32"));
+});
+
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
-export const geglu = (gate: Tensor, x: Tensor): Tensor =>
-  mx.fast.gated("gelu", gate, x) ?? geluApprox(gate).multiply(x);
+export const geglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("gelu", gate, x);

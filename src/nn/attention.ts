@@ -3,6 +3,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { type KeyValueCache, QuantizedRows } from "./cache";
+import type { Rows } from "./cache/rows";
 import type { Layer } from "./linear";
 import type { Mask } from "./masks";
 import type { RMSNorm } from "./norms";
@@ -32,35 +33,37 @@ export interface AttentionOptions {
   cache?: KeyValueCache;
   /** Extra scores per head that take part in the softmax and attend to nothing, (H). */
   sinks?: Tensor | null;
+  /** Bound of the scores: cap · tanh(score / cap). Gemma Team 2024, arXiv:2408.00118. */
+  cap?: number;
 }
 
 /** softmax(q kᵀ · scale + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) with H a multiple of Hkv → (B, H, T, D). */
 export function attention(q: Tensor, k: Tensor, v: Tensor, { cache, ...options }: AttentionOptions): Tensor {
   const [keys, values] = cache?.update(k, v) ?? [k, v];
-  if (keys instanceof QuantizedRows || values instanceof QuantizedRows) {
-    return quantizedAttention(q, keys as QuantizedRows, values as QuantizedRows, options);
+  if (keys instanceof QuantizedRows || values instanceof QuantizedRows || options.cap) {
+    return unfusedAttention(q, keys, values, options);
   }
   return mx.fast.scaledDotProductAttention(q, keys, values, options);
 }
 
-/** The same with packed keys and values, which are unpacked within the products. */
-function quantizedAttention(
-  q: Tensor,
-  { parts: keys, how }: QuantizedRows,
-  { parts: values }: QuantizedRows,
-  { scale, mask, sinks }: AttentionOptions,
-): Tensor {
+/** The same step by step, for what no fused kernel does. Packed keys and values are unpacked within the products. */
+function unfusedAttention(q: Tensor, keys: Rows, values: Rows, options: Omit<AttentionOptions, "cache">): Tensor {
+  const { scale, mask, sinks, cap } = options;
   const [batch, heads, length, dims] = q.shape as [number, number, number, number];
-  const kvHeads = keys[0].dim(1);
+  const kvHeads = (keys instanceof QuantizedRows ? keys.parts[0] : keys).dim(1);
   const repeats = heads / kvHeads;
   // Each group of queries beside the keys that it shares.
   const grouped = (x: Tensor) => (repeats > 1 ? x.expandDims(2) : x);
+  const product = (x: Tensor, rows: Rows, transpose: boolean) => {
+    if (!(rows instanceof QuantizedRows)) return x.matmul(transpose ? grouped(rows).swapaxes(-1, -2) : grouped(rows));
+    const [w, scales, biases] = rows.parts;
+    return mx.quantizedMatmul(x, grouped(w), grouped(scales), grouped(biases), { ...rows.how, transpose });
+  };
   const scaled = q.multiply(scale);
   const queries = repeats > 1 ? scaled.reshape(batch, kvHeads, repeats, length, dims) : scaled;
-  const product = (x: Tensor, [w, scales, biases]: readonly Tensor[], transpose: boolean) =>
-    mx.quantizedMatmul(x, grouped(w!), grouped(scales!), grouped(biases!), { ...how, transpose });
 
   let scores = product(queries, keys, true);
+  if (cap) scores = scores.divide(cap).tanh().multiply(cap);
   if (mask) {
     const array = mask === "causal" ? causal(length, scores.dim(-1)) : mask;
     const shaped = repeats > 1 && array.ndim > 3 ? array.expandDims(-3) : array;
@@ -134,10 +137,10 @@ export function splitQueriesKeysValues(
   layout: HeadLayout,
   offset: number | Tensor = 0,
 ): QueriesKeysValues {
-  const { heads, kvHeads, q_norm, k_norm } = layout;
-  if (joint.dim(1) === 1 && typeof offset === "number") {
-    const parts = rotateAtOnce(joint, layout, offset);
-    if (parts) return parts;
+  const { heads, kvHeads, rope, q_norm, k_norm } = layout;
+  if (joint.dim(1) === 1 && typeof offset === "number" && rope?.plain) {
+    const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+    return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
   }
   const all = splitHeads(joint, heads + 2 * kvHeads);
   if (q_norm || k_norm) {
@@ -147,12 +150,4 @@ export function splitQueriesKeysValues(
   const [turning, v] = all.split([heads + kvHeads], 1) as [Tensor, Tensor];
   const [q, k] = rotate(turning, layout, offset).split([heads], 1) as [Tensor, Tensor];
   return [q, k, v];
-}
-
-/** One token's heads by one kernel, where there is one. */
-function rotateAtOnce(joint: Tensor, layout: HeadLayout, offset: number): QueriesKeysValues | null {
-  const { heads, kvHeads, rope, q_norm, k_norm } = layout;
-  if (!rope?.plain) return null;
-  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
-  return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
 }

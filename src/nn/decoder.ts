@@ -1,7 +1,6 @@
 /** The trunk of a decoder: embedding, layers, final norm. */
 
 import type { Tensor } from "../mlx";
-import * as mx from "../mlx";
 import { type Cache, type KeyValueCache, KVCache, RotatingKVCache } from "./cache";
 import { fullAttention, layerMasks, type Mask, type MaskRule } from "./masks";
 import { Module } from "./module";
@@ -67,7 +66,7 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
     readonly embed_tokens: TokenEmbedding,
     readonly layers: DecoderLayer<C>[],
     readonly norm: Module & Norm,
-    /** Factor on the embeddings. It is rounded to bfloat16, as the models that have one were trained with it so. */
+    /** Factor on the embeddings. */
     readonly embeddingScale: number | null = null,
   ) {
     super();
@@ -76,7 +75,7 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   /** Token ids (B, T) → hidden states (B, T, D) */
   forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
     let x = inputEmbeddings ?? this.embed_tokens.forward(inputs);
-    if (this.embeddingScale !== null) x = x.multiply(mx.array(this.embeddingScale, "bfloat16").astype(x.dtype));
+    if (this.embeddingScale !== null) x = x.multiply(this.embeddingScale);
     return throughLayers(x, this.layers, cache).branch(this.norm);
   }
 }

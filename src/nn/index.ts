@@ -6,6 +6,8 @@ export * from "./cache";
 export * from "./conv";
 export * from "./decoder";
 export * from "./embedding";
+export * from "./gated-delta";
+export { GatedDeltaNet, type GatedDeltaSizes } from "./gated-delta-net";
 export * from "./grouped-routing";
 export { intercept } from "./intercept";
 export { LatentAttention, type LatentAttentionSizes, latentJoins } from "./latent-attention";

@@ -23,17 +23,10 @@ export interface Packing {
   readonly mode: QuantizationMode;
 }
 
-const modeDefaults: Record<QuantizationMode, [groupSize: number, bits: number]> = {
-  affine: [64, 4],
-  mxfp4: [32, 4],
-  mxfp8: [32, 8],
-  nvfp4: [16, 4],
-};
-
 /** The packing that options ask for, with the mode's own numbers where they say none. */
 export function packing({ groupSize, bits, mode = "affine" }: Quantization = {}): Packing {
-  const [defaultGroup, defaultBits] = modeDefaults[mode];
-  return { groupSize: groupSize ?? defaultGroup, bits: bits ?? defaultBits, mode };
+  const { standard } = mx.packings[mode];
+  return { groupSize: groupSize ?? standard.groupSize, bits: bits ?? standard.bits, mode };
 }
 
 /** A packed weight as the parameters of a quantized layer; only affine has biases. */

@@ -115,8 +115,14 @@ export function quantizeForCheckpoint(
   });
 }
 
-/** The one-byte formats, by bits and group size. */
-const byteScaled: Record<string, QuantizationMode> = { "4,16": "nvfp4", "4,32": "mxfp4", "8,32": "mxfp8" };
+/** The mode whose scales take a byte, by bits and group size. */
+function byteScaled(bits: number, groupSize: number): QuantizationMode | undefined {
+  const modes = (Object.keys(mx.packings) as QuantizationMode[]).filter((mode) => mode !== "affine");
+  return modes.find((mode) => {
+    const { standard } = mx.packings[mode];
+    return standard.bits === bits && standard.groupSize === groupSize;
+  });
+}
 
 function inferQuantization(path: string, module: Quantizable, weights: ReadonlyMap<string, Tensor>): Quantization {
   const inputDims = module.weight.dim(-1);
@@ -126,7 +132,7 @@ function inferQuantization(path: string, module: Quantizable, weights: ReadonlyM
   const groupSize = Math.floor(inputDims / scales.dim(-1));
   const bits = Math.floor((packed.dim(-1) * 32) / inputDims);
   // Only affine keeps scales in a floating dtype; each other mode has one width and group size.
-  const mode = scales.dtype === "uint8" ? byteScaled[`${bits},${groupSize}`] : "affine";
+  const mode = scales.dtype === "uint8" ? byteScaled(bits, groupSize) : "affine";
   if (mode) return { groupSize, bits, mode };
   throw new UserError(`${path}: no quantization has one-byte scales, ${bits} bits and groups of ${groupSize}`);
 }

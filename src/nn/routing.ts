@@ -12,22 +12,19 @@ export interface Routing {
   weights: Tensor;
 }
 
-/** The k highest scores (…, E), in no order: (…, k). No gradient flows through the choice. */
-export function highest(scores: Tensor, k: number): Tensor {
-  const order = mx.argpartition(scores.negative(), k - 1, { axis: -1 });
-  return mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
-}
-
-/** The k highest logits (…, E), weighted by a softmax over these k. */
+/** The k highest logits (…, E), weighted by a softmax over these k. No gradient flows through the choice. */
 export function softmaxOfHighest(logits: Tensor, k: number): Routing {
-  const experts = highest(logits, k);
+  const order = mx.argpartition(logits.negative(), k - 1, { axis: -1 });
+  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
   return { experts, weights: mx.softmax(logits.takeAlongAxis(experts, -1), { axis: -1, precise: true }) };
 }
 
 /** The k highest probabilities of a softmax over all logits (…, E); `normalize`: made to sum to one. */
 export function highestOfSoftmax(logits: Tensor, k: number, { normalize }: { normalize: boolean }): Routing {
   const probabilities = mx.softmax(logits, { axis: -1, precise: true });
-  const experts = highest(probabilities, k);
+  // The other end of the order than above, as mlx-lm has it: the order of experts is that of rounding in their sum.
+  const order = mx.argpartition(probabilities, -k, { axis: -1 });
+  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(-k)));
   const chosen = probabilities.takeAlongAxis(experts, -1);
   return { experts, weights: normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen };
 }

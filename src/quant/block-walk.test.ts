@@ -1,7 +1,7 @@
 /** Walking a model's blocks: the same states and moments as in one pass, and which models can be walked. */
 import { describe, expect, test } from "bun:test";
 import { expectValues } from "../../test/parity/fixtures";
-import { tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
+import { tinyHybrid, tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
 import type * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { intercept, Linear, type Module, type Residual } from "../nn";
@@ -20,6 +20,7 @@ const kinds: [string, object][] = [
   ["llama", { tie_word_embeddings: false }],
   ["sliding llama", { sliding_window: 4, layer_types: ["sliding_attention", "full_attention"] }],
   ["mamba2", tinyMamba],
+  ["qwen3_5", tinyHybrid],
 ];
 
 describe.each(kinds)("%s", (_, overrides) => {

@@ -9,7 +9,7 @@ import { openDataset, splitNamed } from "../data/dataset";
 import { formatOf } from "../data/row-files";
 import type { Rows } from "../data/rows";
 import { ExitCode, UserError } from "../errors";
-import { encoderFor } from "../evaluate/perplexity";
+import { rowTokens } from "../evaluate/row-tokens";
 import { isOffline } from "../hub/environment";
 import { inputText } from "../input-file";
 import { breathe } from "../macrotask";
@@ -124,12 +124,12 @@ async function rowsOf(
   { sequenceLength, signal }: CalibrationOptions,
 ): Promise<number[][]> {
   if (data.length === 0) return [];
-  const encode = encoderFor(data, tokenizer);
+  const tokensAt = rowTokens(data, tokenizer);
   const tokens: number[] = [];
   for (const index of randomOrder(data.length)) {
     if (tokens.length >= wanted * sequenceLength) break;
     checkStopped(signal);
-    for (const token of await encode(await data.at(index))) tokens.push(token);
+    for (const token of await tokensAt(index)) tokens.push(token);
     await breathe();
   }
   return cut(tokens, sequenceLength).slice(0, wanted);

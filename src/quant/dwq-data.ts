@@ -5,7 +5,7 @@ import { breathe } from "../macrotask";
 import { NumpyRandom } from "../mersenne";
 import type { Tokenizer } from "../text/tokenizer";
 import type { Dataset, Sample } from "../tune/data";
-import { encoderFor } from "../tune/data/encoder";
+import { encoderFor, usualFeatures } from "../tune/data/encoder";
 import { checkStopped } from "./stopped";
 
 export interface DwqDataOptions {
@@ -30,15 +30,13 @@ export interface DwqData {
 /** How many samples the loss is measured on. */
 const validSamples = 32;
 
-const features = { prompt: "prompt", completion: "completion", chat: "messages", text: "text" };
-
 /** @throws UserError where there is no data, it cannot be read, or is too little */
 export async function loadDwqData(tokenizer: Tokenizer, options: DwqDataOptions): Promise<DwqData> {
   const { dataPath, numSamples, batchSize, seed, onDownload, signal } = options;
   const rows = splitNamed(await openDataset(dataPath, { onProgress: onDownload, signal }), "train", dataPath);
   checkCount(rows.length, options);
   const order = new NumpyRandom(seed).permutation(rows.length);
-  const encode = encoderFor(await rows.at(0), rows.where(0), tokenizer, { features, masked: false });
+  const encode = encoderFor(await rows.at(0), rows.where(0), tokenizer, { features: usualFeatures, masked: false });
   const read = async (indices: readonly number[]): Promise<Dataset> => {
     const samples: (Sample & { index: number })[] = [];
     for (const index of indices) {

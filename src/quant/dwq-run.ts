@@ -4,10 +4,10 @@ import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } f
 import { checkTarget, saveModel } from "../convert/save";
 import { readConfig } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
-import { withWiredLimit } from "../generate/wired";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { withWiredLimit } from "../models/wired";
 import type { QuantizationConfig } from "../nn";
 import { AdamW } from "../optim";
 import { loadTokenizer } from "../text/tokenizer";
@@ -240,7 +240,7 @@ async function distill(
   for (const [, tensor] of model.namedParameters()) mx.eval(tensor);
   mx.clearCache();
   hooks.onModel?.(trainableLine(model));
-  const restoreLimit = withWiredLimit(model);
+  const restoreLimit = withWiredLimit();
   const undo = gradCheckpoint ? checkpointBlocks(model.layers) : () => {};
   const optimizer = new AdamW(learningRate, { weightDecay: 0, biasCorrection: true });
   let distillation: Distillation | null = null;

@@ -4,6 +4,7 @@ import { openWeights } from "../convert/load";
 import { bitsPerWeight } from "../convert/quantize-model";
 import { openSource as openCheckpointSource } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
+import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { isQuantizable, type Module, type Quantizable } from "../nn";
 
@@ -37,8 +38,7 @@ export async function openSource(folder: string): Promise<SourceModel> {
 }
 
 /** How affine weights may be packed. */
-export const affineBits = [2, 3, 4, 5, 6, 8];
-export const affineGroupSizes = [32, 64, 128];
+export const { bits: affineBits, groupSizes: affineGroupSizes } = mx.packings.affine;
 
 /** @throws UserError where MLX has no such affine packing; `flags` names those that say it */
 export function checkAffine(bits: number, groupSize: number, flags: { bits: string; groupSize: string }): void {

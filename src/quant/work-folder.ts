@@ -5,9 +5,9 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { replaceFile } from "../atomic-file";
-import { readJson } from "../convert/json-file";
 import { ExitCode, UserError } from "../errors";
 import { filesMark } from "../files-mark";
+import { readJson } from "../json-file";
 
 /** What must be the same for work to go on. */
 export type WorkSettings = Readonly<Record<string, string | number | boolean | null>>;

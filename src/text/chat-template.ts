@@ -81,7 +81,9 @@ export class ChatTemplate {
       const lines = source.replace(/\r\n?/g, "\n");
       this.#program = parse(tokenize(lines, { lstrip_blocks: true, trim_blocks: true }));
     } catch (cause) {
-      throw this.#error(`does not parse: ${reason(cause)}`, { cause });
+      // The engine reads beyond the last token of a template that is cut.
+      const problem = cause instanceof TypeError ? "it ends in the middle" : reason(cause);
+      throw this.#error(`does not parse: ${problem}`, { cause });
     }
   }
 
@@ -159,6 +161,7 @@ export function templateGlobals(spend: Spend, now: Date): Record<string, Value> 
   return {
     ...{ true: yes, True: yes, false: no, False: no, none: NONE, None: NONE },
     raise_exception: callable(([message = UNDEFINED]) => {
+      spend(size(message));
       throw new Refused(str(message));
     }),
     strftime_now: callable(([format = UNDEFINED]) => {

@@ -3,10 +3,13 @@ import { join } from "node:path";
 import type { Tokenizer as NativeTokenizer } from "tokenizers";
 import { z } from "zod";
 import { ExitCode, UserError } from "../errors";
-import { inputFile } from "../input-file";
+import { damaged, readChecked, readText } from "../json-file";
 import { native } from "./native";
-import { type AddedToken, damaged, parseJson, readJson, specialTokens, type TokenizerConfig } from "./tokenizer-config";
-import { type Component, defect, gpt2TokenizerJson, modelType, outline, TokenizerJson } from "./tokenizer-json";
+import { TextLimits } from "./text-limits";
+import { defect } from "./tokenizer-checks";
+import { type AddedToken, specialTokens, type TokenizerConfig } from "./tokenizer-config";
+import { parseTokenizerFile, readTokenizerFile, type TokenizerFile } from "./tokenizer-file";
+import { type Component, gpt2TokenizerJson, modelType, type TokenizerJson } from "./tokenizer-json";
 
 export interface EncodeOptions {
   /** Lets the post-processor add bos, eos and the like; true by default, as in transformers. */
@@ -30,6 +33,7 @@ export class Codec {
   readonly #path: string;
   readonly #cleansUp: boolean;
   readonly #writesNewlineAsTag: boolean;
+  readonly #limits: TextLimits;
 
   constructor(tokenizer: NativeTokenizer, json: TokenizerJson, config: TokenizerConfig, path: string) {
     this.#native = tokenizer;
@@ -46,6 +50,7 @@ export class Codec {
     this.#writesNewlineAsTag = config.tokenizer_class === "NewlineTokenizer";
     this.vocabSize = tokenizer.getVocabSize(true);
     this.decoder = json.decoder ?? null;
+    this.#limits = new TextLimits(json);
   }
 
   /** The ids of a text. It runs on the library's own threads, so the caller's loop goes on. */
@@ -57,6 +62,10 @@ export class Codec {
   /** The ids of many texts, encoded in parallel. */
   async encodeBatch(texts: string[], { addSpecialTokens = true }: EncodeOptions = {}): Promise<number[][]> {
     const sources = this.#writesNewlineAsTag ? texts.map((text) => text.replaceAll("\n", "<n>")) : texts;
+    for (const text of sources) {
+      const problem = this.#limits.problemOf(text);
+      if (problem) throw new UserError(`${this.#path}: ${problem}.`, { hint: "Cut the text." });
+    }
     try {
       const encodings = await this.#native.encodeBatch(sources, { addSpecialTokens });
       return encodings.map((encoding) => encoding.getIds());
@@ -72,6 +81,9 @@ export class Codec {
       const token = this.tokenOf(id);
       if (token !== null && !(skipSpecialTokens && this.#special.has(token))) tokens.push(token);
     }
+    if (tokens.length === 0) return "";
+    const problem = this.#limits.problemOfTokens(tokens);
+    if (problem) throw new UserError(`${this.#path}: ${problem}.`, { hint: "Cut the text." });
     const text = this.#decoder ? this.#decoder.decode(tokens) : tokens.join(" ");
     const cleaned = this.#cleansUp ? cleanUpSpaces(text) : text;
     return this.#writesNewlineAsTag ? cleaned.replaceAll("<n>", "\n") : cleaned;
@@ -88,31 +100,50 @@ export class Codec {
 
 /**
  * Opens the tokenizer of a checkpoint folder: tokenizer.json, else GPT-2's vocab.json and merges.txt.
+ *
+ * How a text is cut stands in tokenizer.json alone. transformers 5 passes its normalizer and pre-tokenizer over for the
+ * classes LlamaTokenizer(Fast), and builds them from `legacy` and `add_prefix_space` of tokenizer_config.json, so that
+ * `<s>[INST]` begins with `[` rather than `▁[`. The models of these classes were trained before it: Llama 2 by code that
+ * encodes each turn with SentencePiece's prefix behind `<s>`, later ones with transformers 4, which runs tokenizer.json
+ * and writes into it what it ran. llama.cpp cuts so too.
  * @throws UserError where there is neither, or the files are damaged.
  */
 export async function openCodec(folder: string, config: TokenizerConfig): Promise<Codec> {
   const path = join(folder, "tokenizer.json");
-  const file = Bun.file(path);
-  if (await inputFile(path)) {
-    const text = await file.text();
-    return build(text, parseJson(path, outline(text), TokenizerJson), config, path);
-  }
+  const file = await readTokenizerFile(path);
+  if (file) return build(file, config, path);
   const json = await readGpt2Files(folder, config);
-  if (json) return build(JSON.stringify(json), json, config, join(folder, "vocab.json"));
+  if (json) {
+    const source = join(folder, "vocab.json");
+    return build(parseTokenizerFile(JSON.stringify(json), source), config, source);
+  }
   throw await noTokenizer(folder);
 }
 
-function build(text: string, json: TokenizerJson, config: TokenizerConfig, path: string): Codec {
-  const problem = defect(json);
+function build(file: TokenizerFile, config: TokenizerConfig, path: string): Codec {
+  const problem = defect(file);
   if (problem) throw damaged(path, problem);
+  const { json, text } = file;
   try {
     const tokenizer = native.Tokenizer.fromString(text);
-    tokenizer.disableTruncation();
-    tokenizer.disablePadding();
+    checkAddedTokens(tokenizer, json, config);
     addTokens(tokenizer, json, config);
     return new Codec(tokenizer, json, config, path);
   } catch (cause) {
     throw damaged(path, (cause as Error).message, cause);
+  }
+}
+
+/** A token of which the normalizer leaves nothing would be found inside of characters, where the library panics. */
+function checkAddedTokens(tokenizer: NativeTokenizer, json: TokenizerJson, config: TokenizerConfig): void {
+  const normalizer = tokenizer.getNormalizer();
+  if (!normalizer) return;
+  for (const { content, special, normalized } of [
+    ...(json.added_tokens ?? []),
+    ...Object.values(config.added_tokens_decoder ?? {}),
+  ]) {
+    if (content === "" || !(normalized ?? !special) || normalizer.normalizeString(content) !== "") continue;
+    throw new Error(`the normalizer leaves nothing of the added token ${JSON.stringify(content)}`);
   }
 }
 
@@ -136,9 +167,9 @@ function toNative(token: AddedToken) {
 
 async function readGpt2Files(folder: string, config: TokenizerConfig): Promise<TokenizerJson | null> {
   if (!/^GPT2Tokenizer(Fast)?$/.test(config.tokenizer_class ?? "GPT2Tokenizer")) return null;
-  const vocab = await readJson(join(folder, "vocab.json"), z.record(z.string(), z.int().nonnegative()));
-  const merges = Bun.file(join(folder, "merges.txt"));
-  return vocab && (await inputFile(merges.name!)) ? gpt2TokenizerJson(vocab, await merges.text()) : null;
+  const vocab = await readChecked(join(folder, "vocab.json"), z.record(z.string(), z.int().nonnegative()));
+  const merges = vocab && (await readText(join(folder, "merges.txt")));
+  return vocab && merges !== null ? gpt2TokenizerJson(vocab, merges) : null;
 }
 
 async function noTokenizer(folder: string): Promise<UserError> {

@@ -1,6 +1,7 @@
 /** Python's string methods, where the template engine lacks them or differs. */
 import { strip } from "./python-text";
-import { str, type Value } from "./template-values";
+import { size, str, type Value } from "./template-values";
+import { characterCount, indexOf, lastIndexOf, splitAt } from "./text-search";
 
 /** Accounts for work that a call is about to do, in steps; throws when that is too much. */
 export type Spend = (steps: number) => void;
@@ -39,16 +40,22 @@ const METHODS: Record<string, Method> = {
   partition: (text, [separator]) => ({ tuple: partition(text, separator, "partition") }),
   rpartition: (text, [separator]) => ({ tuple: partition(text, separator, "rpartition") }),
   join: (text, [items], spend) => join(items, text, spend),
-  find: (text, [part]) => position(text, text.indexOf(expectString(part, "find"))),
-  rfind: (text, [part]) => position(text, text.lastIndexOf(expectString(part, "rfind"))),
+  find: (text, [part]) => position(text, indexOf(text, expectString(part, "find"))),
+  rfind: (text, [part]) => position(text, lastIndexOf(text, expectString(part, "rfind"))),
   index: (text, [part]) => {
-    const index = text.indexOf(expectString(part, "index"));
+    const index = indexOf(text, expectString(part, "index"));
     if (index < 0) throw new Error("what index() looks for is not in the text");
     return position(text, index);
   },
-  count: (text, [part]) => text.split(expectString(part, "count")).length - 1,
+  count: (text, [part], spend) => {
+    const sought = expectString(part, "count");
+    spend(text.length);
+    return sought === "" ? text.split(sought).length - 1 : splitAt(text, sought).length - 1;
+  },
   startswith: (text, [prefixes, start], spend) => {
-    const rest = [...text].slice(expectCount(start, "start") ?? 0).join("");
+    const from = expectCount(start, "start") ?? 0;
+    if (from !== 0) spend(text.length);
+    const rest = from === 0 ? text : [...text].slice(from).join("");
     return anyAffix(prefixes, spend, (prefix) => rest.startsWith(prefix));
   },
   endswith: (text, [suffixes], spend) => anyAffix(suffixes, spend, (suffix) => text.endsWith(suffix)),
@@ -78,6 +85,9 @@ export function stringMethod(name: string): Method | undefined {
 
 /** str.join: the items as Python prints them. */
 export function join(items: unknown, separator: string, spend: Spend): string {
+  if (typeof items !== "string" && !Array.isArray(items)) throw new Error("join() takes a list, or a text");
+  if (typeof items === "string") spend(items.length);
+  else for (const item of items as Value[]) spend(size(item));
   const texts = typeof items === "string" ? [...items] : (items as Value[]).map(str);
   spend(texts.reduce((length, text) => length + text.length + separator.length, 0) / 16);
   return texts.join(separator);
@@ -85,7 +95,8 @@ export function join(items: unknown, separator: string, spend: Spend): string {
 
 /** str.replace: the first `count` occurrences, or all; an empty `from` stands between any two characters. */
 export function replace(text: string, from: string, to: string, count: number | null, spend: Spend): string {
-  const parts = from === "" ? ["", ...text, ""] : text.split(from);
+  if (from === "") spend(text.length);
+  const parts = from === "" ? ["", ...text, ""] : splitAt(text, from);
   const replaced = count === null || count < 0 ? parts.length - 1 : Math.min(count, parts.length - 1);
   spend(parts.length + (text.length + replaced * to.length) / 16);
   const head = parts.slice(0, replaced + 1).join(to);
@@ -95,7 +106,7 @@ export function replace(text: string, from: string, to: string, count: number | 
 function split(text: string, separator: unknown, max: number | null): string[] {
   if (typeof separator === "string") {
     if (separator === "") throw new Error("split() takes a separator that is not empty");
-    const parts = text.split(separator);
+    const parts = splitAt(text, separator);
     return max === null || max < 0 || parts.length - 1 <= max
       ? parts
       : [...parts.slice(0, max), parts.slice(max).join(separator)];
@@ -108,7 +119,8 @@ function split(text: string, separator: unknown, max: number | null): string[] {
 
 function rsplit(text: string, separator: unknown, max: number | null): string[] {
   if (typeof separator !== "string") return text.split(/\s+/).filter((word) => word !== "");
-  const parts = text.split(separator);
+  if (separator === "") throw new Error("rsplit() takes a separator that is not empty");
+  const parts = splitAt(text, separator);
   if (max === null || max < 0 || parts.length - 1 <= max) return parts;
   const cut = parts.length - max;
   return [parts.slice(0, cut).join(separator), ...parts.slice(cut)];
@@ -126,21 +138,23 @@ function anyAffix(affixes: unknown, spend: Spend, fits: (affix: string) => boole
 
 /** An index in UTF-16 units as one in characters, which is what Python counts. */
 function position(text: string, index: number): number {
-  return index < 0 ? index : [...text.slice(0, index)].length;
+  return index < 0 ? index : characterCount(text.slice(0, index));
 }
 
 /** What stands before a separator, itself, and what stands behind it; where it is not there, the text and two empty ones. */
 function partition(text: string, separator: unknown, method: "partition" | "rpartition"): string[] {
   const mark = expectString(separator, method);
-  const index = method === "partition" ? text.indexOf(mark) : text.lastIndexOf(mark);
+  const index = method === "partition" ? indexOf(text, mark) : lastIndexOf(text, mark);
   if (index >= 0) return [text.slice(0, index), mark, text.slice(index + mark.length)];
   return method === "partition" ? [text, "", ""] : ["", "", text];
 }
 
 function padding(text: string, width: unknown, filler: unknown, spend: Spend): string {
-  const missing = Math.max(0, (expectCount(width, "width") ?? 0) - [...text].length);
+  const missing = Math.max(0, (expectCount(width, "width") ?? 0) - characterCount(text));
   spend(missing / 16);
-  return (typeof filler === "string" ? filler : " ").repeat(missing);
+  const fill = typeof filler === "string" ? filler : " ";
+  if (characterCount(fill) !== 1) throw new Error("a text is filled up with one character");
+  return fill.repeat(missing);
 }
 
 export function capitalize(text: string): string {

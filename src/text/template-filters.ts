@@ -31,6 +31,7 @@ import {
   UNDEFINED,
   type Value,
 } from "./template-values";
+import { characterAt, characterCount } from "./text-search";
 
 /** The arguments of a filter, by place or by name. */
 export class FilterArguments {
@@ -72,11 +73,18 @@ type Filter = (operand: Value, args: FilterArguments, spend: Spend) => Value;
 export function applyFilter(name: string, operand: Value, args: FilterArguments, spend: Spend): Value {
   if (!Object.hasOwn(FILTERS, name)) throw new Error(`there is no filter "${name}"`);
   if (!CHEAP.has(name)) spend(4 * extent(operand));
+  if (isString(operand) && OF_ITEMS.has(name)) spend(operand.value.length);
+  for (const argument of [...args.positional, ...args.named.values()]) spend(size(argument));
   return FILTERS[name]!(operand, args, spend);
 }
 
 /** Filters that do not look at every item. */
-const CHEAP = new Set(["length", "count", "first", "last", "default", "d", "safe"]);
+const CHEAP = new Set(["first", "last", "default", "d"]);
+/** Filters that make an item of each character of a text. */
+const OF_ITEMS = new Set([
+  ...["batch", "join", "list", "map", "max", "min", "reject", "rejectattr", "reverse"],
+  ...["select", "selectattr", "sort", "sum", "unique"],
+]);
 
 /** A filter of texts: whatever it is given is printed first. */
 const ofText =
@@ -87,7 +95,7 @@ const ofText =
   };
 
 const length: Filter = (operand) => {
-  if (isString(operand)) return toValue([...operand.value].length);
+  if (isString(operand)) return toValue(characterCount(operand.value));
   return toValue(isObject(operand) ? operand.value.size : itemsOf(operand).length);
 };
 
@@ -135,7 +143,7 @@ const FILTERS: Record<string, Filter> = {
   },
   e: escapeFilter,
   escape: escapeFilter,
-  first: (operand) => (isString(operand) ? chars(operand.value).at(0) : itemsOf(operand)[0]) ?? UNDEFINED,
+  first: (operand) => (isString(operand) ? character(operand.value, 0) : itemsOf(operand)[0]) ?? UNDEFINED,
   float: (operand, args) => {
     const value = isNumeric(operand) ? Number(operand.value) : isString(operand) ? readFloat(operand.value) : undefined;
     return value === undefined ? (args.get(0, "default") ?? float(0)) : float(value);
@@ -148,6 +156,7 @@ const FILTERS: Record<string, Filter> = {
     const width = args.get(0, "width");
     const indent = width && isString(width) ? width.value : spaces(args.count(0, "width", 4), spend);
     const [first, blank] = [args.isTrue(1, "first"), args.isTrue(2, "blank")];
+    spend(size(operand));
     const lines = str(operand).split("\n");
     spend((lines.length * indent.length) / 16);
     const indented = lines.map((line, i) => ((i === 0 ? first : blank || line !== "") ? indent + line : line));
@@ -160,12 +169,11 @@ const FILTERS: Record<string, Filter> = {
     return entriesOf(operand.value);
   },
   join: (operand, args, spend) => {
-    const attribute = args.get(1, "attribute");
-    const items = itemsOf(operand).map((item) => (attribute ? attributeOf(item, attribute) : item));
-    spend(size(operand));
+    const by = attributeBy(args.get(1, "attribute"), spend);
+    const items = itemsOf(operand).map(by);
     return toValue(join(items, args.text(0, "d", ""), spend));
   },
-  last: (operand) => (isString(operand) ? chars(operand.value).at(-1) : itemsOf(operand).at(-1)) ?? UNDEFINED,
+  last: (operand) => (isString(operand) ? character(operand.value, -1) : itemsOf(operand).at(-1)) ?? UNDEFINED,
   length,
   list: (operand, _, spend) => {
     spend(isString(operand) ? operand.value.length : 0);
@@ -178,7 +186,7 @@ const FILTERS: Record<string, Filter> = {
     const attribute = args.named.get("attribute");
     if (!attribute) throw new Error("the filter map takes a filter's name or an attribute");
     const otherwise = args.named.get("default") ?? UNDEFINED;
-    return list(inFilter(operand).map((item) => attributeOf(item, attribute, otherwise)));
+    return list(inFilter(operand).map(attributeBy(attribute, spend, otherwise)));
   },
   max: (operand, args, spend) => sorted(itemsOf(operand), args, { case: 0 }, spend).at(-1) ?? UNDEFINED,
   min: (operand, args, spend) => sorted(itemsOf(operand), args, { case: 0 }, spend)[0] ?? UNDEFINED,
@@ -200,21 +208,23 @@ const FILTERS: Record<string, Filter> = {
     if (isInteger(operand) && method === "common") return operand;
     return float(rounded(value, precision, method));
   },
-  safe: (operand) => safeText(str(operand)),
+  safe: (operand, _, spend) => {
+    spend(size(operand));
+    return safeText(str(operand));
+  },
   select: (operand, args, spend) => select(operand, args, spend, true, null),
   selectattr: (operand, args, spend) => select(operand, args.rest(), spend, true, args.positional[0] ?? null),
   sort: (operand, args, spend) => {
     const attribute = args.get(2, "attribute");
-    const by = attribute && !isNull(attribute) ? (item: Value) => attributeOf(item, attribute) : undefined;
+    const by = attributeBy(attribute && isNull(attribute) ? undefined : attribute, spend);
     return list(sorted(itemsOf(operand), args, { reverse: 0, case: 1 }, spend, by));
   },
   string: (operand, _, spend) => {
     spend(size(operand));
     return isString(operand) ? operand : toValue(str(operand));
   },
-  sum: (operand, args) => {
-    const attribute = args.get(0, "attribute");
-    const items = itemsOf(operand).map((item) => (attribute ? attributeOf(item, attribute) : item));
+  sum: (operand, args, spend) => {
+    const items = itemsOf(operand).map(attributeBy(args.get(0, "attribute"), spend));
     const start = args.get(1, "start");
     const total = items.reduce((sum, item) => sum + number(item, "sum"), start ? number(start, "sum") : 0);
     return items.some(isFloat) || (start && isFloat(start)) ? float(total) : toValue(total);
@@ -228,16 +238,17 @@ const FILTERS: Record<string, Filter> = {
   tojson: (operand, args, spend) => {
     const layout = jsonLayout(args, spend);
     // Nesting is at most a hundred deep, so a line is indented by a hundred times the indent at most.
+    if (layout.sortKeys) spend(size(operand) * 20);
     spend(size(operand) * (1 + (layout.indent?.length ?? 0) * 6 + (layout.separators?.join("").length ?? 0) / 16));
     return toValue(toJson(operand, layout));
   },
   trim: ofText((text, args) => strip(text, args.get(0, "chars")?.value)),
   unique: (operand, args, spend) => {
-    const attribute = args.get(1, "attribute");
+    const by = attributeBy(args.get(1, "attribute"), spend);
     const folds = !args.isTrue(0, "case_sensitive");
     const seen = new Set<string>();
     const items = itemsOf(operand).filter((item) => {
-      const value = attribute ? attributeOf(item, attribute) : item;
+      const value = by(item);
       spend(size(value));
       const folded = folds && isString(value) ? toValue(value.value.toLowerCase()) : value;
       const key = isNumeric(folded) ? String(Number(folded.value)) : repr(folded);
@@ -251,13 +262,20 @@ const FILTERS: Record<string, Filter> = {
       .replace(/%2F/g, "/")
       .replace(/[!'()*]/g, percent),
   ),
-  wordcount: (operand) => toValue(str(operand).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0),
+  wordcount: (operand, _, spend) => {
+    spend(size(operand));
+    return toValue(str(operand).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0);
+  },
 };
 
 /** What map and select go through: nothing where they are given none. */
 const inFilter = (operand: Value): Value[] => (operand.__bool__().value ? itemsOf(operand) : []);
 const percent = (character: string) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`;
-const chars = (text: string): Value[] => [...text].map(toValue);
+
+function character(text: string, index: number): Value | undefined {
+  const found = characterAt(text, index);
+  return found === undefined ? undefined : toValue(found);
+}
 
 function spaces(count: number, spend: Spend): string {
   spend(count / 16);
@@ -275,6 +293,7 @@ function integer(operand: Value, base: number): number | undefined {
   if (isUndefined(operand)) throw new Error("the filter int takes no undefined value");
   if (!isString(operand)) return undefined;
   if (base !== 10) {
+    if (base < 2 || base > 36) throw new Error(`the filter int takes a base from 2 to 36, not ${base}`);
     const digits = strip(operand.value).replace(/^0[xob]/i, "");
     const value = Number.parseInt(digits, base);
     return value.toString(base) === digits.toLowerCase() ? value : undefined;
@@ -294,25 +313,33 @@ function rounded(value: number, precision: number, method: string): number {
   return nearest / scale;
 }
 
-/** A field by a path such as `function.name` or `0.id`. */
-function attributeOf(item: Value, path: Value, otherwise = UNDEFINED): Value {
-  let value = item;
-  for (const part of str(path).split(".")) {
-    const entries = isObject(value) || isNamespace(value) ? value.value : null;
-    const place = /^\d+$/.test(part) ? Number(part) : -1;
-    value = entries?.get(part) ?? (isArray(value) ? value.value[place] : undefined) ?? UNDEFINED;
-  }
-  return isUndefined(value) ? otherwise : value;
+/** Reads a field by a path such as `function.name` or `0.id`, which is taken apart once; without one the item itself. */
+function attributeBy(path: Value | undefined, spend: Spend, otherwise = UNDEFINED): (item: Value) => Value {
+  if (path === undefined) return (item) => item;
+  spend(size(path));
+  const parts = str(path).split(".");
+  return (item) => {
+    spend(parts.length);
+    let value = item;
+    for (const part of parts) {
+      const entries = isObject(value) || isNamespace(value) ? value.value : null;
+      const place = /^\d+$/.test(part) ? Number(part) : -1;
+      value = entries?.get(part) ?? (isArray(value) ? value.value[place] : undefined) ?? UNDEFINED;
+    }
+    return isUndefined(value) ? otherwise : value;
+  };
 }
 
 /** Items that pass a test, or that fail it; without a test's name, those that are true. */
 function select(operand: Value, args: FilterArguments, spend: Spend, passes: boolean, attribute: Value | null): Value {
   const [name, other = UNDEFINED] = args.positional;
   const test = name ? testNamed(str(name)) : (value: Value) => value.__bool__().value;
+  const by = attributeBy(attribute ?? undefined, spend);
   return list(
     inFilter(operand).filter((item) => {
-      spend(1 + size(other) / 4);
-      return test(attribute ? attributeOf(item, attribute) : item, other) === passes;
+      const value = by(item);
+      spend(1 + size(other) / 4 + size(value) / 4);
+      return test(value, other) === passes;
     }),
   );
 }
@@ -338,11 +365,13 @@ function sorted(
 function jsonLayout(args: FilterArguments, spend: Spend): JsonLayout {
   const indent = args.get(1, "indent");
   const separators = args.get(2, "separators");
+  const between = separators && isArray(separators) ? separators.value.map(str) : null;
+  if (between && between.length !== 2) throw new Error(`separators must be two texts, not ${between.length}`);
   return {
     ensureAscii: args.isTrue(0, "ensure_ascii"),
     indent:
       !indent || isNull(indent) ? null : isString(indent) ? indent.value : spaces(args.count(1, "indent", 0), spend),
-    separators: separators && isArray(separators) ? [str(separators.value[0]!), str(separators.value[1]!)] : null,
+    separators: between && [between[0]!, between[1]!],
     sortKeys: args.isTrue(3, "sort_keys"),
   };
 }

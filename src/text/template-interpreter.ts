@@ -111,6 +111,13 @@ class LoopControl extends Error {
   }
 }
 
+/** Milliseconds that a rendering may take; a long chat has as many as its steps are to take. */
+const CLOCK = 2000;
+const MILLISECONDS_A_STEP = 0.0001;
+/** One or two milliseconds. */
+const STEPS_A_LOOK = 20_000;
+/** Some 100 MB of list items. */
+const MOST_MADE = 1_000_000;
 const LOOP_ITEM_STEPS = 20;
 const CALL_STEPS = 10;
 /** The engine finds out by an exception that a name is not there. */
@@ -120,6 +127,13 @@ const MAX_DEPTH = 600;
 
 export class BoundedInterpreter extends Interpreter {
   #left: number;
+  /** Steps that are left when the clock is looked at again. */
+  #nextLook: number;
+  /** When the rendering has to be done, by performance.now(); counted from its first step. */
+  #ends: number | null = null;
+  readonly #time: number;
+  #made = 0;
+  readonly #mostMade: number;
   #depth = 0;
   readonly #printed = new Set<Node>();
   /** Of values that exist already, what part of going through them is paid for where they are used. */
@@ -133,6 +147,9 @@ export class BoundedInterpreter extends Interpreter {
   ) {
     super(environment);
     this.#left = steps;
+    this.#nextLook = steps;
+    this.#time = Math.max(CLOCK, steps * MILLISECONDS_A_STEP);
+    this.#mostMade = Math.max(MOST_MADE, steps / 4);
     this.#survey(program);
   }
 
@@ -164,9 +181,19 @@ export class BoundedInterpreter extends Interpreter {
   }
 
   readonly spend: Spend = (steps) => {
-    this.#left -= steps;
+    this.#left -= Math.max(0, steps);
     if (!(this.#left >= 0)) throw new BudgetExceeded();
+    if (this.#left > this.#nextLook) return;
+    this.#nextLook = this.#left - STEPS_A_LOOK;
+    this.#ends ??= performance.now() + this.#time;
+    if (performance.now() > this.#ends) throw new BudgetExceeded();
   };
+
+  /** Counts what a value takes in memory, in list items or runs of sixteen characters. */
+  #make(units: number): void {
+    this.#made += units;
+    if (!(this.#made <= this.#mostMade)) throw new BudgetExceeded();
+  }
 
   override evaluate(node: Node | undefined, scope: Environment): Value {
     if (node instanceof Evaluated) return node.result;
@@ -177,6 +204,7 @@ export class BoundedInterpreter extends Interpreter {
     try {
       const value = this.#dispatch(node, scope);
       if (isUndefined(value)) this.spend(MISSING_STEPS);
+      if (!LOOKUPS.has(node.type)) this.#make(extent(value));
       this.spend(extent(value) * (LOOKUPS.has(node.type) ? (this.#shares.get(node) ?? 0) : 1));
       if ((isArray(value) || isObject(value)) && size(value) > this.#left) throw new BudgetExceeded();
       if (!this.#printed.has(node)) return value;
@@ -224,7 +252,9 @@ export class BoundedInterpreter extends Interpreter {
       }
       case "TestExpression": {
         const { operand, negate, test } = node as TestExpression;
-        return toValue(testNamed(test.value)(this.evaluate(operand, scope), UNDEFINED) !== negate);
+        const value = this.evaluate(operand, scope);
+        if (LOOKING.has(test.value)) this.spend(size(value));
+        return toValue(testNamed(test.value)(value, UNDEFINED) !== negate);
       }
       default:
         return super.evaluate(node, scope);
@@ -262,6 +292,7 @@ export class BoundedInterpreter extends Interpreter {
     let seen: Value | null = null;
     const changed = (args: Value[]) => {
       const now = list(args);
+      this.spend(args.reduce((sum, arg) => sum + size(arg), 0));
       const isNew = seen === null || !equals(seen, now);
       seen = now;
       return toValue(isNew);
@@ -325,6 +356,7 @@ export class BoundedInterpreter extends Interpreter {
         this.spend(isArray(right) ? size(right) + right.value.length * size(left) : extent(right));
         return toValue(contains(right, left) === (operator === "in"));
       case "~":
+        this.spend(size(left) + size(right));
         return toValue(str(left) + str(right));
       case "+":
         if (!isNumeric(left) || !isNumeric(right)) return this.#join(left, right);
@@ -358,6 +390,7 @@ export class BoundedInterpreter extends Interpreter {
       return toValue(value.value.repeat(times));
     }
     if (!isArray(value)) throw new Error(`${describe(value)} can't be repeated`);
+    if (value.value.length === 0) return value;
     this.spend(value.value.length * times);
     const items = Array.from({ length: times }, () => value.value).flat();
     return isTuple(value) ? tuple(items) : list(items);
@@ -378,6 +411,7 @@ export class BoundedInterpreter extends Interpreter {
     if (isString(object)) return memberOfText(object.value, property, this.spend);
     if (isArray(object)) {
       if (isInteger(property)) return object.value.at(property.value) ?? UNDEFINED;
+      this.spend(size(property));
       return memberOfList(object.value, str(property), this.spend);
     }
     if (isObject(object)) {
@@ -460,6 +494,9 @@ function arithmetic(operator: string, left: Value, right: Value): Value {
   const isExact = !isFloat(left) && !isFloat(right) && operator !== "/" && Number.isInteger(result);
   return isExact ? toValue(result) : float(result);
 }
+
+/** Tests that look at all of a value. */
+const LOOKING = new Set(["lower", "upper", "in", "eq", "ne", "equalto", "==", "!="]);
 
 /** Nodes that give a value that exists already. */
 const LOOKUPS = new Set(["Identifier", "MemberExpression", "StringLiteral", "Ternary", "SelectExpression"]);

@@ -16,17 +16,18 @@ import {
   UNDEFINED,
   type Value,
 } from "./template-values";
+import { characterAt } from "./text-search";
 
 export function memberOfText(text: string, property: Value, spend: Spend): Value {
-  spend(text.length / 16);
+  spend(text.length / 16 + size(property));
   if (isInteger(property)) {
-    const character = [...text].at(property.value);
+    const character = characterAt(text, property.value);
     return character === undefined ? UNDEFINED : toValue(character);
   }
   const method = stringMethod(str(property));
   if (!method) return UNDEFINED;
   return callable((args) => {
-    spend(text.length / 16);
+    spend(text.length / 16 + args.reduce((sum, arg) => sum + size(arg), 0));
     const values = args.map(({ value }) => value);
     const result = method(text, values, spend);
     return typeof result === "object" && "tuple" in result ? tuple(result.tuple.map(toValue)) : toValue(result);

@@ -2,6 +2,7 @@
 import { Environment, Interpreter } from "@huggingface/jinja";
 import { floatText } from "./python-numbers";
 import { quote } from "./python-text";
+import { indexOf } from "./text-search";
 
 /** A value at run time, told apart by `type`. */
 export type Value = ReturnType<Interpreter["evaluate"]>;
@@ -206,7 +207,7 @@ export function contains(container: Value, item: Value): boolean {
     return entries.has(keyOf(entries, item));
   }
   if (isUndefined(container)) return false;
-  if (isString(container) && isString(item)) return container.value.includes(item.value);
+  if (isString(container) && isString(item)) return indexOf(container.value, item.value) >= 0;
   throw new Error(`${describe(item)} can't be searched for in ${describe(container)}`);
 }
 

@@ -2,8 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { ExitCode, UserError } from "../errors";
-import { inputFile } from "../input-file";
+import { readChecked, readText } from "../json-file";
 
 const NamedToken = z.union([z.string(), z.looseObject({ content: z.string() }).transform((token) => token.content)]);
 
@@ -46,9 +45,9 @@ export type ChatTemplates = Map<string, string>;
  * @throws UserError that names the file and the field.
  */
 export async function readTokenizerConfig(folder: string): Promise<TokenizerConfig> {
-  const config = (await readJson(join(folder, "tokenizer_config.json"), TokenizerConfig)) ?? {};
+  const config = (await readChecked(join(folder, "tokenizer_config.json"), TokenizerConfig)) ?? {};
   if (config.added_tokens_decoder) return config;
-  return { ...config, ...(await readJson(join(folder, "special_tokens_map.json"), SpecialTokensMap)) };
+  return { ...config, ...(await readChecked(join(folder, "special_tokens_map.json"), SpecialTokensMap)) };
 }
 
 /** The special tokens that have names, which a chat template sees: bos_token, eos_token, image_token, … */
@@ -77,12 +76,12 @@ function extraTokens(config: TokenizerConfig): string[] | Record<string, string>
  */
 export async function readChatTemplates(folder: string, config: TokenizerConfig): Promise<ChatTemplates> {
   const files = new Map<string, string>();
-  const single = Bun.file(join(folder, "chat_template.jinja"));
-  if (await inputFile(single.name!)) files.set("default", await single.text());
+  const single = await readText(join(folder, "chat_template.jinja"));
+  if (single !== null) files.set("default", single);
   const more = join(folder, "additional_chat_templates");
   for (const name of await readdir(more).catch(() => [])) {
-    if (!name.endsWith(".jinja") || !(await inputFile(join(more, name)))) continue;
-    files.set(name.slice(0, -".jinja".length), await Bun.file(join(more, name)).text());
+    const template = name.endsWith(".jinja") ? await readText(join(more, name)) : null;
+    if (template !== null) files.set(name.slice(0, -".jinja".length), template);
   }
   if (files.size > 0) return files;
 
@@ -90,36 +89,6 @@ export async function readChatTemplates(folder: string, config: TokenizerConfig)
   if (typeof template === "string") return new Map([["default", template]]);
   if (template) return new Map(template.map(({ name, template }) => [name, template]));
 
-  const ofProcessor = await readJson(join(folder, "chat_template.json"), z.object({ chat_template: z.string() }));
+  const ofProcessor = await readChecked(join(folder, "chat_template.json"), z.object({ chat_template: z.string() }));
   return ofProcessor ? new Map([["default", ofProcessor.chat_template]]) : new Map();
-}
-
-/** A JSON file checked by a schema, or null where there is no such file. */
-export async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | null> {
-  const file = Bun.file(path);
-  if (!(await inputFile(path))) return null;
-  return parseJson(path, await file.text(), schema);
-}
-
-/** @throws UserError that names the file, and the first field that is wrong. */
-export function parseJson<T>(path: string, text: string, schema: z.ZodType<T>): T {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw damaged(path, text.trim() === "" ? "the file is empty" : "it is not JSON", cause);
-  }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
-  const field = issue.path.length > 0 ? `"${issue.path.join(".")}": ` : "";
-  throw damaged(path, `${field}${issue.message}`, parsed.error);
-}
-
-export function damaged(path: string, problem: string, cause?: unknown): UserError {
-  return new UserError(`${path} can't be read: ${problem}.`, {
-    code: ExitCode.failure,
-    hint: "Fix the file, or download the model again.",
-    cause,
-  });
 }

@@ -134,6 +134,40 @@ describe("tokens", () => {
   });
 });
 
+describe("what tokenizer.json and tokenizer_config.json say of one thing", () => {
+  test("a vocabulary of bytes under SentencePiece's decoder prints text, streamed and whole", async () => {
+    await copy("byte-level");
+    const json = JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8"));
+    const replace = { type: "Replace", pattern: { String: "▁" }, content: " " };
+    json.decoder = { type: "Sequence", decoders: [replace, { type: "ByteFallback" }, { type: "Fuse" }] };
+    await write("tokenizer.json", json);
+    const tokenizer = await loadTokenizer(folder);
+    const ids = await tokenizer.encode("hi П t");
+    expect(tokenizer.decode(ids)).toBe("hi П t");
+    const stream = tokenizer.detokenizer();
+    for (const id of ids) stream.addToken(id);
+    stream.finalize();
+    expect(stream.text).toBe("hi П t");
+  });
+
+  test.each([
+    {},
+    { legacy: false },
+    { legacy: true, add_prefix_space: false },
+    { legacy: false, add_prefix_space: true },
+  ])("a LlamaTokenizer cuts as tokenizer.json says: %j", async (settings) => {
+    await copy("byte-fallback");
+    const plain = await loadTokenizer(join(FIXTURES, "byte-fallback"));
+    await write("tokenizer_config.json", { ...plain.config, tokenizer_class: "LlamaTokenizer", ...settings });
+    const tokenizer = await loadTokenizer(folder);
+    const ids = await tokenizer.encode("<s>[INST] hi [/INST]", { addSpecialTokens: false });
+    expect(ids).toEqual(await plain.encode("<s>[INST] hi [/INST]", { addSpecialTokens: false }));
+    // The prefix stands behind a special token too.
+    expect(tokenizer.tokenOf(ids[0]!)).toBe("<s>");
+    expect(tokenizer.tokenOf(ids[1]!)).toStartWith("▁");
+  });
+});
+
 describe("thinking", () => {
   test("a pair of single tokens", async () => {
     const { thinking } = await loadTokenizer(join(FIXTURES, "byte-level"));
@@ -299,8 +333,8 @@ describe("broken checkpoints", () => {
     ["no bytes", "", "the file is empty"],
     ["cut off", good.slice(0, 3000), "EOF while parsing"],
     ["cut off early", good.slice(0, 300), "it is not JSON"],
-    ["a list", "[]", "expected object"],
-    ["null", "null", "expected object"],
+    ["a list", "[]", "it is not an object"],
+    ["null", "null", "it is not an object"],
     ["no model", "{}", '"model"'],
     ["an unknown model", changed((json) => (json.model = { type: "Fictional" })), "ModelUntagged"],
     ["text for ids", changed((json) => (json.model!.vocab = { a: "x" })), "expected u32"],

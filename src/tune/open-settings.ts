@@ -1,5 +1,5 @@
 /** The settings of a command line: its flags, the YAML file that it names, and for a training that goes on its record. */
-import { readJson } from "../convert/json-file";
+import { readJson } from "../json-file";
 import { configName } from "./adapter-files";
 import { readSettingsFile, resolveSettings, type Settings, unknownSettings } from "./settings";
 

@@ -1,10 +1,10 @@
 /** The training loop: steps, validations, reports, checkpoints. What it prints is the caller's business. */
 import { join } from "node:path";
 import { UserError } from "../errors";
-import { withWiredLimit } from "../generate/wired";
 import { breathe } from "../macrotask";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { withWiredLimit } from "../models/wired";
 import type { Optimizer } from "../optim";
 import { weightsName, writeAdapterWeights } from "./adapter-files";
 import type { History } from "./curve";
@@ -95,7 +95,7 @@ export async function train(
   optimizer: Optimizer,
   options: TrainingOptions,
 ): Promise<TrainingEnd> {
-  const restoreLimit = withWiredLimit(model);
+  const restoreLimit = withWiredLimit();
   const undo = options.gradientCheckpoint ? checkpointBlocks(model.layers) : () => {};
   const trainer = new Trainer(model, optimizer, options);
   setTraining(model, true);

@@ -27,6 +27,22 @@ def config(model_type, **changes):
     return {"model_type": model_type, **BASE, **changes}
 
 
+# A delta layer's heads and their width, and what rotates of attention's heads.
+DELTA = {
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 24,
+    "linear_conv_kernel_dim": 4, "head_dim": 32,
+}
+MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000000.0,
+         "partial_rotary_factor": 0.25}
+
+
+def nested(model_type, **changes):
+    """A language model within a checkpoint that has other parts too."""
+    text = {**BASE, **DELTA, "num_hidden_layers": 4, "rope_parameters": MROPE, **changes}
+    del text["rope_theta"]
+    return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **text}}
+
+
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
     "llama_bias": config(
@@ -40,6 +56,11 @@ CONFIGS = {
     "mistral": config("mistral", tie_word_embeddings=False, num_key_value_heads=1, sliding_window=None),
     "qwen3": config("qwen3", tie_word_embeddings=True, head_dim=32),
     "qwen3_yarn": config("qwen3", tie_word_embeddings=False, head_dim=16, rope_scaling=YARN),
+    "qwen3_5": nested("qwen3_5", tie_word_embeddings=True, full_attention_interval=4),
+    "qwen3_5_moe": nested(
+        "qwen3_5_moe", tie_word_embeddings=False, full_attention_interval=2, num_hidden_layers=2, num_experts=8,
+        num_experts_per_tok=3, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+    ),
     "gemma3_text": config(
         "gemma3_text", hidden_size=32, num_hidden_layers=6, head_dim=32, num_key_value_heads=1, query_pre_attn_scalar=32,
         sliding_window=6, sliding_window_pattern=3, rope_theta=1000000.0, rope_local_base_freq=10000.0,
@@ -85,12 +106,44 @@ CONFIGS = {
             "mscale": 1.0, "mscale_all_dim": 1.0,
         },
     },
+    "smollm3": config("smollm3", tie_word_embeddings=True, num_hidden_layers=4),
+    "gemma": config("gemma", head_dim=16, hidden_size=32),
+    "gemma2": config(
+        "gemma2", head_dim=16, hidden_size=32, query_pre_attn_scalar=16, attn_logit_softcapping=20.0,
+        final_logit_softcapping=40.0,
+    ),
+    "granite": config(
+        "granite", logits_scaling=0.5, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=1.5,
+        attention_bias=False, mlp_bias=False, tie_word_embeddings=True,
+    ),
+    "seed_oss": config("seed_oss", head_dim=24, attention_bias=True, attention_out_bias=False, tie_word_embeddings=False),
+    "ernie4_5": config("ernie4_5", head_dim=16, use_bias=True, tie_word_embeddings=True),
+    "olmo2": config("olmo2", tie_word_embeddings=False),
+    "exaone4": config(
+        "exaone4", head_dim=16, num_hidden_layers=4, tie_word_embeddings=True, sliding_window=6,
+        sliding_window_pattern="LLG", rope_scaling=LLAMA3,
+    ),
+    "cohere2": {
+        "model_type": "cohere2", "hidden_size": 64, "head_dim": 16, "num_hidden_layers": 4, "intermediate_size": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 10000.0, "vocab_size": 256,
+        "layer_norm_eps": 1e-5, "logit_scale": 0.5, "sliding_window": 6, "sliding_window_pattern": 2,
+    },
+    "hunyuan_v1_dense": config(
+        "hunyuan_v1_dense", head_dim=16, rope_scaling={"alpha": 100.0, "factor": 1.0, "type": "dynamic"},
+    ),
+    "qwen3_moe": config(
+        "qwen3_moe", head_dim=16, num_experts=6, num_experts_per_tok=2, decoder_sparse_step=1, mlp_only_layers=[1],
+        moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True,
+    ),
     "qwen2": config("qwen2", tie_word_embeddings=True),
 }
 
 SALTS = {
     "llama": 20, "llama_bias": 7, "llama_llama3": 4, "llama_sliding": 1, "mistral": 4, "qwen3": 40, "qwen3_yarn": 38,
     "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
+    "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
+    "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
+    "qwen3_5": 3, "qwen3_5_moe": 3,
 }
 
 
@@ -111,11 +164,26 @@ def keys_values(name, parameters):
     return {f"{name}.kv_b_proj.weight": [heads * (key + value), rank]}
 
 
+def original(path, shape):
+    """A tensor of Qwen 3.5 under the name, and in the shape, of a Hugging Face checkpoint; experts' halves as one."""
+    path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    if path.endswith("conv1d.weight"):
+        return {path: [shape[0], shape[2], shape[1]]}
+    prefix, _, projection = path.partition("switch_mlp.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], 2 * shape[1], shape[2]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}experts.down_proj": shape}
+    return {} if projection else {path: shape}
+
+
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
     for path, x in parameters:
-        if "switch_mlp." in path:
+        if name.startswith("qwen3_5"):
+            shapes |= original(path, list(x.shape))
+        elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))

@@ -182,6 +182,8 @@ CASES = [
     ("mixtral", "lora", 1, ALL, True),
     ("phi3", "lora", -1, ALL, False),
     ("gemma3_text", "lora", 3, ALL, False),
+    ("qwen3_5", "lora", -1, ALL, False),
+    ("qwen3_5_moe", "lora", 1, ALL, True),
 ]
 
 

@@ -12,17 +12,18 @@ export interface FormulaModel {
   weights: Record<string, number[]>;
 }
 
-export async function formulaModel({ config, weights, salt }: FormulaModel, dtype: Dtype = "float32") {
+export async function formulaModel({ config, weights: shapes, salt }: FormulaModel, dtype: Dtype = "float32") {
   const { Args, Model } = await architecture(config.model_type);
   const model: LanguageModel = new Model(Args.parse(config));
   mx.scope(() => {
     const checkpoint = new Map(
-      Object.entries(weights).map(([name, shape]): [string, Tensor] => [
+      Object.entries(shapes).map(([name, shape]): [string, Tensor] => [
         name,
-        mx.array(weight(name, shape, salt), "float32", shape).astype(dtype),
+        mx.array(weight(name, shape, salt), "float32", shape),
       ]),
     );
-    model.loadWeights(model.sanitize(checkpoint), { strict: true });
+    const weights = [...model.sanitize(checkpoint)].map(([name, x]) => [name, x.astype(dtype)] as const);
+    model.loadWeights(weights, { strict: true });
   });
   mx.eval(model.parameters());
   return model;

@@ -1,16 +1,15 @@
 /** Answers a conversation: its prompt, the cache that carries over from turn to turn, the text as it comes. */
 import { ExitCode, UserError } from "../../errors";
-import { PrefixCache } from "../../generate/prefix-cache";
-import { type GenerationResponse, streamGenerate } from "../../generate/stream";
+import { answer, type End, type Part } from "../../generate/answer";
+import { LoneStepper } from "../../generate/lone-stepper";
+import { PrefixStore } from "../../generate/prefix-store";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
-import { makeSampler } from "../../sample";
-import type { ResponsePart } from "../../text/response";
 import type { Tokenizer } from "../../text/tokenizer";
 import { asChat, type Message } from "./conversation";
 import type { Settings } from "./settings";
 
-export interface AnswererOptions {
+export interface ChatAnswererOptions {
   /** How many tokens the model takes, where that is known. */
   contextLength: number | null;
   /** Keep only so many tokens: then the conversation may be longer than the context. */
@@ -33,25 +32,32 @@ export interface Answer {
   reasoning: string;
   /** Prompt tokens that needed no work, since the cache held them. */
   cachedTokens: number;
-  /** Figures of the last token; `prompt_tokens` are those that were fed. */
-  figures: GenerationResponse;
+  figures: Figures;
   /** Why it ended before the model was done, if it did. */
   cutBy: "max-tokens" | "context" | null;
 }
 
-export class Answerer {
+/** mlx-lm's figures: `prompt_tokens` are those that were fed. */
+export interface Figures extends Omit<End, "type" | "generated" | "tokens" | "cached_tokens"> {
+  /** No draft model proposes tokens in a chat. */
+  from_draft: false;
+}
+
+export class ChatAnswerer {
   readonly contextLength: number | null;
   /** Tokens of the conversation, its last answer among them; null before the first. */
   used: number | null = null;
 
-  readonly #cache: PrefixCache;
+  readonly #stepper: LoneStepper;
+  readonly #prefixes: PrefixStore;
 
   constructor(
-    private readonly model: LanguageModel,
+    model: LanguageModel,
     private readonly tokenizer: Tokenizer,
-    private readonly options: AnswererOptions,
+    options: ChatAnswererOptions,
   ) {
-    this.#cache = new PrefixCache(() => model.makeCache({ maxSize: options.maxKvSize }));
+    this.#stepper = new LoneStepper(model, options);
+    this.#prefixes = new PrefixStore(() => model.makeCache({ maxSize: options.maxKvSize }));
     this.contextLength = options.maxKvSize === undefined ? options.contextLength : null;
   }
 
@@ -69,51 +75,45 @@ export class Answerer {
     const room = this.#room(prompt.length);
     const maxTokens = settings.maxTokens === -1 ? room : Math.min(settings.maxTokens, room);
 
-    const cachedTokens = this.#cache.reuse(prompt);
-    const tokens = [...prompt];
-    const reader = this.tokenizer.response(prompt);
     const said = { text: "", reasoning: "" };
-    const emit = (parts: readonly ResponsePart[]) => {
-      for (const part of parts) {
-        if (part.type === "reasoning") {
-          const text = said.reasoning === "" ? part.text.trimStart() : part.text;
-          said.reasoning += text;
-          events.onThought(text);
-          continue;
-        }
-        // No tools are on offer: a call is text like any other.
-        const whole = part.type === "calls" ? part.calls.map((call) => JSON.stringify(call)).join("\n") : part.text;
-        // Markers of thoughts stand on lines of their own.
-        const text = said.text === "" && said.reasoning !== "" ? whole.trimStart() : whole;
-        said.text += text;
-        events.onText(text);
+    const emit = (part: Part) => {
+      if (part.type === "thought") {
+        const text = said.reasoning === "" ? part.text.trimStart() : part.text;
+        said.reasoning += text;
+        events.onThought(text);
+        return;
       }
+      // No tools are on offer: a call is text like any other.
+      const whole = part.type === "tool_calls" ? part.calls.map((call) => JSON.stringify(call)).join("\n") : part.text;
+      // Markers of thoughts stand on lines of their own.
+      const text = said.text === "" && said.reasoning !== "" ? whole.trimStart() : whole;
+      said.text += text;
+      events.onText(text);
     };
 
-    let figures: GenerationResponse | undefined;
-    for await (const response of streamGenerate(this.model, this.tokenizer, prompt.slice(cachedTokens), {
+    const { temp, topP, xtcProbability, xtcThreshold } = settings;
+    const request = {
+      prompt,
+      takeApart: true,
       maxTokens: Number.isFinite(maxTokens) ? maxTokens : -1,
-      sampler: await this.#sampler(settings),
-      prefillStepSize: this.options.prefillStepSize,
-      maxMemory: this.options.maxMemory,
-      cache: this.#cache.layers,
+      sampler: { temp, topP, xtcProbability, xtcThreshold },
       onPrefill: events.onPrefill,
       signal: events.signal,
-    })) {
-      // The last response of an interrupted answer repeats a token.
-      if (response.finish_reason !== "interrupted") tokens.push(response.token);
-      emit(reader.push(response.text));
-      figures = response;
+    };
+    const by = { stepper: this.#stepper, tokenizer: this.tokenizer, prefixes: this.#prefixes };
+    let end: End | undefined;
+    for await (const part of answer(request, by)) {
+      if (part.type === "end") end = part;
+      else emit(part);
     }
-    emit(reader.end());
-    this.#cache.settle(tokens, { interrupted: figures!.finish_reason === "interrupted" });
-    this.used = tokens.length;
-    const cut = figures!.finish_reason === "length";
+    const { type: _, generated, cached_tokens: cachedTokens, tokens: __, ...figures } = end!;
+    this.used = prompt.length + generated.length;
+    const cut = figures.finish_reason === "length";
     return {
       ...said,
       cachedTokens,
-      figures: figures!,
-      cutBy: cut ? (tokens.length - prompt.length === room ? "context" : "max-tokens") : null,
+      figures: { from_draft: false, ...figures },
+      cutBy: cut ? (generated.length === room ? "context" : "max-tokens") : null,
     };
   }
 
@@ -123,7 +123,7 @@ export class Answerer {
 
   /** Gives the conversation's memory back. */
   forget(): void {
-    this.#cache.clear();
+    this.#prefixes.clear();
     this.used = null;
   }
 
@@ -136,10 +136,5 @@ export class Answerer {
       code: ExitCode.usage,
       hint: "/clear begins a new one. With --max-kv-size N the model forgets the oldest tokens instead.",
     });
-  }
-
-  async #sampler({ temp, topP, xtcProbability, xtcThreshold }: Settings) {
-    const xtcSpecialTokens = [...(await this.tokenizer.encode("\n")), ...this.tokenizer.eosTokenIds];
-    return makeSampler({ temp, topP, xtcProbability, xtcThreshold, xtcSpecialTokens });
   }
 }

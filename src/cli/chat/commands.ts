@@ -1,9 +1,22 @@
 /** What begins with a slash: commands to the chat, not to the model. */
 import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
-import { readConversation, saveConversation } from "./conversation";
-import type { ChatSession } from "./session";
-import { changed, settingLines, settingNames } from "./settings";
+import type { ChatAnswerer } from "./answerer";
+import { type Conversation, readConversation, saveConversation } from "./conversation";
+import { changed, type Settings, settingLines, settingNames } from "./settings";
+
+/** What commands see and change of a chat. */
+export interface CommandedChat {
+  readonly answerer: ChatAnswerer;
+  readonly conversation: Conversation;
+  /** As the user named it. */
+  readonly model: string;
+  settings: Settings;
+  /** Shows lines about the chat, not of it. */
+  tell(...lines: string[]): void;
+  /** Ends the chat after the present command. */
+  leave(): void;
+}
 
 interface SlashCommand {
   names: readonly [string, ...string[]];
@@ -11,7 +24,7 @@ interface SlashCommand {
   argument?: string;
   summary: string;
   /** May throw a UserError, which is shown. */
-  run(session: ChatSession, argument: string): void | Promise<void>;
+  run(session: CommandedChat, argument: string): void | Promise<void>;
 }
 
 const commands: readonly SlashCommand[] = [
@@ -95,7 +108,7 @@ function commandIn(message: string): { name: string; argument: string } | null {
  * @returns false for a message that is none
  * @throws UserError for an unknown command, or one that fails
  */
-export async function carryOut(message: string, session: ChatSession): Promise<boolean> {
+export async function carryOut(message: string, session: CommandedChat): Promise<boolean> {
   const found = commandIn(message);
   if (!found) return false;
   const command = commands.find(({ names }) => names.includes(found.name));
@@ -122,7 +135,7 @@ function helpLines(): string[] {
   ];
 }
 
-function show({ answerer, conversation, settings, model, tell }: ChatSession): void {
+function show({ answerer, conversation, settings, model, tell }: CommandedChat): void {
   const { used, contextLength } = answerer;
   const tokens = [used === null ? null : `${used}`, contextLength === null ? null : `${contextLength}`];
   const rows: [string, string][] = [

@@ -1,6 +1,7 @@
 /** Messages typed at a terminal: line editing by readline, history, completion, several lines at a time. */
 import { createInterface, type Interface } from "node:readline";
 import type { ReadStream, WriteStream } from "node:tty";
+import { environment } from "../../environment";
 import type { Colours } from "../colour";
 import { Draft } from "./draft";
 import { type History, historySize } from "./history";
@@ -134,6 +135,6 @@ export class LineEditor implements InputSource {
 
   #draw(text: string): void {
     // A terminal that knows no escape codes shows them.
-    if (process.env.TERM !== "dumb" || !text.startsWith("\x1b")) this.options.screen.write(text);
+    if (environment("TERM") !== "dumb" || !text.startsWith("\x1b")) this.options.screen.write(text);
   }
 }

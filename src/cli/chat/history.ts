@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import { environment } from "../../environment";
 
 /** How many lines an arrow key can go back. */
 export const historySize = 1000;
@@ -23,7 +24,8 @@ const longest = 2000;
 
 /** Where mlxlm keeps what only the user could make again: $XDG_STATE_HOME/mlxlm, else the platform's folder. */
 function stateFolder(): string {
-  if (process.env.XDG_STATE_HOME) return join(process.env.XDG_STATE_HOME, "mlxlm");
+  const named = environment("XDG_STATE_HOME");
+  if (named) return join(named, "mlxlm");
   const usual = process.platform === "darwin" ? "Library/Application Support/mlxlm" : ".local/state/mlxlm";
   return join(homedir(), usual);
 }

@@ -7,7 +7,7 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
 import { Output } from "../output";
-import { Answerer, type AnswererOptions } from "./answerer";
+import { ChatAnswerer, type ChatAnswererOptions } from "./answerer";
 import { PipedInput } from "./input";
 import { ChatSession } from "./session";
 
@@ -39,7 +39,7 @@ async function thinkingTokenizer(): Promise<Tokenizer> {
 const tokenizer = await thinkingTokenizer();
 const vocabSize = 400;
 const eos = tokenizer.idOf("<|close|>")!;
-const unbounded: AnswererOptions = { contextLength: null, prefillStepSize: 2048 };
+const unbounded: ChatAnswererOptions = { contextLength: null, prefillStepSize: 2048 };
 
 /** A layer's memory that only counts. */
 class Counter implements Cache {
@@ -115,9 +115,9 @@ class Recorder extends Output {
 }
 
 /** Lines of stdin, and what comes of them. */
-async function chat(lines: string[], answers: (string | (() => void))[][], options: Partial<AnswererOptions> = {}) {
+async function chat(lines: string[], answers: (string | (() => void))[][], options: Partial<ChatAnswererOptions> = {}) {
   const parrot = new Parrot(answers);
-  const answerer = new Answerer(parrot as unknown as LanguageModel, tokenizer, { ...unbounded, ...options });
+  const answerer = new ChatAnswerer(parrot as unknown as LanguageModel, tokenizer, { ...unbounded, ...options });
   const encodeChat = tokenizer.encodeChat.bind(tokenizer);
   const spy = spyOn(tokenizer, "encodeChat").mockImplementation(async (...words) => {
     const prompt = await encodeChat(...words);

@@ -4,8 +4,8 @@ import { coloursOf } from "../colour";
 import { takeInterrupts } from "../interrupt";
 import type { Output } from "../output";
 import { reportError } from "../report-error";
-import type { Answer, Answerer } from "./answerer";
-import { carryOut } from "./commands";
+import type { Answer, ChatAnswerer } from "./answerer";
+import { type CommandedChat, carryOut } from "./commands";
 import { Conversation } from "./conversation";
 import type { InputSource } from "./input";
 import type { Settings } from "./settings";
@@ -16,7 +16,7 @@ const nearlyFull = 0.9;
 const stderr = 2;
 
 export interface SessionOptions {
-  answerer: Answerer;
+  answerer: ChatAnswerer;
   settings: Settings;
   /** The system message that the conversation begins with. */
   system: string | null;
@@ -30,9 +30,9 @@ export interface SessionOptions {
   signal: AbortSignal;
 }
 
-export class ChatSession {
+export class ChatSession implements CommandedChat {
   readonly conversation = new Conversation();
-  readonly answerer: Answerer;
+  readonly answerer: ChatAnswerer;
   readonly model: string;
   settings: Settings;
 
@@ -145,9 +145,8 @@ export class ChatSession {
         ...cut,
       ].join(" · "),
     );
-    const { token: _, text: __, ...numbers } = figures;
     const thoughts = reasoning === "" ? {} : { reasoning };
-    out.event({ type: "answer", text, ...thoughts, cached_tokens: cachedTokens, ...numbers });
+    out.event({ type: "answer", text, ...thoughts, cached_tokens: cachedTokens, ...figures });
     const { used, contextLength } = this.answerer;
     if (used !== null && contextLength !== null && used >= nearlyFull * contextLength) {
       const full = Math.floor((used / contextLength) * 100);

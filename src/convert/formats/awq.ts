@@ -19,8 +19,7 @@ const plainOrder = [0, 1, 2, 3, 4, 5, 6, 7];
 /** The zero of a layer that says none. */
 const middle = 2 ** (bits - 1);
 
-/** Group sizes that MLX has. */
-const groupSizes = [32, 64, 128];
+const { groupSizes } = mx.packings.affine;
 
 const originals = "Take the model's original weights, or a version quantized for MLX.";
 

@@ -1,8 +1,9 @@
 /** What a checkpoint that another tool quantized needs to become MLX's. */
+
+import type { JsonObject } from "../../json-file";
 import type { Tensor } from "../../mlx";
 import type { LanguageModel } from "../../models";
 import type { QuantizationConfig } from "../../nn";
-import type { JsonObject } from "../json-file";
 
 /** config.json's `quantization_config`, as the tool wrote it. */
 export interface QuantizationSettings extends JsonObject {

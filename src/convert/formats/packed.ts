@@ -1,7 +1,7 @@
 /** Containers of weights that MLX has a form for already: compressed-tensors and NVIDIA's ModelOpt. */
 import { ExitCode, UserError } from "../../errors";
+import type { JsonObject } from "../../json-file";
 import type { Tensor } from "../../mlx";
-import type { JsonObject } from "../json-file";
 import type { ForeignFormat, QuantizationSettings } from "./format";
 
 const original = "Take the model's original weights in bfloat16, or a version quantized for MLX.";

@@ -1,8 +1,8 @@
 /** The configuration that a GGUF file's metadata come to, by the facts of its architecture. */
 import { ExitCode, UserError } from "../../errors";
+import type { JsonObject } from "../../json-file";
 import { type GgufFacts, ggufArchitecture, ggufNames } from "../../models";
 import type { ModelConfig } from "../config";
-import type { JsonObject } from "../json-file";
 import { endTokenIds } from "./end-tokens";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";

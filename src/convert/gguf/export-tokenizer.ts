@@ -2,9 +2,10 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { ExitCode, UserError } from "../../errors";
+import { readChecked } from "../../json-file";
 import type { GgufField } from "../../models";
 import { openCodec } from "../../text/codec";
-import { namedTokens, readChatTemplates, readJson, readTokenizerConfig } from "../../text/tokenizer-config";
+import { namedTokens, readChatTemplates, readTokenizerConfig } from "../../text/tokenizer-config";
 import { preTokenizerName } from "./pre-tokenizers";
 
 /** What `tokenizer.ggml.token_type` says of a token. */
@@ -42,7 +43,7 @@ export async function tokenizerFields(
   size: number,
   ends: readonly number[],
 ): Promise<[string, GgufField][]> {
-  const json = await readJson(join(folder, "tokenizer.json"), TokenizerJson);
+  const json = await readChecked(join(folder, "tokenizer.json"), TokenizerJson);
   if (!json) {
     throw new UserError(`${folder} has no tokenizer.json`, {
       code: ExitCode.notFound,

@@ -1,6 +1,6 @@
 /** How byte-level tokenizers cut a text into words, by the name that GGUF files have for it. */
 import { ExitCode, UserError } from "../../errors";
-import type { JsonObject } from "../json-file";
+import type { JsonObject } from "../../json-file";
 import type { Metadata } from "./metadata";
 
 export interface PreTokenizer {

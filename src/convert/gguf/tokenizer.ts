@@ -1,6 +1,6 @@
 /** tokenizer.json and tokenizer_config.json from a GGUF file's vocabulary. */
 import { ExitCode, UserError } from "../../errors";
-import type { JsonObject } from "../json-file";
+import type { JsonObject } from "../../json-file";
 import type { Metadata } from "./metadata";
 import { preTokenizer } from "./pre-tokenizers";
 

@@ -2,7 +2,8 @@
 import { UserError } from "../../errors";
 import { str, toValue } from "../../text/template-values";
 import { plainLiteral } from "./plain-literal";
-import { type FromDoc, portOf } from "./ports";
+import { portOf } from "./ports";
+import type { FromDoc } from "./ports/port";
 import { type Doc, Template } from "./task-template";
 import { PythonFunction } from "./task-yaml";
 

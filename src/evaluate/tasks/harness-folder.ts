@@ -2,6 +2,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
+import { environment } from "../../environment";
 import { ExitCode, UserError } from "../../errors";
 
 const isFolder = (path: string) =>
@@ -27,8 +28,13 @@ export async function harnessTasks(folder: string): Promise<string> {
 
 /** The tasks of an lm_eval that is installed for this user; null where there is none. */
 export async function installedTasks(env: Record<string, string | undefined> = process.env): Promise<string | null> {
-  const programs = (env.PATH ?? "").split(delimiter).filter((path) => /[\\/]bin$/.test(path));
-  const prefixes = [env.VIRTUAL_ENV, env.CONDA_PREFIX, ...programs.map(dirname), join(homedir(), ".local")];
+  const programs = (environment("PATH", env) ?? "").split(delimiter).filter((path) => /[\\/]bin$/.test(path));
+  const prefixes = [
+    environment("VIRTUAL_ENV", env),
+    environment("CONDA_PREFIX", env),
+    ...programs.map(dirname),
+    join(homedir(), ".local"),
+  ];
   for (const prefix of new Set(prefixes)) {
     const [found] = prefix ? await packagesIn(prefix) : [];
     if (found) return found;

@@ -2,7 +2,8 @@
 import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
 import { type Aggregation, aggregationNamed, aggregationNames } from "./aggregate";
-import { type Aggregate, portOf } from "./ports";
+import { portOf } from "./ports";
+import type { Aggregate } from "./ports/port";
 import { PythonRegex } from "./python-regex";
 import type { OutputType, TaskConfig } from "./task-config";
 import { PythonFunction } from "./task-yaml";

@@ -3,6 +3,7 @@
  * groups, escapes. Searches as findall and sub have them.
  */
 import { UserError } from "../../errors";
+import { goesBackWithoutEnd } from "../../text/pattern-cost";
 
 const wordSet = "\\p{L}\\p{N}_";
 const word = `[${wordSet}]`;
@@ -233,6 +234,9 @@ export class PythonRegex {
   constructor(pattern: string, owner: string) {
     try {
       if (pattern.length > longest) throw new Error("it is too long");
+      // References back take no choice of their own.
+      const shape = pattern.replaceAll("(?P<", "(?<").replace(/\(\?P=\w+\)|\\[1-9]\d?/g, "(?:)");
+      if (goesBackWithoutEnd(shape)) throw new Error("it can go back without end");
       const translator = new Translator(pattern);
       const source = translator.translate();
       this.#regex = new RegExp(source, translator.flags.i ? "giu" : "gu");

@@ -2,8 +2,9 @@
 import { createHash } from "node:crypto";
 import { toJson } from "../../text/template-json";
 import { float, str, toValue } from "../../text/template-values";
+import type { Request } from "./request";
 import type { Scores } from "./score";
-import type { Request, Task } from "./task";
+import type { Task } from "./task";
 
 export interface Sample {
   doc_id: number;

@@ -3,9 +3,7 @@ import { UserError } from "../../errors";
 import { str, toValue } from "../../text/template-values";
 import { exactMatch, type Metric } from "./metrics";
 import { PythonRegex } from "./python-regex";
-
-/** The log-probability of a continuation, and whether it is what greedy decoding gives. */
-export type Likelihood = readonly [logLikelihood: number, isGreedy: boolean];
+import type { Likelihood } from "./request";
 
 /** By name of metric; what it holds is for the metric's aggregation. */
 export type Scores = Record<string, unknown>;

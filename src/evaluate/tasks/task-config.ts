@@ -41,6 +41,9 @@ const fewshotConfig = z.strictObject({
   target_delimiter: optional(text),
 });
 
+/** Far more than tasks ask for: every question is answered so often. */
+const mostRepeats = 10_000;
+
 const schema = z.strictObject({
   task: text,
   task_alias: optional(text),
@@ -70,7 +73,7 @@ const schema = z.strictObject({
   metric_list: optional(z.array(metric)),
   output_type: optional(z.enum(outputTypes)),
   generation_kwargs: optional(mapping),
-  repeats: optional(z.int().min(1)),
+  repeats: optional(z.int().min(1).max(mostRepeats)),
   filter_list: optional(z.array(filter)),
   should_decontaminate: optional(z.boolean()),
   doc_to_decontamination_query: optional(z.unknown()),

@@ -89,12 +89,17 @@ class StrictInterpreter extends BoundedInterpreter {
   }
 
   #regexReplace({ operand, filter }: Operation, scope: Environment): Value {
-    const text = str(this.evaluate(operand, scope));
+    const printed = (node: Node) => {
+      const value = this.evaluate(node, scope);
+      this.spend(size(value));
+      return str(value);
+    };
+    const text = printed(operand);
     const given: Record<string, string> = {};
     for (const [i, argument] of (filter?.args ?? []).entries()) {
       const named = argument.type === "KeywordArgumentExpression";
       const name = named ? String(argument.key?.value) : ["pattern", "repl", "count"][i];
-      given[name ?? ""] = str(this.evaluate(named ? (argument.value as Node) : argument, scope));
+      given[name ?? ""] = printed(named ? (argument.value as Node) : argument);
     }
     const { pattern, repl, count = "0" } = given;
     if (pattern === undefined || repl === undefined) throw new Error("regex_replace takes a pattern and a replacement");

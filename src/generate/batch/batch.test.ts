@@ -1,7 +1,7 @@
 /** Sequences in a batch get the tokens that they get alone. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { tinyMamba, tinyModel } from "../../../test/tiny-model";
+import { tinyHybrid, tinyMamba, tinyModel } from "../../../test/tiny-model";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { greedy, type LogitsProcessor, makeLogitsProcessors, makeSampler } from "../../sample";
@@ -18,6 +18,7 @@ const models: [name: string, overrides: object][] = [
     { model_type: "qwen3", head_dim: 8, tie_word_embeddings: true, rope_theta: 1e4, max_position_embeddings: 512 },
   ],
   ["recurrent state", tinyMamba],
+  ["recurrent state and full attention", tinyHybrid],
 ];
 
 /** A prompt of so many tokens, another one for each seed. */

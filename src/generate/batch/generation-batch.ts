@@ -3,14 +3,9 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { BatchCache } from "../../nn";
+import { type Chosen, samplingStep } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
 import { isStopped, type Sequence } from "./sequence";
-
-/** Tokens (B) that are on their way, and the log-probabilities (B, V) that they came from. */
-interface Step {
-  tokens: Tensor;
-  logprobs: Tensor;
-}
 
 export interface TokenEvent {
   type: "token";
@@ -28,7 +23,7 @@ export class GenerationBatch {
   sequences: Sequence[];
   readonly #layers: BatchCache[];
   /** What the next call reads. */
-  #pending: Step;
+  #pending: Chosen;
 
   /** Begins with the last token of each prompt. Takes the caches over. */
   constructor(
@@ -38,14 +33,18 @@ export class GenerationBatch {
   ) {
     this.sequences = [...sequences];
     this.#layers = layers;
-    for (const sequence of sequences) {
-      if (sequence.logitsProcessors.length > 0) sequence.history = mx.array(sequence.tokens, "uint32");
-    }
     const last = sequences.map(({ prompt }) => prompt.at(-1)!);
     for (const [i, sequence] of sequences.entries()) sequence.tokens.push(last[i]!);
     const input = mx.array(last, "uint32");
-    this.#pending = this.#submit(input);
-    input.dispose();
+    try {
+      this.#pending = this.#submit(input);
+    } catch (error) {
+      for (const sequence of sequences) sequence.forget();
+      disposeLayers(layers);
+      throw error;
+    } finally {
+      input.dispose();
+    }
   }
 
   get nbytes(): number {
@@ -85,42 +84,18 @@ export class GenerationBatch {
     return events;
   }
 
-  #submit(input: Tensor): Step {
-    const step = mx.scope(() => {
-      const all = this.model.forward(input.expandDims(1), { cache: this.#layers }).at(":", -1);
-      const logits = this.#processed(all, input);
-      const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
-      return { tokens: this.#sampled(logprobs), logprobs };
-    });
+  #submit(input: Tensor): Chosen {
+    const step = mx.scope(() =>
+      samplingStep(this.model, input.expandDims(1), { cache: this.#layers, choosers: this.sequences }),
+    );
     mx.asyncEval(step.tokens, step.logprobs);
     return step;
-  }
-
-  #processed(logits: Tensor, input: Tensor): Tensor {
-    if (this.sequences.every(({ logitsProcessors }) => logitsProcessors.length === 0)) return logits;
-    const rows = this.sequences.map((sequence, row) => {
-      const own = mx.sliceAxis(logits, 0, row, row + 1);
-      if (!sequence.history) return own;
-      const seen = mx.concatenate([sequence.history, mx.sliceAxis(input, 0, row, row + 1)]);
-      mx.release(sequence.history);
-      sequence.history = mx.keep(seen);
-      return sequence.logitsProcessors.reduce((scores, process) => process(seen, scores), own);
-    });
-    return mx.concatenate(rows, { axis: 0 });
-  }
-
-  /** One draw for all where they share a sampler. */
-  #sampled(logprobs: Tensor): Tensor {
-    const samplers = this.sequences.map(({ sampler }) => sampler);
-    const [first] = samplers;
-    if (samplers.every((sampler) => sampler === first)) return first!(logprobs);
-    return mx.concatenate(samplers.map((sampler, row) => sampler(mx.sliceAxis(logprobs, 0, row, row + 1))));
   }
 
   filter(keep: (sequence: Sequence) => boolean): void {
     const kept = this.sequences.flatMap((sequence, row) => (keep(sequence) ? [row] : []));
     if (kept.length === this.sequences.length) return;
-    for (const sequence of this.sequences) if (!keep(sequence)) forget(sequence);
+    for (const sequence of this.sequences) if (!keep(sequence)) sequence.forget();
     this.sequences = kept.map((row) => this.sequences[row]!);
     if (kept.length === 0) {
       this.dispose();
@@ -132,7 +107,7 @@ export class GenerationBatch {
     this.#replace(mx.scope(() => ({ tokens: taken(tokens), logprobs: taken(logprobs) })));
   }
 
-  #replace(next: Step): void {
+  #replace(next: Chosen): void {
     discard(this.#pending);
     this.#pending = next;
   }
@@ -144,19 +119,14 @@ export class GenerationBatch {
   }
 
   dispose(): void {
-    for (const sequence of this.sequences) forget(sequence);
+    for (const sequence of this.sequences) sequence.forget();
     this.sequences = [];
     disposeLayers(this.#layers);
     discard(this.#pending);
   }
 }
 
-function discard({ tokens, logprobs }: Step): void {
+function discard({ tokens, logprobs }: Chosen): void {
   tokens.dispose();
   logprobs.dispose();
-}
-
-function forget(sequence: Sequence): void {
-  if (sequence.history) mx.release(sequence.history);
-  sequence.history = null;
 }

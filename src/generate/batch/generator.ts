@@ -1,12 +1,12 @@
 /** Continuous batching: sequences join while others are being answered, and leave when they end. */
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
+import { withWiredLimit } from "../../models/wired";
 import { greedy } from "../../sample";
-import { withWiredLimit } from "../wired";
 import { GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
 import { PromptBatch } from "./prompt-batch";
-import { type BatchRequest, checkRequest, type Sequence } from "./sequence";
+import { type BatchRequest, checkRequest, Sequence } from "./sequence";
 
 export interface BatchGeneratorOptions {
   /** How many sequences are answered at a time. */
@@ -81,7 +81,7 @@ export class BatchGenerator {
       maxCacheBytes,
     };
     this.#prompts = new PromptBatch(model, prefillStepSize);
-    this.#restoreWiredLimit = withWiredLimit(model);
+    this.#restoreWiredLimit = withWiredLimit();
   }
 
   /**
@@ -93,8 +93,7 @@ export class BatchGenerator {
     const { prompt, maxTokens = 128, sampler = greedy, logitsProcessors = [], stop = [], boundaries = [] } = request;
     const { cache = null, cachedTokens = [], logprobs = false, keepCache = false } = request;
     const wanted = { prompt, maxTokens, sampler, logitsProcessors, stop, boundaries, logprobs, keepCache };
-    const state = { tokens: [...cachedTokens], fed: 0, generated: 0, history: null };
-    const sequence: Sequence = { id: this.#ids++, ...wanted, ...state };
+    const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
     return sequence.id;
   }

@@ -4,6 +4,7 @@ import type { Tensor } from "../../mlx";
 import type { Cache } from "../../models";
 import type { LogitsProcessor, Sampler } from "../../sample";
 import { checkPrompt } from "../prefill";
+import { type Chooser, History } from "../sampling-step";
 
 export interface BatchRequest {
   prompt: readonly number[];
@@ -25,16 +26,51 @@ export interface BatchRequest {
   keepCache?: boolean;
 }
 
-export interface Sequence extends Required<Omit<BatchRequest, "cache" | "cachedTokens">> {
-  readonly id: number;
-  /** What the cache stands for. */
-  readonly tokens: number[];
+export type Wanted = Required<Omit<BatchRequest, "cache" | "cachedTokens">>;
+
+export class Sequence implements Chooser {
+  readonly prompt: readonly number[];
+  readonly maxTokens: number;
+  readonly sampler: Sampler;
+  readonly logitsProcessors: readonly LogitsProcessor[];
+  readonly stop: readonly (readonly number[])[];
+  readonly boundaries: readonly number[];
+  readonly logprobs: boolean;
+  readonly keepCache: boolean;
   /** How many of the prompt's tokens have been fed. */
-  fed: number;
+  fed = 0;
   /** How many tokens have been generated. */
-  generated: number;
-  /** Tokens as logits processors see them, (T): kept, and only there where there are processors. */
-  history: Tensor | null;
+  generated = 0;
+  /** What logits processors see, once the prompt is read. */
+  #history: History | null = null;
+
+  /** @param tokens what the cache stands for; grows with it */
+  constructor(
+    readonly id: number,
+    readonly tokens: number[],
+    wanted: Wanted,
+  ) {
+    this.prompt = wanted.prompt;
+    this.maxTokens = wanted.maxTokens;
+    this.sampler = wanted.sampler;
+    this.logitsProcessors = wanted.logitsProcessors;
+    this.stop = wanted.stop;
+    this.boundaries = wanted.boundaries;
+    this.logprobs = wanted.logprobs;
+    this.keepCache = wanted.keepCache;
+  }
+
+  /** All tokens so far, given the newest, (1). */
+  seen(newest: Tensor): Tensor {
+    this.#history ??= new History(this.tokens.slice(0, -1));
+    return this.#history.add(newest);
+  }
+
+  /** Gives the memory of the tokens back. */
+  forget(): void {
+    this.#history?.dispose();
+    this.#history = null;
+  }
 }
 
 /** @throws UserError for an empty prompt, foreign token ids, or no tokens to generate */

@@ -17,8 +17,8 @@ export class QuantizedKVCache implements KeyValueCache {
     fields: ["keys", "values", "offset", "group size", "bits"],
     problem: ([keys, values, offset, groupSize, bits]) =>
       firstProblem(
-        () => choiceProblem("group size", groupSize, [32, 64, 128]),
-        () => choiceProblem("bits", bits, [2, 3, 4, 5, 6, 8]),
+        () => choiceProblem("group size", groupSize, mx.packings.affine.groupSizes),
+        () => choiceProblem("bits", bits, mx.packings.affine.bits),
         () => {
           if (keys === null && values === null) return columnsProblem(null, null, ["offset", offset]);
           const how = { groupSize: groupSize as number, bits: bits as number };

@@ -12,6 +12,9 @@ export interface Features {
   text: string;
 }
 
+/** Where nobody says otherwise. */
+export const usualFeatures: Features = { prompt: "prompt", completion: "completion", chat: "messages", text: "text" };
+
 export interface Encoded {
   tokens: readonly number[];
   /** How many of them, at the begin, have no loss. */

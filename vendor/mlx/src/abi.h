@@ -8,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -51,6 +52,11 @@ template <class Body>
 auto guarded(Body&& body) noexcept -> decltype(body()) {
   try {
     return body();
+  } catch (const std::system_error& error) {
+    bool exhausted = error.code() == std::errc::resource_unavailable_try_again;
+    set_error(
+        exhausted ? "unable to allocate a thread: a limit of processes (ulimit -u) or memory (ulimit -v) is reached"
+                  : error.what());
   } catch (const std::exception& error) {
     set_error(error.what());
   } catch (...) {

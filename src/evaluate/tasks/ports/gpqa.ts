@@ -4,7 +4,7 @@ import { PythonRandom } from "../../../mersenne";
 import { strip } from "../../../text/python-text";
 import { changed, text } from "./columns";
 import { withoutBrackets } from "./continuations";
-import type { PortContext } from "./index";
+import type { PortContext } from "./port";
 
 type Cleaner = (given: string) => string;
 

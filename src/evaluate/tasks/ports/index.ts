@@ -1,25 +1,7 @@
 /** The harness's Python functions that are written here too, by module and name. */
-import type { Row } from "../../../data/rows";
 import { ExitCode, UserError } from "../../../errors";
-import type { PythonRandom } from "../../../mersenne";
 import type { PythonFunction } from "../task-yaml";
-
-/** What functions see beside their arguments. */
-export interface PortContext {
-  /** Python's own random numbers, which the functions of all tasks draw from. */
-  random: PythonRandom;
-}
-
-/** A function as it stands in a task's file; its arguments are those of its key there. */
-export type Port = (...args: never[]) => unknown;
-
-export type ProcessDocs = (docs: readonly Row[], context: PortContext) => Row[];
-export type FromDoc = (doc: Row) => unknown;
-/** The results are what `Task.score` is given. */
-export type ProcessResults = (doc: Row, results: readonly unknown[]) => Record<string, unknown>;
-export type Aggregate = (items: readonly unknown[]) => number;
-
-export type PortModule = Readonly<Record<string, Port>>;
+import type { Port, PortModule } from "./port";
 
 /** Modules by the end of their path in the harness, without `.py`; null: one of a like name whose functions differ. */
 const modules: Record<string, (() => Promise<PortModule>) | null> = {
@@ -74,12 +56,4 @@ export async function portOf(reference: PythonFunction, owner: string): Promise<
     code: ExitCode.notFound,
     hint: "Take a task without Python, or write this part as a template.",
   });
-}
-
-/** Whether a function is written here. */
-export async function isPorted(reference: PythonFunction): Promise<boolean> {
-  return portOf(reference, "").then(
-    () => true,
-    () => false,
-  );
 }

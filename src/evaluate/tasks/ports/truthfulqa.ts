@@ -1,7 +1,7 @@
 /** TruthfulQA with several right choices: the share of probability that they have together. */
 import type { Row } from "../../../data/rows";
 import { UserError } from "../../../errors";
-import type { Likelihood } from "../score";
+import type { Likelihood } from "../request";
 
 export const truthfulqa = {
   process_results_mc2(row: Row, results: readonly Likelihood[]) {

@@ -168,20 +168,28 @@ class RotateHeads : public LayerPrimitive {
 
   void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<array> held;
+    std::vector<array> outs;
     for (auto& output : outputs) {
       allocate(output);
-      held.push_back(array::unsafe_weak_copy(output));
+      outs.push_back(array::unsafe_weak_copy(output));
     }
+    std::vector<array> ordered;
     for (auto& input : inputs) {
-      held.push_back(array::unsafe_weak_copy(in_order(input, encoder)));
+      ordered.push_back(array::unsafe_weak_copy(in_order(input, encoder)));
     }
-    encoder.dispatch([held = std::move(held), normed = normed_, eps = eps_, rotated = rotated_,
+    auto next = ordered.begin();
+    auto joint = std::move(*next++);
+    std::vector<array> weights; // of queries and keys
+    if (normed_) {
+      weights = {next[0], next[1]};
+      next += 2;
+    }
+    auto freqs = next == ordered.end() ? std::nullopt : std::optional<array>(*next);
+    encoder.dispatch([outs = std::move(outs), joint = std::move(joint), weights = std::move(weights),
+                      freqs = std::move(freqs), normed = normed_, eps = eps_, rotated = rotated_,
                       angles = angles_]() mutable {
-      auto& joint = held[3];
-      int64_t dims = held[0].shape(-1);
-      bool has_freqs = held.size() == (normed ? 7 : 5);
-      auto inverse = inverse_frequencies(rotated, angles, has_freqs ? &held.back() : nullptr);
+      int64_t dims = outs[0].shape(-1);
+      auto inverse = inverse_frequencies(rotated, angles, freqs ? &*freqs : nullptr);
       auto table = table_of(std::move(inverse), angles.scale, angles.offset, 1);
       auto type = float_of(joint.dtype());
       Rotation rotation = {type, dims, rotated, table->cosines.data(), table->sines.data()};
@@ -189,8 +197,8 @@ class RotateHeads : public LayerPrimitive {
       int64_t row = 0;
       for (int64_t b = 0; b < joint.shape(0); ++b) {
         for (int which = 0; which < 3; ++which) {
-          auto& out = held[which];
-          Norm norm = {type, dims, normed && which < 2 ? held[4 + which].data<void>() : nullptr, eps};
+          auto& out = outs[which];
+          Norm norm = {type, dims, normed && which < 2 ? weights[which].data<void>() : nullptr, eps};
           for (int64_t h = 0; h < out.shape(1); ++h, ++row) {
             auto from = row_of(joint, row, dims);
             auto to = row_of(out, b * out.shape(1) + h, dims);

@@ -1,7 +1,5 @@
 /** JSON as Python writes and reads it, with the place of what is wrong. */
 
-import { floatText } from "../text/python-numbers";
-
 /** Numbers that JSON has no word for; Python writes them bare, mlx-lm as `{"__float__": "Infinity"}`. */
 export const specialNumbers: ReadonlyMap<string, number> = new Map([
   ["Infinity", Number.POSITIVE_INFINITY],
@@ -37,20 +35,6 @@ export function parsePythonJson(
     }
     return JSON.parse(plain + text.slice(at), revive);
   }
-}
-
-/** A value as text, with the numbers that JSON has no word for as mlx-lm writes them. */
-export function writePythonJson(value: object, indent: number): string {
-  return JSON.stringify(value, writeNumber, indent);
-}
-
-/** JSON.stringify takes such an object for the text of a number. */
-const rawJson = (JSON as typeof JSON & { rawJSON(text: string): unknown }).rawJSON;
-
-function writeNumber(_: string, value: unknown): unknown {
-  if (typeof value !== "number" || Number.isInteger(value)) return value;
-  if (Number.isFinite(value)) return rawJson(floatText(value));
-  return { __float__: Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity" };
 }
 
 interface Special {

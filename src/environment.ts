@@ -1,0 +1,266 @@
+/**
+ * Every environment variable that mlxlm reads, in TypeScript and in native code: one table, from which help and docs
+ * print, and by which a start checks what the user set.
+ */
+import { homedir } from "node:os";
+import { ExitCode, UserError } from "./errors";
+import { nearest } from "./nearest";
+
+/** What a variable may say; anything else is an error. */
+interface Allowed {
+  words: string;
+  allows(text: string): boolean;
+}
+
+export interface Variable {
+  /** What it does, for help and docs. */
+  meaning: string;
+  /** What holds where it is not set, or is empty. */
+  standard: string;
+  /** Absent where any text will do, or where the program that the variable comes from is as lenient. */
+  allowed?: Allowed;
+  /** Who defines it: its form is theirs. */
+  from: "mlxlm" | "huggingface_hub" | "system" | "MLX";
+  /** Who reads it; "library": Bun, MLX or what they stand on. */
+  readBy: "typescript" | "native" | "library";
+  /** What mlxlm sets it to unless the user did. */
+  set?: string;
+}
+
+function oneOf(...values: string[]): Allowed {
+  return { words: values.join(", ").replace(/, (?=[^,]*$)/, " or "), allows: (text) => values.includes(text) };
+}
+
+const onOrOff = oneOf("0", "1");
+
+export const variables = {
+  MLXLM_NATIVE: {
+    meaning: "the folder whose lib/ holds the native library, in place of the built-in one",
+    standard: "the built-in one",
+    from: "mlxlm",
+    readBy: "typescript",
+  },
+  MLXLM_THREADS: {
+    meaning: "threads of the CPU kernels, at most 256",
+    standard: "the cores that the process may use",
+    allowed: { words: "a whole number, 1 or more", allows: (text) => /^[1-9]\d*$/.test(text) },
+    from: "mlxlm",
+    readBy: "native",
+  },
+  MLXLM_CPU_KERNELS: {
+    meaning: "0 turns mlxlm's CPU kernels off: slower, with the bits that Python's mlx-lm gives",
+    standard: "1",
+    allowed: onOrOff,
+    from: "mlxlm",
+    readBy: "native",
+  },
+  MLXLM_CPU_ISA: {
+    meaning: "the most that the CPU kernels use of a processor",
+    standard: "all that it has",
+    allowed: oneOf("plain", "avx2", "avx512", "avx512_bf16"),
+    from: "mlxlm",
+    readBy: "native",
+  },
+  MLXLM_CUDA_KERNELS: {
+    meaning: "0 turns mlxlm's CUDA kernels off",
+    standard: "1",
+    allowed: onOrOff,
+    from: "mlxlm",
+    readBy: "native",
+  },
+  MLXLM_COMPILE: {
+    meaning: "1 fuses operations by MLX's compiler on the CPU too, which needs g++; 0 nowhere",
+    standard: "on a GPU only",
+    allowed: onOrOff,
+    from: "mlxlm",
+    readBy: "typescript",
+  },
+  MLXLM_USE_MODELSCOPE: {
+    meaning: "as in mlx-lm; mlxlm takes no models from ModelScope, and says so where this is true",
+    standard: "false",
+    allowed: { words: "true or false", allows: (text) => /^(true|false)$/i.test(text) },
+    from: "mlxlm",
+    readBy: "typescript",
+  },
+
+  HF_TOKEN: {
+    meaning: "the access token for gated and private repositories",
+    standard: "what a login left in HF_TOKEN_PATH",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HUGGING_FACE_HUB_TOKEN: {
+    meaning: "the older name of HF_TOKEN",
+    standard: "",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_TOKEN_PATH: {
+    meaning: "the file with the access token of a login",
+    standard: "HF_HOME/token",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_HOME: {
+    meaning: "the hub's folder",
+    standard: "XDG_CACHE_HOME/huggingface",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_HUB_CACHE: {
+    meaning: "the cache of models and datasets, shared with Python",
+    standard: "HF_HOME/hub",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HUGGINGFACE_HUB_CACHE: {
+    meaning: "the older name of HF_HUB_CACHE",
+    standard: "",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_ENDPOINT: {
+    meaning: "the hub's address",
+    standard: "https://huggingface.co",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_HUB_OFFLINE: {
+    meaning: "1 uses only what is in the cache",
+    standard: "0",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_HUB_DOWNLOAD_TIMEOUT: {
+    meaning: "seconds without a byte after which a connection is given up",
+    standard: "30",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  HF_HUB_DISABLE_XET: {
+    meaning: "1 downloads and uploads without the hub's Xet storage",
+    standard: "0",
+    from: "huggingface_hub",
+    readBy: "typescript",
+  },
+
+  XDG_CACHE_HOME: {
+    meaning: "the folder of caches; mlxlm unpacks its libraries below it",
+    standard: "~/.cache",
+    from: "system",
+    readBy: "typescript",
+  },
+  XDG_STATE_HOME: {
+    meaning: "the folder of what programs remember; the chat's history lies below it",
+    standard: "~/.local/state",
+    from: "system",
+    readBy: "typescript",
+  },
+  HOME: {
+    meaning: "the user's own folder, written ~ in this list",
+    standard: "what the system's list of users says",
+    from: "system",
+    readBy: "library",
+  },
+  TMPDIR: {
+    meaning: "the folder of temporary files; mlxlm unpacks its libraries there where the cache can't be written",
+    standard: "/tmp",
+    from: "system",
+    readBy: "library",
+  },
+  NO_COLOR: { meaning: "any text turns colours off", standard: "", from: "system", readBy: "typescript" },
+  FORCE_COLOR: {
+    meaning: "1 shows colours in a pipe too, 0 never",
+    standard: "on a terminal only",
+    from: "system",
+    readBy: "typescript",
+  },
+  TERM: {
+    meaning: "dumb: no colours, bars or cursor movements",
+    standard: "",
+    from: "system",
+    readBy: "typescript",
+  },
+  CI: { meaning: "any text turns progress bars off", standard: "", from: "system", readBy: "typescript" },
+  PATH: {
+    meaning: "where an installed lm-evaluation-harness is looked for",
+    standard: "",
+    from: "system",
+    readBy: "typescript",
+  },
+  VIRTUAL_ENV: {
+    meaning: "a Python environment in which lm-evaluation-harness is looked for",
+    standard: "",
+    from: "system",
+    readBy: "typescript",
+  },
+  CONDA_PREFIX: {
+    meaning: "a Conda environment in which lm-evaluation-harness is looked for",
+    standard: "",
+    from: "system",
+    readBy: "typescript",
+  },
+
+  MLX_CUDA_GRAPH_CACHE_SIZE: {
+    meaning: "how many CUDA graphs MLX keeps; at MLX's own 400 a long run aborts",
+    standard: "4000",
+    set: "4000",
+    from: "MLX",
+    readBy: "library",
+  },
+  OPENBLAS_THREAD_TIMEOUT: {
+    meaning:
+      "for how many clock cycles, as a power of two, OpenBLAS's threads spin after a product; its own 20 ms take a core from what comes next",
+    standard: "18",
+    set: "18",
+    from: "MLX",
+    readBy: "library",
+  },
+} as const satisfies Record<string, Variable>;
+
+export type VariableName = keyof typeof variables;
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What a variable says; undefined where it is not set, or empty. */
+export function environment(name: VariableName, env: Environment = process.env): string | undefined {
+  return env[name] || undefined;
+}
+
+/** The table's entries. */
+export function listedVariables(): [name: VariableName, variable: Variable][] {
+  return Object.entries(variables) as [VariableName, Variable][];
+}
+
+/** What a variable may say, in words; empty where anything will do. */
+export function allowedWords({ allowed }: Variable): string {
+  return allowed?.words ?? "";
+}
+
+/**
+ * Checks what the user set.
+ * @returns a warning for each MLXLM_… that mlxlm does not know
+ * @throws UserError for a value that is not allowed
+ */
+export function checkEnvironment(env: Environment = process.env): string[] {
+  for (const [name, { allowed }] of listedVariables()) {
+    const text = environment(name, env);
+    if (text === undefined || !allowed || allowed.allows(text)) continue;
+    throw new UserError(`the environment variable ${name} is ${JSON.stringify(text)}, but must be ${allowed.words}`, {
+      code: ExitCode.usage,
+      hint: `Correct it, or unset ${name}.`,
+    });
+  }
+  const ours = Object.keys(variables).filter((name) => name.startsWith("MLXLM_"));
+  const unknown = Object.keys(env).filter((name) => name.startsWith("MLXLM_") && !ours.includes(name));
+  return unknown.map((name) => {
+    const [similar] = nearest(name, ours, 1);
+    return `there is no environment variable ${name}${similar ? `: did you mean ${similar}?` : ""}`;
+  });
+}
+
+/** A path with `~`, `$NAME` and `${NAME}` resolved: variables from a file have seen no shell. */
+export function expandedPath(path: string, env: Environment = process.env): string {
+  const home = path.replace(/^~(?=$|[\\/])/, () => homedir());
+  return home.replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => env[name.replace(/[{}]/g, "")] ?? all);
+}

@@ -1,0 +1,18 @@
+/** Answers by a model alone. */
+import type { LanguageModel } from "../models";
+import { generateSteps } from "./step";
+import type { Step, Stepper, StepperOptions, StepRequest } from "./stepper";
+
+/** One answer at a time, a token a step. */
+export class LoneStepper implements Stepper {
+  constructor(
+    readonly model: LanguageModel,
+    private readonly options: StepperOptions = {},
+  ) {}
+
+  steps(request: StepRequest): AsyncGenerator<Step, void, void> {
+    return generateSteps(this.model, request.prompt, { ...this.options, ...request });
+  }
+
+  dispose(): void {}
+}

@@ -1,0 +1,82 @@
+/** A model that is ready to answer: found, downloaded where need be, loaded, adapted. */
+import { contextLength } from "../convert/config";
+import { type LoadedModel, loadModel } from "../convert/load";
+import { demoFolder, demoName } from "../demo/folder";
+import { ExitCode, UserError } from "../errors";
+import { resolveModel } from "../hub/resolve";
+import * as mx from "../mlx";
+import { tightFit } from "../models/wired";
+import { quantizeActivations } from "../nn";
+import { applyAdapters } from "../tune/adapter-files";
+
+/** The model that mlx-lm takes where none is named. */
+const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
+
+export interface FindOptions {
+  /** Called while files are downloaded, in bytes. */
+  onDownload?: (done: number, total: number) => void;
+  /** Told of what a user should know and can go on with. */
+  warn?: (message: string) => void;
+  signal?: AbortSignal;
+}
+
+export interface FoundModel {
+  path: string;
+  /** The repo that it comes from, where it is one. */
+  repo?: string;
+}
+
+/** The named model's folder, downloaded where need be. @throws UserError where there is no such model */
+export async function findModel(name: string, { onDownload, warn, signal }: FindOptions = {}): Promise<FoundModel> {
+  if (name === demoName) return { path: demoFolder() };
+  const onProgress = ({ done, total }: { done: number; total: number }) => onDownload?.(done, total);
+  return await resolveModel(name, { signal, onWarning: warn, onProgress });
+}
+
+export interface OpenOptions extends FindOptions {
+  /** Folder of an adapter that the model gets. */
+  adapterPath?: string;
+  /** Have quantized layers pack their inputs too. */
+  quantizeActivations?: boolean;
+  /** No model was named, and it is the demo model. */
+  onDemo?: () => void;
+}
+
+export interface OpenedModel extends LoadedModel {
+  folder: string;
+  /** How many tokens fit, where the configuration says so. */
+  contextLength: number | null;
+}
+
+/**
+ * Opens the named model; mlx-lm's default where none is named and it is in the cache, else the demo.
+ * @throws UserError for whatever keeps the model from running
+ */
+export async function openModel(name: string | undefined, options: OpenOptions = {}): Promise<OpenedModel> {
+  const { adapterPath, quantizeActivations: packsInputs = false, warn } = options;
+  if (packsInputs && mx.defaultDevice() === "cpu") {
+    throw new UserError("activations can be quantized on a GPU only: MLX has no such product for CPUs", {
+      code: ExitCode.usage,
+      hint: "Leave out --quantize-activations.",
+    });
+  }
+  const folder = name === undefined ? await defaultFolder(options) : (await findModel(name, options)).path;
+  const loaded = await loadModel(folder);
+  try {
+    if (adapterPath !== undefined) await applyAdapters(loaded.model, adapterPath);
+    if (packsInputs) quantizeActivations(loaded.model);
+  } catch (error) {
+    loaded.model.dispose();
+    throw error;
+  }
+  const tight = tightFit(loaded.model);
+  if (tight !== null) warn?.(tight);
+  return { ...loaded, folder, contextLength: contextLength(loaded.config) };
+}
+
+async function defaultFolder({ onDemo }: OpenOptions): Promise<string> {
+  const cached = await resolveModel(referenceDefault, { offline: true }).catch(() => null);
+  if (cached) return cached.path;
+  onDemo?.();
+  return demoFolder();
+}

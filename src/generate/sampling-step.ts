@@ -1,0 +1,84 @@
+/** The sampling step: forward pass, logits processors, log-probabilities, sampler. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { Cache, LanguageModel } from "../models";
+import type { LogitsProcessor, Sampler } from "../sample";
+
+/** How the next token of one sequence is chosen. */
+export interface Chooser {
+  readonly sampler: Sampler;
+  readonly logitsProcessors: readonly LogitsProcessor[];
+  /** All tokens so far, (T), given the newest, (1). Called once a step, and only where there are processors. */
+  seen(newest: Tensor): Tensor;
+}
+
+/** Tokens (B), and the log-probabilities (B, V) that they were drawn from. */
+export interface Chosen {
+  tokens: Tensor;
+  logprobs: Tensor;
+}
+
+export interface StepInput {
+  cache: readonly Cache[];
+  /** One for each row that is chosen, or one for all. */
+  choosers: readonly Chooser[];
+  /** Choose after each of so many last tokens of one sequence, not only after the last token of each. */
+  positions?: number;
+  /** (1, T, D), in place of the model's own. */
+  inputEmbeddings?: Tensor;
+}
+
+/** Feeds token ids (B, T) and chooses what follows. Neither result is evaluated yet. */
+export function samplingStep(
+  model: LanguageModel,
+  input: Tensor,
+  { cache, choosers, positions = 1, inputEmbeddings }: StepInput,
+): Chosen {
+  const all = model.forward(input, { cache, inputEmbeddings });
+  const logits = processed(positions === 1 ? all.at(":", -1) : all.at(0, mx.slice(-positions)), input, choosers);
+  const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
+  return { tokens: drawn(logprobs, choosers), logprobs };
+}
+
+const isPlain = ({ logitsProcessors }: Chooser) => logitsProcessors.length === 0;
+
+function processed(logits: Tensor, input: Tensor, choosers: readonly Chooser[]): Tensor {
+  if (choosers.every(isPlain)) return logits;
+  const rows = choosers.map((chooser, row) => {
+    const own = mx.sliceAxis(logits, 0, row, row + 1);
+    if (isPlain(chooser)) return own;
+    const newest = mx.sliceAxis(input, 0, Math.min(row, input.dim(0) - 1), Math.min(row + 1, input.dim(0)));
+    const seen = chooser.seen(newest.at(0, mx.slice(-1)));
+    return chooser.logitsProcessors.reduce((scores, process) => process(seen, scores), own);
+  });
+  return rows.length === 1 ? rows[0]! : mx.concatenate(rows, { axis: 0 });
+}
+
+/** One draw for all where they share a sampler. */
+function drawn(logprobs: Tensor, choosers: readonly Chooser[]): Tensor {
+  const { sampler } = choosers[0]!;
+  if (choosers.length === 1 || choosers.every((one) => one.sampler === sampler)) return sampler(logprobs);
+  return mx.concatenate(choosers.map((chooser, row) => chooser.sampler(mx.sliceAxis(logprobs, 0, row, row + 1))));
+}
+
+/** The tokens of a sequence on the device, where logits processors see them. */
+export class History {
+  #tokens: Tensor | null;
+
+  constructor(tokens: readonly number[]) {
+    this.#tokens = tokens.length > 0 ? mx.keep(mx.array(tokens, "uint32")) : null;
+  }
+
+  /** The tokens with one more, (1); they belong to the history. */
+  add(newest: Tensor): Tensor {
+    const before = this.#tokens;
+    this.#tokens = mx.keep(before ? mx.concatenate([before, newest]) : mx.copy(newest));
+    if (before) mx.release(before);
+    return this.#tokens;
+  }
+
+  dispose(): void {
+    if (this.#tokens) mx.release(this.#tokens);
+    this.#tokens = null;
+  }
+}

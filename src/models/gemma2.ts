@@ -1,0 +1,113 @@
+/**
+ * Gemma 2: norms before and after each sublayer, zero-centered; scaled embeddings; GeGLU; capped scores and logits; every
+ * other layer slides.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import {
+  attention,
+  type DecoderLayer,
+  GatedMLP,
+  geglu,
+  joinHeads,
+  type KeyValueCache,
+  type Mask,
+  type MaskRule,
+  Module,
+  projectHeads,
+  type Residual,
+  ZeroCenteredRMSNorm,
+} from "../nn";
+import { type AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, size, slidingFields } from "./args";
+import { denseAwq } from "./awq-facts";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    ...slidingFields,
+    head_dim: size,
+    num_key_value_heads: size,
+    attn_logit_softcapping: z.number().positive().default(50),
+    final_logit_softcapping: z.number().positive().default(30),
+    query_pre_attn_scalar: z.number().positive().default(144),
+  })
+  .superRefine(checkHeads)
+  .superRefine(checkLayerTypes);
+
+type Args = z.infer<typeof Args>;
+
+class Attention extends llama.Attention {
+  override readonly scale: number;
+  readonly cap: number;
+
+  constructor(args: Args) {
+    super({ ...args, attention_bias: false });
+    this.scale = args.query_pre_attn_scalar ** -0.5;
+    this.cap = args.attn_logit_softcapping;
+  }
+
+  protected override attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
+    return joinHeads(attention(q, k, v, { scale: this.scale, mask, cache, cap: this.cap }));
+  }
+}
+
+interface SandwichArgs {
+  hidden_size: number;
+  intermediate_size: number;
+  rms_norm_eps: number;
+}
+
+/** x + norm(attention(norm(x))), then h + norm(mlp(norm(h))). */
+export class SandwichBlock extends Module implements DecoderLayer {
+  mlp: GatedMLP;
+  input_layernorm: ZeroCenteredRMSNorm;
+  post_attention_layernorm: ZeroCenteredRMSNorm;
+  pre_feedforward_layernorm: ZeroCenteredRMSNorm;
+  post_feedforward_layernorm: ZeroCenteredRMSNorm;
+
+  constructor(
+    readonly self_attn: llama.Attention,
+    { hidden_size: D, intermediate_size, rms_norm_eps: eps }: SandwichArgs,
+    readonly mask?: MaskRule,
+  ) {
+    super();
+    this.mlp = new GatedMLP(D, intermediate_size, { activation: geglu });
+    this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
+    this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
+    this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
+    this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
+  }
+
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const attended = this.self_attn.forward(x.branch(this.input_layernorm), mask, cache);
+    const h = this.add(x, this.post_attention_layernorm.forward(attended));
+    const fed = this.mlp.forward(h.branch(this.pre_feedforward_layernorm));
+    return this.add(h, this.post_feedforward_layernorm.forward(fed));
+  }
+
+  protected add(x: Residual, delta: Tensor): Residual {
+    return x.plus(delta);
+  }
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    const cap = args.final_logit_softcapping;
+    const usual = (index: number): AttentionType =>
+      args.sliding_window && index % 2 === 0 ? "sliding_attention" : "full_attention";
+    super(
+      { ...args, tie_word_embeddings: true },
+      (index) => new SandwichBlock(new Attention(args), args, maskOf(args.layer_types?.[index] ?? usual(index), args)),
+      {
+        norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
+        embeddingScale: Math.sqrt(args.hidden_size),
+        adjustLogits: (logits) => logits.divide(cap).tanh().multiply(cap),
+      },
+    );
+  }
+}
+
+export const awq = denseAwq({ before: "pre_feedforward_layernorm" });

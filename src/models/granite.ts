@@ -1,0 +1,58 @@
+/** Granite: Llama with factors on embeddings, attention's scores, what each part adds, and logits. */
+import { z } from "zod";
+import { GatedMLP, type KeyValueCache, type Mask, type Residual } from "../nn";
+import { checkHeads, denseFields, size } from "./args";
+import { denseAwq } from "./awq-facts";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    num_key_value_heads: size,
+    max_position_embeddings: size,
+    logits_scaling: z.number(),
+    attention_multiplier: z.number(),
+    embedding_multiplier: z.number(),
+    residual_multiplier: z.number(),
+    attention_bias: z.boolean(),
+    mlp_bias: z.boolean(),
+  })
+  .superRefine(checkHeads);
+
+type Args = z.infer<typeof Args>;
+
+class Attention extends llama.Attention {
+  override readonly scale: number;
+
+  constructor(args: Args) {
+    super(args);
+    this.scale = args.attention_multiplier;
+  }
+}
+
+class Block extends llama.Block {
+  readonly factor: number;
+
+  constructor(args: Args) {
+    super(new Attention(args), new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.mlp_bias }), args);
+    this.factor = args.residual_multiplier;
+  }
+
+  override forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const attended = this.self_attn.forward(x.branch(this.input_layernorm), mask, cache);
+    const h = x.plus(attended.multiply(this.factor));
+    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)).multiply(this.factor));
+  }
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    super(args, () => new Block(args), {
+      embeddingScale: args.embedding_multiplier,
+      adjustLogits: (logits) => logits.divide(args.logits_scaling),
+    });
+  }
+}
+
+export const awq = denseAwq();

@@ -1,0 +1,107 @@
+/** The layer around the gated delta rule: Gated DeltaNet. Yang et al. 2024, arXiv:2412.06464. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { preciseSwiglu, silu } from "./activations";
+import type { ArraysCache } from "./cache";
+import { CausalConv1d } from "./conv";
+import { gatedDeltaRule, ofLength } from "./gated-delta";
+import { type Layer, Linear } from "./linear";
+import { Module, parameter } from "./module";
+import { RMSNorm } from "./norms";
+import { project } from "./projection";
+
+export interface GatedDeltaSizes {
+  dims: number;
+  keyHeads: number;
+  /** A multiple of the keys'. */
+  valueHeads: number;
+  /** Width of one head of keys, and of values. */
+  keyDim: number;
+  valueDim: number;
+  /** Tokens that the convolution sees. */
+  kernelSize: number;
+  /** Of the norm. */
+  eps: number;
+}
+
+/** RMSNorm of each head, and a gate behind it. */
+class GatedRMSNorm extends RMSNorm {
+  gated(x: Tensor, gate: Tensor): Tensor {
+    return preciseSwiglu(gate, this.forward(x)).astype(x.dtype);
+  }
+}
+
+/** −exp(A) · softplus(a + bias): the logarithm of what a token leaves of the state. */
+const decayOf = mx.compile(
+  (A_log: Tensor, a: Tensor, bias: Tensor) =>
+    A_log.astype("float32")
+      .exp()
+      .negative()
+      .multiply(mx.logaddexp(a.add(bias), 0)),
+  { shapeless: true },
+);
+
+/** Queries, keys and values through a short convolution and the gated delta rule, normalized and gated. */
+export class GatedDeltaNet extends Module {
+  conv1d: CausalConv1d;
+  in_proj_qkv: Layer;
+  in_proj_z: Layer;
+  in_proj_b: Layer;
+  in_proj_a: Layer;
+  dt_bias: Tensor;
+  A_log: Tensor;
+  norm: GatedRMSNorm;
+  out_proj: Layer;
+  readonly keyHeads: number;
+  readonly valueHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+
+  constructor({ dims: D, keyHeads, valueHeads, keyDim, valueDim, kernelSize, eps }: GatedDeltaSizes) {
+    super();
+    const convolved = 2 * keyHeads * keyDim + valueHeads * valueDim;
+    this.conv1d = new CausalConv1d(convolved, kernelSize, { bias: false });
+    this.in_proj_qkv = new Linear(D, convolved, { bias: false });
+    this.in_proj_z = new Linear(D, valueHeads * valueDim, { bias: false });
+    this.in_proj_b = new Linear(D, valueHeads, { bias: false });
+    this.in_proj_a = new Linear(D, valueHeads, { bias: false });
+    this.dt_bias = parameter(mx.ones([valueHeads]));
+    this.A_log = parameter(mx.scope(() => mx.random.uniform({ low: 0, high: 16, shape: [valueHeads] }).log()));
+    this.norm = new GatedRMSNorm(valueDim, eps);
+    this.out_proj = new Linear(valueHeads * valueDim, D, { bias: false });
+    this.keyHeads = keyHeads;
+    this.valueHeads = valueHeads;
+    this.keyDim = keyDim;
+    this.valueDim = valueDim;
+  }
+
+  /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
+  forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
+    const [batch, length] = x.shape as [number, number, number];
+    const { keyHeads, valueHeads, keyDim, valueDim } = this;
+    const keys = keyHeads * keyDim;
+    const [entering, z, b, a] = project(x, [this.in_proj_qkv, this.in_proj_z, this.in_proj_b, this.in_proj_a]) as Four;
+
+    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
+    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
+    const [q, k, v] = silu(convolved).split([keys, 2 * keys], -1) as Triple;
+    const perKeyHead = (part: Tensor) => part.reshape(batch, length, keyHeads, keyDim);
+    const inputs = {
+      q: ofLength(perKeyHead(q), keyDim ** -0.5),
+      k: ofLength(perKeyHead(k), 1),
+      v: v.reshape(batch, length, valueHeads, valueDim),
+      strength: b.sigmoid(),
+      decay: decayOf(this.A_log, a, this.dt_bias),
+    };
+    const [y, state] = gatedDeltaRule(inputs, cache?.get(1) ?? null, own);
+    cache?.put(0, recent);
+    cache?.put(1, state);
+    cache?.advance(length);
+
+    const out = this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim));
+    return this.out_proj.forward(out.reshape(batch, length, valueHeads * valueDim));
+  }
+}
+
+type Triple = [Tensor, Tensor, Tensor];
+type Four = [Tensor, Tensor, Tensor, Tensor];
