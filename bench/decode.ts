@@ -4,11 +4,12 @@
  * decode.py; on the CPU, llama-cpp.py is the other.
  */
 import { parseArgs } from "node:util";
+import { makeReady } from "../src/convert/ready";
 import { batchGenerate } from "../src/generate/batch";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { architecture, createModel } from "../src/models";
-import { fuseProjections, holdTransposes, quantize } from "../src/nn";
+import { quantize } from "../src/nn";
 import shapes from "./shapes.json";
 
 const { values, positionals } = parseArgs({
@@ -30,11 +31,7 @@ mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
 mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(values.dtype as mx.Dtype)])));
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
-mx.eval(model.parameters());
-fuseProjections(model, (await architecture(config.model_type)).joins);
-holdTransposes(model);
-mx.preferHugePages(model.parameters());
-mx.clearCache();
+makeReady(model, await architecture(config.model_type));
 mx.resetPeakMemory();
 
 const promptOf = (row: number) => Array.from({ length: promptLength }, (_, i) => (i * 7919 + row) % config.vocab_size);

@@ -14,6 +14,7 @@ import { columnsOf } from "../src/cli/width";
 import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
+import { onWarning } from "../src/warnings";
 
 /** Every command of mlx-lm, and our own; null where it is not available yet. */
 const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
@@ -107,6 +108,7 @@ async function main([name, ...words]: string[]): Promise<void> {
   report.json = flags.json === true;
   report.debug = flags.debug === true;
   const out = new Output(flags.json === true);
+  onWarning((line) => out.warn(line));
   for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
   await command.run({ flags, out, signal: interruptible() });

@@ -57,7 +57,7 @@ describe("upload", () => {
 
 describe("convert --upload-repo", () => {
   test("uploads what it saved", async () => {
-    const { code, out } = await convert("-q", "--q-group-size", "32");
+    const { code, out } = await convert("--dequantize");
     expect(code).toBe(0);
     expect(out).toEndWith(`Upload successful, go to ${server.url}/me/small for details.\n`);
     for (const name of ["config.json", "model.safetensors", "README.md", "tokenizer.json"]) {

@@ -1,43 +1,59 @@
 /** The weight files of a checkpoint folder, checked before anything is loaded. */
-import { readdir, realpath, stat } from "node:fs/promises";
-import { basename, dirname, join, sep } from "node:path";
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { readJson } from "../json-file";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../mlx/safetensors-header";
+import { warn } from "../warnings";
 
 export interface Shard {
+  name: string;
   path: string;
   header: SafetensorsHeader;
+}
+
+export interface Shards {
+  shards: Shard[];
+  /** What to say where tensors turn out to be missing: a file that the index names and the folder lacks. */
+  lacking: UserError | null;
 }
 
 const indexName = "model.safetensors.index.json";
 
 /**
- * The shards of a folder with their checked headers: those that the index names, else all `model*.safetensors`.
- * @throws UserError for a folder without weights, a shard that is missing, outside the folder or unsound, or tensors that
- * are in two shards or in none
+ * The shards of a folder with their checked headers: those that the index names. Where there is no index, or it is of
+ * another build of the model, all `model*.safetensors`, as mlx-lm reads them.
+ * @throws UserError for a folder without weights, a shard that is unsound, a tensor that is in two shards, or an index
+ * that names files outside the folder
  */
-export async function openCheckpoint(folder: string): Promise<Shard[]> {
+export async function openCheckpoint(folder: string): Promise<Shards> {
   const names = await readdir(folder).catch(() => [] as string[]);
+  const present: string[] = [];
+  for (const name of names.filter((name) => /^model.*\.safetensors$/.test(name)).sort()) {
+    if (await isFile(join(folder, name))) present.push(name);
+  }
   const index = names.includes(indexName) ? await readIndex(folder) : null;
-  const files = index
-    ? [...new Set(index.values())].sort()
-    : names.filter((name) => /^model.*\.safetensors$/.test(name)).sort();
-  if (files.length === 0) {
+  if (index) {
+    const listed = [...new Set(index.values())].sort();
+    for (const name of listed) checkName(folder, name);
+    const absent = await firstAbsent(folder, listed);
+    const lacking = absent === undefined ? null : lacks(folder, absent);
+    if (present.length === 0 && lacking) throw lacking;
+    if (!lacking && unlistedParts(listed, present).length === 0) {
+      const shards = await openAll(folder, listed);
+      if (describes(index, shards)) return { shards, lacking: null };
+    }
+    warn(`${indexName} of ${folder} is of other files than the folder has: it is passed over`);
+    return { shards: await openAll(folder, present), lacking };
+  }
+  if (present.length === 0) {
     const other = names.find((name) => /\.(bin|pt|pth|gguf|npz)$/.test(name));
     throw new UserError(`${folder} has no weights (model*.safetensors)${other ? `, only ${other}` : ""}`, {
       code: ExitCode.notFound,
       hint: "mlxlm reads safetensors. Check the path, or download the model again.",
     });
   }
-  const shards = await Promise.all(
-    files.map(async (name) => {
-      const path = await shardPath(folder, name);
-      return { path, header: await readSafetensorsHeader(path) };
-    }),
-  );
-  checkNames(folder, files, shards, index);
-  return shards;
+  return { shards: await openAll(folder, present), lacking: null };
 }
 
 async function readIndex(folder: string): Promise<Map<string, string>> {
@@ -51,66 +67,59 @@ async function readIndex(folder: string): Promise<Map<string, string>> {
   return new Map(entries as [string, string][]);
 }
 
-/** Path of a shard. */
-async function shardPath(folder: string, name: string): Promise<string> {
-  if (name === "" || name === "." || name === ".." || /[\\/\0]/.test(name)) throw outside(folder, name);
-  const path = join(folder, name);
-  if (!(await stat(path).catch(() => null))?.isFile()) {
-    throw new UserError(`${folder} lacks the weight file ${name}`, {
-      code: ExitCode.notFound,
-      hint: "The download may have been cut off: download the model again.",
-    });
-  }
-  await checkInside(folder, name);
-  return path;
-}
-
-const outside = (folder: string, name: string) =>
-  new UserError(`the file ${JSON.stringify(name)} of ${folder} leads outside the folder`, {
+/** What a user links into a folder is the user's own; what a downloaded index writes may not lead outside. */
+function checkName(folder: string, name: string): void {
+  if (name !== "" && name !== "." && name !== ".." && !/[\\/\0]/.test(name)) return;
+  throw new UserError(`${indexName} of ${folder} names the file ${JSON.stringify(name)}, which is outside the folder`, {
     hint: "Do not use this model: its files try to reach others.",
   });
-
-/**
- * A link may lead to the blobs of the same cached repo, not elsewhere.
- * @throws UserError where a file of the folder is such a link
- */
-export async function checkInside(folder: string, name: string): Promise<void> {
-  const [real, home] = await Promise.all([realpath(join(folder, name)), realpath(folder)]);
-  const blobs = blobsOf(home);
-  if (!real.startsWith(home + sep) && !(blobs && real.startsWith(blobs + sep))) throw outside(folder, name);
 }
 
-/** `<repo>/snapshots/<commit>` → `<repo>/blobs`; null for a folder that is no snapshot. */
-function blobsOf(folder: string): string | null {
-  const snapshots = dirname(folder);
-  return basename(snapshots) === "snapshots" ? join(dirname(snapshots), "blobs") : null;
+/** Of a link, what it leads to. */
+const isFile = async (path: string) => (await stat(path).catch(() => null))?.isFile() ?? false;
+
+async function firstAbsent(folder: string, files: readonly string[]): Promise<string | undefined> {
+  const found = await Promise.all(files.map((name) => isFile(join(folder, name))));
+  return files.find((_, i) => !found[i]);
 }
 
-function checkNames(
-  folder: string,
-  files: readonly string[],
-  shards: readonly Shard[],
-  index: Map<string, string> | null,
-): void {
-  const home = new Map<string, string>();
-  shards.forEach(({ header }, i) => {
-    for (const name of header.tensors.keys()) {
-      const before = home.get(name);
-      if (before)
-        throw new UserError(`tensor "${name}" of ${folder} is in two files: ${before} and ${files[i]}`, {
-          hint: "Download the model again.",
-        });
-      home.set(name, files[i]!);
-    }
+const lacks = (folder: string, name: string) =>
+  new UserError(`${folder} lacks the weight file ${name}`, {
+    code: ExitCode.notFound,
+    hint: "The download may have been cut off: download the model again.",
   });
-  for (const [name, file] of index ?? []) {
-    if (home.get(name) !== file) {
-      throw new UserError(
-        `${indexName} of ${folder} says that "${name}" is in ${file}, but it is ${home.has(name) ? `in ${home.get(name)}` : "in no file"}`,
-        {
-          hint: "Download the model again.",
-        },
-      );
+
+/** Files that are parts of the same whole as a listed one, by their numbers: `-00002-of-00003`. */
+function unlistedParts(listed: readonly string[], present: readonly string[]): string[] {
+  const wholeOf = (name: string) => /-of-(\d+)\.safetensors$/.exec(name)?.[1];
+  const wholes = new Set(listed.map(wholeOf));
+  return present.filter((name) => !listed.includes(name) && wholeOf(name) && wholes.has(wholeOf(name)));
+}
+
+async function openAll(folder: string, files: readonly string[]): Promise<Shard[]> {
+  const shards = await Promise.all(
+    files.map(async (name) => {
+      const path = join(folder, name);
+      return { name, path, header: await readSafetensorsHeader(path) };
+    }),
+  );
+  const home = new Map<string, string>();
+  for (const { name, header } of shards) {
+    for (const tensor of header.tensors.keys()) {
+      const before = home.get(tensor);
+      if (before !== undefined) {
+        throw new UserError(`tensor "${tensor}" of ${folder} is in two files: ${before} and ${name}`, {
+          hint: "Download the model again, into an empty folder.",
+        });
+      }
+      home.set(tensor, name);
     }
   }
+  return shards;
+}
+
+/** Whether each tensor is where the index says. */
+function describes(index: ReadonlyMap<string, string>, shards: readonly Shard[]): boolean {
+  const headers = new Map(shards.map(({ name, header }) => [name, header]));
+  return [...index].every(([tensor, file]) => headers.get(file)?.tensors.has(tensor));
 }

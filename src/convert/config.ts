@@ -2,20 +2,18 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type JsonObject, readJson } from "../json-file";
-import { isGguf, openGguf } from "./gguf/weights";
 
 export interface ModelConfig extends JsonObject {
   model_type?: unknown;
 }
 
 /**
- * Reads the configuration of a checkpoint, a folder or a GGUF file. A usable `eos_token_id` of generation_config.json takes the place of
+ * Reads the configuration of a folder. A usable `eos_token_id` of generation_config.json takes the place of
  * config.json's; a generation_config.json that is missing or broken is passed over, as the reference does. Settings of
  * another tool's quantization may stand further inside, or in a file of their own.
  * @throws UserError where config.json is missing or broken
  */
-export async function readConfig(folder: string): Promise<ModelConfig> {
-  if (isGguf(folder)) return (await openGguf(folder)).config;
+export async function readFolderConfig(folder: string): Promise<ModelConfig> {
   const config = await readJson(folder, "config.json");
   const settings = config.quantization_config ?? (await foreignSettings(folder, config));
   if (settings) config.quantization_config = settings;

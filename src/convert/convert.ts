@@ -1,16 +1,16 @@
 /** From one checkpoint to another: its dtype changed, its layers quantized or unpacked. */
 import { ExitCode, UserError } from "../errors";
+import type { QuantizationMode } from "../mlx";
 import * as mx from "../mlx";
-import { type Dtype, isInexact, type QuantizationMode } from "../mlx";
-import type { LanguageModel } from "../models";
+import { architecture, type LanguageModel } from "../models";
 import { dequantize } from "../nn";
-import { type ModelConfig, readConfig } from "./config";
-import { withTokenizerFolder } from "./gguf/folder";
-import { isGguf, openGguf } from "./gguf/weights";
+import { cast } from "./cast";
+import type { ModelConfig } from "./config";
 import { openWeights } from "./load";
-import { bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
+import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
 import { type RecipeName, recipe } from "./recipes";
 import { saveModel } from "./save";
+import { openSource } from "./source";
 
 export interface ConvertOptions {
   quantize?: { groupSize?: number; bits?: number; mode?: QuantizationMode; recipe?: RecipeName };
@@ -44,7 +44,8 @@ export async function convertModel(
 ): Promise<Converted> {
   const { onStage, onProgress, signal } = options;
   onStage?.("Loading");
-  const opened = await openWeights(path, await readConfig(path));
+  const source = await openSource(path);
+  const opened = await openWeights(path, source.config);
   const { model } = opened;
   let { config } = opened;
   let result: Converted;
@@ -52,11 +53,12 @@ export async function convertModel(
     const dtype = options.dtype ?? configuredDtype(config);
     if (dtype) {
       onStage?.(`Using dtype: ${dtype}`);
-      cast(model, dtype);
+      const { keepsDtype } = await architecture(String(config.model_type));
+      cast(model, dtype, keepsDtype);
     }
     if (options.quantize) {
       onStage?.("Quantizing");
-      config = quantizeWith(model, config, options.quantize);
+      config = await quantizeWith(model, config, options.quantize);
     }
     if (options.dequantize) {
       onStage?.("Dequantizing");
@@ -70,8 +72,7 @@ export async function convertModel(
     model.dispose();
     throw error;
   }
-  const save = (source: string) => saveModel(target, model, config, { source, repo, onProgress, signal });
-  await (isGguf(path) ? withTokenizerFolder(await openGguf(path), save) : save(path));
+  await source.companions((folder) => saveModel(target, model, config, { source: folder, repo, onProgress, signal }));
   return result;
 }
 
@@ -82,19 +83,12 @@ function configuredDtype(config: ModelConfig): SavedDtype | undefined {
   return savedDtypes.find((dtype) => dtype === named);
 }
 
-function cast(model: LanguageModel, dtype: Dtype): void {
-  mx.scope(() => {
-    const floating = model.namedParameters().filter(([, tensor]) => isInexact(tensor.dtype));
-    model.update(floating.map(([name, tensor]) => [name, tensor.astype(dtype)]));
-  });
-}
-
-function quantizeWith(
+async function quantizeWith(
   model: LanguageModel,
   config: ModelConfig,
   { groupSize, bits, mode, recipe: name }: NonNullable<ConvertOptions["quantize"]>,
-): ModelConfig {
-  const predicate = name && recipe(name, model, groupSize ?? null);
+): Promise<ModelConfig> {
+  const predicate = name ? recipe(name, model, groupSize ?? null) : await architecturePredicate(config);
   try {
     return quantizeModel(model, config, { groupSize, bits, mode, predicate });
   } catch (error) {

@@ -1,6 +1,7 @@
 /** What a checkpoint's configuration says of it, without loading it. */
 import { z } from "zod";
-import { contextLength, readConfig } from "./config";
+import { contextLength } from "./config";
+import { readConfig } from "./source";
 
 export interface CheckpointFacts {
   model_type: string | null;

@@ -4,6 +4,7 @@ import {
   cpSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -14,6 +15,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
+import { warningsOf } from "../warnings";
+import { convertModel } from "./convert";
 import { loadModel } from "./load";
 
 const sound = join(import.meta.dir, "../../test/fixtures/checkpoint");
@@ -41,7 +44,7 @@ const json = (folder: string, name: string) => JSON.parse(readFileSync(join(fold
 const config = (change: object) => (folder: string) =>
   write(folder, "config.json", { ...json(folder, "config.json"), ...change });
 
-const weights = (change: (arrays: Map<string, mx.Tensor>) => void) => (folder: string) =>
+const weights = (change: (arrays: Map<string, mx.Tensor>) => unknown) => (folder: string) =>
   mx.scope(() => {
     const path = join(folder, "model.safetensors");
     const { arrays } = mx.loadSafetensors(path);
@@ -52,7 +55,7 @@ const weights = (change: (arrays: Map<string, mx.Tensor>) => void) => (folder: s
     mx.saveSafetensors(path, arrays);
   });
 
-const index = (change: (map: Record<string, string>) => void) => (folder: string) => {
+const index = (change: (map: Record<string, string>) => unknown) => (folder: string) => {
   const content = json(folder, "model.safetensors.index.json");
   change(content.weight_map);
   write(folder, "model.safetensors.index.json", content);
@@ -132,22 +135,14 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     }),
     /outside the folder/,
   ],
+  ["a part that is missing", (f) => halves(f) ?? rmSync(join(f, parts[1]!)), /lacks the weight file model-00002/, 3],
+  ["a link to nothing", (f) => linked(f) ?? rmSync(join(f, "../elsewhere"), { recursive: true }), /no config\.json/, 3],
   [
-    "an index that names a foreign shard",
-    index((map) => {
-      map[firstName] = "model-2.safetensors";
-    }),
-    /lacks the weight file/,
-    ExitCode.notFound,
+    "a part that is a link to nothing",
+    (f) => halves(f) ?? rmSync(join(f, parts[0]!)) ?? symlinkSync("/nowhere/at/all", join(f, parts[0]!)),
+    /lacks the weight file model-00001/,
+    3,
   ],
-  [
-    "an index with a tensor that is nowhere",
-    index((map) => {
-      map["model.layers.9.ghost"] = "model.safetensors";
-    }),
-    /in no file/,
-  ],
-  ["a shard that is a link to elsewhere", linkedShard, /outside the folder/],
   ["weights that are cut off", (f) => truncateSync(join(f, "model.safetensors"), 5000), /cut off/],
   ["weights of zero bytes", (f) => truncateSync(join(f, "model.safetensors"), 0), /has 0 bytes/],
   ["weights that are text", (f) => write(f, "model.safetensors", "<html>not found</html>"), /not a sound safetensors/],
@@ -172,18 +167,131 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     }),
     /model\.norm\.weight is \(3\)/,
   ],
+  ...(
+    [
+      ["a group size of none", { group_size: 0 }, /"quantization\.group_size" is 0, but must be 32, 64 or 128/],
+      ["a group size that is a text", { group_size: "64" }, /"quantization\.group_size" is "64"/],
+      ["bits that MLX lacks", { bits: 7 }, /"quantization\.bits" is 7, but must be 1, 2, 3, 4, 5, 6 or 8/],
+      ["a mode of its own", { mode: "fp3" }, /"quantization\.mode" is "fp3", but must be "affine", "mxfp4"/],
+      ["a norm that is quantized", { "model.norm": { bits: 4 } }, /entry for model\.norm, which cannot be quantized/],
+      [
+        "a layer's own bits that its weights have not",
+        { lm_head: { group_size: 64, bits: 8 } },
+        /layer lm_head has weight \(\d+, 8\), but 8 bits in groups of 64 need \(\d+, 16\) \(model\.safetensors\)/,
+      ],
+    ] as const
+  ).map(([name, change, message]): (typeof cases)[number] => [
+    `a quantization with ${name}`,
+    (f) => config({ quantization: { ...json(f, "config.json").quantization, ...change } })(f),
+    message,
+  ]),
+  [
+    "a width that no group divides",
+    config({ intermediate_size: 2 }),
+    /layer model\.layers\.0\.mlp\.gate_proj has weight/,
+  ],
+  ...(["weight", "scales", "biases"] as const).flatMap((part): typeof cases => {
+    const name = `model.layers.1.self_attn.v_proj.${part}`;
+    const other = { weight: "float32", scales: "int32", biases: "uint32" } as const;
+    const set = (tensor: (is: mx.Tensor) => mx.Tensor) =>
+      weights((arrays) => arrays.set(name, tensor(arrays.get(name)!)));
+    const layer = /layer model\.layers\.1\.self_attn\.v_proj has/;
+    return [
+      [`${part} of no columns`, set((is) => mx.zeros([is.dim(0), 0], is.dtype)), layer],
+      [`${part} of other rows`, set((is) => mx.zeros([is.dim(0) + 1, is.dim(1)], is.dtype)), layer],
+      [`${part} with a third dimension`, set((is) => is.expandDims(0)), layer],
+      [`${part} of another dtype`, set((is) => is.astype(other[part])), layer],
+    ];
+  }),
+  [
+    "weights of integers",
+    weights((arrays) => arrays.set("model.norm.weight", mx.ones([64], "int32"))),
+    /tensor model\.norm\.weight \(model\.safetensors\) is int32, but the model has floating point there/,
+  ],
+  [
+    "weights that are not numbers",
+    weights((arrays) => arrays.set("model.norm.weight", mx.full([64], Number.NaN, "bfloat16"))),
+    /tensor model\.norm\.weight \(model\.safetensors\) holds NaN/,
+  ],
+  ["experts without end", config({ num_local_experts: 2 ** 40 }), /"num_local_experts" is 1099511627776, more than/],
   ["no tokenizer", (f) => rmSync(join(f, "tokenizer.json")), /tokenizer/i, ExitCode.notFound],
   ["a tokenizer that is cut off", (f) => truncateSync(join(f, "tokenizer.json"), 100), /tokenizer\.json/],
   ["a tokenizer of zero bytes", (f) => truncateSync(join(f, "tokenizer.json"), 0), /tokenizer\.json/],
 ];
 
-function linkedShard(folder: string): void {
-  const outside = join(temporary, `outside-${folders}`);
-  mkdirSync(outside);
-  cpSync(join(folder, "model.safetensors"), join(outside, "model.safetensors"));
+const parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+
+/** The weights in two files, with an index of them. */
+function halves(folder: string): undefined {
+  const map: Record<string, string> = {};
+  mx.scope(() => {
+    const { arrays } = mx.loadSafetensors(join(folder, "model.safetensors"));
+    const all = [...arrays];
+    for (const [i, part] of parts.entries()) {
+      const half = all.filter((_, k) => k % 2 === i);
+      for (const [name] of half) map[name] = part;
+      mx.saveSafetensors(join(folder, part), new Map(half));
+    }
+  });
   rmSync(join(folder, "model.safetensors"));
-  symlinkSync(join(outside, "model.safetensors"), join(folder, "model.safetensors"));
+  write(folder, "model.safetensors.index.json", { weight_map: map });
 }
+
+/** Everything elsewhere, the folder full of links to it. */
+function linked(folder: string): undefined {
+  const elsewhere = join(folder, "../elsewhere");
+  rmSync(elsewhere, { recursive: true, force: true });
+  cpSync(folder, elsewhere, { recursive: true });
+  for (const name of readdirSync(folder)) {
+    rmSync(join(folder, name), { recursive: true });
+    symlinkSync(join(elsewhere, name), join(folder, name));
+  }
+}
+
+/** Tensors of the whole model, each by a number. */
+async function loadedSums(folder: string): Promise<Record<string, number>> {
+  const { model } = await loadModel(folder);
+  const sums = mx.scope(() => model.namedParameters().map(([name, x]) => [name, x.astype("float32").sum().item()]));
+  model.dispose();
+  return Object.fromEntries(sums);
+}
+
+describe("an index of another build beside weights that are whole", () => {
+  const everywhere = (file: (i: number) => string) =>
+    index((map) => {
+      for (const [i, name] of Object.keys(map).entries()) map[name] = file(i);
+    });
+  const builds: [string, (folder: string) => void][] = [
+    ["it names more files", (f) => halves(f) ?? everywhere((i) => `model-0000${(i % 5) + 1}-of-00005.safetensors`)(f)],
+    ["it names one file that is not there", index((map) => Object.assign(map, { [firstName]: "model-2.safetensors" }))],
+    ["it has tensors in the other file", (f) => halves(f) ?? everywhere((i) => parts[(i + 1) % 2]!)(f)],
+    ["it has a tensor that is nowhere", index((map) => Object.assign(map, { "layers.9.ghost": "model.safetensors" }))],
+    [
+      "it knows of the first part only",
+      (f) =>
+        halves(f) ??
+        index((map) => {
+          for (const name of Object.keys(map)) if (map[name] === parts[1]) delete map[name];
+        })(f),
+    ],
+  ];
+  test.each(builds)("%s: a warning, and all of it", async (_, change) => {
+    const folder = broken(change);
+    let sums = {};
+    const warnings = await warningsOf(async () => {
+      sums = await loadedSums(folder);
+    });
+    expect(warnings).toEqual([
+      `model.safetensors.index.json of ${folder} is of other files than the folder has: it is passed over`,
+    ]);
+    expect(sums).toEqual(await loadedSums(sound));
+  });
+});
+
+test("links are the user's own: a folder of them, and weights on another disk", async () => {
+  const folder = broken(linked);
+  expect(await warningsOf(async () => expect(await loadedSums(folder)).toEqual(await loadedSums(sound)))).toEqual([]);
+});
 
 describe("a broken checkpoint", () => {
   test.each(cases)("%s", async (_, change, message, code = ExitCode.failure) => {
@@ -222,4 +330,19 @@ test("links into the blobs of the same cached repo are followed", async () => {
   }
   const { model } = await loadModel(snapshot);
   model.dispose();
+});
+
+describe("a head of its own that config.json does not speak of", () => {
+  test("is passed over with a warning, as mlx-lm reads the embedding there", async () => {
+    const folder = join(temporary, "headed");
+    await convertModel({ path: sound }, folder, { dequantize: true });
+    const warned = async (change: object) => {
+      config(change)(folder);
+      return (await warningsOf(async () => (await loadModel(folder)).model.dispose())).map((line) => line.slice(0, 80));
+    };
+    const warning = `${folder} has a lm_head.weight that is not used: config.json has no "tie_word_embeddings"`;
+    expect(await warned({ tie_word_embeddings: undefined })).toEqual([warning.slice(0, 80)]);
+    expect(await warned({ tie_word_embeddings: false })).toEqual([]);
+    expect(await warned({ tie_word_embeddings: true })).toEqual([]);
+  });
 });

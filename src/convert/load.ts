@@ -1,16 +1,16 @@
 /** From a checkpoint folder to a model that is ready to run. */
 import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
-import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { createModel, type LanguageModel } from "../models";
-import { fuseProjections, holdTransposes, type QuantizationConfig, quantizeForCheckpoint } from "../nn";
-import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
-import { openCheckpoint } from "./checkpoint";
-import { eosTokenIds, type ModelConfig, readConfig } from "./config";
+import { architecture, createModel, type LanguageModel } from "../models";
+import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
+import type { Tokenizer } from "../text/tokenizer";
+import { warn } from "../warnings";
+import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
+import type { ModelConfig } from "./config";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
-import { withTokenizerFolder } from "./gguf/folder";
-import { ggufTensors, isGguf, openGguf } from "./gguf/weights";
+import { makeReady } from "./ready";
+import { type CheckpointSource, openSource } from "./source";
 
 export interface LoadedModel {
   model: LanguageModel;
@@ -22,47 +22,41 @@ export interface LoadedModel {
  * Loads model and tokenizer from a folder or a GGUF file. Weights are mapped from their files and copied to the device once.
  * @throws UserError for whatever is missing, unsound or not supported, before anything is allocated where possible
  */
-export async function loadModel(folder: string): Promise<LoadedModel> {
-  const config = await readConfig(folder);
+export async function loadModel(path: string): Promise<LoadedModel> {
+  const source = await openSource(path);
   // The tokenizer is read on another thread meanwhile.
-  const reading = openTokenizer(folder, config);
+  const reading = source.tokenizer();
   reading.catch(() => {});
-  const { model, config: loaded } = await loadWeights(folder, config);
+  const { model, config } = await ready(await openFrom(source, path, source.config));
   try {
-    return { model, tokenizer: await reading, config: loaded };
+    return { model, tokenizer: await reading, config };
   } catch (error) {
     model.dispose();
     throw error;
   }
 }
 
-function openTokenizer(path: string, config: ModelConfig): Promise<Tokenizer> {
-  const load = (folder: string) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
-  return isGguf(path) ? openGguf(path).then((file) => withTokenizerFolder(file, load)) : load(path);
-}
-
 /** Architectures that need what is not here. */
-function refuseCode(config: ModelConfig, folder: string): void {
+function refuseCode(config: ModelConfig, path: string): void {
   if (config.model_file) {
-    throw new UserError(`config.json of ${folder}: "model_file" asks for Python code, which mlxlm cannot run`, {
+    throw new UserError(`config.json of ${path}: "model_file" asks for Python code, which mlxlm cannot run`, {
       code: ExitCode.notFound,
       hint: "Use a checkpoint of a built-in architecture.",
     });
   }
 }
 
-/** The model without its tokenizer, its weights on the device. */
-export async function loadWeights(folder: string, config: ModelConfig): Promise<OpenedWeights> {
-  const opened = await openWeights(folder, config);
-  const { model } = opened;
+/** The model without its tokenizer, ready to run. */
+export async function loadWeights(path: string, config: ModelConfig): Promise<OpenedWeights> {
+  return ready(await openWeights(path, config));
+}
+
+async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
   try {
-    fuseProjections(model);
-    holdTransposes(model);
-    mx.eval(model.parameters());
-    mx.preferHugePages(model.parameters());
-    mx.clearCache();
+    makeReady(opened.model, await architecture(String(opened.config.model_type)));
+    checkNumbers(opened.model, opened.where);
   } catch (error) {
-    model.dispose();
+    opened.model.dispose();
     throw error;
   }
   return opened;
@@ -72,56 +66,88 @@ export interface OpenedWeights {
   model: LanguageModel;
   /** With MLX's settings in the place of another tool's. */
   config: ModelConfig;
+  /** The file that a tensor is in. */
+  where: Whereabouts;
 }
 
 /** The model with weights that are read from their files when they are first needed. */
-export async function openWeights(folder: string, config: ModelConfig): Promise<OpenedWeights> {
-  refuseCode(config, folder);
-  const format = foreignFormat(config, folder);
+export async function openWeights(path: string, config: ModelConfig): Promise<OpenedWeights> {
+  return openFrom(await openSource(path), path, config);
+}
+
+async function openFrom(source: CheckpointSource, path: string, config: ModelConfig): Promise<OpenedWeights> {
+  refuseCode(config, path);
+  const format = foreignFormat(config, path);
   const loaded = loadedConfig(config, format);
-  const { count, read } = await tensorReader(folder);
-  checkLayers(config, count, folder);
-  const model = await createModel(config, folder);
+  const { count, read, lacking, fileOf } = await source.tensors();
+  checkCounts(config, count, path);
+  const model = await createModel(config, path);
+  const where = (name: string) => fileOf(name) ?? path;
   try {
     mx.scope(() => {
       const tensors = read();
+      const hasHead = tensors.has(head);
       const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
+      if (hasHead && !weights.has(head) && !saysTied(config)) warnOfHead(path);
       format?.prepare?.(model, weights);
-      if (loaded.quantization) quantizeForCheckpoint(model, loaded.quantization as QuantizationConfig, weights);
+      if (loaded.quantization) {
+        const quantization = loaded.quantization as QuantizationConfig;
+        checkQuantization(model, quantization, weights, path, where);
+        quantizeForCheckpoint(model, quantization, weights);
+      }
+      checkDtypes(model, weights, where);
       model.loadWeights(weights);
     });
   } catch (error) {
     model.dispose();
-    throw error;
+    throw explained(error, path, lacking);
   }
-  return { model, config: loaded };
+  return { model, config: loaded, where };
 }
 
-/** Each layer is made before the weights are compared: a billion of them would never end. */
-function checkLayers(config: ModelConfig, tensors: number, source: string): void {
-  const { num_hidden_layers: layers } = { ...(config.text_config as JsonObject | undefined), ...config };
-  if (typeof layers !== "number" || layers <= tensors) return;
-  throw new UserError(
-    `the configuration of ${source} says that there are ${layers} layers, but there are only ${tensors} tensors`,
-    { hint: "Download the model again." },
+/** What to say of weights that do not make a model. */
+function explained(error: unknown, path: string, lacking: UserError | null): unknown {
+  if (error instanceof UserError) return lacking ?? error;
+  if (!(error instanceof mx.MlxError)) return error;
+  return new UserError(`the weights of ${path} have shapes or dtypes that do not belong together`, {
+    hint: "Check that config.json and the weights belong together, or download the model again.",
+    cause: error,
+  });
+}
+
+const head = "lm_head.weight";
+
+/** Such checkpoints often repeat the embedding as their head. */
+function saysTied({ tie_word_embeddings: tied, text_config }: ModelConfig): boolean {
+  return (tied ?? (text_config as JsonObject | undefined)?.tie_word_embeddings) === true;
+}
+
+/** Some model types are tied unless config.json says otherwise, in mlx-lm too; transformers has other defaults. */
+function warnOfHead(path: string): void {
+  warn(
+    `${path} has a ${head} that is not used: config.json has no "tie_word_embeddings", and models of its type then read the embedding in its place. Where that is wrong, put "tie_word_embeddings": false there`,
   );
 }
 
-interface TensorReader {
-  count: number;
-  /** Those of safetensors are read when they are first needed. */
-  read: () => Map<string, Tensor>;
-}
+/** More experts than any model has. */
+const mostExperts = 2 ** 16;
 
-/** Checks the weight files. */
-async function tensorReader(path: string): Promise<TensorReader> {
-  if (isGguf(path)) {
-    const file = await openGguf(path);
-    return { count: file.header.tensors.size, read: () => ggufTensors(file) };
+/** Layers and experts are made before the weights are compared: a billion of them would never end. */
+function checkCounts(config: ModelConfig, tensors: number, path: string): void {
+  const { num_hidden_layers: layers, ...fields } = { ...(config.text_config as JsonObject | undefined), ...config };
+  if (typeof layers === "number" && layers > tensors) {
+    throw new UserError(
+      `the configuration of ${path} says that there are ${layers} layers, but there are only ${tensors} tensors`,
+      { hint: "Download the model again." },
+    );
   }
-  const shards = await openCheckpoint(path);
-  return {
-    count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
-    read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
-  };
+  for (const [field, value] of Object.entries(fields)) {
+    if (typeof value !== "number" || value <= mostExperts || !/experts/.test(field)) continue;
+    throw new UserError(
+      `config.json of ${path}: "${field}" is ${value}, more than the ${mostExperts} that a model can have`,
+      {
+        hint: "Download the model again.",
+      },
+    );
+  }
 }

@@ -1,5 +1,6 @@
 /** Recipes of mixed precision: more bits where a model feels it most. */
 import { ExitCode, UserError } from "../errors";
+import type { QuantizationMode } from "../mlx";
 import type { LanguageModel } from "../models";
 
 export const recipeNames = ["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] as const;
@@ -11,7 +12,7 @@ export interface LayerQuantization {
   group_size: number | null;
   bits: number;
   /** affine unless said */
-  mode?: "affine";
+  mode?: QuantizationMode;
 }
 
 /**

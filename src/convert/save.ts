@@ -2,7 +2,7 @@
  * Writing a checkpoint folder. All of it is made beside the target under another name, config.json and the index last,
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
-import { copyFile, mkdir, open, readdir, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
@@ -13,9 +13,9 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { systemError } from "../system-errors";
-import { checkInside } from "./checkpoint";
 import type { ModelConfig } from "./config";
 import { parameterCount } from "./quantize-model";
+import { writePythonJson } from "./write-json";
 
 /** A shard grows no larger, unless one tensor alone does. */
 const shardBytes = 5 * 2 ** 30;
@@ -74,10 +74,9 @@ export async function saveModel(
     await checkSpace(dirname(folder), total);
     await mkdir(temporary);
     const map = await saveWeights(temporary, weights, total, { onProgress, signal });
-    for (const { name } of (await readdir(source, { withFileTypes: true })).filter((entry) => !entry.isDirectory())) {
-      if (!companions.test(name)) continue;
-      await checkInside(source, name);
-      await inputFile(join(source, name));
+    for (const name of (await readdir(source)).filter((name) => companions.test(name))) {
+      if (await isFolder(join(source, name))) continue;
+      if ((await inputFile(join(source, name))) === null) throw dangling(source, name);
       await copyFile(join(source, name), join(temporary, name));
     }
     if (repo !== undefined) {
@@ -99,6 +98,14 @@ export async function saveModel(
     for (const tensor of weights.values()) mx.release(tensor);
   }
 }
+
+const isFolder = async (path: string) => (await stat(path).catch(() => null))?.isDirectory() ?? false;
+
+const dangling = (folder: string, name: string) =>
+  new UserError(`the file ${name} of ${folder} is a link that leads to nothing`, {
+    code: ExitCode.notFound,
+    hint: "Put the file there, or delete the link.",
+  });
 
 /** Has the disk hold what was written, so that a name never outlives its content. */
 async function flush(path: string): Promise<void> {
@@ -192,13 +199,7 @@ function sorted<T>(record: Readonly<Record<string, T>>): Record<string, T> {
   return Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** As Python's writer of configurations spells what JSON has no word for. */
-const writeFloats = (_: string, value: unknown) =>
-  typeof value === "number" && !Number.isFinite(value)
-    ? { __float__: Number.isNaN(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity" }
-    : value;
-
-const json = (value: object) => JSON.stringify(value, writeFloats, 4);
+const json = (value: object) => writePythonJson(value, 4);
 
 function savedConfig(config: ModelConfig): Record<string, unknown> {
   const { _name_or_path, vision_config, ...rest } = config;

@@ -1,9 +1,8 @@
 /** From what a user calls a model to the folder with its files. */
-import { stat } from "node:fs/promises";
-import { resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { cachedCommit, mainRevision } from "./cache-layout";
 import { hubCache, isOffline, wantsModelScope } from "./environment";
+import { localModel } from "./local-model";
 import { checkRepoId, checkRevision } from "./repo-id";
 import type { DownloadProgress } from "./snapshot";
 import { type SnapshotState, snapshotState } from "./snapshot-state";
@@ -33,14 +32,8 @@ export interface ResolvedModel {
  */
 export async function resolveModel(model: string, options: ResolveOptions = {}): Promise<ResolvedModel> {
   const { revision = mainRevision, offline = isOffline(), onProgress, onWarning, signal } = options;
-  const facts = await stat(model).catch(() => null);
-  if (facts?.isDirectory() || (facts && /\.gguf$/i.test(model))) return { path: resolve(model), source: "local" };
-  if (facts) {
-    throw new UserError(`${model} is a file, but a model is a folder or a GGUF file`, {
-      code: ExitCode.usage,
-      hint: "Name the folder that holds config.json and the weights.",
-    });
-  }
+  const local = await localModel(model);
+  if (local !== null) return { path: local, source: "local" };
   checkRepoId(model);
   checkRevision(revision);
   if (wantsModelScope()) {

@@ -79,3 +79,14 @@ test("what quantize made outside of all scopes is its parts alone", () => {
   expect(mx.liveHandles()).toBe(before + 3);
   for (const part of [...parts, w]) part!.dispose();
 });
+
+test("a group size or bits of zero is an error, not the end of the process", () => {
+  mx.scope(() => {
+    const w = mx.ones([4, 64]);
+    const [packed, scales, biases] = mx.quantize(w, { groupSize: 32, bits: 4 });
+    for (const how of [{ groupSize: 0 }, { groupSize: Number.POSITIVE_INFINITY }, { bits: 0 }, { bits: 0.5 }]) {
+      expect(() => mx.quantize(w, how)).toThrow(mx.MlxError);
+      expect(() => mx.dequantize(packed, scales, biases, how)).toThrow(/must be a positive integer/);
+    }
+  });
+});

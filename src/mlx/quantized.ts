@@ -1,5 +1,6 @@
 /** Weights in few bits: packed values with a scale (and, for affine, a bias) per group. */
 import { codeOf, type Dtype } from "./dtype";
+import { MlxError } from "./error";
 import * as abi from "./generated/ops";
 import { wrap, wrapAll } from "./operand";
 import type { GatherIndices } from "./products";
@@ -28,7 +29,14 @@ export const packings: Readonly<
   nvfp4: { groupSizes: [16], bits: [4], standard: { groupSize: 16, bits: 4 } },
 };
 
-const parts = ({ groupSize = null, bits = null, mode = "affine" }: Quantization) => [groupSize, bits, mode] as const;
+/** MLX divides by both: zero would end the process. */
+function parts({ groupSize = null, bits = null, mode = "affine" }: Quantization) {
+  for (const [name, value] of Object.entries({ groupSize, bits })) {
+    if (value === null || (Number.isInteger(value) && value > 0)) continue;
+    throw new MlxError(`the ${name} of a quantization must be a positive integer, not ${value}`);
+  }
+  return [groupSize, bits, mode] as const;
+}
 
 /** w (…, K) → packed (…, K · bits / 32) uint32, scales (…, K / groupSize) and, for affine, biases of the same shape. */
 export function quantize(

@@ -1,9 +1,13 @@
-/** Reading config.json: fields that many architectures share, and errors that name the field. */
+/** Fields of config.json that many architectures share, and what they mean. */
 import { z } from "zod";
 import { UserError } from "../errors";
 import { type MaskRule, type RopeOptions, RopeScaling, slidingWindow } from "../nn";
 
-export const size = z.int().positive();
+/** A dimension, a length or a count: MLX has 32 bits for one. */
+export const size = z
+  .int()
+  .positive()
+  .max(2 ** 31 - 1);
 
 /** Transformers 5 writes here what `rope_theta` and `rope_scaling` were: one set, or one for each type of layer. */
 export const RopeParameters = z.union([RopeScaling, z.record(z.string(), RopeScaling)]);
@@ -160,65 +164,5 @@ export function checkLayerTypes(args: SlidingFields & { num_hidden_layers: numbe
   if (types.length !== count) problem(`has ${types.length} entries, but "num_hidden_layers" is ${count}`);
   if (types.includes("sliding_attention") && !args.sliding_window) {
     problem(`has "sliding_attention", but there is no "sliding_window"`);
-  }
-}
-
-/**
- * config.json as the arguments of an architecture.
- * @param source what the error calls the file's place: a folder or repo
- * @throws UserError that names the first wrong field, its value and what was expected
- */
-export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: string): T {
-  const result = schema.safeParse(config);
-  if (result.success) return result.data;
-  const [first, ...others] = result.error.issues;
-  const rest = others.length > 0 ? ` (and ${others.length} more)` : "";
-  throw new UserError(`config.json of ${source}: ${describe(first!, config)}${rest}`, {
-    hint: nextStep(source),
-    cause: result.error,
-  });
-}
-
-/** A model of the cache can be downloaded again; a folder of one's own is not for us to remove. */
-function nextStep(source: string): string {
-  const cached = /[\\/]models--([^\\/]+)[\\/]snapshots[\\/]/.exec(source)?.[1]?.replaceAll("--", "/");
-  const repo = cached ?? (/^[\w-][\w.-]*\/[\w.-]+$/.test(source) ? source : undefined);
-  return repo === undefined ? "Fix the file." : `Fix the file, or download the model again: mlxlm models rm ${repo}`;
-}
-
-function describe(issue: z.core.$ZodIssue, config: object): string {
-  const value = issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], config);
-  const field = `"${issue.path.join(".")}"`;
-  if (issue.code === "invalid_union") return describe(nearestBranch(issue, value), config);
-  if (issue.code === "unrecognized_keys") {
-    return `${field} has ${issue.keys.map((key) => `"${key}"`).join(", ")}, which mlxlm does not know and which may change the result`;
-  }
-  if (issue.code === "custom") return `${field} ${issue.message}`;
-  if (value === undefined) return `${field} is missing`;
-  return `${field} is ${JSON.stringify(value)}, but must be ${expectation(issue)}`;
-}
-
-/** What is wrong with a field of several forms: the first is flat, the last is nested. */
-function nearestBranch(issue: z.core.$ZodIssueInvalidUnion, value: unknown): z.core.$ZodIssue {
-  const hasObjects =
-    typeof value === "object" && value !== null && Object.values(value).some((one) => one?.constructor === Object);
-  const branch = issue.errors[hasObjects ? issue.errors.length - 1 : 0]!;
-  return { ...branch[0]!, path: [...issue.path, ...branch[0]!.path] } as z.core.$ZodIssue;
-}
-
-function expectation(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return (
-        { int: "an integer", number: "a number", string: "a text", boolean: "true or false", array: "a list" }[
-          issue.expected as string
-        ] ?? `of type ${issue.expected}`
-      );
-    case "too_small":
-      return `${issue.inclusive ? "at least" : "more than"} ${issue.minimum}`;
-    case "invalid_value":
-      return `one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
-    default:
-      return `something else: ${issue.message}`;
   }
 }

@@ -9,6 +9,9 @@ import { Residual, type Weights, ZeroCenteredRMSNorm } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
 import { denseAwq } from "./awq-facts";
 import { SandwichBlock } from "./gemma2";
+import { decoder, precise } from "./gguf/decoder";
+import { sandwichLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -81,11 +84,22 @@ class Block extends SandwichBlock {
   }
 }
 
+type Pattern = Partial<Pick<Args, "layer_types" | "sliding_window_pattern" | "_sliding_window_pattern">>;
+
+/** Every how many layers one attends to all. */
+function patternOf(args: Pattern): number {
+  const first = args.layer_types?.indexOf("full_attention") ?? -1;
+  if (first >= 0) return first + 1;
+  return args.sliding_window_pattern ?? args._sliding_window_pattern ?? 6;
+}
+
+function typeOf(args: Pattern, index: number): AttentionType {
+  return args.layer_types?.[index] ?? ((index + 1) % patternOf(args) === 0 ? "full_attention" : "sliding_attention");
+}
+
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const pattern = args.sliding_window_pattern ?? args._sliding_window_pattern ?? 6;
-    const usual = (index: number) => ((index + 1) % pattern === 0 ? "full_attention" : "sliding_attention");
-    const block = (index: number) => new Block(args, args.layer_types?.[index] ?? usual(index));
+    const block = (index: number) => new Block(args, typeOf(args, index));
     super({ ...args, tie_word_embeddings: false }, block, {
       norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
       // Rounded as the model was trained with it.
@@ -105,3 +119,45 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq({ before: "pre_feedforward_layernorm" });
+
+/** Layers of the 27B: the one size whose attention is not scaled by its heads' width. llama.cpp knows it, and takes no other scale. */
+const largest = 62;
+
+const attentionScalar = (layers: number | undefined, width: number, heads: number, headDim: number) =>
+  layers === largest ? width / heads : headDim;
+
+export const gguf = decoder("gemma3", {
+  names: new TensorNames(sandwichLayer),
+  normOffset: 1,
+  ropeBase: 1_000_000,
+  hasWindows: true,
+  read(file) {
+    const [width, heads] = [file.need("embedding_length"), file.need("attention.head_count")];
+    const headDim = file.number("attention.key_length") ?? width / heads;
+    return {
+      sliding_window: file.need("attention.sliding_window"),
+      sliding_window_pattern: file.number("attention.sliding_window_pattern") ?? 6,
+      query_pre_attn_scalar: attentionScalar(file.number("block_count"), width, heads, headDim),
+      rope_theta: precise(file.number("rope.freq_base") ?? 1_000_000),
+      rope_local_base_freq: precise(file.number("rope.freq_base_swa") ?? 10_000),
+    };
+  },
+  write({ headDim, ...settings }) {
+    const args = settings as unknown as Args;
+    const { query_pre_attn_scalar: scalar, num_hidden_layers: layers } = args;
+    const expected = attentionScalar(layers, args.hidden_size, args.num_attention_heads, headDim);
+    if (scalar !== expected) noPlace(`"query_pre_attn_scalar" ${scalar} (not ${expected})`);
+    const pattern = patternOf(args);
+    const types = Array.from({ length: layers }, (_, index) => typeOf(args, index));
+    if (types.some((type, index) => type !== typeOf({ sliding_window_pattern: pattern }, index))) {
+      noPlace('"layer_types" without a period');
+    }
+    const { base, scaling } = { scaling: null, ...slidingRope(args) };
+    if ((scaling?.factor ?? 1) !== 1) noPlace("a stretched rotation of sliding layers");
+    return {
+      ...(pattern === 6 ? {} : { "attention.sliding_window_pattern": ["uint32", pattern] as const }),
+      "attention.sliding_window": ["uint32", args.sliding_window],
+      "rope.freq_base_swa": ["float32", base],
+    };
+  },
+});

@@ -32,6 +32,7 @@ import {
   size,
 } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 
 export const Args = z
@@ -139,3 +140,5 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("llama", { pairsRows: true });

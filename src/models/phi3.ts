@@ -30,7 +30,7 @@ function rotationType(fields: RopeFields): string {
 export const Args = z
   .object({
     ...denseFields,
-    partial_rotary_factor: z.number().positive().nullish(),
+    partial_rotary_factor: z.number().positive().max(1).nullish(),
     max_position_embeddings: size.default(131_072),
     original_max_position_embeddings: size.nullish(),
     tie_word_embeddings: z.boolean().default(false),

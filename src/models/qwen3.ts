@@ -3,6 +3,7 @@ import { z } from "zod";
 import { GatedMLP, RMSNorm } from "../nn";
 import { checkHeads, checkLayerTypes, denseFields, layerType, maskOf, ropeOf, size, slidingFields } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -54,3 +55,5 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("qwen3");

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { tinyHybrid } from "../../test/tiny-model";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
-import { architecture, createModel, modelTypes } from ".";
+import { architecture, createModel, ggufArchitecture, modelTypes } from ".";
 
 const llama = {
   model_type: "llama",
@@ -24,6 +24,17 @@ async function failure(config: Record<string, unknown>, source = "./my-model"): 
 describe("architectures", () => {
   test("every model type has one", async () => {
     for (const type of modelTypes) expect(Object.keys(await architecture(type))).toContain("Model");
+  });
+
+  test("those that say how GGUF has them are found by that name", async () => {
+    const described = { number: () => undefined, text: () => undefined, shape: () => undefined };
+    const file = { ...described, need: () => 1, wrong: (problem: string): never => expect.unreachable(problem) };
+    for (const type of modelTypes) {
+      const { gguf } = await architecture(type);
+      if (!gguf) continue;
+      const found = await ggufArchitecture(gguf.architecture, file);
+      expect(found?.gguf.architecture, type).toBe(gguf.architecture);
+    }
   });
 
   test("an unknown type names the nearest", async () => {
@@ -64,6 +75,17 @@ describe("wrong fields of config.json", () => {
     [
       { layer_types: ["full_attention", "ring"] },
       '"layer_types.1" is "ring", but must be one of "full_attention", "sliding_attention"',
+    ],
+    [{ vocab_size: 2 ** 31 }, '"vocab_size" is 2147483648, but must be at most 2147483647'],
+    [{ rms_norm_eps: 1e-300 }, '"rms_norm_eps" is 1e-300, which no model can have'],
+    [{ rope_theta: 1e300 }, '"rope_theta" is 1e+300, which no model can have'],
+    [
+      { rope_scaling: { type: "linear", factor: 1e300 } },
+      '"rope_scaling.factor" is 1e+300, but must be at most 1000000',
+    ],
+    [
+      { rope_scaling: { type: "longrope", long_factor: [1, 1e300] } },
+      '"rope_scaling.long_factor.1" is 1e+300, which no model can have',
     ],
     [{ model_type: 7 }, '"model_type" is 7, but must be a text'],
     [{ model_type: undefined }, '"model_type" is missing'],

@@ -1,12 +1,14 @@
 /** Architectures by the `model_type` of config.json. Each is loaded when it is asked for. */
 import type { z } from "zod";
 import { ExitCode, UserError } from "../errors";
+import type { Quantization } from "../mlx";
 import * as mx from "../mlx";
 import { nearest } from "../nearest";
 import type { Joins } from "../nn";
-import { parseArgs } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import type { GgufDescription, GgufFacts } from "./gguf/facts";
 import type { LanguageModel } from "./language-model";
+import { parseArgs } from "./parse-args";
 
 /**
  * What a model file exports: the schema of its configuration, the model, and the facts that other rooms ask for, where the
@@ -22,6 +24,12 @@ export interface Architecture {
   joins?: Joins;
   /** How AWQ scales it. */
   awq?: AwqFacts;
+  /** What `convert -q` does with a layer unless it is told otherwise; undefined: what it does with all. */
+  quantize?: (path: string) => Quantization | "leave" | undefined;
+  /** Whether a weight keeps its dtype when the model is cast to another. */
+  keepsDtype?: (path: string) => boolean;
+  /** The architecture in GGUF files. */
+  gguf?: GgufFacts;
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {
@@ -79,6 +87,32 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
   return known.filter(([, facts]) => facts[fact] !== undefined).map(([type]) => type);
 }
 
+/** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
+const ggufArchitectures: Record<string, readonly string[]> = {
+  gemma3: ["gemma3_text"],
+  llama: ["mixtral", "llama"],
+  qwen2: ["qwen2"],
+  qwen3: ["qwen3"],
+};
+
+/** The architectures whose GGUF files can be read. */
+export const ggufNames: readonly string[] = Object.keys(ggufArchitectures);
+
+/**
+ * The model type that a GGUF file is of, with its facts; null for an architecture that is not known.
+ * @param name `general.architecture`
+ */
+export async function ggufArchitecture(
+  name: string,
+  file: GgufDescription,
+): Promise<{ modelType: string; gguf: GgufFacts } | null> {
+  for (const modelType of Object.hasOwn(ggufArchitectures, name) ? ggufArchitectures[name]! : []) {
+    const { gguf } = await architecture(modelType);
+    if (gguf && (gguf.matches?.(file) ?? true)) return { modelType, gguf };
+  }
+  return null;
+}
+
 /**
  * A model of the configuration, with random weights that are drawn only if they are used. Lazy.
  * @param source what errors call the place of config.json: a folder or repo
@@ -95,5 +129,13 @@ export async function createModel(config: Record<string, unknown>, source: strin
   const { Args, Model } = await architecture(modelType);
   const args = parseArgs(Args, config, source);
   // Parameters are kept; what their making left over is freed.
-  return mx.scope(() => new Model(args));
+  try {
+    return mx.scope(() => new Model(args));
+  } catch (error) {
+    if (!(error instanceof mx.MlxError)) throw error;
+    throw new UserError(`config.json of ${source}: its sizes make layers that MLX cannot have`, {
+      hint: `Fix the file, or download the model again: mlxlm models rm ${source}`,
+      cause: error,
+    });
+  }
 }

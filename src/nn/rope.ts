@@ -9,6 +9,9 @@ import * as mx from "../mlx";
 import { Module } from "./module";
 import * as frequencies from "./rope-frequencies";
 
+/** No context is so many times as long as that of the first training. */
+const longestStretch = 1e6;
+
 /**
  * How positions are stretched, as config.json says it. A field that is not listed is refused: most of them change what a
  * model computes.
@@ -16,7 +19,7 @@ import * as frequencies from "./rope-frequencies";
 export const RopeScaling = z.strictObject({
   type: z.string().nullish(),
   rope_type: z.string().nullish(),
-  factor: z.number().positive().nullish(),
+  factor: z.number().positive().max(longestStretch).nullish(),
   /** llama3, yarn, longrope: the context length of the first training. */
   original_max_position_embeddings: z.number().positive().nullish(),
   /** llama3 */
@@ -35,7 +38,7 @@ export const RopeScaling = z.strictObject({
   long_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   short_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   /** proportional */
-  partial_rotary_factor: z.number().nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
   /** mrope: text has one position for all sections, however they lie. */
   mrope_section: z.array(z.number()).nullish(),
   mrope_interleaved: z.boolean().nullish(),
@@ -196,6 +199,10 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
   };
   const factor = () => required(scaling.factor, "factor");
   const maxPositions = () => required(options.maxPositions, "max_position_embeddings");
+
+  if (!Number.isInteger(dims / 2) || dims < 2) {
+    throw new UserError(`config.json: ${dims} features of a head cannot be rotated: they must be an even number`);
+  }
 
   switch (type) {
     case "default":

@@ -1,7 +1,8 @@
 /** AWQ from a model's folder to a quantized one. */
-import { eosTokenIds, readConfig } from "../convert/config";
+import { eosTokenIds } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
+import { readConfig } from "../convert/source";
 import * as mx from "../mlx";
 import { packing, type QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";

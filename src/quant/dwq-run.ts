@@ -1,7 +1,8 @@
-import { eosTokenIds, type ModelConfig, readConfig } from "../convert/config";
+import { eosTokenIds, type ModelConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
-import { bitsPerWeight, parameterCount, quantizeModel } from "../convert/quantize-model";
+import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
+import { readConfig } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
@@ -166,7 +167,8 @@ async function openStudent({ path, quantized }: Folders, { bits, groupSize }: Dw
       const layers = quantizableLayers(model);
       if (layers.every(([, { weight }]) => weight.dim(-1) % groupSize !== 0))
         checkGroups(layers, groupSize, "--group-size");
-      config = quantizeModel(model, config, { groupSize, bits });
+      const predicate = await architecturePredicate(config);
+      config = quantizeModel(model, config, { groupSize, bits, predicate });
     } else if (config.quantization === undefined) {
       throw new UserError(`${quantized} is not quantized`, {
         code: ExitCode.usage,

@@ -2,9 +2,9 @@
 import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { readConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { bitsPerWeight } from "../convert/quantize-model";
+import { readConfig } from "../convert/source";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";

@@ -1,8 +1,8 @@
 /** The model that a learned quantizer begins with, and what can be known of it before the work begins. */
-import { type ModelConfig, readConfig } from "../convert/config";
-import { isGguf } from "../convert/gguf/weights";
+import type { ModelConfig } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { bitsPerWeight } from "../convert/quantize-model";
+import { openSource as openCheckpointSource } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
@@ -19,13 +19,14 @@ export interface SourceModel {
  * @throws UserError where it cannot be loaded, or is quantized already
  */
 export async function openSource(folder: string): Promise<SourceModel> {
-  if (isGguf(folder)) {
+  const source = await openCheckpointSource(folder);
+  if (source.folder === null) {
     throw new UserError(`${folder} is a GGUF file, and a learned quantizer begins with a folder`, {
       code: ExitCode.usage,
       hint: "Make one of it: mlxlm convert --dequantize",
     });
   }
-  const { model, config } = await openWeights(folder, await readConfig(folder));
+  const { model, config } = await openWeights(folder, source.config);
   const quantized = model.namedModules().find(([, module]) => "packing" in module);
   if (!quantized) return { model, config };
   const bits = bitsPerWeight(model).toFixed(2);

@@ -2,8 +2,9 @@
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { removeUnfinished, replaceFile } from "../atomic-file";
-import { eosTokenIds, readConfig } from "../convert/config";
+import { eosTokenIds } from "../convert/config";
 import { openWeights } from "../convert/load";
+import { readConfig } from "../convert/source";
 import { breathe } from "../macrotask";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";

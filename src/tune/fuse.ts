@@ -1,11 +1,11 @@
 /** From a model with adapters to a plain one. */
 import { join } from "node:path";
-import { readConfig } from "../convert/config";
 import { exportGguf } from "../convert/gguf/export";
 import { exportPlan } from "../convert/gguf/export-plan";
 import { openWeights } from "../convert/load";
 import { parameterCount } from "../convert/quantize-model";
 import { saveModel } from "../convert/save";
+import { readConfig } from "../convert/source";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { dequantize } from "../nn";

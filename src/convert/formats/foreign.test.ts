@@ -9,8 +9,8 @@ import { expectValues, fixture, float32 } from "../../../test/parity/fixtures";
 import { uniform, weight } from "../../../test/parity/weights";
 import { ExitCode, UserError } from "../../errors";
 import * as mx from "../../mlx";
-import { readConfig } from "../config";
 import { loadWeights } from "../load";
+import { readConfig } from "../source";
 
 type Source = Record<string, [kind: string, dtype: string, shape: number[]]>;
 

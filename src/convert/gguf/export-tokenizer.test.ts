@@ -3,7 +3,9 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fixture } from "../../../test/parity/fixtures";
 import { loadTokenizer } from "../../text/tokenizer";
+import { warningsOf } from "../../warnings";
 import { tokenizerFields } from "./export-tokenizer";
 import type { GgufValue } from "./header";
 import { Metadata } from "./metadata";
@@ -53,4 +55,39 @@ test.each(["text/byte-fallback", "text/byte-level", "checkpoint"])("%s", async (
   expect(ids).toEqual(expected);
   expect(ids.map((one) => after.decode(one))).toEqual(expected.map((one) => before.decode(one)));
   expect(after.bosToken).toBe(before.bosToken);
+});
+
+test("a file that says nothing of how words are split: a warning, and llama.cpp's ids", async () => {
+  const { model, added_tokens } = await Bun.file(join(fixtures, "text/byte-level/tokenizer.json")).json();
+  const special = Object.fromEntries(
+    added_tokens.map((token: { content: string; id: number }) => [token.content, token.id]),
+  );
+  const ids: [string, number][] = Object.entries({ ...model.vocab, ...special });
+  const tokens = ids.sort((a, b) => a[1] - b[1]).map(([token]) => token);
+  const metadata = new Map<string, GgufValue>([
+    ["tokenizer.ggml.model", "gpt2"],
+    ["tokenizer.ggml.tokens", tokens],
+    ["tokenizer.ggml.token_type", tokens.map((token) => (Object.hasOwn(special, token) ? 3 : 1))],
+    ["tokenizer.ggml.merges", model.merges.map((merge: string | string[]) => [merge].flat().join(" "))],
+  ]);
+  const encoded = async () => {
+    const { tokenizer, config } = tokenizerFiles(new Metadata(metadata, "words.gguf"));
+    const own = join(folder, "unsaid");
+    mkdirSync(own, { recursive: true });
+    writeFileSync(join(own, "tokenizer.json"), JSON.stringify(tokenizer));
+    writeFileSync(join(own, "tokenizer_config.json"), JSON.stringify(config));
+    return (await loadTokenizer(own)).encodeBatch(rows.map(([text]) => text));
+  };
+  const rows = fixture<[text: string, ids: number[]][]>("gguf-words.json");
+  let result: number[][] = [];
+  const warnings = await warningsOf(async () => {
+    result = await encoded();
+  });
+  expect(warnings).toEqual([
+    "words.gguf: nothing says how the tokenizer splits words (tokenizer.ggml.pre): they are split as llama.cpp does",
+  ]);
+  expect(result).toEqual(rows.map(([, expected]) => expected));
+  metadata.set("tokenizer.ggml.pre", "default");
+  expect(await warningsOf(encoded)).toEqual([]);
+  expect(await encoded()).toEqual(result);
 });

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { z } from "zod";
 import { ExitCode, UserError } from "../../errors";
 import { readChecked } from "../../json-file";
+import type { GgufField } from "../../models";
 import { openCodec } from "../../text/codec";
 import { namedTokens, readChatTemplates, readTokenizerConfig } from "../../text/tokenizer-config";
 import { preTokenizerName } from "./pre-tokenizers";
-import type { GgufField } from "./write";
 
 /** What `tokenizer.ggml.token_type` says of a token. */
 const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };

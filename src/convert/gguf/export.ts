@@ -3,14 +3,15 @@ import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import type { LanguageModel } from "../../models";
+import { type LanguageModel, ropeFactorsName } from "../../models";
 import { dequantize } from "../../nn";
-import { eosTokenIds, readConfig } from "../config";
+import { eosTokenIds } from "../config";
 import { openWeights } from "../load";
+import { readConfig } from "../source";
 import { type ExportPlan, exportPlan } from "./export-plan";
 import { tokenizerFields } from "./export-tokenizer";
-import { ropeFactors } from "./llama3-scaling";
-import { type WriteOptions, type WrittenTensor, type WrittenType, writeGguf } from "./write";
+import type { WrittenType } from "./types";
+import { type WriteOptions, type WrittenTensor, writeGguf } from "./write";
 
 export interface ExportOptions extends WriteOptions {
   /** What matrices become (F16); all else is F32. */
@@ -49,7 +50,7 @@ export async function exportGguf(
   await writeGguf(
     path,
     new Map([
-      ["general.architecture", ["string", plan.architecture]],
+      ["general.architecture", ["string", plan.facts.architecture]],
       ["general.name", ["string", basename(named)]],
       ["general.file_type", ["uint32", fileTypes[type]]],
       ["general.quantization_version", ["uint32", quantizationVersion]],
@@ -65,17 +66,17 @@ export async function exportGguf(
 /** The model's tensors as the file has them, lazily. */
 function writtenTensors(
   model: LanguageModel,
-  { family, change, ropeFactors: factors }: ExportPlan,
+  { facts, change, ropeFactors: factors }: ExportPlan,
   type: "F16" | "Q8_0",
   folder: string,
 ): Map<string, WrittenTensor> {
   const tensors = new Map<string, WrittenTensor>();
   for (const [name, weight] of model.namedParameters()) {
-    const written = family.names.ofParameter(name);
+    const written = facts.names.ofParameter(name);
     if (written === null) throw noPlace(name, folder);
     tensors.set(written, { tensor: change(name, weight), type: typeOf(written, weight, type) });
   }
-  if (factors) tensors.set(ropeFactors, { tensor: mx.array(factors, "float32"), type: "F32" });
+  if (factors) tensors.set(ropeFactorsName, { tensor: mx.array(factors, "float32"), type: "F32" });
   return tensors;
 }
 

@@ -1,7 +1,7 @@
 /** Models in GGUF files: saved as the reference saves them, loaded as they were; broken files end in errors. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ggufBytes, type RawGguf, type RawTensor, raw, text, tinyLlama, u32, zeros } from "../../../test/gguf-file";
@@ -12,10 +12,10 @@ import { ExitCode, UserError } from "../../errors";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { dequantize } from "../../nn";
-import { readConfig } from "../config";
 import { convertModel } from "../convert";
 import { loadModel, openWeights } from "../load";
 import { saveModel } from "../save";
+import { readConfig } from "../source";
 import { exportGguf } from "./export";
 import { readGgufHeader } from "./header";
 import { GgufData } from "./tensors";
@@ -181,7 +181,7 @@ async function exported(name: string, model: FormulaModel): Promise<string> {
 }
 
 describe("architectures come back, with the logits that Python has for the original", () => {
-  const names = ["llama", "llama_bias", "mistral", "mixtral", "qwen3", "qwen3_yarn", "gemma3_text"];
+  const names = ["llama", "llama_bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_yarn", "gemma3_text"];
   test.each([...names, "gemma3_text_untied"])("%s", async (name) => {
     const model = fixture<Logits>(`models/${name}.json`);
     const path = await exported(name, model);
@@ -219,7 +219,7 @@ describe("blocks", () => {
     const path = at("blocks.gguf");
     writeFileSync(path, ggufBytes({ tensors: [{ name: "x.weight", dims: [columns, rows], code, data }] }));
     const { tensors } = await readGgufHeader(path);
-    const file = new GgufData(path);
+    const file = new GgufData();
     mx.scope(() => {
       const { weight, scales, biases } = file.read(tensors.get("x.weight")!);
       const theirs = mx.loadGguf(path).arrays;
@@ -234,13 +234,127 @@ describe("blocks", () => {
     const path = at("halves.gguf");
     const data = new Uint8Array(new Uint16Array([0x3f80, 0xc000, 0x3e80, 0x0000]).buffer);
     writeFileSync(path, ggufBytes({ tensors: [{ name: "x", dims: [2, 2], code: 30, data }] }));
-    const file = new GgufData(path);
+    const file = new GgufData();
     const tensor = (await readGgufHeader(path)).tensors.get("x")!;
     expect(mx.scope(() => file.read(tensor).weight.astype("float32").toList())).toEqual([
       [1, -2],
       [0.25, 0],
     ]);
     file.close();
+  });
+});
+
+describe("a file in parts", () => {
+  const { metadata, tensors } = tinyLlama;
+  const partName = (part: number, count = 3) => `model-0000${part + 1}-of-0000${count}.gguf`;
+  /** tinyLlama in three parts; `change` breaks one. */
+  const parts = (folder: string, change: (part: RawGguf, index: number) => RawGguf | null = (part) => part) => {
+    mkdirSync(at(folder), { recursive: true });
+    for (const index of [0, 1, 2]) {
+      const part = change(
+        {
+          metadata: [
+            ...(index === 0 ? metadata : []),
+            ["split.no", raw.u32(index)],
+            ["split.count", raw.u32(3)],
+            ["split.tensors.count", raw.u32(tensors.length)],
+          ],
+          tensors: tensors.filter((_, i) => i % 3 === index),
+        },
+        index,
+      );
+      if (part) writeFileSync(join(at(folder), partName(index)), ggufBytes(part));
+    }
+    return join(at(folder), partName(0));
+  };
+  const failure = async (path: string) => {
+    const live = mx.liveHandles();
+    const error = await loadModel(path).catch((thrown) => thrown);
+    expect(error).toBeInstanceOf(UserError);
+    expect(error.hint).toBeTruthy();
+    expect(mx.liveHandles()).toBe(live);
+    return error.message as string;
+  };
+
+  test("is loaded whole, given the first part or the folder", async () => {
+    const first = parts("in parts");
+    writeFileSync(at("whole.gguf"), ggufBytes(tinyLlama));
+    const expected = await logitsOf(at("whole.gguf"), [0, 1, 2]);
+    expect(await logitsOf(first, [0, 1, 2])).toEqual(expected);
+    expect(await logitsOf(at("in parts"), [0, 1, 2])).toEqual(expected);
+  });
+
+  test("a later part names the first; a part that is missing is named", async () => {
+    const first = parts("lacking", (part, index) => (index === 2 ? null : part));
+    expect(await failure(first)).toBe(`${partName(0)} is part 1 of 3, and part 3 is missing: ${partName(2)}`);
+    expect(await failure(join(at("lacking"), partName(1)))).toBe(`${partName(1)} is part 2 of 3 of a model`);
+  });
+
+  test("parts of different wholes, names that say nothing, tensors twice or too few", async () => {
+    const with1 = (key: string, value: number) => (part: RawGguf, index: number) =>
+      index === 1
+        ? { ...part, metadata: [...part.metadata!.filter(([k]) => k !== key), [key, raw.u32(value)] as never] }
+        : part;
+    expect(await failure(parts("other", with1("split.count", 2)))).toMatch(/says that it is not part 2 of 3/);
+    expect(await failure(parts("other", with1("split.no", 2)))).toMatch(/says that it is not part 2 of 3/);
+    const twice = (part: RawGguf, index: number) => (index === 1 ? { ...part, tensors } : part);
+    expect(await failure(parts("other", twice))).toMatch(/is in two parts/);
+    const fewer = (part: RawGguf, index: number) => (index === 1 ? { ...part, tensors: part.tensors!.slice(1) } : part);
+    expect(await failure(parts("other", fewer))).toMatch(/have 10 tensors, not 11/);
+    renameSync(parts("other"), at("renamed.gguf"));
+    expect(await failure(at("renamed.gguf"))).toMatch(/is part 1 of 3 of a model, and its name does not say so/);
+  });
+});
+
+describe("what a user names", () => {
+  test("a file without the usual ending is known by its first bytes", async () => {
+    writeFileSync(at("model"), ggufBytes(tinyLlama));
+    expect((await readConfig(at("model"))).model_type).toBe("llama");
+  });
+
+  test("a folder with nothing but a GGUF file is that file; of several, one must be named", async () => {
+    mkdirSync(at("only"));
+    writeFileSync(join(at("only"), "README.md"), "");
+    writeFileSync(join(at("only"), "one.gguf"), ggufBytes(tinyLlama));
+    const { model, tokenizer } = await loadModel(at("only"));
+    expect(await tokenizer.encode("abb")).toEqual([2, 1]);
+    model.dispose();
+    writeFileSync(join(at("only"), "two.gguf"), ggufBytes(tinyLlama));
+    expect(loadModel(at("only"))).rejects.toThrow(/has 2 GGUF files and no config\.json: one\.gguf, two\.gguf/);
+  });
+});
+
+describe("where an answer ends", () => {
+  const ends = async (special: string[], named: Record<string, number>, types = special.map(() => 3)) => {
+    const own = tinyLlama.metadata.filter(([key]) => !/tokens|token_type|eos/.test(key));
+    const tokens = ["a", "b", "ab", ...special];
+    const metadata: RawGguf["metadata"] = [
+      ...own,
+      ["tokenizer.ggml.tokens", raw.texts(tokens)],
+      ["tokenizer.ggml.token_type", raw.list(5, [1, 1, 1, ...types].map(u32))],
+      ...Object.entries(named).map(([name, id]) => [`tokenizer.ggml.${name}_token_id`, raw.u32(id)] as const),
+    ] as RawGguf["metadata"];
+    const [embedding, ...tensors] = tinyLlama.tensors;
+    const path = at("ends.gguf");
+    writeFileSync(path, ggufBytes({ metadata, tensors: [zeros(embedding!.name, [32, tokens.length]), ...tensors] }));
+    return (await readConfig(path)).eos_token_id;
+  };
+
+  test("the file's own ids come first, then tokens whose texts are known for it", async () => {
+    expect(await ends(["<eos>", "<start_of_turn>", "<end_of_turn>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|eom_id|>", "<|eot_id|>"], { eos: 4, eom: 3 })).toEqual([4, 3]);
+    expect(await ends(["<end>"], { eos: 3 })).toBe(3);
+    expect(await ends([], {})).toBeUndefined();
+  });
+
+  test("words of the text are no ends", async () => {
+    expect(await ends(["<eos>", "<|im_end|>"], { eos: 3 }, [3, 1])).toBe(3);
+  });
+
+  test("Harmony's messages end without ending the answer", async () => {
+    expect(await ends(["<|return|>", "<|end|>", "<|call|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|endoftext|>", "<|end|>"], { eos: 3 })).toEqual([3, 4]);
   });
 });
 

@@ -12,6 +12,8 @@ import { type ElementType, elementType, elementTypeName, readableNames } from ".
 export type GgufValue = number | bigint | boolean | string | GgufValue[];
 
 export interface GgufTensor {
+  /** The file that it is in. */
+  path: string;
   type: ElementType;
   /** Row-major: the file has them the other way round. */
   shape: number[];
@@ -88,7 +90,7 @@ export function parseGgufHeader(bytes: Uint8Array, size: number, path: string): 
     metadata.set(key, reader.value(reader.u32(`the type of "${key}"`), `"${key}"`));
   }
   const described = Array.from({ length: tensorCount }, (_, i) => reader.tensor(i));
-  return { metadata, tensors: layOut(described, reader, alignmentOf(metadata, reader)) };
+  return { metadata, tensors: layOut(described, reader, alignmentOf(metadata, reader), path) };
 }
 
 /** Bytes that the smallest tensor description and metadata entry take. */
@@ -109,7 +111,12 @@ interface Described {
   offset: number;
 }
 
-function layOut(described: readonly Described[], reader: Reader, alignment: number): Map<string, GgufTensor> {
+function layOut(
+  described: readonly Described[],
+  reader: Reader,
+  alignment: number,
+  path: string,
+): Map<string, GgufTensor> {
   const { size, wrong } = reader;
   const dataStart = Math.ceil(reader.at / alignment) * alignment;
   const tensors = new Map<string, GgufTensor>();
@@ -125,7 +132,7 @@ function layOut(described: readonly Described[], reader: Reader, alignment: numb
     if (start + bytes > size) {
       wrong(`tensor "${name}" ends at byte ${start + bytes}, but the file has only ${size}: it is cut off`);
     }
-    tensors.set(name, { type, shape, start, bytes });
+    tensors.set(name, { path, type, shape, start, bytes });
   }
   const inOrder = [...tensors].sort(([, a], [, b]) => a.start - b.start);
   inOrder.reduce((end, [name, { start, bytes }]) => {

@@ -1,6 +1,7 @@
 /** A GGUF file's metadata, read with the types that are expected. */
 import { basename } from "node:path";
 import { UserError } from "../../errors";
+import { warn } from "../../warnings";
 import type { GgufValue } from "./header";
 
 export class Metadata {
@@ -13,6 +14,11 @@ export class Metadata {
     throw new UserError(`the metadata of ${basename(this.path)}: ${problem}`, {
       hint: "Take another GGUF file of the model, or its safetensors.",
     });
+  }
+
+  /** Tells the user of something that the file leaves open. */
+  warn(problem: string): void {
+    warn(`${basename(this.path)}: ${problem}`);
   }
 
   private read<T>(key: string, isRight: (value: GgufValue) => boolean, expected: string): T | undefined {

@@ -45,10 +45,22 @@ const byteLevel = (usesRegex: boolean) => ({
   use_regex: usesRegex,
 });
 
+/** llama.cpp's for files that say nothing: punctuation, then GPT-2's words in what is left, then digits by threes. */
+const unsaid = [
+  "[\\p{P}\\$\\+<=>\\^~\\|]+",
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)",
+  "\\p{N}+",
+  "[0-9][0-9][0-9]",
+];
+
 const sequence = (...pretokenizers: JsonObject[]) => ({ type: "Sequence", pretokenizers });
 
-const split = (regex: string) =>
-  sequence({ type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false }, byteLevel(false));
+/** Each regex cuts what those before it left. */
+const split = (...regexes: string[]) =>
+  sequence(
+    ...regexes.map((regex) => ({ type: "Split", pattern: { Regex: regex }, behavior: "Isolated", invert: false })),
+    byteLevel(false),
+  );
 
 const gpt2: PreTokenizer = { splits: byteLevel(true) };
 const digitByDigit: PreTokenizer = { splits: sequence({ type: "Digits", individual_digits: true }, byteLevel(true)) };
@@ -58,7 +70,7 @@ const llama3: PreTokenizer = { splits: split(cl100k("\\p{N}{1,3}")), ignoresMerg
 /** By name; of those that are alike, the first is the one that is written. */
 const known: Readonly<Record<string, PreTokenizer>> = {
   "gpt-2": gpt2,
-  default: gpt2,
+  default: { splits: split(...unsaid) },
   "llama-bpe": llama3,
   dbrx: { splits: llama3.splits },
   "smaug-bpe": { splits: llama3.splits },
@@ -73,7 +85,11 @@ const known: Readonly<Record<string, PreTokenizer>> = {
 
 /** @throws UserError for a name that is not known: guessing would give other tokens than the model was trained on */
 export function preTokenizer(metadata: Metadata): PreTokenizer {
-  const name = metadata.text("tokenizer.ggml.pre") ?? "default";
+  const said = metadata.text("tokenizer.ggml.pre");
+  if (said === undefined) {
+    metadata.warn("nothing says how the tokenizer splits words (tokenizer.ggml.pre): they are split as llama.cpp does");
+  }
+  const name = said ?? "default";
   if (Object.hasOwn(known, name)) return known[name]!;
   throw new UserError(`the file's tokenizer splits words by the rule "${name}", which mlxlm does not know`, {
     code: ExitCode.notFound,

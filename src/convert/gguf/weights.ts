@@ -4,22 +4,21 @@ import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import { type GgufFacts, ropeFactorsName, stretches, usualBands } from "../../models";
 import type { ModelConfig } from "../config";
-import { architectureOf, type Family } from "./architecture";
-import { type GgufHeader, readGgufHeader } from "./header";
-import { ropeFactors, stretches, usualBands } from "./llama3-scaling";
-import { GgufData, groupSize, type Loaded } from "./tensors";
+import { architectureOf } from "./architecture";
+import type { GgufHeader } from "./header";
+import { readGgufParts } from "./parts";
+import { GgufData } from "./tensors";
+import type { ElementType } from "./types";
 
 /** A GGUF file, its header checked. */
 export interface GgufModel {
   path: string;
   header: GgufHeader;
   config: ModelConfig;
-  family: Family;
+  facts: GgufFacts;
 }
-
-/** Whether a checkpoint is such a file, by its name. */
-export const isGguf = (path: string): boolean => /\.gguf$/i.test(path);
 
 /** The file that was opened last: configuration, weights and tokenizer are asked for one after the other. */
 let last: { state: string; opened: WeakRef<GgufModel> } | undefined;
@@ -36,49 +35,57 @@ export async function openGguf(path: string): Promise<GgufModel> {
 }
 
 async function readGguf(path: string): Promise<GgufModel> {
-  const header = await readGgufHeader(path);
-  const { config, family } = architectureOf(header, path);
-  const unknown = [...header.tensors.keys()].find((name) => name !== ropeFactors && family.names.path(name) === null);
+  const header = await readGgufParts(path);
+  const { config, facts } = await architectureOf(header, path);
+  const unknown = [...header.tensors.keys()].find(
+    (name) => name !== ropeFactorsName && facts.names.path(name) === null,
+  );
   if (unknown !== undefined) {
     throw new UserError(`${basename(path)} has the tensor "${unknown}", which mlxlm has no place for`, {
       hint: "Take the model's safetensors.",
     });
   }
-  const packed = packedLayers(header, family);
+  const packed = packedLayers(header, facts);
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
     path,
     header,
     config: { ...config, ...(await llama3Scaling(header, config, path)), ...quantization },
-    family,
+    facts,
   };
 }
 
-/** Bits of each layer that is packed. */
-function packedLayers({ tensors }: GgufHeader, { names }: Family): Map<string, number> {
-  const packed = new Map<string, number>();
+type Affine = NonNullable<ElementType["affine"]>;
+
+/** The layers that stay packed, and how. */
+function packedLayers({ tensors }: GgufHeader, { names }: GgufFacts): Map<string, Affine> {
+  const packed = new Map<string, Affine>();
   for (const [name, { type }] of tensors) {
-    const bits = { Q4_0: 4, Q4_1: 4, Q8_0: 8 }[type.name];
     const path = names.path(name)?.[0];
-    if (bits && path) packed.set(path, bits);
+    if (type.affine && path) packed.set(path, type.affine);
   }
   return packed;
 }
 
-/** config.json's `quantization`: the most common width, and the layers that have another. */
-function quantizationOf(packed: ReadonlyMap<string, number>): NonNullable<ModelConfig["quantization"]> {
-  const widths = [...packed.values()];
-  const count = (bits: number) => widths.filter((width) => width === bits).length;
-  const bits = count(8) > count(4) ? 8 : 4;
-  const others = [...packed].filter(([, width]) => width !== bits);
-  const entries = others.map(([path, width]) => [path, { group_size: groupSize, bits: width }]);
-  return { group_size: groupSize, bits, ...Object.fromEntries(entries) };
+/** config.json's `quantization`: the most common way, and the layers that have another. */
+function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelConfig["quantization"]> {
+  const entry = ({ bits, groupSize }: Affine) => ({ group_size: groupSize, bits });
+  const key = (how: Affine) => JSON.stringify(entry(how));
+  const counts = new Map<string, number>();
+  for (const how of packed.values()) counts.set(key(how), (counts.get(key(how)) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  // Of ways that are as common, the one with fewer bits.
+  const common = [...packed.values()]
+    .filter((how) => counts.get(key(how)) === most)
+    .reduce((a, b) => (b.bits < a.bits ? b : a));
+  const others = [...packed].filter(([, how]) => key(how) !== key(common));
+  return { ...entry(common), ...Object.fromEntries(others.map(([path, how]) => [path, entry(how)])) };
 }
 
 async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
-  const tensor = header.tensors.get(ropeFactors);
+  const tensor = header.tensors.get(ropeFactorsName);
   if (!tensor) return {};
-  const data = new GgufData(path);
+  const data = new GgufData();
   let factors: number[];
   try {
     factors = mx.scope(() => [...(data.read(tensor).weight.astype("float32").toArray() as Float32Array)]);
@@ -87,13 +94,18 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
   }
   const factor = Math.max(...factors);
   const scaling = { factor, ...usualBands };
-  const expected = stretches(config.head_dim as number, config.rope_theta as number, scaling);
+  const headDim = config.head_dim as number;
+  // A file may claim any width of a head.
+  const expected = headDim === 2 * factors.length ? stretches(headDim, config.rope_theta as number, scaling) : [];
   const isUsual =
     factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
   if (!isUsual) {
-    throw new UserError(`${basename(path)} stretches the rotation by ${ropeFactors} in a way that is not Llama 3's`, {
-      hint: "Take the model's safetensors.",
-    });
+    throw new UserError(
+      `${basename(path)} stretches the rotation by ${ropeFactorsName} in a way that is not Llama 3's`,
+      {
+        hint: "Take the model's safetensors.",
+      },
+    );
   }
   return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
 }
@@ -102,24 +114,20 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
  * The tensors, read from the file and evaluated. All that is not packed takes one dtype: that of the embedding, or
  * float16, which the scales of packed layers have.
  */
-export function ggufTensors({ path, header, config, family }: GgufModel): Map<string, Tensor> {
-  const data = new GgufData(path);
+export function ggufTensors({ path, header, config, facts }: GgufModel): Map<string, Tensor> {
+  const data = new GgufData();
   const dtype = dtypeOf(header);
-  const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config as Record<string, number>;
-  const turned: Readonly<Record<string, number | undefined>> = family.turnsPairs
-    ? { q_proj: heads, k_proj: kvHeads }
-    : {};
+  const turned = facts.pairedRows?.(config) ?? {};
   const tensors = new Map<string, Tensor>();
   try {
     for (const [name, tensor] of header.tensors) {
-      const place = family.names.path(name);
+      const place = facts.names.path(name);
       if (!place) continue;
       const [layer, kind] = place;
       const pairs = turned[layer.slice(layer.lastIndexOf(".") + 1)];
-      for (const [part, value] of Object.entries(data.read(tensor) as Loaded)) {
-        if (!(value instanceof mx.Tensor)) continue;
+      for (const [part, value] of Object.entries(data.read(tensor)) as [string, Tensor][]) {
         const ordered = pairs ? unpair(value, pairs, `${name} of ${basename(path)}`) : value;
-        const centered = family.normOffset && layer.endsWith("norm") ? ordered.subtract(family.normOffset) : ordered;
+        const centered = facts.normOffset && layer.endsWith("norm") ? ordered.subtract(facts.normOffset) : ordered;
         tensors.set(
           `${layer}.${part === "weight" ? kind : part}`,
           mx.isFloating(value.dtype) ? centered.astype(dtype) : centered,
@@ -133,8 +141,7 @@ export function ggufTensors({ path, header, config, family }: GgufModel): Map<st
 }
 
 function dtypeOf({ tensors }: GgufHeader): Dtype {
-  const names = new Set([...tensors.values()].map(({ type }) => type.name));
-  if ([...names].some((name) => name.startsWith("Q"))) return "float16";
+  if ([...tensors.values()].some(({ type }) => type.block > 1)) return "float16";
   const dtypes: Readonly<Record<string, Dtype>> = { F16: "float16", BF16: "bfloat16" };
   return dtypes[tensors.get("token_embd.weight")!.type.name] ?? "float32";
 }

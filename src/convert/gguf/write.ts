@@ -5,24 +5,12 @@ import { ExitCode, UserError } from "../../errors";
 import { breathe } from "../../macrotask";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import type { GgufField } from "../../models";
+import { type WrittenType, writtenType } from "./types";
 
 /** Codes of the types that metadata have here. */
-const fieldTypes = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 } as const;
+const fieldTypes: Readonly<Record<GgufField[0], number>> = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 };
 const arrayType = 9;
-
-type Scalar = number | boolean | string;
-
-/** A value with the type that it is written in; a list's entries all have it. */
-export type GgufField = readonly [type: keyof typeof fieldTypes, value: Scalar | readonly Scalar[]];
-
-/** Element types that are written: their code, and how many numbers share a block of how many bytes. */
-const elementTypes = {
-  F32: { code: 0, block: 1, bytes: 4 },
-  F16: { code: 1, block: 1, bytes: 2 },
-  Q8_0: { code: 8, block: 32, bytes: 34 },
-} as const;
-
-export type WrittenType = keyof typeof elementTypes;
 
 /** A tensor (…, K) and the type that it is written in; K must be a multiple of 32 for Q8_0. */
 export interface WrittenTensor {
@@ -108,12 +96,12 @@ function layOut(
       for (const entry of value) writer.scalar(type, entry);
     } else {
       writer.u32(fieldTypes[type]);
-      writer.scalar(type, value as Scalar);
+      writer.scalar(type, value as number | boolean | string);
     }
   }
   let offset = 0;
   for (const [name, { tensor, type }] of tensors) {
-    const { code, block, bytes } = elementTypes[type];
+    const { code, block, bytes } = writtenType(type);
     if (tensor.dim(-1) % block !== 0) throw new RangeError(`${name} cannot be ${type}: (${tensor.shape.join(", ")})`);
     writer.text(name);
     writer.u32(tensor.ndim);
@@ -168,7 +156,7 @@ class Writer {
     this.raw(bytes);
   }
 
-  scalar(type: GgufField[0], value: Scalar): void {
+  scalar(type: GgufField[0], value: number | boolean | string): void {
     if (type === "string") {
       this.text(String(value));
     } else if (type === "bool") {
@@ -196,23 +184,7 @@ function* piecesOf(tensor: Tensor, type: WrittenType): Generator<Uint8Array> {
   for (let row = 0; row < count; row += rows) {
     yield mx.scope(() => {
       const part = tensor.reshape(count, width).at(mx.slice(row, Math.min(row + rows, count)));
-      const bytes =
-        type === "Q8_0" ? quantized(part) : part.astype(type === "F32" ? "float32" : "float16").view("uint8");
-      return mx.contiguous(bytes).toArray() as Uint8Array;
+      return mx.contiguous(writtenType(type).pack(part)).toArray() as Uint8Array;
     });
   }
-}
-
-/** (R, K) → (R, K / 32, 34) uint8: a float16 scale and 32 signed bytes, rounded as llama.cpp does, halves away from zero. */
-function quantized(x: Tensor): Tensor {
-  const [rows, width] = x.shape as [number, number];
-  const { block } = elementTypes.Q8_0;
-  const blocks = x.astype("float32").reshape(rows, width / block, block);
-  const scales = blocks.abs().max({ axis: -1, keepdims: true }).divide(127);
-  const inverse = mx.where(scales.equal(0), 0, mx.divide(1, scales));
-  const scaled = blocks.multiply(inverse);
-  const size = scaled.abs();
-  const whole = size.floor();
-  const rounded = whole.add(size.subtract(whole).multiply(2).floor()).multiply(scaled.sign());
-  return mx.concatenate([scales.astype("float16").view("uint8"), rounded.astype("int8").view("uint8")], { axis: -1 });
 }

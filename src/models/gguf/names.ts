@@ -9,8 +9,11 @@ const outer: Readonly<Record<string, string>> = {
   output: "lm_head",
 };
 
-/** Parts of a layer. */
-const inner: Readonly<Record<string, string>> = {
+/** Parts of a layer, in GGUF and in the checkpoint. */
+export type LayerNames = Readonly<Record<string, string>>;
+
+/** The layers of Llama and its relatives. */
+export const plainLayer: LayerNames = {
   attn_norm: "input_layernorm",
   attn_q: "self_attn.q_proj",
   attn_k: "self_attn.k_proj",
@@ -22,22 +25,31 @@ const inner: Readonly<Record<string, string>> = {
   ffn_gate: "mlp.gate_proj",
   ffn_up: "mlp.up_proj",
   ffn_down: "mlp.down_proj",
-  ffn_gate_inp: "block_sparse_moe.gate",
-  ffn_gate_exps: "block_sparse_moe.switch_mlp.gate_proj",
-  ffn_up_exps: "block_sparse_moe.switch_mlp.up_proj",
-  ffn_down_exps: "block_sparse_moe.switch_mlp.down_proj",
 };
 
 /** Layers with norms before and after each sublayer. */
-const sandwich: Readonly<Record<string, string>> = {
-  ...inner,
+export const sandwichLayer: LayerNames = {
+  ...plainLayer,
   post_attention_norm: "post_attention_layernorm",
   ffn_norm: "pre_feedforward_layernorm",
   post_ffw_norm: "post_feedforward_layernorm",
 };
 
-/** Experts that are tensors of their own. */
-const expert: Readonly<Record<string, string>> = { ffn_gate: "w1", ffn_down: "w2", ffn_up: "w3" };
+/** Experts in a module `moe` of the layer, stacked. */
+export const expertLayer = (moe: string): LayerNames => ({
+  ffn_gate_inp: `${moe}.gate`,
+  ffn_gate_exps: `${moe}.switch_mlp.gate_proj`,
+  ffn_up_exps: `${moe}.switch_mlp.up_proj`,
+  ffn_down_exps: `${moe}.switch_mlp.down_proj`,
+});
+
+/** Experts that are tensors of their own, as old files have them: `blk.0.ffn_gate.3.weight`. */
+export interface SingleExperts {
+  /** The list of experts in the layer. */
+  path: string;
+  /** Their projections. */
+  parts: LayerNames;
+}
 
 const at = (names: Readonly<Record<string, string>>, key: string) =>
   Object.hasOwn(names, key) ? names[key] : undefined;
@@ -45,15 +57,17 @@ const at = (names: Readonly<Record<string, string>>, key: string) =>
 const inverse = (names: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.entries(names).map(([theirs, ours]) => [ours, theirs]));
 
-/** How the layers of an architecture are named. */
+/** How the tensors of an architecture are named. */
 export class TensorNames {
-  readonly #layer: Readonly<Record<string, string>>;
-  readonly #ofLayer: Readonly<Record<string, string>>;
+  readonly #layer: LayerNames;
+  readonly #ofLayer: LayerNames;
   readonly #ofOuter = inverse(outer);
+  readonly #experts: SingleExperts | undefined;
 
-  constructor({ hasSandwichNorms }: { hasSandwichNorms: boolean }) {
-    this.#layer = hasSandwichNorms ? sandwich : inner;
-    this.#ofLayer = inverse(this.#layer);
+  constructor(layer: LayerNames, experts?: SingleExperts) {
+    this.#layer = layer;
+    this.#ofLayer = inverse(layer);
+    this.#experts = experts;
   }
 
   /**
@@ -68,9 +82,10 @@ export class TensorNames {
       const place = index === undefined ? at(outer, part!) : undefined;
       return place === undefined ? null : [place, kind!];
     }
-    const place = index === undefined ? at(this.#layer, part!) : at(expert, part!);
+    const experts = index === undefined ? undefined : this.#experts;
+    const place = index === undefined ? at(this.#layer, part!) : experts && at(experts.parts, part!);
     if (place === undefined) return null;
-    const own = index === undefined ? place : `block_sparse_moe.experts.${index}.${place}`;
+    const own = experts ? `${experts.path}.${index}.${place}` : place;
     return [`model.layers.${layer}.${own}`, kind!];
   }
 

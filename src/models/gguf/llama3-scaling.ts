@@ -1,6 +1,7 @@
 /** Llama 3's stretched rotation: files hold what it comes to, one factor for each pair of features. */
 
-export const ropeFactors = "rope_freqs.weight";
+/** The tensor with the factors. */
+export const ropeFactorsName = "rope_freqs.weight";
 
 export interface Llama3Scaling {
   factor: number;

@@ -1,0 +1,46 @@
+/** A GGUF file as a source of a checkpoint. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { removeLeftovers, uniqueMark } from "../../leftovers";
+import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
+import { eosTokenIds } from "../config";
+import { Metadata } from "./metadata";
+import { tokenizerFiles } from "./tokenizer";
+import { type GgufModel, ggufTensors, openGguf } from "./weights";
+
+/** @throws UserError for a file that is unsound or of a kind that is not supported */
+export async function ggufSource(path: string) {
+  const file = await openGguf(path);
+  const { config, header } = file;
+  const companions = <T>(use: (folder: string) => Promise<T>): Promise<T> => withTokenizerFolder(file, use);
+  return {
+    folder: null,
+    config,
+    tensors: async () => ({
+      lacking: null,
+      fileOf: () => basename(path),
+      count: header.tensors.size,
+      read: () => ggufTensors(file),
+    }),
+    tokenizer: (): Promise<Tokenizer> =>
+      companions((folder) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) })),
+    companions,
+  };
+}
+
+const prefix = "mlxlm-gguf-";
+
+/** Writes tokenizer.json and tokenizer_config.json for those that read such files; they are gone afterwards. */
+async function withTokenizerFolder<T>(model: GgufModel, use: (folder: string) => Promise<T>): Promise<T> {
+  const { tokenizer, config } = tokenizerFiles(new Metadata(model.header.metadata, model.path));
+  await removeLeftovers(tmpdir(), (name) => name.startsWith(prefix));
+  const folder = await mkdtemp(join(tmpdir(), `${prefix}${uniqueMark()}.`));
+  try {
+    await writeFile(join(folder, "tokenizer.json"), JSON.stringify(tokenizer));
+    await writeFile(join(folder, "tokenizer_config.json"), JSON.stringify(config));
+    return await use(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,77 @@
+/** Where a checkpoint comes from: a folder or a GGUF file. No other file of this room asks which. */
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { ExitCode, UserError } from "../errors";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
+import { openCheckpoint } from "./checkpoint";
+import { eosTokenIds, type ModelConfig, readFolderConfig } from "./config";
+import { wholes } from "./gguf/parts";
+import { ggufSource } from "./gguf/source";
+
+export interface CheckpointSource {
+  /** The folder; null where all is in one file. */
+  readonly folder: string | null;
+  readonly config: ModelConfig;
+  /** Checks the weight files. @throws UserError for files that are missing or unsound */
+  tensors(): Promise<SourceTensors>;
+  tokenizer(): Promise<Tokenizer>;
+  /** Calls `use` with a folder that holds what belongs to the weights: the tokenizer's files, and more in a real folder. */
+  companions<T>(use: (folder: string) => Promise<T>): Promise<T>;
+}
+
+export interface SourceTensors {
+  count: number;
+  /** Under the checkpoint's names. Those of safetensors are read when they are first needed. */
+  read(): Map<string, Tensor>;
+  /** Name of the file that a tensor is in; undefined for one that is made of others. */
+  fileOf(name: string): string | undefined;
+  /** What to say where they do not make the model whole; null where nothing better is known than what fails. */
+  lacking: UserError | null;
+}
+
+/** @throws UserError where there is none, or its configuration is missing or broken */
+export async function openSource(path: string): Promise<CheckpointSource> {
+  const facts = await stat(path).catch(() => null);
+  const file = facts?.isDirectory() ? await ggufIn(path) : isGguf(path) || facts?.isFile() ? path : null;
+  return file === null ? folderSource(path) : ggufSource(file);
+}
+
+const isGguf = (name: string) => /\.gguf$/i.test(name);
+
+/** The GGUF file that a folder without a configuration holds; null where there is none. */
+async function ggufIn(folder: string): Promise<string | null> {
+  const names = await readdir(folder);
+  if (names.includes("config.json")) return null;
+  const files = wholes(names.filter(isGguf)).sort();
+  if (files.length <= 1) return files[0] === undefined ? null : join(folder, files[0]);
+  throw new UserError(`${folder} has ${files.length} GGUF files and no config.json: ${files.join(", ")}`, {
+    code: ExitCode.usage,
+    hint: `Name one of them: ${join(folder, files[0]!)}`,
+  });
+}
+
+/** The configuration alone. */
+export async function readConfig(path: string): Promise<ModelConfig> {
+  return (await openSource(path)).config;
+}
+
+async function folderSource(folder: string): Promise<CheckpointSource> {
+  const config = await readFolderConfig(folder);
+  return {
+    folder,
+    config,
+    async tensors() {
+      const { shards, lacking } = await openCheckpoint(folder);
+      return {
+        lacking,
+        fileOf: (tensor) => shards.find(({ header }) => header.tensors.has(tensor))?.name,
+        count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
+        read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
+      };
+    },
+    tokenizer: () => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) }),
+    companions: (use) => use(folder),
+  };
+}

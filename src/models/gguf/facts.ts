@@ -1,0 +1,51 @@
+/** What a model file says of its architecture in GGUF files, llama.cpp's format. */
+import type { TensorNames } from "./names";
+
+type Scalar = number | boolean | string;
+
+/** A value with the type that it is written in; a list's entries all have it. */
+export type GgufField = readonly [
+  type: "uint32" | "int32" | "float32" | "bool" | "string",
+  value: Scalar | readonly Scalar[],
+];
+
+/** A file as an architecture sees it. Keys are without the architecture's name before them. */
+export interface GgufDescription {
+  number(key: string): number | undefined;
+  /** @throws UserError where there is none */
+  need(key: string): number;
+  text(key: string): string | undefined;
+  /** Row-major; undefined for a tensor that the file lacks. */
+  shape(tensor: string): readonly number[] | undefined;
+  /** @throws UserError that names the file */
+  wrong(problem: string): never;
+}
+
+export interface WrittenMetadata {
+  /** Keys are without the architecture's name before them. */
+  fields: Record<string, GgufField>;
+  /** How many times longer the waves of a rotation become, (headDim / 2), where the file needs a tensor for that. */
+  ropeFactors: number[] | null;
+}
+
+export interface GgufFacts {
+  /** `general.architecture` */
+  architecture: string;
+  /** Whether a file is of this model type, where several have the same architecture. */
+  matches?(file: GgufDescription): boolean;
+  names: TensorNames;
+  /**
+   * Projections whose rows lie as pairs that turn together (0, D/2, 1, D/2 + 1, …), not as halves: how many heads each
+   * has. @param config config.json
+   */
+  pairedRows?(config: object): Readonly<Record<string, number>>;
+  /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
+  normOffset: 0 | 1;
+  /** A file's metadata as config.json has them. */
+  read(file: GgufDescription): Record<string, unknown>;
+  /**
+   * The other way round. @param config config.json, its gaps filled by the model's `Args` @param source what errors call
+   * its place @throws UserError for a setting that GGUF has no form for
+   */
+  write(config: object, source: string): WrittenMetadata;
+}
