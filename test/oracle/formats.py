@@ -34,25 +34,33 @@ BITNET = {**LLAMA, "model_type": "bitnet", "tie_word_embeddings": True, "max_pos
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I32": 4, "U32": 4}
 
 
-def bytes_of(kind, name, dtype, shape):
-    """The tensor's bytes; src/convert/formats/foreign.test.ts has the same formulas."""
+def drawn(key, size, limit):
+    """Whole numbers from 0 to 2 · limit, as bytes. In float64, as JavaScript computes."""
+    return np.floor((uniform(key, size).astype(np.float64) + 1) * limit).astype(np.uint8)
+
+
+def bytes_of(kind, name, dtype, shape, salt=None):
+    """The tensor's bytes; test/parity/checkpoint-files.ts has the same formulas."""
     size = int(np.prod(shape))
+    path, name = name, name if salt is None else f"{salt}/{name}"
     if kind == "weight":
-        values = weight(name, shape).reshape(-1)
+        values = weight(path, shape, salt or 0).reshape(-1)
     elif kind == "scale":  # positive, and exact in sixteen bits
         values = np.floor((uniform(name, size) + 3) * 16) / 2048
+    elif kind == "zero of 8":  # of the scales beside it
+        values = -8 * np.floor((uniform(f"{name.removesuffix('biases')}scales", size) + 3) * 16) / 2048
     elif kind == "bits":
-        return np.floor((uniform(name, size * SIZES[dtype]) + 1) * 128).astype(np.uint8).tobytes()
+        return drawn(name, size * SIZES[dtype], 128).tobytes()
     elif kind == "fp8":  # no NaN, no extremes
         size *= SIZES[dtype]
-        sign = np.floor((uniform(name, size) + 1) * 128).astype(np.uint8) & 0x80
-        return (sign | np.floor((uniform(f"{name}/size", size) + 1) * 44).astype(np.uint8)).tobytes()
+        sign = drawn(name, size, 128) & 0x80
+        return (sign | drawn(f"{name}/size", size, 44)).tobytes()
     elif kind == "fp8 scale":  # from 0.5 to 2, the positive half
-        return (np.uint8(0x30) + np.floor((uniform(name, size) + 1) * 8).astype(np.uint8)).tobytes()
+        return (np.uint8(0x30) + drawn(name, size, 8)).tobytes()
     elif kind == "exponent":  # 2 ** -6 to 2 ** -3
-        return (np.uint8(121) + np.floor((uniform(name, size) + 1) * 2).astype(np.uint8)).tobytes()
+        return (np.uint8(121) + drawn(name, size, 2)).tobytes()
     elif kind == "ternary":  # four values of 0, 1, 2 to a byte
-        parts = np.floor((uniform(name, size * 4) + 1) * 1.5).astype(np.uint8).reshape(size, 4)
+        parts = drawn(name, size * 4, 1.5).reshape(size, 4)
         return (parts << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(axis=1).astype(np.uint8).tobytes()
     else:
         raise ValueError(kind)

@@ -76,8 +76,12 @@ def logits(model, inputs, cache=None):
 
 def greedy(model, count=GREEDY):
     """Tokens, and the gaps between the two best logits, in units of bfloat16's last place for a bfloat16 model."""
+    return greedy_of(model, PROMPT, count)
+
+
+def greedy_of(model, prompt, count):
     tokens, gaps = [], []
-    for token, logprobs in generate_step(mx.array(PROMPT), model, max_tokens=count):
+    for token, logprobs in generate_step(mx.array(prompt), model, max_tokens=count):
         best, second = mx.topk(logprobs.astype(mx.float32), 2).tolist()[::-1]
         tokens.append(token)
         gaps.append(best - second)

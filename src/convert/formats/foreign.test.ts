@@ -1,18 +1,15 @@
 /** Checkpoints in other tools' formats are loaded as Python mlx-lm loads them, to the bit; broken ones are refused. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { hashed, type Source, saveCheckpoint } from "../../../test/parity/checkpoint-files";
 import { row } from "../../../test/parity/decode";
 import { expectValues, fixture, float32 } from "../../../test/parity/fixtures";
-import { uniform, weight } from "../../../test/parity/weights";
 import { ExitCode, UserError } from "../../errors";
 import * as mx from "../../mlx";
 import { loadWeights } from "../load";
 import { readConfig } from "../source";
-
-type Source = Record<string, [kind: string, dtype: string, shape: number[]]>;
 
 interface Case {
   config: Record<string, unknown>;
@@ -35,71 +32,9 @@ afterAll(() => rmSync(temporary, { recursive: true }));
 mx.random.seed(1);
 mx.eval(mx.random.state.get());
 
-const sizes: Record<string, number> = { F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, U8: 1, I32: 4, U32: 4 };
-const floats = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
-
-const upTo = (limit: number) => (u: number) => Math.floor((u + 1) * limit);
-
-/** The tensor's bytes; test/oracle/formats.py has the same formulas. */
-function bytesOf(name: string, [kind, dtype, shape]: Source[string]): Uint8Array {
-  const size = shape.reduce((product, dim) => product * dim, 1);
-  const bytes = size * sizes[dtype]!;
-  const drawn = (count: number, limit: number, key = name) => Uint8Array.from(uniform(key, count), upTo(limit));
-  switch (kind) {
-    case "bits":
-      return drawn(bytes, 128);
-    case "fp8": {
-      const signs = drawn(bytes, 128);
-      return drawn(bytes, 44, `${name}/size`).map((value, i) => (signs[i]! & 0x80) | value);
-    }
-    case "fp8 scale":
-      return drawn(size, 8).map((value) => 0x30 + value);
-    case "exponent":
-      return drawn(size, 2).map((value) => 121 + value);
-    case "ternary": {
-      const parts = drawn(size * 4, 1.5);
-      return Uint8Array.from({ length: size }, (_, i) =>
-        [0, 1, 2, 3].reduce((byte, place) => byte | (parts[4 * i + place]! << (2 * place)), 0),
-      );
-    }
-    case "groups of 32":
-      return new Uint8Array(Int32Array.from({ length: size }, (_, i) => Math.floor(i / 32)).buffer);
-    default: {
-      const values =
-        kind === "scale" ? uniform(name, size).map((u) => Math.floor((u + 3) * 16) / 2048) : weight(name, shape);
-      return mx.scope(() => {
-        const tensor = mx.array(values, "float32").astype(floats[dtype as keyof typeof floats]);
-        return Uint8Array.from(tensor.view("uint8").toArray() as Uint8Array);
-      });
-    }
-  }
-}
-
 let folders = 0;
 
-function save(config: object, source: Source): string {
-  const header: Record<string, object> = {};
-  const parts: Uint8Array[] = [];
-  let at = 0;
-  for (const [name, tensor] of Object.entries(source)) {
-    const bytes = bytesOf(name, tensor);
-    header[name] = { dtype: tensor[1], shape: tensor[2], data_offsets: [at, at + bytes.length] };
-    at += bytes.length;
-    parts.push(bytes);
-  }
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const length = new Uint8Array(new BigUint64Array([BigInt(text.length)]).buffer);
-  const folder = join(temporary, `${folders++}`);
-  mkdirSync(folder);
-  writeFileSync(join(folder, "model.safetensors"), Buffer.concat([length, text, ...parts]));
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
-  return folder;
-}
-
-function hashed(x: mx.Tensor): [string, number[], string] {
-  const bytes = mx.contiguous(x).view("uint8").toArray() as Uint8Array;
-  return [x.dtype, [...x.shape], createHash("sha256").update(bytes).digest("hex").slice(0, 16)];
-}
+const save = (config: object, source: Source) => saveCheckpoint(join(temporary, `${folders++}`), config, source);
 
 for (const [name, expected] of Object.entries(cases)) {
   test(`${name}: tensors and configuration to the bit, and the logits`, async () => {
