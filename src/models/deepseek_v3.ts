@@ -4,7 +4,6 @@
  */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
-import * as mx from "../mlx";
 import {
   attentionMask,
   GatedMLP,
@@ -12,11 +11,14 @@ import {
   initializeRope,
   type KeyValueCache,
   LatentAttention,
+  type LatentAttentionSizes,
   type Layer,
   latentJoins,
   type MaskRule,
   Module,
+  mixExperts,
   SwitchGLU,
+  splitKeysValues,
   stackExperts,
   usualJoins,
   yarnTemperature,
@@ -77,24 +79,24 @@ type Args = z.infer<typeof Args>;
 /** Scores are masked before they reach the attention kernel, so masks are arrays. */
 const arrayMask: MaskRule = { key: "array", make: (h, cache) => attentionMask(h, cache, { asArray: true }) };
 
+const attentionSizes = (args: Args): LatentAttentionSizes => ({
+  dims: args.hidden_size,
+  heads: args.num_attention_heads,
+  queryRank: args.q_lora_rank,
+  rank: args.kv_lora_rank,
+  plainDims: args.qk_nope_head_dim,
+  rotatedDims: args.qk_rope_head_dim,
+  valueDims: args.v_head_dim,
+  bias: args.attention_bias,
+});
+
 function attentionOf(args: Args): LatentAttention {
   const { base, scaling } = ropeOptions(args, { base: 10_000 });
-  const rotatedDims = args.qk_rope_head_dim;
+  const sizes = attentionSizes(args);
+  const { plainDims, rotatedDims: dims } = sizes;
   const stretch = scaling?.mscale_all_dim ? yarnTemperature(scaling.factor ?? 1, scaling.mscale_all_dim) : 1;
-  return new LatentAttention(
-    {
-      dims: args.hidden_size,
-      heads: args.num_attention_heads,
-      queryRank: args.q_lora_rank,
-      rank: args.kv_lora_rank,
-      plainDims: args.qk_nope_head_dim,
-      rotatedDims,
-      valueDims: args.v_head_dim,
-      bias: args.attention_bias,
-    },
-    initializeRope({ dims: rotatedDims, base, traditional: true, scaling, maxPositions: args.max_position_embeddings }),
-    (args.qk_nope_head_dim + rotatedDims) ** -0.5 * stretch ** 2,
-  );
+  const rope = initializeRope({ dims, base, traditional: true, scaling, maxPositions: args.max_position_embeddings });
+  return new LatentAttention(sizes, rope, (plainDims + dims) ** -0.5 * stretch ** 2);
 }
 
 class MoE extends Module {
@@ -120,9 +122,7 @@ class MoE extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor): Tensor {
-    const { experts, weights } = this.gate.forward(x);
-    const results = this.switch_mlp.forward(x, experts);
-    const mixed = results.multiply(weights.expandDims(-1)).sum({ axis: -2 }).astype(results.dtype);
+    const mixed = mixExperts(x, this.switch_mlp, this.gate.forward(x)).astype(x.dtype);
     return this.shared_experts ? mixed.add(this.shared_experts.forward(x)) : mixed;
   }
 }
@@ -134,9 +134,8 @@ export class Model extends CausalLM<KeyValueCache> {
     super({ ...args, tie_word_embeddings: false }, (index) => {
       const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
       const isSparse = index >= dense && index % frequency === 0;
-      const attention = attentionOf(args);
       const mlp = experts && isSparse ? new MoE(args, experts) : new GatedMLP(args.hidden_size, args.intermediate_size);
-      return new Block(attention, mlp, args, arrayMask);
+      return new Block(attentionOf(args), mlp, args, arrayMask);
     });
     this.#args = args;
   }
@@ -146,39 +145,13 @@ export class Model extends CausalLM<KeyValueCache> {
     const { n_routed_experts: experts, num_hidden_layers: layers } = this.#args;
     const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < layers;
     const sanitized = new Map([...super.sanitize(weights)].filter(([name]) => isOwn(name)));
+    const sizes = attentionSizes(this.#args);
     for (let layer = 0; layer < layers; layer++) {
-      const { mlp, attention } = { mlp: `model.layers.${layer}.mlp`, attention: `model.layers.${layer}.self_attn` };
+      const mlp = `model.layers.${layer}.mlp`;
       if (experts) stackExperts(sanitized, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
-      this.#splitKeysValues(sanitized, attention);
+      splitKeysValues(sanitized, `model.layers.${layer}.self_attn`, sizes);
     }
     return sanitized;
-  }
-
-  /** kv_b_proj (H · (K + V), rank) → embed_q (H, rank, K) and unembed_out (H, V, rank); packed weights are packed anew. */
-  #splitKeysValues(weights: Map<string, Tensor>, attention: string): void {
-    const { num_attention_heads: heads, qk_nope_head_dim: plain, kv_lora_rank: rank } = this.#args;
-    const taken = (kind: string) => {
-      const tensor = weights.get(`${attention}.kv_b_proj.${kind}`);
-      weights.delete(`${attention}.kv_b_proj.${kind}`);
-      return tensor;
-    };
-    const [weight, scales, biases] = ["weight", "scales", "biases"].map(taken);
-    if (!weight) return;
-    const how = scales && {
-      bits: Math.floor((weight.dim(-1) * 32) / rank),
-      groupSize: Math.floor(rank / scales.dim(-1)),
-    };
-    const dense = how ? mx.dequantize(weight, scales, biases ?? null, how) : weight;
-    const [keys, values] = dense.reshape(heads, -1, rank).split([plain], 1) as [Tensor, Tensor];
-    for (const [name, part] of [
-      ["embed_q", mx.contiguous(keys.swapaxes(-1, -2))],
-      ["unembed_out", mx.contiguous(values)],
-    ] as const) {
-      const parts = how ? mx.quantize(part, how) : [part];
-      for (const [i, kind] of ["weight", "scales", "biases"].entries()) {
-        if (parts[i]) weights.set(`${attention}.${name}.${kind}`, parts[i]);
-      }
-    }
   }
 }
 

@@ -14,10 +14,14 @@ import {
   Linear,
   type Mask,
   Module,
+  mixExperts,
+  needDtype,
+  needShape,
   parameter,
   projectHeads,
   type RotaryEmbedding,
   SwitchGLU,
+  softmaxOfHighest,
   swigluClipped,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
@@ -99,21 +103,19 @@ class MLP extends Module {
 
   /** x (B, T, D) → (B, T, D): the chosen experts' results, weighted by a softmax over their scores. */
   forward(x: Tensor): Tensor {
-    const scores = this.router.forward(x);
-    const k = this.expertsPerToken;
-    const order = mx.argpartition(scores, -k, { axis: -1 });
-    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(-k)));
-    const weights = mx.softmax(scores.takeAlongAxis(experts, -1), { axis: -1, precise: true });
-    return this.experts.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+    return mixExperts(x, this.experts, softmaxOfHighest(this.router.forward(x), this.expertsPerToken));
   }
 }
 
 export class Model extends CausalLM {
+  readonly #args: Args;
+
   constructor(args: Args) {
     super({ ...args, tie_word_embeddings: false }, (index) => {
       const type = args.layer_types?.[index] ?? (index % 2 === 0 ? "sliding_attention" : "full_attention");
       return new Block(new Attention(args, type), new MLP(args), args, maskOf(type, args));
     });
+    this.#args = args;
   }
 
   /** Takes the gate's and the value's rows apart, which checkpoints interleave; mxfp4 blocks become MLX's words. */
@@ -125,8 +127,8 @@ export class Model extends CausalLM {
         sanitized.set(name, tensor);
         continue;
       }
-      const [, prefix, projection, form] = parts as unknown as [string, string, string, keyof typeof kinds];
-      const [kind, rows] = [kinds[form], rowsOf(tensor, form)];
+      const [, prefix, projection, form] = parts as unknown as [string, string, Projection, Form];
+      const [kind, rows] = [kinds[form], rowsOf(name, tensor, projection, form, this.#args)];
       if (projection === "down_proj") {
         sanitized.set(`${prefix}down_proj.${kind}`, rows);
       } else {
@@ -138,14 +140,23 @@ export class Model extends CausalLM {
   }
 }
 
+type Projection = "gate_up_proj" | "down_proj";
+
 /** Kinds of parameters, by the ends of the checkpoint's names. */
 const kinds = { _blocks: "weight", _scales: "scales", _bias: "bias", "": "weight" } as const;
 
-/** A checkpoint's tensor with one entry for each output on axis 1. */
-function rowsOf(tensor: Tensor, form: keyof typeof kinds): Tensor {
-  // (E, N, K / 32, 16) bytes → (E, N, K / 8) words; weights that are not packed lie as (E, K, N)
-  if (form === "_blocks") return tensor.view("uint32").flatten(-2);
-  return form === "" ? tensor.swapaxes(1, 2) : tensor;
+type Form = keyof typeof kinds;
+
+/** A checkpoint's tensor of experts with one entry for each output on axis 1. */
+function rowsOf(name: string, tensor: Tensor, projection: Projection, form: Form, args: Args): Tensor {
+  const { num_local_experts: E, hidden_size: D, intermediate_size: I } = args;
+  const [N, K] = projection === "down_proj" ? [D, I] : [2 * I, D];
+  const shapes = { _blocks: [E, N, K / 32, 16], _scales: [E, N, K / 32], _bias: [E, N], "": [E, K, N] };
+  needShape(name, tensor, shapes[form]);
+  if (form === "_blocks" || form === "_scales") needDtype(name, tensor, "uint8");
+  if (form === "") return tensor.swapaxes(1, 2);
+  // (E, N, K / 32, 16) bytes → (E, N, K / 8) words
+  return form === "_blocks" ? tensor.view("uint32").flatten(-2) : tensor;
 }
 
 /** Rows first, first + 2, … of axis 1. */

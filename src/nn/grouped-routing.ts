@@ -5,6 +5,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Module, parameter } from "./module";
+import { highest, type Routing } from "./routing";
 
 export interface GroupedRoutingOptions {
   dims: number;
@@ -33,12 +34,11 @@ export class GroupedRouter extends Module {
   }
 
   /** x (…, dims) → the experts of each token and the weights of their results, float32: (…, k) each. */
-  forward(x: Tensor): { experts: Tensor; weights: Tensor } {
+  forward(x: Tensor): Routing {
     const { expertsPerToken: k, normalize, scale } = this.options;
     const scores = x.matmul(this.weight.T).astype("float32").sigmoid();
     const choice = withinGroups(scores.add(this.e_score_correction_bias), this.options);
-    const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
-    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+    const experts = highest(choice, k);
     const chosen = scores.takeAlongAxis(experts, -1);
     const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
     return { experts, weights: weights.multiply(scale) };

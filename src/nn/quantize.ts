@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { type Quantizable, QuantizedLinear } from "./linear";
+import { type Packing, type Quantizable, QuantizedLinear } from "./linear";
 import type { Module } from "./module";
 
 /** What becomes of a layer: quantized with the common options, with its own, or left alone. */
@@ -110,7 +110,7 @@ export function quantizeForCheckpoint(
       const entry = config[path];
       if (typeof entry === "boolean") return entry;
       if (typeof entry === "object" && entry !== null) return fromConfig(entry as ConfigEntry);
-      return isQuantizable(module) && weights.has(`${path}.scales`) && inferQuantization(path, module, weights);
+      return isQuantizable(module) && weights.has(`${path}.scales`) && packingOf(path, module.weight.dim(-1), weights);
     },
   });
 }
@@ -124,15 +124,28 @@ function byteScaled(bits: number, groupSize: number): QuantizationMode | undefin
   });
 }
 
-function inferQuantization(path: string, module: Quantizable, weights: ReadonlyMap<string, Tensor>): Quantization {
-  const inputDims = module.weight.dim(-1);
+const isAffine = (bits: number, groupSize: number) =>
+  mx.packings.affine.bits.includes(bits) && mx.packings.affine.groupSizes.includes(groupSize);
+
+/**
+ * How a layer of the checkpoint with this many inputs is packed, as its shapes tell.
+ * @throws UserError where they tell no way that MLX knows
+ */
+export function packingOf(path: string, inputDims: number, weights: ReadonlyMap<string, Tensor>): Packing {
   const scales = weights.get(`${path}.scales`)!;
   const packed = weights.get(`${path}.weight`);
-  if (!packed) throw new UserError(`the weights have ${path}.scales, but not ${path}.weight`);
-  const groupSize = Math.floor(inputDims / scales.dim(-1));
-  const bits = Math.floor((packed.dim(-1) * 32) / inputDims);
-  // Only affine keeps scales in a floating dtype; each other mode has one width and group size.
-  const mode = scales.dtype === "uint8" ? byteScaled(bits, groupSize) : "affine";
-  if (mode) return { groupSize, bits, mode };
-  throw new UserError(`${path}: no quantization has one-byte scales, ${bits} bits and groups of ${groupSize}`);
+  const hint = "Download the model again, or make it anew from the original.";
+  if (!packed) throw new UserError(`the weights have ${path}.scales, but not ${path}.weight`, { hint });
+  const [words, groups] = [packed.shape.at(-1) ?? 0, scales.shape.at(-1) ?? 0];
+  const [bits, groupSize] = [(words * 32) / inputDims, inputDims / groups];
+  if (scales.dtype === "uint8") {
+    // Each of these has one width and group size.
+    const mode = byteScaled(bits, groupSize);
+    if (mode) return { groupSize, bits, mode };
+  } else if (isAffine(bits, groupSize)) {
+    if (weights.has(`${path}.biases`)) return { groupSize, bits, mode: "affine" };
+    throw new UserError(`the weights have ${path}.scales, but not ${path}.biases`, { hint });
+  }
+  const scaled = scales.dtype === "uint8" ? "one-byte scales, " : "";
+  throw new UserError(`${path}: no quantization has ${scaled}${bits} bits and groups of ${groupSize}`, { hint });
 }

@@ -1,6 +1,7 @@
 /** Experts as checkpoints have them, and stacked as the layers of `switch.ts` take them. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { needShape } from "./checkpoint-shapes";
 
 /** The names of the three projections in a checkpoint, by ours. */
 export type ExpertNames = Readonly<Record<"gate_proj" | "up_proj" | "down_proj", string>>;
@@ -21,6 +22,7 @@ export interface ExpertsInCheckpoint {
 /**
  * Stacks the tensors of experts that a checkpoint has one by one: `<from>.<e>.<name>.weight` (N, K) → `<to>.gate_proj.weight`
  * (E, N, K), packed ones alike. What is not there whole stays as it is. Changes the map.
+ * @throws UserError where experts differ in shape
  */
 export function stackExperts(
   weights: Map<string, Tensor>,
@@ -32,6 +34,7 @@ export function stackExperts(
       if (!weights.has(paths[0]!)) continue;
       const parts = paths.flatMap((path) => weights.get(path) ?? []);
       if (parts.length < count) continue;
+      parts.forEach((part, e) => void needShape(paths[e]!, part, parts[0]!.shape));
       weights.set(`${to}.${ours}.${kind}`, mx.stack(parts));
       for (const path of paths) weights.delete(path);
     }
