@@ -99,6 +99,8 @@ function attentionOf(args: Args): LatentAttention {
   return new LatentAttention(sizes, rope, (plainDims + dims) ** -0.5 * stretch ** 2);
 }
 
+const mlpOf = (dims: number, hiddenDims: number) => new GatedMLP(dims, hiddenDims, { downLast: true });
+
 class MoE extends Module {
   switch_mlp: SwitchGLU;
   gate: GroupedRouter;
@@ -117,7 +119,7 @@ class MoE extends Module {
       normalize: args.norm_topk_prob,
       scale: args.routed_scaling_factor,
     });
-    if (shared) this.shared_experts = new GatedMLP(dims, hidden * shared);
+    if (shared) this.shared_experts = mlpOf(dims, hidden * shared);
   }
 
   /** x (B, T, D) → (B, T, D) */
@@ -134,8 +136,9 @@ export class Model extends CausalLM<KeyValueCache> {
     super({ ...args, tie_word_embeddings: false }, (index) => {
       const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
       const isSparse = index >= dense && index % frequency === 0;
-      const mlp = experts && isSparse ? new MoE(args, experts) : new GatedMLP(args.hidden_size, args.intermediate_size);
-      return new Block(attentionOf(args), mlp, args, arrayMask);
+      const attention = attentionOf(args);
+      const mlp = experts && isSparse ? new MoE(args, experts) : mlpOf(args.hidden_size, args.intermediate_size);
+      return new Block(attention, mlp, args, arrayMask);
     });
     this.#args = args;
   }

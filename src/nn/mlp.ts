@@ -9,20 +9,24 @@ export interface GatedMLPOptions {
   bias?: boolean;
   /** What becomes of the gate and the value; SwiGLU unless said. */
   activation?: (gate: Tensor, x: Tensor) => Tensor;
+  /** Architectures differ in whether `down_proj` comes last or second: a seed draws weights and adapters in this order. */
+  downLast?: boolean;
 }
 
 /** down(activation(gate(x), up(x))). Shazeer 2020, arXiv:2002.05202. */
 export class GatedMLP extends Module {
-  gate_proj: Layer;
-  down_proj: Layer;
-  up_proj: Layer;
+  declare gate_proj: Layer;
+  declare down_proj: Layer;
+  declare up_proj: Layer;
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 
-  constructor(dims: number, hiddenDims: number, { bias = false, activation = swiglu }: GatedMLPOptions = {}) {
+  constructor(dims: number, hiddenDims: number, options: GatedMLPOptions = {}) {
     super();
+    const { bias = false, activation = swiglu, downLast = false } = options;
     this.gate_proj = new Linear(dims, hiddenDims, { bias });
-    this.down_proj = new Linear(hiddenDims, dims, { bias });
+    if (!downLast) this.down_proj = new Linear(hiddenDims, dims, { bias });
     this.up_proj = new Linear(dims, hiddenDims, { bias });
+    if (downLast) this.down_proj = new Linear(hiddenDims, dims, { bias });
     this.activation = activation;
   }
 

@@ -184,6 +184,13 @@ CASES = [
     ("gemma3_text", "lora", 3, ALL, False),
     ("qwen3_5", "lora", -1, ALL, False),
     ("qwen3_5_moe", "lora", 1, ALL, True),
+    ("qwen2", "lora", -1, ALL, False),
+    ("gpt_oss", "lora", -1, ALL, False),
+    ("gpt_oss", "lora", 2, ALL, True),
+    ("gpt_oss", "dora", 2, {**ALL, "keys": ["self_attn.q_proj", "mlp.router"]}, False),
+    ("deepseek_v3", "lora", -1, ALL, False),
+    ("deepseek_v3", "lora", 2, ALL, True),
+    ("deepseek_v3", "dora", 2, {**ALL, "keys": ["self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"]}, False),
 ]
 
 
@@ -252,6 +259,11 @@ CURVES = [
     ("llama", "lora", {"accumulation": 3}),
     ("llama", "lora", {"checkpoint": True}),
     ("mixtral", "full", {"checkpoint": True}),
+    ("qwen2", "lora", {}), ("qwen2", "full", {}),
+    ("gpt_oss", "lora", {}), ("gpt_oss", "dora", {"keys": ["self_attn.q_proj", "self_attn.v_proj"]}),
+    ("gpt_oss", "full", {"checkpoint": True, "optimizer": "sgd"}), ("gpt_oss", "lora", {"quantized": True}),
+    ("deepseek_v3", "lora", {}), ("deepseek_v3", "dora", {"keys": ["self_attn.q_b_proj", "self_attn.o_proj"]}),
+    ("deepseek_v3", "full", {"checkpoint": True, "optimizer": "sgd"}), ("deepseek_v3", "lora", {"quantized": True}),
     ("llama", "lora", {"optimizer": "adamw"}), ("qwen3", "full", {"optimizer": "adamw"}),
     ("llama", "lora", {"optimizer": "sgd"}), ("mixtral", "full", {"optimizer": "sgd"}),
     ("llama", "lora", {"optimizer": "muon"}), ("qwen3", "full", {"optimizer": "muon"}),
