@@ -16,7 +16,7 @@ os.environ["MLX_DISABLE_COMPILE"] = "1"
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.utils import load_model
+from mlx_lm.utils import _get_classes, load_model, quantize_model
 
 import encode
 from architectures import CONFIGS
@@ -141,6 +141,24 @@ def deepseek(config, linear=plain, expert=None, keys_values=None, head=plain):
     return tensors | placed("lm_head", head(config["vocab_size"], D))
 
 
+def converted(config):
+    """As `mlx_lm.convert -q` writes it: sanitized, packed, and with entries for layers that differ."""
+    Model, Args = _get_classes(config)
+    model = Model(Args.from_dict(config))
+    common = {"group_size": 32, "bits": 4}
+    _, written = quantize_model(model, config, **common, mode="affine", quant_predicate=getattr(model, "quant_predicate", None))
+    kinds = {"weight": "bits", "scales": "scale", "biases": "zero of 8"}
+    sources = {}
+    shapes = {name: x for name, x in tree_flatten(model.parameters())}
+    for name, x in shapes.items():
+        path, _, kind = name.rpartition(".")
+        if f"{path}.scales" in shapes and kind in kinds:
+            sources[name] = [kinds[kind], "U32" if kind == "weight" else BF16, list(x.shape)]
+        else:
+            sources[name] = ["weight", "F32" if kind == "e_score_correction_bias" else BF16, list(x.shape)]
+    return {**config, "quantization": written["quantization"], "quantization_config": written["quantization"]}, sources
+
+
 K2 = settings(
     "compressed-tensors", format="pack-quantized", ignore=["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
     config_groups={"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32, "symmetric": True, "strategy": "group", "type": "int"}}},
@@ -157,6 +175,8 @@ CASES = {
     "deepseek_v3, fp8 in blocks": (
         {**WIDE, **settings("fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[128, 128])}, deepseek(WIDE, blocks), 0,
     ),
+    "gpt_oss, as mlx-lm converts it": (*converted(OSS), 3),
+    "deepseek_v3, as mlx-lm converts it": (*converted(DEEPSEEK), 3),
     "kimi_k2, experts of integers": ({**DEEPSEEK, "model_type": "kimi_k2", **K2}, deepseek(DEEPSEEK, expert=integers), 0),
 }
 

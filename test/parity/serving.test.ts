@@ -3,8 +3,11 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { UserError } from "../../src/errors";
 import { batchGenerate } from "../../src/generate/batch";
 import { loadPromptCache, savePromptCache } from "../../src/generate/prompt-cache-file";
+import { speculativeSteps } from "../../src/generate/speculative";
+import { generateSteps } from "../../src/generate/step";
 import * as mx from "../../src/mlx";
 import type { Cache, LanguageModel } from "../../src/models";
 import { linearToLora, trainableParameters } from "../../src/tune/linear-to-lora";
@@ -29,6 +32,14 @@ function goOn(model: LanguageModel, cache: Cache[], last: number, count: number)
     token = mx.scope(() => mx.argmax(model.forward(row([token]), { cache }).at(0, -1)).item());
   }
   return tokens;
+}
+
+/** Whether its caches can forget their newest tokens, also after so many. */
+function takesBack(model: LanguageModel, more = 0): boolean {
+  const cache = model.makeCache();
+  const can = cache.every((layer) => layer.isTrimmable(more));
+  dispose(cache);
+  return can;
 }
 
 /** Cross-entropy of a row of tokens. */
@@ -63,6 +74,43 @@ for (const file of readdirSync(new URL("../fixtures/models/", import.meta.url)).
       const loaded = await loadPromptCache(path);
       expect(goOn(model, loaded.cache, prompt.at(-1)!, count)).toEqual(float32.greedy.slice(0, count));
       dispose(loaded.cache);
+      expect(mx.liveHandles()).toBe(before);
+      model.dispose();
+    });
+
+    test("a prompt in pieces, longer than a sliding window, goes on with the same text", async () => {
+      const model = await formulaModel(expected);
+      const before = mx.liveHandles();
+      const long = [...prompt, ...float32.greedy.slice(0, 24)];
+      for (const prefillStepSize of [5, 2048]) {
+        const tokens: number[] = [];
+        for await (const { token } of generateSteps(model, long, { maxTokens: count, prefillStepSize }))
+          tokens.push(token);
+        expect(tokens).toEqual(float32.greedy.slice(24, 24 + count));
+      }
+      expect(mx.liveHandles()).toBe(before);
+      model.dispose();
+    });
+
+    test("with itself as its draft the text is the same", async () => {
+      const model = await formulaModel(expected);
+      const before = mx.liveHandles();
+      const tokens: number[] = [];
+      let drafted = 0;
+      const run = async () => {
+        for await (const { token, fromDraft } of speculativeSteps(model, model, prompt, { maxTokens: count })) {
+          tokens.push(token);
+          drafted += Number(fromDraft);
+        }
+      };
+      if (takesBack(model)) {
+        await run();
+        expect(tokens).toEqual(float32.greedy.slice(0, count));
+        // Behind a full window it goes on without drafts.
+        expect(drafted > 0).toBe(takesBack(model, prompt.length));
+      } else {
+        expect(await run().catch((thrown) => thrown)).toBeInstanceOf(UserError);
+      }
       expect(mx.liveHandles()).toBe(before);
       model.dispose();
     });
