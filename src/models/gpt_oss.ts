@@ -21,7 +21,6 @@ import {
   projectHeads,
   type RotaryEmbedding,
   SwitchGLU,
-  softmaxOfHighest,
   swigluClipped,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
@@ -103,7 +102,13 @@ class MLP extends Module {
 
   /** x (B, T, D) → (B, T, D): the chosen experts' results, weighted by a softmax over their scores. */
   forward(x: Tensor): Tensor {
-    return mixExperts(x, this.experts, softmaxOfHighest(this.router.forward(x), this.expertsPerToken));
+    const scores = this.router.forward(x);
+    const k = this.expertsPerToken;
+    // This end of the order, as mlx-lm has it: the order of experts is that of rounding in their sum.
+    const order = mx.argpartition(scores, -k, { axis: -1 });
+    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(-k)));
+    const weights = mx.softmax(scores.takeAlongAxis(experts, -1), { axis: -1, precise: true });
+    return mixExperts(x, this.experts, { experts, weights });
   }
 }
 

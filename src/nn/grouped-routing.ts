@@ -5,7 +5,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Module, parameter } from "./module";
-import { highest, type Routing } from "./routing";
+import type { Routing } from "./routing";
 
 export interface GroupedRoutingOptions {
   dims: number;
@@ -38,7 +38,8 @@ export class GroupedRouter extends Module {
     const { expertsPerToken: k, normalize, scale } = this.options;
     const scores = x.matmul(this.weight.T).astype("float32").sigmoid();
     const choice = withinGroups(scores.add(this.e_score_correction_bias), this.options);
-    const experts = highest(choice, k);
+    const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
+    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
     const chosen = scores.takeAlongAxis(experts, -1);
     const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
     return { experts, weights: weights.multiply(scale) };
