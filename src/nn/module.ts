@@ -88,6 +88,11 @@ export abstract class Module {
     return this;
   }
 
+  /** Whether a parameter of this module's own takes part in training. */
+  protected trains(name: string): boolean {
+    return !this.#frozen.has(name);
+  }
+
   /** The inverse of `freeze`. */
   unfreeze({ keys }: { keys?: readonly string[] } = {}): this {
     for (const [, module] of this.namedModules()) {

@@ -113,3 +113,39 @@ describe("products in half precision", () => {
     });
   }
 });
+
+test("scales of packed experts in half precision have the gradient of float32", () => {
+  const dense = new SwitchLinear(32, 8, experts, { bias: false });
+  const slopes = (dtype: "bfloat16" | "float32") => {
+    const layer = mx.scope(() => dense.toQuantized({ groupSize: 32, bits: 4 }));
+    layer.unfreeze({ keys: ["scales"] });
+    mx.scope(() =>
+      layer.update({ scales: layer.scales.astype("bfloat16").astype(dtype), biases: layer.biases!.astype(dtype) }),
+    );
+    const x = mx
+      .cos(mx.arange(6 * 32))
+      .reshape(6, 1, 1, 32)
+      .astype("bfloat16")
+      .astype(dtype);
+    const loss = (scales: mx.Tensor) => {
+      layer.update({ scales });
+      return layer.forward(x, chosen(6, 2)).astype("float32").square().sum();
+    };
+    const gradient = mx.grad(loss)(layer.scales) as mx.Tensor;
+    expect(gradient.dtype).toBe(dtype);
+    const values = [...(gradient.astype("float32").toArray() as Float32Array)];
+    layer.dispose();
+    return values;
+  };
+  mx.scope(() => {
+    const [rough, exact] = [slopes("bfloat16"), slopes("float32")];
+    const largest = Math.max(...exact.map(Math.abs));
+    expect(largest).toBeGreaterThan(0);
+    expectValues(
+      rough.map((value) => value / largest),
+      exact.map((value) => value / largest),
+      { tolerance: 3e-2 },
+    );
+  });
+  dense.dispose();
+});

@@ -72,11 +72,14 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
   }
 
   forward(x: Tensor, indices: Tensor, { sorted = false }: { sorted?: boolean } = {}): Tensor {
-    const product = mx.gatherQmm(x, this.weight, this.scales, this.biases ?? null, {
-      ...this.packing,
-      rhsIndices: indices,
-      sortedIndices: sorted,
-    });
+    const options = { ...this.packing, rhsIndices: indices, sortedIndices: sorted };
+    const { weight, scales, biases = null } = this;
+    // The gradient of scales is a product of experts, for which MLX's kernel on the CPU knows float32 only.
+    const widens = x.dtype !== "float32" && this.trains("scales") && mx.defaultDevice() === "cpu";
+    const wide = (tensor: Tensor) => tensor.astype("float32");
+    const product = widens
+      ? mx.gatherQmm(wide(x), weight, wide(scales), biases && wide(biases), options).astype(x.dtype)
+      : mx.gatherQmm(x, weight, scales, biases, options);
     return addBias(product, this.bias, indices);
   }
 
