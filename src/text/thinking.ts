@@ -17,9 +17,13 @@ const SINGLE_TOKENS = [
 /** The tokens of Kimi's markup, in which a message's parts are elements. */
 export const MARKUP_TOKENS = ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"];
 
+/** The tokens of harmony, gpt-oss's markup, in which each message has a channel. */
+const HARMONY_TOKENS = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"];
+
 /** Markers of several tokens, known by the tokens that they are built from. */
 const SEQUENCES = [
   { vocab: ["<|channel>", "<channel|>"], start: "<|channel>thought", end: "<channel|>" },
+  { vocab: HARMONY_TOKENS, start: "<|channel|>analysis<|message|>", end: "<|end|>" },
   { vocab: MARKUP_TOKENS, start: "<|open|>think<|sep|>", end: "<|close|>think<|sep|>" },
 ];
 
@@ -37,10 +41,21 @@ export async function inferThinking(codec: Pick<Codec, "idOf" | "encodeBatch">):
   return null;
 }
 
-/** Markers of the markup around an answer, which are no part of it. */
+/** Markers of markups around an answer, which are no part of it, by the tokens that tell the markup. */
+const STRUCTURAL = [
+  {
+    vocab: MARKUP_TOKENS,
+    markers: ["<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"],
+  },
+  {
+    vocab: HARMONY_TOKENS,
+    markers: ["<|start|>assistant", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>", "<|end|>"],
+  },
+];
+
+/** The model's. */
 export function structuralMarkers(codec: Pick<Codec, "idOf">): string[] {
-  if (MARKUP_TOKENS.some((token) => codec.idOf(token) === null)) return [];
-  return ["<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"];
+  return STRUCTURAL.find(({ vocab }) => vocab.every((token) => codec.idOf(token) !== null))?.markers ?? [];
 }
 
 /** Whether a prompt ends inside a thought, so that the answer begins in it. */

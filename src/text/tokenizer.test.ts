@@ -3,6 +3,7 @@ import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import type { ResponsePart } from "./response";
 import { opensThought } from "./thinking";
 import { loadTokenizer } from "./tokenizer";
 import { TOOL_FORMATS, type ToolFormatName } from "./tools";
@@ -183,6 +184,29 @@ describe("thinking", () => {
     expect(thinking?.start).toBe("<|channel>thought");
     expect(thinking?.startTokens).toEqual(await tokenizer.encode("<|channel>thought", { addSpecialTokens: false }));
     expect(thinking?.endTokens).toEqual([tokenizer.idOf("<channel|>")!]);
+  });
+
+  test("harmony's channels: the analysis is a thought, the headers are no part of the answer", async () => {
+    await copy("byte-fallback");
+    const tokens = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"];
+    await write("tokenizer_config.json", { extra_special_tokens: tokens });
+    const tokenizer = await loadTokenizer(folder);
+    const prompt = await tokenizer.encode("<|start|>assistant", { addSpecialTokens: false });
+    const read = (answer: string, opened = prompt) => {
+      const reader = tokenizer.response(opened);
+      return [...answer].flatMap((letter) => reader.push(letter)).concat(reader.end());
+    };
+    const of = (type: string, parts: ResponsePart[]) =>
+      parts.map((part) => ("text" in part && part.type === type ? part.text : "")).join("");
+    const next = "<|end|><|start|>assistant<|channel|>";
+    const answer = `<|channel|>analysis<|message|>a < b${next}analysis<|message|>so${next}final<|message|>yes: <|x`;
+    expect([of("reasoning", read(answer)), of("text", read(answer))]).toEqual(["a < bso", "yes: <|x"]);
+    expect(read("<|channel|>final<|message|>no").every(({ type }) => type === "text")).toBe(true);
+    expect(of("text", read("<|channel|>final<|message|>no"))).toBe("no");
+    const opened = await tokenizer.encode("<|start|>assistant<|channel|>analysis<|message|>", {
+      addSpecialTokens: false,
+    });
+    expect(of("reasoning", read(`hm${next}final<|message|>ok`, opened))).toBe("hm");
   });
 });
 
