@@ -54,6 +54,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   qwen3_5: () => import("./qwen3_5"),
   qwen3_5_moe: () => import("./qwen3_5_moe"),
   qwen3_moe: () => import("./qwen3_moe"),
+  qwen3_next: () => import("./qwen3_next"),
   seed_oss: () => import("./seed_oss"),
   smollm3: () => import("./smollm3"),
 };

@@ -7,7 +7,7 @@ export * from "./conv";
 export * from "./decoder";
 export * from "./embedding";
 export * from "./gated-delta";
-export { GatedDeltaNet, type GatedDeltaSizes } from "./gated-delta-net";
+export { type DeltaLayer, GatedDeltaNet, type GatedDeltaSizes, GroupedDeltaNet } from "./gated-delta-net";
 export * from "./grouped-routing";
 export { intercept } from "./intercept";
 export { LatentAttention, type LatentAttentionSizes, latentJoins } from "./latent-attention";
