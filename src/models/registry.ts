@@ -55,6 +55,8 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   qwen3_5_moe: () => import("./qwen3_5_moe"),
   qwen3_moe: () => import("./qwen3_moe"),
   qwen3_next: () => import("./qwen3_next"),
+  qwen3_vl: () => import("./qwen3_vl"),
+  qwen3_vl_moe: () => import("./qwen3_vl_moe"),
   seed_oss: () => import("./seed_oss"),
   smollm3: () => import("./smollm3"),
 };
