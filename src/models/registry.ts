@@ -50,6 +50,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   olmo2: () => import("./olmo2"),
   phi3: () => import("./phi3"),
   qwen2: () => import("./qwen2"),
+  qwen2_moe: () => import("./qwen2_moe"),
   qwen3: () => import("./qwen3"),
   qwen3_5: () => import("./qwen3_5"),
   qwen3_5_moe: () => import("./qwen3_5_moe"),
