@@ -51,6 +51,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   phi3: () => import("./phi3"),
   qwen2: () => import("./qwen2"),
   qwen2_moe: () => import("./qwen2_moe"),
+  qwen2_vl: () => import("./qwen2_vl"),
   qwen3: () => import("./qwen3"),
   qwen3_5: () => import("./qwen3_5"),
   qwen3_5_moe: () => import("./qwen3_5_moe"),
@@ -68,6 +69,7 @@ const remapping: Record<string, string> = {
   joyai_llm_flash: "deepseek_v3",
   kimi_k2: "deepseek_v3",
   mistral: "llama",
+  qwen2_5_vl: "qwen2_vl",
   xverse: "llama",
 };
 
