@@ -51,6 +51,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
   olmo2: () => import("./olmo2"),
+  olmo3: () => import("./olmo3"),
   phi3: () => import("./phi3"),
   qwen2: () => import("./qwen2"),
   qwen2_moe: () => import("./qwen2_moe"),
