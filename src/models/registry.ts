@@ -49,6 +49,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   lfm2_moe: () => import("./lfm2_moe"),
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
+  mimo: () => import("./mimo"),
   mixtral: () => import("./mixtral"),
   olmo2: () => import("./olmo2"),
   olmo3: () => import("./olmo3"),
