@@ -54,6 +54,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   olmo2: () => import("./olmo2"),
   olmo3: () => import("./olmo3"),
   phi3: () => import("./phi3"),
+  phimoe: () => import("./phimoe"),
   qwen2: () => import("./qwen2"),
   qwen2_moe: () => import("./qwen2_moe"),
   qwen2_vl: () => import("./qwen2_vl"),
