@@ -37,6 +37,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   cohere2: () => import("./cohere2"),
   deepseek_v3: () => import("./deepseek_v3"),
   ernie4_5: () => import("./ernie4_5"),
+  ernie4_5_moe: () => import("./ernie4_5_moe"),
   exaone4: () => import("./exaone4"),
   gemma2: () => import("./gemma2"),
   gemma3_text: () => import("./gemma3_text"),
