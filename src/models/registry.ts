@@ -56,6 +56,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   olmo3: () => import("./olmo3"),
   phi3: () => import("./phi3"),
   phimoe: () => import("./phimoe"),
+  prism_hadamard_qwen35: () => import("./prism_hadamard_qwen35"),
   qwen2: () => import("./qwen2"),
   qwen2_moe: () => import("./qwen2_moe"),
   qwen2_vl: () => import("./qwen2_vl"),

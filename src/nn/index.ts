@@ -9,6 +9,7 @@ export * from "./embedding";
 export * from "./gated-delta";
 export { type DeltaLayer, GatedDeltaNet, type GatedDeltaSizes, GroupedDeltaNet } from "./gated-delta-net";
 export * from "./grouped-routing";
+export { HadamardEmbedding, HadamardLinear } from "./hadamard-linear";
 export { intercept } from "./intercept";
 export { LatentAttention, type LatentAttentionSizes, latentJoins } from "./latent-attention";
 export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear, rounded } from "./linear";
