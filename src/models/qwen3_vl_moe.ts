@@ -26,3 +26,5 @@ export class Model extends NestedLM {
     return super.sanitize(turned);
   }
 }
+
+export const { quantize } = qwen3_moe;
