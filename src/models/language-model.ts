@@ -43,6 +43,8 @@ export interface TrunkOptions {
   norm?: (dims: number, eps: number) => Module & Norm;
   /** Factor on the embeddings. */
   embeddingScale?: number;
+  /** Whether a head that is not the embedding has a bias. */
+  headBias?: boolean;
   /** What becomes of the logits (B, T, V): a scale, a cap. */
   adjustLogits?: (logits: Tensor) => Tensor;
 }
@@ -67,7 +69,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       norm(D, eps),
       options.embeddingScale,
     );
-    if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
+    if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: options.headBias ?? false });
     this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
   }
 

@@ -1,15 +1,8 @@
 /** Language models that are one part of a checkpoint for more than text. The other parts are left out. */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
-import {
-  type Cache,
-  type CacheOptions,
-  type DecoderLayer,
-  type ForwardOptions,
-  type KeyValueCache,
-  Module,
-} from "../nn";
-import type { CausalLM, LanguageModel } from "./language-model";
+import { type Cache, type CacheOptions, type DecoderLayer, type ForwardOptions, Module } from "../nn";
+import type { LanguageModel } from "./language-model";
 
 /**
  * The schema of a config.json that has a language model's fields under `text_config`, or bare. Only
@@ -32,17 +25,17 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
 /** What the names of parts that are left out begin with. */
-const others = ["vision_tower", "model.visual"];
+const others = ["vision_tower", "visual", "multi_modal_projector"].flatMap((part) => [`${part}.`, `model.${part}.`]);
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
 
-export class NestedLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
-  constructor(readonly language_model: CausalLM<C>) {
+export class NestedLM extends Module implements LanguageModel {
+  constructor(readonly language_model: LanguageModel) {
     super();
   }
 
-  get layers(): DecoderLayer<C>[] {
+  get layers(): readonly DecoderLayer<Cache>[] {
     return this.language_model.layers;
   }
 
@@ -50,7 +43,7 @@ export class NestedLM<C extends Cache = KeyValueCache> extends Module implements
     return this.language_model.vocabSize;
   }
 
-  forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+  forward(inputs: Tensor, options?: ForwardOptions<Cache>): Tensor {
     return this.language_model.forward(inputs, options);
   }
 
@@ -65,7 +58,7 @@ export class NestedLM<C extends Cache = KeyValueCache> extends Module implements
     return new Map([...this.language_model.sanitize(inner)].map(([name, weight]) => [`${ours}${name}`, weight]));
   }
 
-  makeCache(options?: CacheOptions): C[] {
+  makeCache(options?: CacheOptions): Cache[] {
     return this.language_model.makeCache(options);
   }
 }

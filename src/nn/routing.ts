@@ -29,6 +29,26 @@ export function highestOfSoftmax(logits: Tensor, k: number, { normalize }: { nor
   return { experts, weights: normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen };
 }
 
+/**
+ * SparseMixer, as it infers: k times the highest of the logits (…, E) that are left, weighted by a softmax over those of
+ * them that are no further below it than `2 · jitter` of its size or theirs. Liu et al. 2023, arXiv:2310.00811.
+ */
+export function sparseMixer(logits: Tensor, k: number, { jitter }: { jitter: number }): Routing {
+  const experts: Tensor[] = [];
+  const weights: Tensor[] = [];
+  let left = logits;
+  for (let i = 0; i < k; i++) {
+    const highest = left.max({ axis: -1, keepdims: true });
+    const expert = mx.stopGradient(mx.argmax(left, { axis: -1, keepdims: true }));
+    const distance = highest.subtract(logits).divide(logits.abs().maximum(highest));
+    const near = mx.softmax(mx.where(distance.greater(2 * jitter), -Infinity, left), { axis: -1, precise: true });
+    experts.push(expert);
+    weights.push(near.takeAlongAxis(expert, -1));
+    left = mx.putAlongAxis(left, expert, -Infinity, { axis: -1 });
+  }
+  return { experts: mx.concatenate(experts, { axis: -1 }), weights: mx.concatenate(weights, { axis: -1 }) };
+}
+
 /** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */
 export function mixExperts(x: Tensor, layer: SwitchGLU, { experts, weights }: Routing): Tensor {
   return layer.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });

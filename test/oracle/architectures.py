@@ -43,6 +43,17 @@ def nested(model_type, **changes):
     return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **text}}
 
 
+def seeing(model_type, **changes):
+    """A language model within a checkpoint that also has a vision tower."""
+    return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **BASE, **changes}}
+
+
+SHORT_CONV = {
+    "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 2048, "norm_eps": 1e-5, "conv_L_cache": 3, "rope_theta": 10000.0,
+}
+
+
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
     "llama_bias": config(
@@ -136,6 +147,49 @@ CONFIGS = {
         moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True,
     ),
     "qwen2": config("qwen2", tie_word_embeddings=True),
+    "qwen3_next": config(
+        "qwen3_next", **DELTA, num_hidden_layers=3, full_attention_interval=2, partial_rotary_factor=0.25, num_experts=8,
+        num_experts_per_tok=3, decoder_sparse_step=1, mlp_only_layers=[0], moe_intermediate_size=32,
+        shared_expert_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
+    ),
+    "qwen3_vl": seeing(
+        "qwen3_vl", head_dim=32, tie_word_embeddings=True,
+        rope_scaling={"rope_type": "default", "mrope_section": [8, 4, 4], "mrope_interleaved": True},
+    ),
+    "qwen3_vl_moe": seeing(
+        "qwen3_vl_moe", head_dim=16, num_experts=6, num_experts_per_tok=2, decoder_sparse_step=1, mlp_only_layers=[],
+        moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
+    ),
+    "qwen2_moe": config(
+        "qwen2_moe", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=64,
+        tie_word_embeddings=False,
+    ),
+    "qwen2_vl": seeing("qwen2_vl", tie_word_embeddings=True, rope_scaling={"type": "mrope", "mrope_section": [2, 3, 3]}),
+    "lfm2": {
+        **SHORT_CONV, "model_type": "lfm2", "block_dim": 64, "block_ff_dim": 192, "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True, "conv_bias": True,
+        "full_attn_idxs": [1],
+    },
+    "lfm2_moe": {
+        **SHORT_CONV, "model_type": "lfm2_moe", "intermediate_size": 96, "moe_intermediate_size": 32, "num_experts": 6,
+        "num_experts_per_tok": 2, "norm_topk_prob": True, "use_expert_bias": True, "num_dense_layers": 1,
+        "conv_bias": False, "layer_types": ["conv", "full_attention", "conv"], "routed_scaling_factor": 1.5,
+    },
+    "lfm2-vl": {"model_type": "lfm2-vl", "text_config": {
+        **SHORT_CONV, "model_type": "lfm2", "block_dim": 64, "intermediate_size": 128, "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False, "conv_bias": False,
+        "layer_types": ["conv", "conv", "full_attention"],
+    }},
+    "olmo3": config("olmo3", num_hidden_layers=4, sliding_window=6, rope_scaling=YARN, tie_word_embeddings=False),
+    "mimo": config("mimo", num_nextn_predict_layers=1, tie_word_embeddings=False),
+    "phimoe": config(
+        "phimoe", num_local_experts=4, num_experts_per_tok=2, intermediate_size=64, router_jitter_noise=0.3,
+        original_max_position_embeddings=256, rope_scaling={**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.2},
+    ),
+    "ernie4_5_moe": config(
+        "ernie4_5_moe", head_dim=16, use_bias=False, tie_word_embeddings=True, moe_num_experts=6, moe_k=2,
+        moe_intermediate_size=32, moe_num_shared_experts=2, moe_layer_start_index=1,
+    ),
 }
 
 SALTS = {
@@ -143,7 +197,8 @@ SALTS = {
     "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
-    "qwen3_5": 3, "qwen3_5_moe": 3,
+    "qwen3_5": 3, "qwen3_5_moe": 3, "qwen3_next": 3, "qwen3_vl": 5, "qwen3_vl_moe": 2, "qwen2_moe": 0, "qwen2_vl": 1,
+    "lfm2": 2, "lfm2_moe": 0, "lfm2-vl": 0, "olmo3": 6, "mimo": 3, "phimoe": 5, "ernie4_5_moe": 1,
 }
 
 
@@ -154,7 +209,7 @@ def experts(name, shape):
     """A stacked expert tensor under the names that a Hugging Face checkpoint gives its parts, one for each expert."""
     prefix, rest = name.split("switch_mlp.")
     projection, kind = rest.split(".")
-    part = MIXTRAL[projection] if "block_sparse_moe" in prefix else projection
+    part = MIXTRAL[projection] if "block_sparse_moe" in prefix or "feed_forward" in prefix else projection
     return {f"{prefix}experts.{e}.{part}.{kind}": shape[1:] for e in range(shape[0])}
 
 
@@ -162,6 +217,28 @@ def keys_values(name, parameters):
     """The projection of keys and values as one, which the model takes apart."""
     (heads, rank, key), (_, value, _) = (parameters[f"{name}.{part}.weight"].shape for part in ("embed_q", "unembed_out"))
     return {f"{name}.kv_b_proj.weight": [heads * (key + value), rank]}
+
+
+def renamed(path, shape, name):
+    """A tensor under the name, and in the shape, of a Hugging Face checkpoint, where they are others than the model's."""
+    if "_vl" in name:
+        path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    if name.startswith("lfm2") and "-vl" not in name:
+        for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
+            path = path.replace(f"feed_forward.{ours}", f"feed_forward.{theirs}")
+        if path.endswith("conv.weight"):
+            return {path: [shape[0], shape[2], shape[1]]}
+    if name == "qwen3_next" and path.endswith("conv1d.weight"):
+        return {path: [shape[0], shape[2], shape[1]]}
+    return {path: shape}
+
+
+def transposed(name, shape):
+    """The stacked experts of Qwen 3 VL, input by output, the first two projections as one."""
+    prefix, projection = name.replace("language_model.model.", "model.language_model.").split("switch_mlp.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
+    return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]} if projection == "down_proj.weight" else {}
 
 
 def original(path, shape):
@@ -183,6 +260,8 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if name.startswith("qwen3_5"):
             shapes |= original(path, list(x.shape))
+        elif "switch_mlp." in path and name == "qwen3_vl_moe":
+            shapes |= transposed(path, list(x.shape))
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
@@ -190,5 +269,7 @@ def checkpoint(name, parameters):
         elif ".unembed_out." in path:
             continue
         elif path != "lm_head.weight" or name != "gemma3_text":
-            shapes[path] = list(x.shape)
+            shapes |= renamed(path, list(x.shape), name)
+    if name == "mimo":
+        shapes["model.mtp_layers.0.input_proj.weight"] = [64, 128]
     return shapes
