@@ -11,7 +11,13 @@ export * from "./gated-delta";
 export { GatedDeltaNet, type GatedDeltaSizes } from "./gated-delta-net";
 export * from "./grouped-routing";
 export { intercept } from "./intercept";
-export { LatentAttention, type LatentAttentionSizes, latentJoins } from "./latent-attention";
+export {
+  LatentAttention,
+  type LatentAttentionSizes,
+  type LatentHeads,
+  latentJoins,
+  remember,
+} from "./latent-attention";
 export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear, rounded } from "./linear";
 export * from "./losses";
 export * from "./masks";
@@ -19,12 +25,14 @@ export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./norms";
+export * from "./position-scale";
 export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from "./projection";
 export * from "./quantize";
 export * from "./residual";
 export * from "./rope";
 export { yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
+export * from "./sigmoid-routing";
 export { splitKeysValues } from "./split-keys-values";
 export * from "./stack-experts";
 export * from "./state-space";
