@@ -32,7 +32,15 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
 /** What the names of parts that are left out begin with. */
-const others = ["vision_tower", "model.visual"];
+const others = [
+  "vision_tower",
+  "vision_model",
+  "multi_modal_projector",
+  "mm_projector",
+  "model.visual",
+  "model.vision_tower",
+  "model.multi_modal_projector",
+];
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
