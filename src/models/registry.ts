@@ -49,6 +49,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   kimi_k25: () => import("./kimi_k25"),
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
+  minimax: () => import("./minimax"),
   mixtral: () => import("./mixtral"),
   olmo2: () => import("./olmo2"),
   phi3: () => import("./phi3"),
@@ -66,6 +67,7 @@ const remapping: Record<string, string> = {
   iquestcoder: "llama",
   joyai_llm_flash: "deepseek_v3",
   kimi_k2: "deepseek_v3",
+  minimax_m2: "minimax",
   mistral: "llama",
   xverse: "llama",
 };
