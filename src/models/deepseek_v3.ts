@@ -26,7 +26,7 @@ import {
   usualJoins,
   yarnTemperature,
 } from "../nn";
-import { ropeFields, ropeOptions, size } from "./args";
+import { type RopeFields, ropeFields, ropeOptions, size } from "./args";
 import { withoutDraftLayers } from "./draft-layers";
 import { CausalLM, type TrunkArgs } from "./language-model";
 import { Block } from "./llama";
@@ -118,8 +118,10 @@ export const attentionSizes = (args: AttentionArgs): LatentAttentionSizes => ({
   bias: args.attention_bias,
 });
 
+type ScalingArgs = AttentionArgs & RopeFields & Pick<Args, "max_position_embeddings">;
+
 /** How its rotated features turn, and the factor on the scores. */
-export function latentScaling(args: Args, usualBase = 10_000): { rope: RotaryEmbedding; scale: number } {
+export function latentScaling(args: ScalingArgs, usualBase = 10_000): { rope: RotaryEmbedding; scale: number } {
   const { base, scaling } = ropeOptions(args, { base: usualBase });
   const { qk_rope_head_dim: dims, max_position_embeddings: maxPositions } = args;
   const stretch = scaling?.mscale_all_dim ? yarnTemperature(scaling.factor ?? 1, scaling.mscale_all_dim) : 1;

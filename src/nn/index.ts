@@ -11,13 +11,7 @@ export * from "./gated-delta";
 export { GatedDeltaNet, type GatedDeltaSizes } from "./gated-delta-net";
 export * from "./grouped-routing";
 export { intercept } from "./intercept";
-export {
-  LatentAttention,
-  type LatentAttentionSizes,
-  type LatentHeads,
-  latentJoins,
-  remember,
-} from "./latent-attention";
+export * from "./latent-attention";
 export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear, rounded } from "./linear";
 export * from "./losses";
 export * from "./masks";
@@ -33,6 +27,7 @@ export * from "./rope";
 export { yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
 export * from "./sigmoid-routing";
+export * from "./sparse-indexer";
 export { splitKeysValues } from "./split-keys-values";
 export * from "./stack-experts";
 export * from "./state-space";

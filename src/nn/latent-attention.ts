@@ -50,7 +50,8 @@ export interface LatentHeads {
 /** Projections of the hidden states that may run as one. */
 export const latentJoins = [["q_a_proj", "kv_a_proj_with_mqa"]];
 
-export class LatentAttention extends Module {
+/** Its layers, and what they compute before and after the cache takes part. */
+export class LatentProjections extends Module {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -83,12 +84,6 @@ export class LatentAttention extends Module {
     this.embed_q = new MultiLinear(plainDims, rank, heads);
     this.unembed_out = new MultiLinear(rank, valueDims, heads);
     this.o_proj = new Linear(heads * valueDims, dims, { bias });
-  }
-
-  /** x (B, T, D), mask: an array or null → (B, T, D) */
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const own = this.project(x, cache?.offset);
-    return this.attend({ ...own, ...remember(own, cache) }, mask);
   }
 
   /** @param offset the position of the first token, one for all or one for each of B */
@@ -130,6 +125,14 @@ export class LatentAttention extends Module {
     const [narrow, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
     const latentQueries = this.q_a_layernorm!.forward(narrow);
     return { latentQueries, queries: this.q_b_proj!.forward(latentQueries), compressed };
+  }
+}
+
+export class LatentAttention extends LatentProjections {
+  /** x (B, T, D), mask: an array or null → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const own = this.project(x, cache?.offset);
+    return this.attend({ ...own, ...remember(own, cache) }, mask);
   }
 }
 

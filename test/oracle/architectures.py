@@ -206,11 +206,11 @@ CONFIGS = {
     },
     "glm4": config("glm4", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
     "deepseek_v2": {
-        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "topk_method": "group_limited_greedy", "n_group": 4,
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "group_limited_greedy", "n_group": 4,
         "topk_group": 2, "norm_topk_prob": False, "rope_scaling": DEEPSEEK_YARN,
     },
     "deepseek_v2_lite": {
-        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "topk_method": "greedy", "q_lora_rank": None, "norm_topk_prob": False,
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "greedy", "q_lora_rank": None, "norm_topk_prob": False,
         "num_hidden_layers": 2, "rope_scaling": DEEPSEEK_YARN,
     },
     "step3p5": {
@@ -231,7 +231,7 @@ SALTS = {
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3,
     "ministral3": 5, "mistral3": 2, "llava": 0, "glm4_moe": 1, "glm4_moe_lite": 24, "kimi_k25": 0, "minimax": 10,
-    "mistral4": 3, "deepseek_v32": 8, "glm_moe_dsa": 4, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 20,
+    "mistral4": 3, "deepseek_v32": 52, "glm_moe_dsa": 37, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 25,
     "deepseek_v2_lite": 0, "step3p5": 1,
 }
 
