@@ -37,6 +37,7 @@ const others = [
   "vision_model",
   "multi_modal_projector",
   "mm_projector",
+  "patch_merge_mlp",
   "model.visual",
   "model.vision_tower",
   "model.multi_modal_projector",

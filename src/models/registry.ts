@@ -52,6 +52,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
   minimax: () => import("./minimax"),
+  minimax_m3_vl: () => import("./minimax_m3_vl"),
   ministral3: () => import("./ministral3"),
   mistral3: () => import("./mistral3"),
   mistral4: () => import("./mistral4"),

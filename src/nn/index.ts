@@ -2,6 +2,7 @@
 export * from "./activations";
 export * from "./attention";
 export { BitLinear } from "./bit-linear";
+export * from "./block-selection";
 export * from "./cache";
 export * from "./checkpoint-shapes";
 export * from "./conv";
