@@ -42,6 +42,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   gemma: () => import("./gemma"),
   gemma2: () => import("./gemma2"),
   gemma3_text: () => import("./gemma3_text"),
+  glm4: () => import("./glm4"),
   glm4_moe: () => import("./glm4_moe"),
   glm4_moe_lite: () => import("./glm4_moe_lite"),
   glm_moe_dsa: () => import("./glm_moe_dsa"),
