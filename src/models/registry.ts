@@ -35,6 +35,7 @@ export interface Architecture {
 const architectures: Record<string, () => Promise<Architecture>> = {
   bitnet: () => import("./bitnet"),
   cohere2: () => import("./cohere2"),
+  deepseek_v2: () => import("./deepseek_v2"),
   deepseek_v3: () => import("./deepseek_v3"),
   deepseek_v32: () => import("./deepseek_v32"),
   ernie4_5: () => import("./ernie4_5"),
