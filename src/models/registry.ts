@@ -68,6 +68,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   qwen3_moe: () => import("./qwen3_moe"),
   seed_oss: () => import("./seed_oss"),
   smollm3: () => import("./smollm3"),
+  step3p5: () => import("./step3p5"),
 };
 
 /** Model types that are another one by name only. */
