@@ -168,11 +168,12 @@ export class Model extends CausalLM {
 
   constructor(args: Args) {
     super({ ...args, tie_word_embeddings: false }, (index) => {
+      const attention = new Attention(args);
       const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
       const isSparse = index >= dense && index % frequency === 0;
       const mlp =
         experts && isSparse ? new MoE(args, experts) : deepseek.mlpOf(args.hidden_size, args.intermediate_size);
-      return new Block(new Attention(args), mlp, args);
+      return new Block(attention, mlp, args);
     });
     this.#experts = args.n_routed_experts ?? 0;
   }

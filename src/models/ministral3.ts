@@ -63,8 +63,8 @@ export class Model extends CausalLM {
     // A window without types of layers is one for all.
     const usual = args.sliding_window ? "sliding_attention" : "full_attention";
     super(args, (index) => {
-      const mlp = new GatedMLP(args.hidden_size, args.intermediate_size);
-      return new llama.Block(new Attention(args), mlp, args, maskOf(args.layer_types?.[index] ?? usual, args));
+      const mask = maskOf(args.layer_types?.[index] ?? usual, args);
+      return new llama.Block(new Attention(args), new GatedMLP(args.hidden_size, args.intermediate_size), args, mask);
     });
   }
 }

@@ -106,9 +106,10 @@ class MoE extends Module {
 export class Model extends deepseek.LatentLM {
   constructor(args: Args) {
     super(args, (index) => {
+      const attention = new Attention(args);
       const isSparse = index >= args.first_k_dense_replace;
       const mlp = isSparse ? new MoE(args) : deepseek.mlpOf(args.hidden_size, args.intermediate_size);
-      return new Block(new Attention(args), mlp, args);
+      return new Block(attention, mlp, args);
     });
   }
 

@@ -200,9 +200,10 @@ export class Model extends CausalLM {
   constructor(args: Args) {
     const enumerated = args.moe_layers_enum?.split(",").map(Number);
     super({ ...args, tie_word_embeddings: false }, (index) => {
+      const attention = new Attention(args, index);
       const hasExperts = enumerated ? enumerated.includes(index) : index > 0;
       const mlp = hasExperts ? new MoE(args, index) : mlpOf(args, args.intermediate_size, index);
-      return new llama.Block(new Attention(args, index), mlp, args, maskOf(typeOf(args, index), args));
+      return new llama.Block(attention, mlp, args, maskOf(typeOf(args, index), args));
     });
   }
 
