@@ -25,7 +25,14 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
 /** What the names of parts that are left out begin with. */
-const others = ["vision_tower", "visual", "multi_modal_projector"].flatMap((part) => [`${part}.`, `model.${part}.`]);
+const others = [
+  "vision_tower",
+  "vision_model",
+  "visual",
+  "multi_modal_projector",
+  "mm_projector",
+  "patch_merge_mlp",
+].flatMap((part) => [`${part}.`, `model.${part}.`]);
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;

@@ -12,10 +12,15 @@ export interface Routing {
   weights: Tensor;
 }
 
-/** The k highest logits (…, E), weighted by a softmax over these k. No gradient flows through the choice. */
+/** The k highest of scores (…, E), in no order. No gradient flows through the choice. */
+export function highest(scores: Tensor, k: number): Tensor {
+  const order = mx.argpartition(scores.negative(), k - 1, { axis: -1 });
+  return mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+}
+
+/** The k highest logits (…, E), weighted by a softmax over these k. */
 export function softmaxOfHighest(logits: Tensor, k: number): Routing {
-  const order = mx.argpartition(logits.negative(), k - 1, { axis: -1 });
-  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+  const experts = highest(logits, k);
   return { experts, weights: mx.softmax(logits.takeAlongAxis(experts, -1), { axis: -1, precise: true }) };
 }
 

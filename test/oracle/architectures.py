@@ -54,6 +54,23 @@ SHORT_CONV = {
 }
 
 
+LLAMA4_YARN = {**YARN, "original_max_position_embeddings": 16, "rope_theta": 10000.0, "beta_fast": 32.0, "beta_slow": 1.0,
+               "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5}
+DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1,
+                 "mscale": 1.0, "mscale_all_dim": 1.0}
+LATENT = {
+    "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 64, "qk_rope_head_dim": 16, "v_head_dim": 32,
+    "qk_nope_head_dim": 32, "moe_layer_freq": 1, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+}
+# Experts in one group beside a shared one; the first layer is dense.
+GLM_EXPERTS = {
+    "moe_intermediate_size": 32, "n_shared_experts": 1, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    "norm_topk_prob": True, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5, "first_k_dense_replace": 1,
+    "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+}
+
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
     "llama_bias": config(
@@ -190,6 +207,75 @@ CONFIGS = {
         "ernie4_5_moe", head_dim=16, use_bias=False, tie_word_embeddings=True, moe_num_experts=6, moe_k=2,
         moe_intermediate_size=32, moe_num_shared_experts=2, moe_layer_start_index=1,
     ),
+    "ministral3": config(
+        "ministral3", head_dim=16, num_hidden_layers=4, tie_word_embeddings=False, rope_parameters=LLAMA4_YARN,
+        sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
+    "mistral3": {
+        "model_type": "mistral3",
+        "text_config": config("ministral3", head_dim=16, tie_word_embeddings=True, rope_parameters=LLAMA4_YARN),
+    },
+    "llava": {"model_type": "llava", "text_config": config("mistral", head_dim=24)},
+    "glm4_moe": config(
+        "glm4_moe", head_dim=16, tie_word_embeddings=False, attention_bias=True, use_qk_norm=True, rope_scaling=None,
+        partial_rotary_factor=0.5, **GLM_EXPERTS,
+    ),
+    "glm4_moe_lite": {
+        "model_type": "glm4_moe_lite", **LATENT, **GLM_EXPERTS, "rms_norm_eps": 1e-3, "rope_theta": 1000000.0,
+    },
+    "kimi_k25": {
+        "model_type": "kimi_k25",
+        "text_config": {
+            "model_type": "kimi_k2", **LATENT, **GLM_EXPERTS, "q_lora_rank": None, "num_hidden_layers": 2,
+            "rope_scaling": DEEPSEEK_YARN,
+        },
+    },
+    "minimax": config(
+        "minimax", head_dim=16, rotary_dim=8, num_local_experts=6, num_experts_per_tok=2, intermediate_size=32,
+        shared_intermediate_size=0, use_qk_norm=True, tie_word_embeddings=False,
+    ),
+    "mistral4": {
+        "model_type": "mistral4", **LATENT, **GLM_EXPERTS, "n_group": 2, "first_k_dense_replace": 0, "scoring_func": "softmax",
+        "rope_parameters": {**LLAMA4_YARN, "rope_theta": 10000.0}, "tie_word_embeddings": False,
+    },
+    "deepseek_v32": {
+        "model_type": "deepseek_v32", **LATENT, **GLM_EXPERTS, "rope_scaling": DEEPSEEK_YARN, "index_head_dim": 32,
+        "index_n_heads": 4, "index_topk": 6,
+    },
+    "glm_moe_dsa": {
+        "model_type": "glm_moe_dsa", **LATENT, **GLM_EXPERTS, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "index_head_dim": 32, "index_n_heads": 2, "index_topk": 7, "indexer_rope_interleave": True,
+    },
+    "minimax_m3_vl": {
+        "model_type": "minimax_m3_vl",
+        "text_config": {
+            **BASE, "num_hidden_layers": 4, "intermediate_size": 32, "dense_intermediate_size": 96,
+            "shared_intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16,
+            "rotary_dim": 8, "moe_layer_freq": [0, 1, 1, 1],
+            "sparse_attention_config": {
+                "sparse_num_index_heads": 2, "sparse_index_dim": 16, "sparse_block_size": 3, "sparse_topk_blocks": 2,
+                "sparse_local_block": 1, "sparse_attention_freq": [0, 1, 0, 1],
+            },
+        },
+    },
+    "glm4": config("glm4", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
+    "deepseek_v2": {
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "group_limited_greedy", "n_group": 4,
+        "topk_group": 2, "norm_topk_prob": False, "rope_scaling": DEEPSEEK_YARN,
+    },
+    "deepseek_v2_lite": {
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "greedy", "q_lora_rank": None, "norm_topk_prob": False,
+        "num_hidden_layers": 2, "rope_scaling": DEEPSEEK_YARN,
+    },
+    "step3p5": {
+        "model_type": "step3p5", "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 256, "num_attention_heads": 4,
+        "num_attention_groups": 2, "head_dim": 16, "intermediate_size": 96, "rope_theta": [1e6, 1e4, 1e4, 1e6],
+        "sliding_window": 6, "layer_types": [SLIDING[1], SLIDING[0], SLIDING[0], SLIDING[1]],
+        "attention_other_setting": {"num_attention_heads": 6, "num_attention_groups": 2},
+        "partial_rotary_factors": [0.5, 1.0, 1.0, 0.5], "rope_scaling": LLAMA3, "yarn_only_types": ["full_attention"],
+        "moe_num_experts": 6, "moe_top_k": 2, "moe_intermediate_size": 32, "share_expert_dim": 32, "moe_layers_enum": "1,2,3",
+        "swiglu_limits": [0, 0, 0, 0.5], "swiglu_limits_shared": [0, 0, 0.5, 0],
+    },
 }
 
 SALTS = {
@@ -199,6 +285,10 @@ SALTS = {
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3, "qwen3_next": 3, "qwen3_vl": 5, "qwen3_vl_moe": 2, "qwen2_moe": 0, "qwen2_vl": 1,
     "lfm2": 2, "lfm2_moe": 0, "lfm2-vl": 0, "olmo3": 6, "mimo": 3, "phimoe": 5, "ernie4_5_moe": 1,
+    "qwen3_5": 3, "qwen3_5_moe": 3,
+    "ministral3": 5, "mistral3": 2, "llava": 0, "glm4_moe": 1, "glm4_moe_lite": 24, "kimi_k25": 0, "minimax": 10,
+    "mistral4": 3, "deepseek_v32": 52, "glm_moe_dsa": 37, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 25,
+    "deepseek_v2_lite": 0, "step3p5": 1,
 }
 
 
@@ -254,14 +344,23 @@ def original(path, shape):
     return {} if projection else {path: shape}
 
 
+def step(path):
+    """A tensor of Step 3.5 under the name of a Hugging Face checkpoint; experts are stacked there too."""
+    for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
+        path = path.replace(ours, theirs)
+    return path
+
+
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
     for path, x in parameters:
-        if name.startswith("qwen3_5"):
+        if name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
             shapes |= original(path, list(x.shape))
         elif "switch_mlp." in path and name == "qwen3_vl_moe":
             shapes |= transposed(path, list(x.shape))
+        elif name == "step3p5":
+            shapes[step(path)] = list(x.shape)
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
