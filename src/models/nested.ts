@@ -13,13 +13,13 @@ import type { CausalLM, LanguageModel } from "./language-model";
 
 /**
  * The schema of a config.json that has a language model's fields under `text_config`, or bare. Only
- * `tie_word_embeddings` may stand at the top for those below.
+ * `tie_word_embeddings` and `vocab_size` may stand at the top for those below.
  */
 export function nestedArgs<T extends z.ZodType>(fields: T) {
   return z.record(z.string(), z.unknown()).transform((config, context): z.infer<T> => {
-    const { text_config: text, tie_word_embeddings } = config;
+    const { text_config: text, tie_word_embeddings, vocab_size } = config;
     const isNested = text !== undefined && text !== null;
-    const result = fields.safeParse(isNested ? withDefault(text, { tie_word_embeddings }) : config);
+    const result = fields.safeParse(isNested ? withDefault(text, { tie_word_embeddings, vocab_size }) : config);
     if (result.success) return result.data;
     for (const issue of result.error.issues) {
       const path = isNested ? ["text_config", ...issue.path] : issue.path;
@@ -31,8 +31,9 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
-/** What the names of parts that are left out begin with. */
-const others = ["vision_tower", "model.visual"];
+/** Parts for images and sound, which are left out. */
+const isOther =
+  /^(model\.)?(vision_tower|vision_model|visual|vision_embedder|audio_tower|embed_vision|embed_audio|multi_modal_projector)\./;
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
@@ -58,7 +59,7 @@ export class NestedLM<C extends Cache = KeyValueCache> extends Module implements
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const inner = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
-      if (others.some((prefix) => name.startsWith(prefix))) continue;
+      if (isOther.test(name)) continue;
       if (name.startsWith(theirs)) inner.set(`model.${name.slice(theirs.length)}`, weight);
       else inner.set(name.startsWith(ours) ? name.slice(ours.length) : name, weight);
     }

@@ -39,6 +39,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   ernie4_5: () => import("./ernie4_5"),
   exaone4: () => import("./exaone4"),
   gemma2: () => import("./gemma2"),
+  gemma3: () => import("./gemma3"),
   gemma3_text: () => import("./gemma3_text"),
   gemma: () => import("./gemma"),
   gpt_oss: () => import("./gpt_oss"),

@@ -70,6 +70,14 @@ CONFIGS = {
         "gemma3_text", num_hidden_layers=4, head_dim=16, query_pre_attn_scalar=16, sliding_window=16,
         sliding_window_pattern=2,
     ),
+    "gemma3": {
+        "model_type": "gemma3", "vocab_size": 256, "text_config": {
+            "model_type": "gemma3_text", "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32,
+            "rms_norm_eps": 1e-6, "sliding_window": 6, "sliding_window_pattern": 3, "rope_theta": 1000000.0,
+            "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    },
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
@@ -144,6 +152,7 @@ SALTS = {
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3,
+    "gemma3": 11,
 }
 
 
@@ -177,6 +186,9 @@ def original(path, shape):
     return {} if projection else {path: shape}
 
 
+HEADLESS = {"gemma3_text", "gemma3"}
+
+
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
@@ -189,6 +201,6 @@ def checkpoint(name, parameters):
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
-        elif path != "lm_head.weight" or name != "gemma3_text":
+        elif not path.endswith("lm_head.weight") or name not in HEADLESS:
             shapes[path] = list(x.shape)
     return shapes
