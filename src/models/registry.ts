@@ -41,6 +41,8 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   gemma2: () => import("./gemma2"),
   gemma3: () => import("./gemma3"),
   gemma3_text: () => import("./gemma3_text"),
+  gemma4: () => import("./gemma4"),
+  gemma4_text: () => import("./gemma4_text"),
   gemma: () => import("./gemma"),
   gpt_oss: () => import("./gpt_oss"),
   granite: () => import("./granite"),
@@ -61,6 +63,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
 
 /** Model types that are another one by name only. */
 const remapping: Record<string, string> = {
+  gemma4_unified: "gemma4",
   iquestcoder: "llama",
   joyai_llm_flash: "deepseek_v3",
   kimi_k2: "deepseek_v3",

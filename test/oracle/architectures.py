@@ -36,6 +36,13 @@ MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved"
          "partial_rotary_factor": 0.25}
 
 
+GEMMA4 = {
+    "vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 64, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 32, "rms_norm_eps": 1e-6, "sliding_window": 6,
+    "max_position_embeddings": 2048, "final_logit_softcapping": 30.0, "tie_word_embeddings": True,
+}
+
+
 def nested(model_type, **changes):
     """A language model within a checkpoint that has other parts too."""
     text = {**BASE, **DELTA, "num_hidden_layers": 4, "rope_parameters": MROPE, **changes}
@@ -76,6 +83,19 @@ CONFIGS = {
             "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32,
             "rms_norm_eps": 1e-6, "sliding_window": 6, "sliding_window_pattern": 3, "rope_theta": 1000000.0,
             "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    },
+    "gemma4_text": {
+        "model_type": "gemma4_text", **GEMMA4, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 32,
+        "vocab_size_per_layer_input": 256, "sliding_window_pattern": 3,
+    },
+    "gemma4": {
+        "model_type": "gemma4", "vocab_size": 256, "text_config": {
+            "model_type": "gemma4_text", **GEMMA4, "num_hidden_layers": 3, "num_kv_shared_layers": 0, "head_dim": 8,
+            "global_head_dim": 16,
+            "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+            "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
     },
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
@@ -153,6 +173,8 @@ SALTS = {
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3,
     "gemma3": 11,
+    "gemma4_text": 4,
+    "gemma4": 28,
 }
 
 
@@ -171,6 +193,17 @@ def keys_values(name, parameters):
     """The projection of keys and values as one, which the model takes apart."""
     (heads, rank, key), (_, value, _) = (parameters[f"{name}.{part}.weight"].shape for part in ("embed_q", "unembed_out"))
     return {f"{name}.kv_b_proj.weight": [heads * (key + value), rank]}
+
+
+def gemma4(path, shape):
+    """A tensor of Gemma 4 under the name of a Hugging Face checkpoint; experts' halves as one."""
+    path = path.replace("language_model.model.", "model.language_model.")
+    prefix, _, projection = path.partition("switch_glu.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}gate_up_proj": [shape[0], 2 * shape[1], shape[2]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}down_proj": shape}
+    return {} if projection else {path: shape}
 
 
 def original(path, shape):
@@ -195,6 +228,8 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if name.startswith("qwen3_5"):
             shapes |= original(path, list(x.shape))
+        elif name == "gemma4":
+            shapes |= gemma4(path, list(x.shape))
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
