@@ -7,15 +7,12 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
-  attendTo,
   type CacheOptions,
   Decoder,
   Embedding,
   type ForwardOptions,
   GatedMLP,
   geglu,
-  initializeRope,
-  joinHeads,
   type KeyValueCache,
   type Layer,
   Linear,
@@ -29,18 +26,16 @@ import {
   parameter,
   perLayerDelta,
   perLayerInputs,
-  projectHeads,
   Residual,
   RMSNorm,
   RopeScaling,
-  type RotaryEmbedding,
   type Routing,
   rowOwners,
   type SharedRows,
+  SharingAttention,
   type SharingLayer,
   SharingResidual,
   SwitchGLU,
-  splitHeads,
   throughSharingLayers,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeOptions, size } from "./args";
@@ -124,68 +119,24 @@ interface Place {
   owns: boolean;
 }
 
-class Attention extends Module {
-  q_proj: Layer;
-  k_proj?: Layer;
-  v_proj?: Layer;
-  o_proj: Layer;
-  q_norm: RMSNorm;
-  k_norm?: RMSNorm;
-  readonly rope: RotaryEmbedding;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly eps: number;
-
-  constructor(args: Args, { type, owns }: Place) {
-    super();
-    const { hidden_size: D, num_attention_heads: heads, rms_norm_eps: eps } = args;
-    const isFull = type === "full_attention";
-    const dims = (isFull && args.global_head_dim) || args.head_dim;
-    const valuesAreKeys = args.attention_k_eq_v && isFull;
-    const kvHeads = (valuesAreKeys && args.num_global_key_value_heads) || args.num_key_value_heads;
-    const linear = (inputs: number, outputs: number) => new Linear(inputs, outputs, { bias: false });
-    this.q_proj = linear(D, heads * dims);
-    if (owns) this.k_proj = linear(D, kvHeads * dims);
-    if (owns && !valuesAreKeys) this.v_proj = linear(D, kvHeads * dims);
-    this.o_proj = linear(heads * dims, D);
-    this.q_norm = new RMSNorm(dims, eps);
-    if (owns) this.k_norm = new RMSNorm(dims, eps);
-    this.rope = initializeRope({
+function attentionOf(args: Args, { type, owns }: Place): SharingAttention {
+  const isFull = type === "full_attention";
+  const dims = (isFull && args.global_head_dim) || args.head_dim;
+  const valuesAreKeys = args.attention_k_eq_v && isFull;
+  return new SharingAttention({
+    dims: args.hidden_size,
+    heads: args.num_attention_heads,
+    kvHeads: (valuesAreKeys && args.num_global_key_value_heads) || args.num_key_value_heads,
+    eps: args.rms_norm_eps,
+    owns,
+    valuesAreKeys,
+    rope: {
       dims,
       traditional: args.rope_traditional,
       maxPositions: args.max_position_embeddings,
       ...ropeOptions({ rope_parameters: args.rope_parameters ?? ropes }, { base: 10_000, layerType: type }),
-    });
-    this.heads = heads;
-    this.kvHeads = kvHeads;
-    this.eps = eps;
-  }
-
-  /** x (B, T, D) → (B, T, D), and what the queries attended to: another layer's `rows`, or its own. */
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache, rows?: SharedRows): [out: Tensor, rows: SharedRows] {
-    const [q, attended] = this.k_proj ? this.#withOwnRows(x, cache) : [this.#queries(x, rows!.offset), rows!];
-    const out = attendTo(q, attended.keys, attended.values, { scale: 1, mask });
-    return [this.o_proj.forward(joinHeads(out)), attended];
-  }
-
-  #queries(x: Tensor, offset: number | Tensor): Tensor {
-    return this.rope.forward(this.q_norm.forward(splitHeads(this.q_proj.forward(x), this.heads)), offset);
-  }
-
-  #withOwnRows(x: Tensor, cache?: KeyValueCache): [q: Tensor, rows: SharedRows] {
-    const offset = cache?.offset ?? 0;
-    const [q, k, values] = this.#project(x, offset);
-    const v = mx.fast.rmsNorm(values, null, this.eps);
-    const [keys, all] = cache?.update(k, v) ?? [k, v];
-    return [q, { keys, values: all, offset }];
-  }
-
-  #project(x: Tensor, offset: number | Tensor): [q: Tensor, k: Tensor, v: Tensor] {
-    const { q_proj, k_proj, v_proj } = this;
-    if (v_proj) return projectHeads(x, [q_proj, k_proj!, v_proj], this, offset);
-    const keys = splitHeads(k_proj!.forward(x), this.kvHeads);
-    return [this.#queries(x, offset), this.rope.forward(this.k_norm!.forward(keys), offset), keys];
-  }
+    },
+  });
 }
 
 /** Scores of experts, from hidden states with a norm of their own. */
@@ -231,7 +182,7 @@ class Experts extends Module {
 }
 
 class Block extends Module implements SharingLayer {
-  self_attn: Attention;
+  self_attn: SharingAttention;
   mlp: GatedMLP;
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
@@ -254,7 +205,7 @@ class Block extends Module implements SharingLayer {
     const { hidden_size: D, hidden_size_per_layer_input: P } = args;
     const norm = () => new RMSNorm(D, args.rms_norm_eps);
     const width = args.use_double_wide_mlp && !place.owns ? 2 : 1;
-    this.self_attn = new Attention(args, place);
+    this.self_attn = attentionOf(args, place);
     this.mlp = new GatedMLP(D, args.intermediate_size * width, { activation: geglu });
     this.input_layernorm = norm();
     this.post_attention_layernorm = norm();

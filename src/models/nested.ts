@@ -31,9 +31,12 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
-/** Parts for images and sound, which are left out. */
-const isOther =
+/** The parts for images and sound. */
+const otherParts =
   /^(model\.)?(vision_tower|vision_model|visual|vision_embedder|audio_tower|embed_vision|embed_audio|multi_modal_projector)\./;
+
+/** Whether a tensor belongs to a part for images or sound, which is left out. */
+export const isOtherPart = (name: string): boolean => otherParts.test(name);
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
@@ -59,7 +62,7 @@ export class NestedLM<C extends Cache = KeyValueCache> extends Module implements
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const inner = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
-      if (isOther.test(name)) continue;
+      if (isOtherPart(name)) continue;
       if (name.startsWith(theirs)) inner.set(`model.${name.slice(theirs.length)}`, weight);
       else inner.set(name.startsWith(ours) ? name.slice(ours.length) : name, weight);
     }

@@ -41,6 +41,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   gemma2: () => import("./gemma2"),
   gemma3: () => import("./gemma3"),
   gemma3_text: () => import("./gemma3_text"),
+  gemma3n: () => import("./gemma3n"),
   gemma4: () => import("./gemma4"),
   gemma4_text: () => import("./gemma4_text"),
   gemma: () => import("./gemma"),

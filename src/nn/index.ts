@@ -1,5 +1,6 @@
 /** Layers, and the blocks that models share. */
 export * from "./activations";
+export { AltUp, type AltUpSizes } from "./altup";
 export * from "./attention";
 export { BitLinear } from "./bit-linear";
 export * from "./cache";
@@ -28,6 +29,7 @@ export { yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
 export * from "./shared-rows";
 export { splitKeysValues } from "./split-keys-values";
+export { SharingAttention, type SharingAttentionSizes } from "./sharing-attention";
 export * from "./stack-experts";
 export * from "./state-space";
 export { type ExpertLayer, QuantizedSwitchLinear, SwitchGLU, SwitchLinear } from "./switch";

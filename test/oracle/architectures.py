@@ -85,6 +85,18 @@ CONFIGS = {
             "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
     },
+    "gemma3n": {
+        "model_type": "gemma3n", "text_config": {
+            "model_type": "gemma3n_text", "vocab_size": 256, "vocab_size_per_layer_input": 240, "hidden_size": 32,
+            "num_hidden_layers": 6, "intermediate_size": [64] * 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "rms_norm_eps": 1e-6, "num_kv_shared_layers": 3, "sliding_window": 6,
+            "max_position_embeddings": 2048, "rope_local_base_freq": 10000.0, "rope_theta": 1000000.0,
+            "final_logit_softcapping": 30.0, "hidden_size_per_layer_input": 32, "altup_num_inputs": 4,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "altup_active_idx": 0,
+            "activation_sparsity_pattern": [0.75, 0.5, 0.0, 0.0, 0.0, 0.0], "altup_coef_clip": 1.125,
+            "altup_correct_scale": True, "laurel_rank": 32,
+        },
+    },
     "gemma4_text": {
         "model_type": "gemma4_text", **GEMMA4, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 32,
         "vocab_size_per_layer_input": 256, "sliding_window_pattern": 3,
@@ -175,6 +187,7 @@ SALTS = {
     "gemma3": 11,
     "gemma4_text": 4,
     "gemma4": 28,
+    "gemma3n": 10,
 }
 
 
