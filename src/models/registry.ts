@@ -49,6 +49,8 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   granite: () => import("./granite"),
   hunyuan_v1_dense: () => import("./hunyuan_v1_dense"),
   llama: () => import("./llama"),
+  llama4: () => import("./llama4"),
+  llama4_text: () => import("./llama4_text"),
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
   olmo2: () => import("./olmo2"),

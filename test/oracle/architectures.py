@@ -110,6 +110,19 @@ CONFIGS = {
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
     },
+    "llama4": {
+        "model_type": "llama4", "text_config": {
+            **BASE, "model_type": "llama4_text", "num_hidden_layers": 4, "head_dim": 16, "attention_bias": False,
+            "attention_chunk_size": 5, "interleave_moe_layer_step": 2, "intermediate_size": 32,
+            "intermediate_size_mlp": 64, "num_experts_per_tok": 1, "num_local_experts": 4, "rms_norm_eps": 1e-6,
+            "rope_scaling": LLAMA3, "use_qk_norm": True, "attn_temperature_tuning": 4, "floor_scale": 8,
+            "attn_scale": 0.5,
+        },
+    },
+    "llama4_text": config(
+        "llama4_text", head_dim=16, intermediate_size_mlp=128, use_qk_norm=True, no_rope_layers=[1, 1, 1],
+        tie_word_embeddings=False, rms_norm_eps=1e-6,
+    ),
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
@@ -188,6 +201,8 @@ SALTS = {
     "gemma4_text": 4,
     "gemma4": 28,
     "gemma3n": 10,
+    "llama4": 23,
+    "llama4_text": 20,
 }
 
 
@@ -219,6 +234,16 @@ def gemma4(path, shape):
     return {} if projection else {path: shape}
 
 
+def llama4(path, shape):
+    """A tensor of Llama 4 under the name, and in the shape, of a Hugging Face checkpoint."""
+    prefix, _, projection = path.partition("experts.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]}
+    return {} if projection else {path: shape}
+
+
 def original(path, shape):
     """A tensor of Qwen 3.5 under the name, and in the shape, of a Hugging Face checkpoint; experts' halves as one."""
     path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
@@ -241,6 +266,8 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if name.startswith("qwen3_5"):
             shapes |= original(path, list(x.shape))
+        elif name == "llama4":
+            shapes |= llama4(path, list(x.shape))
         elif name == "gemma4":
             shapes |= gemma4(path, list(x.shape))
         elif "switch_mlp." in path:
