@@ -45,6 +45,8 @@ export interface TrunkOptions<C extends Cache = KeyValueCache> {
   embeddingScale?: number;
   /** Makes the trunk of its parts, where it is another one than `Decoder`. */
   decoder?: (...parts: ConstructorParameters<typeof Decoder<C>>) => Decoder<C>;
+  /** What becomes of the hidden states (B, T, D) ahead of the head. */
+  adjustHidden?: (h: Tensor) => Tensor;
   /** What becomes of the logits (B, T, V): a scale, a cap. */
   adjustLogits?: (logits: Tensor) => Tensor;
 }
@@ -56,6 +58,7 @@ export interface TrunkOptions<C extends Cache = KeyValueCache> {
 export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
   readonly model: Decoder<C>;
   lm_head?: Layer;
+  readonly #adjustHidden: (h: Tensor) => Tensor;
   readonly #adjustLogits: (logits: Tensor) => Tensor;
 
   /** @param block layer number `index` */
@@ -71,6 +74,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       options.embeddingScale,
     );
     if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
+    this.#adjustHidden = options.adjustHidden ?? ((h) => h);
     this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
   }
 
@@ -83,7 +87,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
-    const h = this.model.forward(inputs, options);
+    const h = this.#adjustHidden(this.model.forward(inputs, options));
     return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h));
   }
 

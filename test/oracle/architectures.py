@@ -123,6 +123,10 @@ CONFIGS = {
         "llama4_text", head_dim=16, intermediate_size_mlp=128, use_qk_norm=True, no_rope_layers=[1, 1, 1],
         tie_word_embeddings=False, rms_norm_eps=1e-6,
     ),
+    "minicpm": config(
+        "minicpm", dim_model_base=32, scale_depth=1.4, scale_emb=3, tie_word_embeddings=False,
+    ),
+    "nanbeige": config("nanbeige", num_loops=2, num_hidden_layers=2, head_dim=16, tie_word_embeddings=False),
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
@@ -203,6 +207,8 @@ SALTS = {
     "gemma3n": 10,
     "llama4": 23,
     "llama4_text": 20,
+    "nanbeige": 14,
+    "minicpm": 8,
 }
 
 
