@@ -304,7 +304,7 @@ class TextModel extends CausalLM<ListedCache> {
   }
 }
 
-export class Model extends NestedLM<ListedCache> {
+export class Model extends NestedLM {
   constructor(args: Args) {
     super(new TextModel(args));
   }

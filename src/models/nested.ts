@@ -6,13 +6,13 @@ import type { LanguageModel } from "./language-model";
 
 /**
  * The schema of a config.json that has a language model's fields under `text_config`, or bare. Only
- * `tie_word_embeddings` may stand at the top for those below.
+ * `tie_word_embeddings` and `vocab_size` may stand at the top for those below.
  */
 export function nestedArgs<T extends z.ZodType>(fields: T) {
   return z.record(z.string(), z.unknown()).transform((config, context): z.infer<T> => {
-    const { text_config: text, tie_word_embeddings } = config;
+    const { text_config: text, tie_word_embeddings, vocab_size } = config;
     const isNested = text !== undefined && text !== null;
-    const result = fields.safeParse(isNested ? withDefault(text, { tie_word_embeddings }) : config);
+    const result = fields.safeParse(isNested ? withDefault(text, { tie_word_embeddings, vocab_size }) : config);
     if (result.success) return result.data;
     for (const issue of result.error.issues) {
       const path = isNested ? ["text_config", ...issue.path] : issue.path;
@@ -24,15 +24,12 @@ export function nestedArgs<T extends z.ZodType>(fields: T) {
 
 const withDefault = (text: unknown, outer: object) => (typeof text === "object" ? { ...outer, ...text } : text);
 
-/** What the names of parts that are left out begin with. */
-const others = [
-  "vision_tower",
-  "vision_model",
-  "visual",
-  "multi_modal_projector",
-  "mm_projector",
-  "patch_merge_mlp",
-].flatMap((part) => [`${part}.`, `model.${part}.`]);
+/** The parts for images and sound. */
+const otherParts =
+  /^(model\.)?(vision_tower|vision_model|visual|vision_embedder|audio_tower|embed_vision|embed_audio|multi_modal_projector|mm_projector|patch_merge_mlp)\./;
+
+/** Whether a tensor belongs to a part for images or sound, which is left out. */
+export const isOtherPart = (name: string): boolean => otherParts.test(name);
 
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
@@ -58,7 +55,7 @@ export class NestedLM extends Module implements LanguageModel {
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const inner = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
-      if (others.some((prefix) => name.startsWith(prefix))) continue;
+      if (isOtherPart(name)) continue;
       if (name.startsWith(theirs)) inner.set(`model.${name.slice(theirs.length)}`, weight);
       else inner.set(name.startsWith(ours) ? name.slice(ours.length) : name, weight);
     }

@@ -1,5 +1,6 @@
 /** Layers, and the blocks that models share. */
 export * from "./activations";
+export { AltUp, type AltUpSizes } from "./altup";
 export * from "./attention";
 export { BitLinear } from "./bit-linear";
 export * from "./block-selection";
@@ -21,6 +22,7 @@ export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./norms";
+export * from "./per-layer-inputs";
 export * from "./position-scale";
 export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from "./projection";
 export * from "./quantize";
@@ -28,6 +30,8 @@ export * from "./residual";
 export * from "./rope";
 export { yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
+export * from "./shared-rows";
+export { SharingAttention, type SharingAttentionSizes } from "./sharing-attention";
 export * from "./sigmoid-routing";
 export * from "./sparse-indexer";
 export { splitKeysValues } from "./split-keys-values";

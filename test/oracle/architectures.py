@@ -36,6 +36,13 @@ MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved"
          "partial_rotary_factor": 0.25}
 
 
+GEMMA4 = {
+    "vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 64, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 32, "rms_norm_eps": 1e-6, "sliding_window": 6,
+    "max_position_embeddings": 2048, "final_logit_softcapping": 30.0, "tie_word_embeddings": True,
+}
+
+
 def nested(model_type, **changes):
     """A language model within a checkpoint that has other parts too."""
     text = {**BASE, **DELTA, "num_hidden_layers": 4, "rope_parameters": MROPE, **changes}
@@ -98,6 +105,56 @@ CONFIGS = {
         "gemma3_text", num_hidden_layers=4, head_dim=16, query_pre_attn_scalar=16, sliding_window=16,
         sliding_window_pattern=2,
     ),
+    "gemma3": {
+        "model_type": "gemma3", "vocab_size": 256, "text_config": {
+            "model_type": "gemma3_text", "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32,
+            "rms_norm_eps": 1e-6, "sliding_window": 6, "sliding_window_pattern": 3, "rope_theta": 1000000.0,
+            "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    },
+    "gemma3n": {
+        "model_type": "gemma3n", "text_config": {
+            "model_type": "gemma3n_text", "vocab_size": 256, "vocab_size_per_layer_input": 240, "hidden_size": 32,
+            "num_hidden_layers": 6, "intermediate_size": [64] * 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "rms_norm_eps": 1e-6, "num_kv_shared_layers": 3, "sliding_window": 6,
+            "max_position_embeddings": 2048, "rope_local_base_freq": 10000.0, "rope_theta": 1000000.0,
+            "final_logit_softcapping": 30.0, "hidden_size_per_layer_input": 32, "altup_num_inputs": 4,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "altup_active_idx": 0,
+            "activation_sparsity_pattern": [0.75, 0.5, 0.0, 0.0, 0.0, 0.0], "altup_coef_clip": 1.125,
+            "altup_correct_scale": True, "laurel_rank": 32,
+        },
+    },
+    "gemma4_text": {
+        "model_type": "gemma4_text", **GEMMA4, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 32,
+        "vocab_size_per_layer_input": 256, "sliding_window_pattern": 3,
+    },
+    "gemma4": {
+        "model_type": "gemma4", "vocab_size": 256, "text_config": {
+            "model_type": "gemma4_text", **GEMMA4, "num_hidden_layers": 3, "num_kv_shared_layers": 0, "head_dim": 8,
+            "global_head_dim": 16,
+            "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+            "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    },
+    "llama4": {
+        "model_type": "llama4", "text_config": {
+            **BASE, "model_type": "llama4_text", "num_hidden_layers": 4, "head_dim": 16, "attention_bias": False,
+            "attention_chunk_size": 5, "interleave_moe_layer_step": 2, "intermediate_size": 32,
+            "intermediate_size_mlp": 64, "num_experts_per_tok": 1, "num_local_experts": 4, "rms_norm_eps": 1e-6,
+            "rope_scaling": LLAMA3, "use_qk_norm": True, "attn_temperature_tuning": 4, "floor_scale": 8,
+            "attn_scale": 0.5,
+        },
+    },
+    "llama4_text": config(
+        "llama4_text", head_dim=16, intermediate_size_mlp=128, use_qk_norm=True, no_rope_layers=[1, 1, 1],
+        tie_word_embeddings=False, rms_norm_eps=1e-6,
+    ),
+    "minicpm": config(
+        "minicpm", dim_model_base=32, scale_depth=1.4, scale_emb=3, tie_word_embeddings=False,
+    ),
+    "nanbeige": config("nanbeige", num_loops=2, num_hidden_layers=2, head_dim=16, tie_word_embeddings=False),
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
@@ -289,6 +346,14 @@ SALTS = {
     "ministral3": 5, "mistral3": 2, "llava": 0, "glm4_moe": 1, "glm4_moe_lite": 24, "kimi_k25": 0, "minimax": 10,
     "mistral4": 3, "deepseek_v32": 52, "glm_moe_dsa": 37, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 25,
     "deepseek_v2_lite": 0, "step3p5": 1,
+    "gemma3": 11,
+    "gemma4_text": 4,
+    "gemma4": 28,
+    "gemma3n": 10,
+    "llama4": 23,
+    "llama4_text": 20,
+    "nanbeige": 14,
+    "minicpm": 8,
 }
 
 
@@ -329,6 +394,25 @@ def transposed(name, shape):
     if projection == "gate_proj.weight":
         return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
     return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]} if projection == "down_proj.weight" else {}
+def gemma4(path, shape):
+    """A tensor of Gemma 4 under the name of a Hugging Face checkpoint; experts' halves as one."""
+    path = path.replace("language_model.model.", "model.language_model.")
+    prefix, _, projection = path.partition("switch_glu.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}gate_up_proj": [shape[0], 2 * shape[1], shape[2]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}down_proj": shape}
+    return {} if projection else {path: shape}
+
+
+def llama4(path, shape):
+    """A tensor of Llama 4 under the name, and in the shape, of a Hugging Face checkpoint."""
+    prefix, _, projection = path.partition("experts.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]}
+    return {} if projection else {path: shape}
 
 
 def original(path, shape):
@@ -349,6 +433,7 @@ def step(path):
     for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
         path = path.replace(ours, theirs)
     return path
+HEADLESS = {"gemma3_text", "gemma3"}
 
 
 def checkpoint(name, parameters):
@@ -361,6 +446,10 @@ def checkpoint(name, parameters):
             shapes |= transposed(path, list(x.shape))
         elif name == "step3p5":
             shapes[step(path)] = list(x.shape)
+        elif name == "llama4":
+            shapes |= llama4(path, list(x.shape))
+        elif name == "gemma4":
+            shapes |= gemma4(path, list(x.shape))
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
@@ -371,4 +460,6 @@ def checkpoint(name, parameters):
             shapes |= renamed(path, list(x.shape), name)
     if name == "mimo":
         shapes["model.mtp_layers.0.input_proj.weight"] = [64, 128]
+        elif not path.endswith("lm_head.weight") or name not in HEADLESS:
+            shapes[path] = list(x.shape)
     return shapes
