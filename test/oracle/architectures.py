@@ -376,7 +376,7 @@ def keys_values(name, parameters):
 
 def renamed(path, shape, name):
     """A tensor under the name, and in the shape, of a Hugging Face checkpoint, where they are others than the model's."""
-    if "_vl" in name:
+    if "_vl" in name and name != "minimax_m3_vl":
         path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
     if name.startswith("lfm2") and "-vl" not in name:
         for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
@@ -394,6 +394,8 @@ def transposed(name, shape):
     if projection == "gate_proj.weight":
         return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
     return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]} if projection == "down_proj.weight" else {}
+
+
 def gemma4(path, shape):
     """A tensor of Gemma 4 under the name of a Hugging Face checkpoint; experts' halves as one."""
     path = path.replace("language_model.model.", "model.language_model.")
@@ -433,6 +435,8 @@ def step(path):
     for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
         path = path.replace(ours, theirs)
     return path
+
+
 HEADLESS = {"gemma3_text", "gemma3"}
 
 
@@ -456,10 +460,8 @@ def checkpoint(name, parameters):
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
-        elif path != "lm_head.weight" or name != "gemma3_text":
+        elif not path.endswith("lm_head.weight") or name not in HEADLESS:
             shapes |= renamed(path, list(x.shape), name)
     if name == "mimo":
         shapes["model.mtp_layers.0.input_proj.weight"] = [64, 128]
-        elif not path.endswith("lm_head.weight") or name not in HEADLESS:
-            shapes[path] = list(x.shape)
     return shapes
