@@ -5,6 +5,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import { greedy } from "../sample";
+import { checkCacheRoom } from "./cache-room";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkEmbeddings, checkPrompt, type PrefillOptions, prefill } from "./prefill";
@@ -29,6 +30,13 @@ interface Pending {
   highest: Tensor | null;
 }
 
+/** Looking at the caches' shapes takes some milliseconds, which a prompt of so many tokens does not notice. */
+const longPrompt = 16_384;
+
+function checkPromptRoom(model: LanguageModel, tokens: number, { maxKvSize, kvQuantization }: StepOptions): void {
+  if (tokens >= longPrompt && maxKvSize === undefined && !kvQuantization) checkCacheRoom(model, tokens);
+}
+
 /**
  * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
  * the device computes; when the loop ends after N tokens, the cache holds those N. `options.cache` is changed in place; a
@@ -45,6 +53,7 @@ export async function* generateSteps(
   const { signal, onPrefill, stopTokens, onEnd } = options;
   checkPrompt(prompt, model.vocabSize);
   checkEmbeddings(prompt, options.inputEmbeddings);
+  checkPromptRoom(model, prompt.length, options);
   const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
   const history = new History(logitsProcessors.length > 0 ? [...cachedTokens, ...prompt.slice(0, -1)] : []);
   const choosers = [{ sampler, logitsProcessors, seen: (newest: Tensor) => history.add(newest) }];
