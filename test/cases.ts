@@ -12,7 +12,7 @@ import { dataCases } from "./cases/data-cases";
 import { systemCases } from "./cases/system-cases";
 import { tokenizerCases } from "./cases/tokenizer-cases";
 
-export const cases: readonly Case[] = [...checkpointCases, ...tokenizerCases, ...dataCases, ...systemCases].toSorted(
+const cases: readonly Case[] = [...checkpointCases, ...tokenizerCases, ...dataCases, ...systemCases].toSorted(
   (a, b) => (a.name < b.name ? -1 : 1),
 );
 
@@ -20,7 +20,7 @@ export const cases: readonly Case[] = [...checkpointCases, ...tokenizerCases, ..
 const longest = 30_000;
 
 /** @throws Error that says what is wrong */
-export async function runCase({ name, check }: Case, executable: string): Promise<void> {
+async function runCase({ name, check }: Case, executable: string): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), `mlxlm-case-${name}-`));
   const home = join(folder, "home");
   mkdirSync(home);
