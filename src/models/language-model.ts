@@ -8,6 +8,7 @@ import {
   Embedding,
   type ForwardOptions,
   type KeyValueCache,
+  type LastNorm,
   type Layer,
   Linear,
   layerCaches,
@@ -41,6 +42,8 @@ export interface TrunkArgs {
 export interface TrunkOptions {
   /** Of the last norm; RMSNorm where absent. */
   norm?: (dims: number, eps: number) => Module & Norm;
+  /** What checkpoints call it; "norm" where absent. */
+  lastNorm?: LastNorm;
   /** Factor on the embeddings. */
   embeddingScale?: number;
   /** What becomes of the logits (B, T, V): a scale, a cap. */
@@ -66,6 +69,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       Array.from({ length: args.num_hidden_layers }, (_, index) => block(index)),
       norm(D, eps),
       options.embeddingScale,
+      options.lastNorm,
     );
     if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
     this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
