@@ -43,6 +43,13 @@ def nested(model_type, **changes):
     return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **text}}
 
 
+# A Granite 4 of two kinds of layers.
+GRANITE4 = {
+    "logits_scaling": 0.5, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 1.2,
+    "attention_bias": False, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 4, "mamba_d_head": 16,
+    "mamba_proj_bias": False, "mamba_d_state": 32, "mamba_d_conv": 4, "mamba_n_groups": 1, "mamba_conv_bias": True,
+}
+
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
     "llama_bias": config(
@@ -80,6 +87,33 @@ CONFIGS = {
         "conv_kernel": 4, "n_groups": 2, "use_bias": False, "use_conv_bias": True, "tie_word_embeddings": False,
         "time_step_limit": [0.0, 100.0], "time_step_rank": "auto",
     },
+    "nemotron_h": {
+        "model_type": "nemotron_h", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
+        "max_position_embeddings": 2048, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "attention_bias": False, "mamba_num_heads": 4, "mamba_head_dim": 16, "mamba_proj_bias": False,
+        "ssm_state_size": 16, "conv_kernel": 4, "n_groups": 2, "mlp_bias": False, "layer_norm_epsilon": 1e-5,
+        "use_bias": False, "use_conv_bias": True, "hybrid_override_pattern": "M-ME*E", "n_routed_experts": 8,
+        "num_experts_per_tok": 3, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 32,
+        "moe_latent_size": 32, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5, "tie_word_embeddings": False,
+    },
+    "granitemoe": config(
+        "granitemoe", logits_scaling=0.5, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=1.5,
+        attention_bias=False, tie_word_embeddings=True, num_local_experts=6, num_experts_per_tok=2, intermediate_size=32,
+    ),
+    "granitemoehybrid": config(
+        "granitemoehybrid", **GRANITE4, tie_word_embeddings=True, num_local_experts=6, num_experts_per_tok=2,
+        shared_intermediate_size=32, intermediate_size=32, position_embedding_type="nope",
+    ),
+    "granitemoehybrid_dense": config(
+        "granitemoehybrid", **GRANITE4, tie_word_embeddings=False, position_embedding_type="rope",
+    ),
+    "falcon_h1": config(
+        "falcon_h1", attention_in_multiplier=1.0, key_multiplier=1.0, head_dim=16, mamba_d_head=16, mamba_n_heads=4,
+        mamba_d_ssm=64, mamba_d_state=32, mamba_n_groups=1, mamba_rms_norm=False, embedding_multiplier=3.0,
+        lm_head_multiplier=4.0, attention_out_multiplier=1.5, ssm_out_multiplier=1.5, tie_word_embeddings=True,
+        ssm_multipliers=[0.7, 1.5, 1.3, 0.9, 0.8], mlp_multipliers=[1.2, 1.4], mamba_proj_bias=False,
+    ),
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -143,10 +177,12 @@ SALTS = {
     "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
-    "qwen3_5": 3, "qwen3_5_moe": 3,
+    "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
+    "falcon_h1": 5,
 }
 
 
+NEMOTRON = {"fc1": "up_proj", "fc2": "down_proj"}
 MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
 
@@ -154,8 +190,24 @@ def experts(name, shape):
     """A stacked expert tensor under the names that a Hugging Face checkpoint gives its parts, one for each expert."""
     prefix, rest = name.split("switch_mlp.")
     projection, kind = rest.split(".")
-    part = MIXTRAL[projection] if "block_sparse_moe" in prefix else projection
+    part = {**NEMOTRON, **MIXTRAL}[projection] if "block_sparse_moe" in prefix or "fc" in projection else projection
     return {f"{prefix}experts.{e}.{part}.{kind}": shape[1:] for e in range(shape[0])}
+
+
+# Models whose checkpoints have convolutions as (C, 1, K), as all but MLX's have.
+TURNED = ("nemotron_h", "granitemoehybrid", "falcon_h1")
+
+
+def granite_mlp(path, shape):
+    """A part of an MLP, or of experts, as Granite's checkpoints have them."""
+    layer, part, _ = path.rsplit(".", 2)
+    holder = layer.removesuffix(".switch_mlp")
+    if holder == layer:
+        holder = f"{layer.removesuffix('.mlp')}.shared_mlp"
+    if part == "down_proj":
+        return {f"{holder}.output_linear.weight": shape}
+    *experts, rows, columns = shape
+    return {f"{holder}.input_linear.weight": [*experts, 2 * rows, columns]} if part == "gate_proj" else {}
 
 
 def keys_values(name, parameters):
@@ -183,6 +235,11 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if name.startswith("qwen3_5"):
             shapes |= original(path, list(x.shape))
+        elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
+            shapes |= granite_mlp(path, list(x.shape))
+        elif name.startswith(TURNED) and path.endswith("conv1d.weight"):
+            channels, size, _ = x.shape
+            shapes[path] = [channels, 1, size]
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
