@@ -5,7 +5,7 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
-  attentionMask,
+  fullAttentionArray,
   GatedMLP,
   GroupedRouter,
   initializeRope,
@@ -14,7 +14,6 @@ import {
   type LatentAttentionSizes,
   type Layer,
   latentJoins,
-  type MaskRule,
   Module,
   mixExperts,
   SwitchGLU,
@@ -76,9 +75,6 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
-/** Scores are masked before they reach the attention kernel, so masks are arrays. */
-const arrayMask: MaskRule = { key: "array", make: (h, cache) => attentionMask(h, cache, { asArray: true }) };
-
 const attentionSizes = (args: Args): LatentAttentionSizes => ({
   dims: args.hidden_size,
   heads: args.num_attention_heads,
@@ -138,7 +134,7 @@ export class Model extends CausalLM<KeyValueCache> {
       const isSparse = index >= dense && index % frequency === 0;
       const attention = attentionOf(args);
       const mlp = experts && isSparse ? new MoE(args, experts) : mlpOf(args.hidden_size, args.intermediate_size);
-      return new Block(attention, mlp, args, arrayMask);
+      return new Block(attention, mlp, args, fullAttentionArray);
     });
     this.#args = args;
   }

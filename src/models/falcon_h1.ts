@@ -155,7 +155,7 @@ export class Model extends CausalLM<Pair> {
   constructor(args: Args) {
     const logits = args.lm_head_multiplier / args.embedding_multiplier;
     super(args, () => new Block(args), {
-      lastNorm: "final_layernorm",
+      names: { norm: "final_layernorm" },
       // The tied embedding has its own factor in its weights by now.
       adjustLogits: args.tie_word_embeddings ? (x) => x.multiply(logits) : undefined,
     });

@@ -5,10 +5,10 @@ import {
   type CacheOptions,
   Decoder,
   type DecoderLayer,
+  type DecoderOptions,
   Embedding,
   type ForwardOptions,
   type KeyValueCache,
-  type LastNorm,
   type Layer,
   Linear,
   layerCaches,
@@ -39,13 +39,9 @@ export interface TrunkArgs {
   tie_word_embeddings: boolean;
 }
 
-export interface TrunkOptions {
+export interface TrunkOptions extends DecoderOptions {
   /** Of the last norm; RMSNorm where absent. */
   norm?: (dims: number, eps: number) => Module & Norm;
-  /** What checkpoints call it; "norm" where absent. */
-  lastNorm?: LastNorm;
-  /** Factor on the embeddings. */
-  embeddingScale?: number;
   /** What becomes of the logits (B, T, V): a scale, a cap. */
   adjustLogits?: (logits: Tensor) => Tensor;
 }
@@ -68,8 +64,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       new Embedding(V, D),
       Array.from({ length: args.num_hidden_layers }, (_, index) => block(index)),
       norm(D, eps),
-      options.embeddingScale,
-      options.lastNorm,
+      options,
     );
     if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
     this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
@@ -80,12 +75,12 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   get vocabSize(): number {
-    return this.model.embed_tokens.weight.dim(0);
+    return this.model.embedding.weight.dim(0);
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
     const h = this.model.forward(inputs, options);
-    return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h));
+    return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embedding.asLinear(h));
   }
 
   /** Drops a head that repeats the tied embedding, and frequencies that some exports save. */

@@ -47,7 +47,10 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   granitemoe: () => import("./granitemoe"),
   granitemoehybrid: () => import("./granitemoehybrid"),
   hunyuan_v1_dense: () => import("./hunyuan_v1_dense"),
+  jamba: () => import("./jamba"),
+  kimi_linear: () => import("./kimi_linear"),
   llama: () => import("./llama"),
+  mamba: () => import("./mamba"),
   mamba2: () => import("./mamba2"),
   mixtral: () => import("./mixtral"),
   nemotron_h: () => import("./nemotron_h"),
@@ -64,6 +67,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
 
 /** Model types that are another one by name only. */
 const remapping: Record<string, string> = {
+  falcon_mamba: "mamba",
   iquestcoder: "llama",
   joyai_llm_flash: "deepseek_v3",
   kimi_k2: "deepseek_v3",

@@ -73,29 +73,55 @@ export interface TokenEmbedding extends Module {
   asLinear(x: Tensor): Tensor;
 }
 
-/** The names that checkpoints have for the last norm. */
-export type LastNorm = "norm" | "final_layernorm";
+/** What checkpoints call the embedding and the last norm. */
+export interface TrunkNames {
+  embedding: "embed_tokens" | "word_embeddings" | "embeddings";
+  norm: "norm" | "final_layernorm";
+}
+
+export interface DecoderOptions {
+  /** Factor on the embeddings. */
+  embeddingScale?: number;
+  /** Where they are not "embed_tokens" and "norm". */
+  names?: Partial<TrunkNames>;
+}
 
 export class Decoder<C extends Cache = KeyValueCache> extends Module {
+  readonly embed_tokens?: TokenEmbedding;
+  readonly word_embeddings?: TokenEmbedding;
+  readonly embeddings?: TokenEmbedding;
+  readonly layers: DecoderLayer<C>[];
   readonly norm?: Module & Norm;
   readonly final_layernorm?: Module & Norm;
+  readonly names: TrunkNames;
+  readonly embeddingScale: number | null;
 
   constructor(
-    readonly embed_tokens: TokenEmbedding,
-    readonly layers: DecoderLayer<C>[],
+    embedding: TokenEmbedding,
+    layers: DecoderLayer<C>[],
     norm: Module & Norm,
-    /** Factor on the embeddings. */
-    readonly embeddingScale: number | null = null,
-    readonly lastNorm: LastNorm = "norm",
+    { embeddingScale, names }: DecoderOptions = {},
   ) {
     super();
-    this[lastNorm] = norm;
+    this.names = { embedding: "embed_tokens", norm: "norm", ...names };
+    this[this.names.embedding] = embedding;
+    this.layers = layers;
+    this[this.names.norm] = norm;
+    this.embeddingScale = embeddingScale ?? null;
+  }
+
+  get embedding(): TokenEmbedding {
+    return this[this.names.embedding]!;
+  }
+
+  get lastNorm(): Module & Norm {
+    return this[this.names.norm]!;
   }
 
   /** Token ids (B, T) → hidden states (B, T, D) */
   forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
-    let x = inputEmbeddings ?? this.embed_tokens.forward(inputs);
+    let x = inputEmbeddings ?? this.embedding.forward(inputs);
     if (this.embeddingScale !== null) x = x.multiply(this.embeddingScale);
-    return throughLayers(x, this.layers, cache).branch(this[this.lastNorm]!);
+    return throughLayers(x, this.layers, cache).branch(this.lastNorm);
   }
 }

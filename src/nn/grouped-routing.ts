@@ -18,6 +18,8 @@ export interface GroupedRoutingOptions {
   normalize: boolean;
   /** Factor on the weights. */
   scale: number;
+  /** The score of experts in groups that a token does not use; 0 where absent. */
+  unused?: number;
 }
 
 export class GroupedRouter extends Module {
@@ -35,24 +37,35 @@ export class GroupedRouter extends Module {
 
   /** x (…, dims) → the experts of each token and the weights of their results, float32: (…, k) each. */
   forward(x: Tensor): Routing {
-    const { expertsPerToken: k, normalize, scale } = this.options;
     const scores = x.matmul(this.weight.T).astype("float32").sigmoid();
-    const choice = withinGroups(scores.add(this.e_score_correction_bias), this.options);
-    const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
-    const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
-    const chosen = scores.takeAlongAxis(experts, -1);
-    const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
-    return { experts, weights: weights.multiply(scale) };
+    return routeWithinGroups(scores, this.e_score_correction_bias, this.options);
   }
 }
 
-/** Scores (…, E) with those of the groups that a token does not use set to zero: a group counts by its two best. */
-function withinGroups(scores: Tensor, { groups, groupsPerToken }: GroupedRoutingOptions): Tensor {
+/** Routing by scores (…, E) at hand, of which the bias (E) only takes part in the choice. */
+export function routeWithinGroups(
+  scores: Tensor,
+  bias: Tensor | null,
+  options: Omit<GroupedRoutingOptions, "dims" | "experts">,
+): Routing {
+  const { expertsPerToken: k, normalize, scale } = options;
+  const choice = withinGroups(bias ? scores.add(bias) : scores, options);
+  const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
+  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+  const chosen = scores.takeAlongAxis(experts, -1);
+  const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
+  return { experts, weights: weights.multiply(scale) };
+}
+
+type Grouping = Pick<GroupedRoutingOptions, "groups" | "groupsPerToken" | "unused">;
+
+/** Scores (…, E) without those of the groups that a token does not use: a group counts by its two best. */
+function withinGroups(scores: Tensor, { groups, groupsPerToken, unused: score = 0 }: Grouping): Tensor {
   if (groups <= 1 || groupsPerToken >= groups) return scores;
   const byGroup = mx.unflatten(scores, -1, [groups, -1]);
   const best = mx.topk(byGroup, 2, { axis: -1 }).sum({ axis: -1, keepdims: true });
   const left = groups - groupsPerToken;
   const order = mx.argpartition(best, left - 1, { axis: -2 });
   const unused = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, left), mx.slice()));
-  return mx.putAlongAxis(byGroup, unused, 0, { axis: -2 }).flatten(-2, -1);
+  return mx.putAlongAxis(byGroup, unused, score, { axis: -2 }).flatten(-2, -1);
 }

@@ -29,15 +29,15 @@ export interface LatentAttentionSizes {
   valueDims: number;
   /** Biases of the projections that take and give hidden states. */
   bias: boolean;
+  /** Of the norms of latent vectors; 10⁻⁶ where absent. */
+  eps?: number;
 }
-
-/** Of the norms of latent vectors, whatever the configuration says of others. */
-const latentEps = 1e-6;
 
 /** Projections of the hidden states that may run as one. */
 export const latentJoins = [["q_a_proj", "kv_a_proj_with_mqa"]];
 
-export class LatentAttention extends Module {
+/** All of it but the last projection. */
+export class LatentHeads extends Module {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -48,40 +48,40 @@ export class LatentAttention extends Module {
   embed_q: HeadLayer;
   /** From the latent space to a head's values. */
   unembed_out: HeadLayer;
-  o_proj: Layer;
 
+  /** @param rope null where nothing has positions (NoPE) */
   constructor(
     readonly sizes: LatentAttentionSizes,
-    readonly rope: RotaryEmbedding,
+    readonly rope: RotaryEmbedding | null,
     readonly scale: number,
   ) {
     super();
-    const { dims, heads, queryRank, rank, plainDims, rotatedDims, valueDims, bias } = sizes;
+    const { dims, heads, queryRank, rank, plainDims, rotatedDims, valueDims, bias, eps = 1e-6 } = sizes;
     const queryDims = heads * (plainDims + rotatedDims);
     if (queryRank === null) {
       this.q_proj = new Linear(dims, queryDims, { bias: false });
     } else {
       this.q_a_proj = new Linear(dims, queryRank, { bias });
-      this.q_a_layernorm = new RMSNorm(queryRank, latentEps);
+      this.q_a_layernorm = new RMSNorm(queryRank, eps);
       this.q_b_proj = new Linear(queryRank, queryDims, { bias: false });
     }
     this.kv_a_proj_with_mqa = new Linear(dims, rank + rotatedDims, { bias });
-    this.kv_a_layernorm = new RMSNorm(rank, latentEps);
+    this.kv_a_layernorm = new RMSNorm(rank, eps);
     this.embed_q = new MultiLinear(plainDims, rank, heads);
     this.unembed_out = new MultiLinear(rank, valueDims, heads);
-    this.o_proj = new Linear(heads * valueDims, dims, { bias });
   }
 
-  /** x (B, T, D), mask: an array or null → (B, T, D) */
-  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+  /** x (B, T, D), mask: an array or null → the heads' results, (B, H, T, V) */
+  attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     const { heads, plainDims, rank } = this.sizes;
     const [allQueries, compressed] = this.#project(x);
     const [plain, rotating] = splitHeads(allQueries, heads).split([plainDims], -1) as [Tensor, Tensor];
     const [latentPart, keyPart] = compressed.split([rank], -1) as [Tensor, Tensor];
 
     const offset = cache?.offset ?? 0;
-    const query = this.rope.forward(rotating, offset);
-    const ownKey = this.rope.forward(splitHeads(keyPart, 1), offset);
+    const query = this.rope?.forward(rotating, offset) ?? rotating;
+    const sharedKey = splitHeads(keyPart, 1);
+    const ownKey = this.rope?.forward(sharedKey, offset) ?? sharedKey;
     const ownLatent = this.kv_a_layernorm.forward(latentPart).expandDims(1);
     const [latent, key] = (cache?.update(ownLatent, ownKey) ?? [ownLatent, ownKey]).map(plainRows) as [Tensor, Tensor];
 
@@ -95,7 +95,7 @@ export class LatentAttention extends Module {
           scale: this.scale,
           mask: scores,
         });
-    return this.o_proj.forward(joinHeads(isOne ? this.unembed_out.forward(out) : out));
+    return isOne ? this.unembed_out.forward(out) : out;
   }
 
   /** The queries of all heads side by side, and latent vector and shared key side by side. */
@@ -103,6 +103,20 @@ export class LatentAttention extends Module {
     if (this.q_proj) return [this.q_proj.forward(x), this.kv_a_proj_with_mqa.forward(x)];
     const [queries, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
     return [this.q_b_proj!.forward(this.q_a_layernorm!.forward(queries)), compressed];
+  }
+}
+
+export class LatentAttention extends LatentHeads {
+  o_proj: Layer;
+
+  constructor(sizes: LatentAttentionSizes, rope: RotaryEmbedding | null, scale: number) {
+    super(sizes, rope, scale);
+    this.o_proj = new Linear(sizes.heads * sizes.valueDims, sizes.dims, { bias: sizes.bias });
+  }
+
+  /** x (B, T, D), mask: an array or null → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    return this.o_proj.forward(joinHeads(this.attend(x, mask, cache)));
   }
 }
 

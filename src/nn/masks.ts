@@ -75,6 +75,12 @@ export const recurrent: MaskRule<ArraysCache> = {
   make: (h, cache) => cache?.makeMask(h.dim(1)) ?? null,
 };
 
+/** The same as an array: for attention that adds scores of its own ahead of the kernel. */
+export const fullAttentionArray: MaskRule = {
+  key: "full, array",
+  make: (h, cache) => attentionMask(h, cache, { asArray: true }),
+};
+
 /** For layers that look at no other token. */
 export const noMask: MaskRule<never> = { key: "none", make: () => null };
 

@@ -114,6 +114,30 @@ CONFIGS = {
         lm_head_multiplier=4.0, attention_out_multiplier=1.5, ssm_out_multiplier=1.5, tie_word_embeddings=True,
         ssm_multipliers=[0.7, 1.5, 1.3, 0.9, 0.8], mlp_multipliers=[1.2, 1.4], mamba_proj_bias=False,
     ),
+    "mamba": {
+        "model_type": "mamba", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "state_size": 16,
+        "num_hidden_layers": 2, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 32,
+        "tie_word_embeddings": False,
+    },
+    "falcon_mamba": {
+        "model_type": "falcon_mamba", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "state_size": 16,
+        "num_hidden_layers": 2, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 32,
+        "tie_word_embeddings": False, "mixer_rms_eps": 0.1,
+    },
+    "jamba": config(
+        "jamba", attn_layer_offset=1, attn_layer_period=2, expert_layer_offset=1, expert_layer_period=2, mamba_d_conv=4,
+        mamba_d_state=16, mamba_expand=2, mamba_dt_rank=32, num_experts=2, num_experts_per_tok=2, intermediate_size=64,
+        tie_word_embeddings=False, mamba_proj_bias=False, mamba_conv_bias=True,
+    ),
+    "kimi_linear": config(
+        "kimi_linear", tie_word_embeddings=False, num_hidden_layers=4, head_dim=32, kv_lora_rank=32, qk_nope_head_dim=32,
+        qk_rope_head_dim=16, v_head_dim=32, mla_use_nope=True, model_max_length=2048, num_experts=8,
+        num_experts_per_token=3, num_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1,
+        moe_layer_freq=1, num_expert_group=2, topk_group=1, routed_scaling_factor=2.5,
+        linear_attn_config={
+            "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4,
+        },
+    ),
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -178,7 +202,7 @@ SALTS = {
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
-    "falcon_h1": 5,
+    "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14,
 }
 
 
@@ -195,7 +219,7 @@ def experts(name, shape):
 
 
 # Models whose checkpoints have convolutions as (C, 1, K), as all but MLX's have.
-TURNED = ("nemotron_h", "granitemoehybrid", "falcon_h1")
+TURNED = ("mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
 
 
 def granite_mlp(path, shape):
@@ -229,6 +253,17 @@ def original(path, shape):
     return {} if projection else {path: shape}
 
 
+def kimi(path, shape):
+    """A tensor of Kimi Linear as its checkpoint has it, but for experts and what is taken apart."""
+    if ".mlp." in path and ("e_score" in path or ".gate." in path or "shared_experts" in path):
+        path = path.replace(".mlp.", ".block_sparse_moe.").replace(".e_score", ".gate.e_score")
+    if path.endswith("conv.weight"):
+        return {path.replace("_conv.conv.weight", "_conv1d.weight"): [shape[0], shape[2], shape[1]]}
+    if path.endswith("dt_bias"):
+        return {path: [2, shape[0] // 2]}
+    return {path: shape}
+
+
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
@@ -237,15 +272,19 @@ def checkpoint(name, parameters):
             shapes |= original(path, list(x.shape))
         elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
             shapes |= granite_mlp(path, list(x.shape))
-        elif name.startswith(TURNED) and path.endswith("conv1d.weight"):
+        elif name.startswith(TURNED) and name != "mamba2" and path.endswith("conv1d.weight"):
             channels, size, _ = x.shape
             shapes[path] = [channels, 1, size]
+        elif name == "kimi_linear" and "switch_mlp." in path:
+            shapes |= experts(path.replace(".mlp.", ".block_sparse_moe."), list(x.shape))
         elif "switch_mlp." in path:
             shapes |= experts(path, list(x.shape))
         elif ".embed_q." in path:
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
+        elif name == "kimi_linear":
+            shapes |= kimi(path, list(x.shape))
         elif path != "lm_head.weight" or name != "gemma3_text":
             shapes[path] = list(x.shape)
     return shapes

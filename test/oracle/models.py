@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
+from mlx_lm.models import jamba, mamba
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
@@ -52,6 +53,33 @@ def widen_gather_mm():
         return gather_mm(a.astype(mx.float32), b.astype(mx.float32), *args, **kwargs).astype(a.dtype)
 
     mx.gather_mm = widened
+
+
+def widen_scans():
+    """Keeps Mamba's states in float32: mlx-lm rounds them to bfloat16 after every token, which neither transformers nor we do."""
+
+    def ssm_step(self, x, A, state=None):
+        rank, size = self.time_step_rank, self.ssm_state_size
+        delta, B, C = mx.split(self.x_proj(x), [rank, rank + size], axis=-1)
+        if hasattr(self, "dt_layernorm"):
+            delta, B, C = self.dt_layernorm(delta), self.b_layernorm(B), self.c_layernorm(C)
+        elif self.use_bcdt_rms:
+            delta, B, C = (mx.fast.rms_norm(part, weight=None, eps=self.args.mixer_rms_eps) for part in (delta, B, C))
+        steps, inputs, B, C = (part.astype(mx.float32) for part in (nn.softplus(self.dt_proj(delta)), x, B, C))
+        decays = mx.exp(-steps[..., None] * mx.exp(self.A_log.astype(mx.float32)))
+        entering = (steps * inputs)[..., None] * B[..., None, :]
+        if x.ndim == 2:
+            states = last = entering if state is None else entering + state * decays
+        else:
+            last, states = state, []
+            for t in range(x.shape[1]):
+                last = entering[:, t] if last is None else entering[:, t] + last * decays[:, t]
+                states.append(last)
+            states = mx.stack(states, axis=1)
+        y = (states @ C[..., None]).squeeze(-1) + self.D.astype(mx.float32) * inputs
+        return y.astype(x.dtype), last
+
+    jamba.JambaMambaMixer.ssm_step = mamba.MambaBlock.ssm_step = ssm_step
 
 
 def build(name, salt, dtype=mx.float32, quantized=False):
@@ -172,6 +200,7 @@ def search(name, tries):
 
 if __name__ == "__main__":
     widen_gather_mm()
+    widen_scans()
     names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
     for name in names:
         search(name, 60) if "--search" in sys.argv else fixture(name)
