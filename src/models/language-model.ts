@@ -79,8 +79,13 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
-    const h = this.model.forward(inputs, options);
+    const h = this.hidden(inputs, options);
     return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embedding.asLinear(h));
+  }
+
+  /** Token ids (B, T) → what the head is given, (B, T, D) */
+  protected hidden(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+    return this.model.forward(inputs, options);
   }
 
   /** Drops a head that repeats the tied embedding, and frequencies that some exports save. */

@@ -138,6 +138,34 @@ CONFIGS = {
             "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4,
         },
     ),
+    "rwkv7": {
+        "model_type": "rwkv7", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "norm_eps": 1e-5,
+        "head_dim": 32, "num_hidden_layers": 3, "a_low_rank_dim": 32, "v_low_rank_dim": 32, "gate_low_rank_dim": 32,
+        "decay_low_rank_dim": 32, "tie_word_embeddings": False,
+    },
+    "laguna": config(
+        "laguna", tie_word_embeddings=False, num_hidden_layers=4, head_dim=32, layer_types=["full_attention",
+        "sliding_attention", "sliding_attention", "full_attention"], sliding_window=6,
+        num_attention_heads_per_layer=[2, 4, 4, 2], mlp_layer_types=["dense", "sparse", "sparse", "dense"],
+        rope_parameters={
+            "full_attention": {**YARN, "rope_theta": 500000.0, "partial_rotary_factor": 0.5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        num_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+        moe_routed_scaling_factor=2.5, moe_router_logit_softcapping=3.0,
+    ),
+    # The window holds all tokens of the fixture: mlx-lm's has one fewer than the model was trained with.
+    "mimo_v2_flash": {
+        "model_type": "mimo_v2_flash", "num_experts_per_tok": 3, "hybrid_layer_pattern": [0, 1, 1],
+        "moe_layer_freq": [0, 1, 1], "add_swa_attention_sink_bias": True, "add_full_attention_sink_bias": False,
+        "sliding_window_size": 128, "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,
+        "moe_intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "n_shared_experts": None, "n_routed_experts": 8, "routed_scaling_factor": None, "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid", "norm_topk_prob": True, "n_group": 1, "topk_group": 1,
+        "max_position_embeddings": 2048, "layernorm_epsilon": 1e-5, "rope_theta": 5000000.0, "swa_rope_theta": 10000.0,
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "head_dim": 32, "v_head_dim": 16, "swa_head_dim": 32,
+        "swa_v_head_dim": 16, "partial_rotary_factor": 0.334, "attention_value_scale": 0.707,
+    },
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -202,7 +230,8 @@ SALTS = {
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
-    "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14,
+    "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14, "rwkv7": 262,
+    "laguna": 2, "mimo_v2_flash": 0,
 }
 
 
@@ -264,6 +293,10 @@ def kimi(path, shape):
     return {path: shape}
 
 
+def laguna(path):
+    return path.replace("mlp.gate.proj", "mlp.gate").replace("mlp.gate.e_score", "mlp.experts.e_score")
+
+
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
@@ -285,6 +318,10 @@ def checkpoint(name, parameters):
             continue
         elif name == "kimi_linear":
             shapes |= kimi(path, list(x.shape))
+        elif name == "rwkv7" and path.split("attn.")[-1] in ("k_k", "k_a", "g_norm.weight", "g_norm.bias"):
+            shapes[path] = [x.size]
+        elif name == "laguna":
+            shapes[laguna(path)] = list(x.shape)
         elif path != "lm_head.weight" or name != "gemma3_text":
             shapes[path] = list(x.shape)
     return shapes

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import jamba, mamba
+from mlx_lm.models import jamba, mamba, rwkv7
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
@@ -56,7 +56,7 @@ def widen_gather_mm():
 
 
 def widen_scans():
-    """Keeps Mamba's states in float32: mlx-lm rounds them to bfloat16 after every token, which neither transformers nor we do."""
+    """Keeps the states and decays of Mamba and RWKV in float32: mlx-lm rounds them to bfloat16 with every token; we don't."""
 
     def ssm_step(self, x, A, state=None):
         rank, size = self.time_step_rank, self.ssm_state_size
@@ -79,7 +79,20 @@ def widen_scans():
         y = (states @ C[..., None]).squeeze(-1) + self.D.astype(mx.float32) * inputs
         return y.astype(x.dtype), last
 
+    rule, low_rank, made = rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__, {}
+
+    def lora(self, x):
+        made[id(self)] = low_rank(self, x)
+        return made[id(self)]
+
+    def wkv7(self, r, w, k, v, a, b, state):
+        decay = mx.exp(-0.606531 * mx.sigmoid(made[id(self.w_lora)]).astype(mx.float32)).reshape(w.shape)
+        wide = [x if x is None else x.astype(mx.float32) for x in (r, k, v, a, b, state)]
+        y, state = rule(self, wide[0], decay, *wide[1:])
+        return y.astype(r.dtype), state
+
     jamba.JambaMambaMixer.ssm_step = mamba.MambaBlock.ssm_step = ssm_step
+    rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__ = wkv7, lora
 
 
 def build(name, salt, dtype=mx.float32, quantized=False):
