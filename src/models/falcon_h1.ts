@@ -84,7 +84,7 @@ type Args = z.infer<typeof Args>;
 /** Gates after the norm, not before. */
 class NormBeforeGate extends GatedRMSNorm {
   override gated(x: Tensor, gate: Tensor): Tensor {
-    return swiglu(gate, this.grouped(x));
+    return swiglu(gate, this.forward(x));
   }
 }
 

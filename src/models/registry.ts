@@ -25,7 +25,7 @@ export interface Architecture {
   /** How AWQ scales it. */
   awq?: AwqFacts;
   /** What `convert -q` does with a layer unless it is told otherwise; undefined: what it does with all. */
-  quantize?: (path: string) => Quantization | "leave" | undefined;
+  quantize?: (path: string, config: Record<string, unknown>) => Quantization | "leave" | undefined;
   /** Whether a weight keeps its dtype when the model is cast to another. */
   keepsDtype?: (path: string) => boolean;
   /** The architecture in GGUF files. */
@@ -33,6 +33,8 @@ export interface Architecture {
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {
+  bailing_hybrid: () => import("./bailing_hybrid"),
+  bailing_moe_v3: () => import("./bailing_moe_v3"),
   bitnet: () => import("./bitnet"),
   cohere2: () => import("./cohere2"),
   deepseek_v3: () => import("./deepseek_v3"),
@@ -78,6 +80,11 @@ const remapping: Record<string, string> = {
   xverse: "llama",
 };
 
+/** Model types that several architectures have, by which of config.json's `architectures` is another one. */
+const remappedArchitectures: Record<string, Record<string, string>> = {
+  bailing_hybrid: { BailingMoeV3ForCausalLM: "bailing_moe_v3" },
+};
+
 /** The model types that can be loaded, in alphabetical order. */
 export const modelTypes: readonly string[] = [...Object.keys(architectures), ...Object.keys(remapping)].sort();
 
@@ -90,6 +97,17 @@ export async function architecture(modelType: string): Promise<Architecture> {
     code: ExitCode.notFound,
     hint: similar.length > 0 ? `The nearest supported: ${similar.join(", ")}` : `Supported: ${modelTypes.join(", ")}`,
   });
+}
+
+/** The same by a configuration: its model type, and `architectures` where several have that type. */
+export async function architectureOf({
+  model_type: modelType,
+  architectures: named,
+}: Record<string, unknown>): Promise<Architecture> {
+  const type = String(modelType);
+  const others = Object.hasOwn(remappedArchitectures, type) ? remappedArchitectures[type]! : {};
+  const [other] = [named].flat().filter((name) => typeof name === "string" && Object.hasOwn(others, name));
+  return architecture(other === undefined ? type : others[other as string]!);
 }
 
 /** The model types of which a fact is known. */
@@ -137,7 +155,7 @@ export async function createModel(config: Record<string, unknown>, source: strin
       hint: `It must name an architecture: ${modelTypes.join(", ")}`,
     });
   }
-  const { Args, Model } = await architecture(modelType);
+  const { Args, Model } = await architectureOf(config);
   const args = parseArgs(Args, config, source);
   // Parameters are kept; what their making left over is freed.
   try {

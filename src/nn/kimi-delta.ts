@@ -58,6 +58,11 @@ export abstract class KimiDeltaAttention extends Module {
   /** What results pass through a sigmoid of: x (B, T, D) → (B, T, H · headDim) */
   protected abstract gates(x: Tensor): Tensor;
 
+  /** How much of the old is written over, from 0 to 1: x (B, T, D) → (B, T, H) */
+  protected strength(x: Tensor): Tensor {
+    return this.b_proj.forward(x).sigmoid();
+  }
+
   /** The logarithm of what is left of each channel, from `fading` with its bias (B, T, H, headDim) and rates (H, 1). */
   protected decay(fading: Tensor, rates: Tensor): Tensor {
     return rates.negative().multiply(mx.logaddexp(fading, 0));
@@ -78,7 +83,7 @@ export abstract class KimiDeltaAttention extends Module {
     }) as [Tensor, Tensor, Tensor];
 
     const keys = ofLength(k, 1);
-    const strength = this.b_proj.forward(x).sigmoid().astype("float32").expandDims(-1);
+    const strength = this.strength(x).astype("float32").expandDims(-1);
     const fading = byHead(this.fading(x)).add(this.dt_bias.reshape(heads, headDim));
     const rates = this.A_log.astype("float32").exp().reshape(heads, 1);
     const inputs = {
@@ -91,7 +96,7 @@ export abstract class KimiDeltaAttention extends Module {
     const [y, state] = channelDeltaRule(inputs, cache?.get(3) ?? null, own);
     cache?.put(3, state);
     cache?.advance(length);
-    const gates = byHead(this.gates(x)).sigmoid();
+    const gates = byHead(this.gates(x)).sigmoid().astype(x.dtype);
     return this.o_proj.forward(
       this.o_norm
         .forward(y)

@@ -6,7 +6,7 @@ import type { ArraysCache } from "./cache";
 import { CausalConv1d } from "./conv";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
-import { RMSNorm } from "./norms";
+import { GroupedRMSNorm } from "./norms";
 import { selectiveStateSpace } from "./state-space";
 
 export interface Mamba2Sizes {
@@ -38,23 +38,9 @@ export interface GatedNorm extends Module {
 }
 
 /** RMSNorm of gated values, all together or each group by itself. */
-export class GatedRMSNorm extends RMSNorm implements GatedNorm {
-  constructor(
-    dims: number,
-    eps: number,
-    readonly groups = 1,
-  ) {
-    super(dims, eps);
-  }
-
+export class GatedRMSNorm extends GroupedRMSNorm implements GatedNorm {
   gated(x: Tensor, gate: Tensor): Tensor {
-    return this.grouped(swiglu(gate, x));
-  }
-
-  protected grouped(x: Tensor): Tensor {
-    if (this.groups === 1) return this.forward(x);
-    const byGroup = mx.unflatten(x, -1, [this.groups, -1]);
-    return mx.fast.rmsNorm(byGroup, null, this.eps).flatten(-2, -1).multiply(this.weight);
+    return this.forward(swiglu(gate, x));
   }
 }
 

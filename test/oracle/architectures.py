@@ -43,6 +43,12 @@ def nested(model_type, **changes):
     return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **text}}
 
 
+BAILING = {
+    "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_shared_experts": 1, "n_group": 2,
+    "topk_group": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "kv_lora_rank": 32, "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16, "v_head_dim": 32, "tie_word_embeddings": False,
+}
+
 # A Granite 4 of two kinds of layers.
 GRANITE4 = {
     "logits_scaling": 0.5, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 1.2,
@@ -166,6 +172,14 @@ CONFIGS = {
         "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "head_dim": 32, "v_head_dim": 16, "swa_head_dim": 32,
         "swa_v_head_dim": 16, "partial_rotary_factor": 0.334, "attention_value_scale": 0.707,
     },
+    "bailing_moe_v3": config(
+        "bailing_moe_v3", num_hidden_layers=4, head_dim=32, num_attention_heads=2, **BAILING, q_lora_rank=32,
+        moe_shared_expert_intermediate_size=32, layer_group_size=2, short_conv_kernel_size=4,
+    ),
+    "bailing_hybrid": config(
+        "bailing_hybrid", num_hidden_layers=4, head_dim=32, num_attention_heads=2, **BAILING,
+        layer_group_size=2, group_norm_size=2, partial_rotary_factor=0.5,
+    ),
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -231,7 +245,7 @@ SALTS = {
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
     "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
     "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14, "rwkv7": 262,
-    "laguna": 2, "mimo_v2_flash": 0,
+    "laguna": 2, "mimo_v2_flash": 0, "bailing_moe_v3": 6, "bailing_hybrid": 11,
 }
 
 
@@ -248,7 +262,7 @@ def experts(name, shape):
 
 
 # Models whose checkpoints have convolutions as (C, 1, K), as all but MLX's have.
-TURNED = ("mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
+TURNED = ("bailing_moe_v3", "mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
 
 
 def granite_mlp(path, shape):
@@ -305,6 +319,8 @@ def checkpoint(name, parameters):
             shapes |= original(path, list(x.shape))
         elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
             shapes |= granite_mlp(path, list(x.shape))
+        elif path.endswith("mlp.gate.gate_proj.weight"):
+            shapes[path.replace("gate.gate_proj", "gate")] = list(x.shape)
         elif name.startswith(TURNED) and name != "mamba2" and path.endswith("conv1d.weight"):
             channels, size, _ = x.shape
             shapes[path] = [channels, 1, size]

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import jamba, mamba, rwkv7
+from mlx_lm.models import bailing_hybrid, jamba, mamba, rwkv7
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
@@ -56,7 +56,8 @@ def widen_gather_mm():
 
 
 def widen_scans():
-    """Keeps the states and decays of Mamba and RWKV in float32: mlx-lm rounds them to bfloat16 with every token; we don't."""
+    """Keeps what enters the states of Mamba, RWKV and Bailing's lightning attention in float32, and the states of the first
+    two: mlx-lm rounds them to bfloat16 with every token; we don't."""
 
     def ssm_step(self, x, A, state=None):
         rank, size = self.time_step_rank, self.ssm_state_size
@@ -91,6 +92,13 @@ def widen_scans():
         y, state = rule(self, wide[0], decay, *wide[1:])
         return y.astype(r.dtype), state
 
+    lightning = bailing_hybrid.recurrent_gla
+
+    def recurrent_gla(q, k, v, *others, **options):
+        y, state = lightning(*(x.astype(mx.float32) for x in (q, k, v)), *others, **options)
+        return y.astype(q.dtype), state
+
+    bailing_hybrid.recurrent_gla = recurrent_gla
     jamba.JambaMambaMixer.ssm_step = mamba.MambaBlock.ssm_step = ssm_step
     rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__ = wkv7, lora
 
