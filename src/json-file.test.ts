@@ -24,10 +24,10 @@ test("what is no regular file is refused, and not waited for", async () => {
   expect(Bun.spawnSync(["mkfifo", path("pipe")]).exitCode).toBe(0);
   await mkdir(path("folder"));
   await symlink("/dev/zero", path("device"));
-  expect((await failure(readText(path("pipe")))).message).toContain("it is no regular file");
-  expect((await failure(readText(path("device")))).message).toContain("it is no regular file");
-  expect((await failure(readText(path("folder")))).message).toContain("it is a folder");
-  expect((await failure(readJson(folder, "pipe"))).message).toContain("it is no regular file");
+  expect((await failure(readText(path("pipe")))).message).toContain("is a named pipe, not a file");
+  expect((await failure(readText(path("device")))).message).toContain("is a device, not a file");
+  expect((await failure(readText(path("folder")))).message).toContain("is a folder, not a file");
+  expect((await failure(readJson(folder, "pipe"))).message).toContain("is a named pipe, not a file");
   expect(await readText(path("missing"))).toBeNull();
 });
 
@@ -36,7 +36,7 @@ test("size and encoding", async () => {
   await truncate(path("large"), 65 * 2 ** 20);
   expect((await failure(readText(path("large")))).message).toContain("68157440 bytes");
   await writeFile(path("latin1"), Buffer.from('{"a": "caf\xe9"}', "latin1"));
-  expect((await failure(readText(path("latin1")))).message).toContain("it is not UTF-8");
+  expect((await failure(readText(path("latin1")))).message).toContain("line 1: this is not UTF-8 (byte 0xe9)");
   await writeFile(path("mark"), '\ufeff{"a": 1}');
   expect(await readJson(folder, "mark")).toEqual({ a: 1 });
 });

@@ -1,9 +1,9 @@
 /** JSON and text files that come from elsewhere: read whole, within bounds, with errors that name the file and the place. */
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { z } from "zod";
 import { ExitCode, UserError } from "./errors";
+import { decodeText, inputFile } from "./input-file";
 import { parsePythonJson, specialNumbers } from "./python-json";
 
 export type JsonObject = Record<string, unknown>;
@@ -26,32 +26,20 @@ export function damaged(path: string, problem: string, cause?: unknown): UserErr
 }
 
 /**
- * The text of a file, or null where there is none. Only a regular file is read: a pipe or a device has no end.
+ * The text of a file, or null where there is none.
  * @param most bytes
- * @throws UserError where it is something else, larger than `most`, not UTF-8, or may not be read
+ * @throws UserError where it is no regular file, larger than `most`, not UTF-8, or may not be read
  */
 export async function readText(path: string, most = largest): Promise<string | null> {
   try {
-    // Opening a pipe would wait for its writer.
-    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const facts = await file.stat();
-    if (!facts.isFile()) throw damaged(path, facts.isDirectory() ? "it is a folder" : "it is no regular file");
+    const facts = await inputFile(path);
+    if (!facts) return null;
     if (facts.size > most)
       throw damaged(path, `it has ${facts.size} bytes, more than the ${most} that such a file may`);
-    return decode(path, await file.readFile());
+    return decodeText(await readFile(path), path);
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR") return null;
     if (cause instanceof UserError) throw cause;
-    throw damaged(path, code ?? (cause as Error).message, cause);
-  }
-}
-
-function decode(path: string, bytes: Uint8Array): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    throw damaged(path, "it is not UTF-8", cause);
+    throw damaged(path, (cause as NodeJS.ErrnoException).code ?? (cause as Error).message, cause);
   }
 }
 

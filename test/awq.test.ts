@@ -188,7 +188,7 @@ describe("refusals come before the work", () => {
     writeFileSync(join(other, "config.json"), JSON.stringify({ ...config, model_type: "mamba2" }));
     const run = await runCommand([...awq("refused"), "--model", other], offline);
     expect(run.problems).toContain('AWQ does not know models of type "mamba2"');
-    expect(run.problems).toContain("gemma3_text, iquestcoder, llama, mistral, mixtral, qwen2, qwen3, xverse");
+    expect(run.problems).toMatch(/It knows .*llama, .*mixtral, .*qwen2/);
     expect(run.code).toBe(3);
   }, 30_000);
 

@@ -1,5 +1,5 @@
 /** The built executable, alone in an empty folder with a fresh home: it must need nothing else. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   copyFileSync,
@@ -40,6 +40,9 @@ async function run(words: string[], env: Record<string, string> = {}, cwd = fold
 }
 
 const unpackedFolders = () => readdirSync(join(home, ".cache/mlxlm")).filter((name) => !name.includes("."));
+
+// A first start writes 190 MB; several at once do it on cores that others use, too.
+setDefaultTimeout(120_000);
 
 describe("the executable", () => {
   test("shows help without unpacking anything", async () => {

@@ -31,6 +31,16 @@ function storyRequest(dice: Dice): [question: string, answer: string] {
   return [question, story(dice, question.includes(kind) ? kind : undefined)];
 }
 
+/** A story's first words, and the rest of it: "Once upon a time" is answered by what follows. */
+function storyBegun(dice: Dice): [question: string, answer: string] {
+  const words = story(dice).split(" ");
+  const said = dice.pick([4, 4, 4, 6, 8, 10, 12]);
+  const comma = words[said - 1]!.endsWith(",") && dice.chance(0.7);
+  const question = words.slice(0, said).join(" ");
+  const rest = words.slice(said).join(" ");
+  return comma ? [question.slice(0, -1), `, ${rest}`] : [question, rest];
+}
+
 /** Shares of the kinds of text, in hundredths; what is left are stories without a question. */
 export interface Mix {
   sums: number;
@@ -48,7 +58,9 @@ export function document(dice: Dice, { sums, facts, longerChats, storyChats }: M
   if (roll < sums) return chat([sum(dice)]);
   if (roll < sums + facts) return chat([fact(dice)]);
   if (roll < sums + facts + longerChats) return chat([fact(dice), dice.chance(0.5) ? sum(dice) : fact(dice)]);
-  if (roll < sums + facts + longerChats + storyChats) return chat([storyRequest(dice)]);
+  if (roll < sums + facts + longerChats + storyChats) {
+    return chat([dice.chance(0.25) ? storyBegun(dice) : storyRequest(dice)]);
+  }
   return story(dice) + endOfText;
 }
 

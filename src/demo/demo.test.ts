@@ -44,6 +44,13 @@ test("it tells a story from beginning to end", async () => {
   expect(finish).toBe("stop");
 });
 
+test("it goes on with a story's first words", async () => {
+  const { text, finish } = await answer("Once upon a time");
+  expect(text).toStartWith(", there was a ");
+  expect(text.length).toBeGreaterThan(200);
+  expect(finish).toBe("stop");
+});
+
 test("it says what it is, and greets back", async () => {
   expect((await answer("hello")).text).toContain("Hello!");
   expect((await answer("What is mlxlm?")).text).toContain("language models");

@@ -159,5 +159,5 @@ export function gatedDeltaUpdate(
   ) as [Tensor, Tensor];
 }
 
-export { gated, geluApprox } from "./gates";
+export { gated, geluApprox, silu } from "./gates";
 export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";

@@ -57,6 +57,31 @@ describe("addRmsNorm", () => {
   });
 });
 
+describe("silu", () => {
+  for (const dtype of dtypes) {
+    test(`of rows, of a view and of a number, ${dtype}`, () => {
+      mx.scope(() => {
+        for (const x of [draw([2, 3, 70], dtype), draw([4, 5, 6], dtype).transpose(2, 0, 1), draw([], dtype)]) {
+          expectClose(mx.fast.silu(x), x.multiply(x.sigmoid()), dtype);
+        }
+      });
+    });
+  }
+
+  test("has a gradient", () => {
+    mx.scope(() => {
+      const x = draw([3, 8], "float32");
+      const slope = (silu: (x: mx.Tensor) => mx.Tensor) =>
+        mx.valueAndGrad((x: mx.Tensor) => silu(x).sum())(x)[1] as unknown as mx.Tensor;
+      expectClose(
+        slope(mx.fast.silu),
+        slope((x) => x.multiply(x.sigmoid())),
+        "float32",
+      );
+    });
+  });
+});
+
 describe("rotateHeads", () => {
   const [heads, kvHeads] = [6, 2];
   for (const [dtype, dims, rotated, parts] of [

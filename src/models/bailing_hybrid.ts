@@ -17,7 +17,7 @@ import {
   joinHeads,
   type KeyValueCache,
   type LatentAttentionSizes,
-  LatentHeads,
+  LatentInputs,
   type Layer,
   Linear,
   latentJoins,
@@ -177,7 +177,7 @@ const latentSizes = (args: Args): LatentAttentionSizes => ({
   eps: args.rms_norm_eps,
 });
 
-class LatentAttention extends LatentHeads {
+class LatentAttention extends LatentInputs {
   dense: Layer;
 
   constructor(args: Args) {
@@ -192,7 +192,7 @@ class LatentAttention extends LatentHeads {
 
   /** x (B, T, D), mask: an array or null → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    return this.dense.forward(joinHeads(this.attend(x, mask, cache)));
+    return this.dense.forward(joinHeads(this.heads(x, mask, cache)));
   }
 }
 

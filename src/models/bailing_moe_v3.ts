@@ -15,7 +15,7 @@ import {
   type KeyValueCache,
   KimiDeltaAttention,
   type LatentAttentionSizes,
-  LatentHeads,
+  LatentInputs,
   type Layer,
   Linear,
   latentJoins,
@@ -148,7 +148,7 @@ const latentSizes = (args: Args): LatentAttentionSizes => ({
   eps: args.rms_norm_eps,
 });
 
-class GatedLatentAttention extends LatentHeads {
+class GatedLatentAttention extends LatentInputs {
   g_proj: Layer;
   dense: Layer;
 
@@ -165,7 +165,7 @@ class GatedLatentAttention extends LatentHeads {
 
   /** x (B, T, D), mask: an array or null → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const out = this.attend(x, mask, cache).transpose(0, 2, 1, 3);
+    const out = this.heads(x, mask, cache).transpose(0, 2, 1, 3);
     const gates = this.g_proj.forward(x).astype("float32").sigmoid().astype(out.dtype);
     return this.dense.forward(out.multiply(gates.expandDims(-1)).flatten(-2, -1));
   }

@@ -5,6 +5,8 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
+  type Cache,
+  type DecoderLayer,
   fullAttentionArray,
   GatedMLP,
   GroupedRouter,
@@ -16,66 +18,95 @@ import {
   latentJoins,
   Module,
   mixExperts,
+  type RotaryEmbedding,
   SwitchGLU,
   splitKeysValues,
   stackExperts,
   usualJoins,
   yarnTemperature,
 } from "../nn";
-import { ropeFields, ropeOptions, size } from "./args";
-import { CausalLM } from "./language-model";
+import { type RopeFields, ropeFields, ropeOptions, size } from "./args";
+import { withoutDraftLayers } from "./draft-layers";
+import { CausalLM, type TrunkArgs } from "./language-model";
 import { Block } from "./llama";
 
-export const Args = z
-  .object({
-    vocab_size: size.default(102_400),
-    hidden_size: size.default(4096),
-    intermediate_size: size.default(11_008),
-    moe_intermediate_size: size.default(1407),
-    num_hidden_layers: size.default(30),
-    num_attention_heads: size.default(32),
-    n_shared_experts: size.nullish(),
-    n_routed_experts: size.nullish(),
-    routed_scaling_factor: z.number().default(1),
-    kv_lora_rank: size.default(512),
-    q_lora_rank: size.nullable().default(1536),
-    qk_rope_head_dim: size.default(64),
-    v_head_dim: size.default(128),
-    qk_nope_head_dim: size.default(128),
-    topk_method: z.literal("noaux_tc").default("noaux_tc"),
-    scoring_func: z.literal("sigmoid").default("sigmoid"),
-    norm_topk_prob: z.boolean().default(true),
-    n_group: size.default(1),
-    topk_group: size.default(1),
-    num_experts_per_tok: size.default(1),
-    moe_layer_freq: size.default(1),
-    first_k_dense_replace: z.int().nonnegative().default(0),
-    max_position_embeddings: size.default(2048),
-    rms_norm_eps: z.number().positive().default(1e-6),
-    ...ropeFields,
-    attention_bias: z.boolean().default(false),
-  })
-  .superRefine((args, context) => {
-    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
-    const experts = args.n_routed_experts;
-    if (!experts) return;
-    if (args.num_experts_per_tok > experts) {
-      problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
-    }
-    if (experts % args.n_group !== 0 || (args.n_group > 1 && experts / args.n_group < 2)) {
-      problem(
-        "n_group",
-        `is ${args.n_group}, but must divide "n_routed_experts" (${experts}) into groups of 2 or more`,
-      );
-    }
-    if (args.topk_group > args.n_group) {
-      problem("topk_group", `is ${args.topk_group}, but "n_group" is ${args.n_group}`);
-    }
-  });
+export const expertFields = {
+  moe_intermediate_size: size.default(1407),
+  n_shared_experts: size.nullish(),
+  n_routed_experts: size.nullish(),
+  routed_scaling_factor: z.number().default(1),
+  topk_method: z.literal("noaux_tc").default("noaux_tc"),
+  scoring_func: z.literal("sigmoid").default("sigmoid"),
+  norm_topk_prob: z.boolean().default(true),
+  n_group: size.default(1),
+  topk_group: size.default(1),
+  num_experts_per_tok: size.default(1),
+  moe_layer_freq: size.default(1),
+  first_k_dense_replace: z.int().nonnegative().default(0),
+};
 
-type Args = z.infer<typeof Args>;
+export const fields = {
+  vocab_size: size.default(102_400),
+  hidden_size: size.default(4096),
+  intermediate_size: size.default(11_008),
+  num_hidden_layers: size.default(30),
+  num_attention_heads: size.default(32),
+  ...expertFields,
+  kv_lora_rank: size.default(512),
+  q_lora_rank: size.nullable().default(1536),
+  qk_rope_head_dim: size.default(64),
+  v_head_dim: size.default(128),
+  qk_nope_head_dim: size.default(128),
+  max_position_embeddings: size.default(2048),
+  rms_norm_eps: z.number().positive().default(1e-6),
+  ...ropeFields,
+  attention_bias: z.boolean().default(false),
+};
 
-const attentionSizes = (args: Args): LatentAttentionSizes => ({
+interface ExpertCounts {
+  n_routed_experts?: number | null;
+  num_experts_per_tok: number;
+  n_group: number;
+  topk_group: number;
+}
+
+/** For `superRefine`: no more experts or groups in use than there are. */
+export function checkExperts(args: ExpertCounts, context: z.RefinementCtx): void {
+  const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+  const experts = args.n_routed_experts;
+  if (!experts) return;
+  if (args.num_experts_per_tok > experts) {
+    problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
+  }
+  if (experts % args.n_group !== 0 || (args.n_group > 1 && experts / args.n_group < 2)) {
+    problem("n_group", `is ${args.n_group}, but must divide "n_routed_experts" (${experts}) into groups of 2 or more`);
+  }
+  if (args.topk_group > args.n_group) {
+    problem("topk_group", `is ${args.topk_group}, but "n_group" is ${args.n_group}`);
+  }
+}
+
+export const Args = z.object(fields).superRefine(checkExperts);
+
+export type Args = z.infer<typeof Args>;
+
+/** Scores are masked before they reach the attention kernel, so masks are arrays. */
+export const arrayMask = fullAttentionArray;
+
+type AttentionArgs = Pick<
+  Args,
+  | "hidden_size"
+  | "num_attention_heads"
+  | "q_lora_rank"
+  | "kv_lora_rank"
+  | "qk_nope_head_dim"
+  | "qk_rope_head_dim"
+  | "v_head_dim"
+  | "attention_bias"
+>;
+
+/** Shapes of its attention. */
+export const attentionSizes = (args: AttentionArgs): LatentAttentionSizes => ({
   dims: args.hidden_size,
   heads: args.num_attention_heads,
   queryRank: args.q_lora_rank,
@@ -86,23 +117,44 @@ const attentionSizes = (args: Args): LatentAttentionSizes => ({
   bias: args.attention_bias,
 });
 
-function attentionOf(args: Args): LatentAttention {
-  const { base, scaling } = ropeOptions(args, { base: 10_000 });
-  const sizes = attentionSizes(args);
-  const { plainDims, rotatedDims: dims } = sizes;
+type ScalingArgs = AttentionArgs & RopeFields & Pick<Args, "max_position_embeddings">;
+
+/** How its rotated features turn, and the factor on the scores. */
+export function latentScaling(args: ScalingArgs, usualBase = 10_000): { rope: RotaryEmbedding; scale: number } {
+  const { base, scaling } = ropeOptions(args, { base: usualBase });
+  const { qk_rope_head_dim: dims, max_position_embeddings: maxPositions } = args;
   const stretch = scaling?.mscale_all_dim ? yarnTemperature(scaling.factor ?? 1, scaling.mscale_all_dim) : 1;
-  const rope = initializeRope({ dims, base, traditional: true, scaling, maxPositions: args.max_position_embeddings });
-  return new LatentAttention(sizes, rope, (plainDims + dims) ** -0.5 * stretch ** 2);
+  return {
+    rope: initializeRope({ dims, base, traditional: true, scaling, maxPositions }),
+    scale: (args.qk_nope_head_dim + dims) ** -0.5 * stretch ** 2,
+  };
 }
 
-const mlpOf = (dims: number, hiddenDims: number) => new GatedMLP(dims, hiddenDims, { downLast: true });
+function attentionOf(args: Args): LatentAttention {
+  const { rope, scale } = latentScaling(args);
+  return new LatentAttention(attentionSizes(args), rope, scale);
+}
 
-class MoE extends Module {
+export const mlpOf = (dims: number, hiddenDims: number) => new GatedMLP(dims, hiddenDims, { downLast: true });
+
+export type ExpertArgs = Pick<
+  Args,
+  | "hidden_size"
+  | "moe_intermediate_size"
+  | "n_shared_experts"
+  | "num_experts_per_tok"
+  | "n_group"
+  | "topk_group"
+  | "norm_topk_prob"
+  | "routed_scaling_factor"
+>;
+
+export class MoE extends Module {
   switch_mlp: SwitchGLU;
   gate: GroupedRouter;
   shared_experts?: Layer;
 
-  constructor(args: Args, experts: number) {
+  constructor(args: ExpertArgs, experts: number) {
     super();
     const { hidden_size: dims, moe_intermediate_size: hidden, n_shared_experts: shared } = args;
     this.switch_mlp = new SwitchGLU(dims, hidden, experts);
@@ -125,25 +177,32 @@ class MoE extends Module {
   }
 }
 
-export class Model extends CausalLM<KeyValueCache> {
-  readonly #args: Args;
+type FeedForwardArgs = ExpertArgs &
+  Pick<Args, "intermediate_size" | "n_routed_experts" | "first_k_dense_replace" | "moe_layer_freq">;
 
-  constructor(args: Args) {
-    super({ ...args, tie_word_embeddings: false }, (index) => {
-      const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
-      const isSparse = index >= dense && index % frequency === 0;
-      const attention = attentionOf(args);
-      const mlp = experts && isSparse ? new MoE(args, experts) : mlpOf(args.hidden_size, args.intermediate_size);
-      return new Block(attention, mlp, args, fullAttentionArray);
-    });
+/** The feed-forward block of a layer. */
+export function feedForward(args: FeedForwardArgs, index: number): Layer {
+  const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
+  const isSparse = index >= dense && index % frequency === 0;
+  return experts && isSparse ? new MoE(args, experts) : mlpOf(args.hidden_size, args.intermediate_size);
+}
+
+type LatentArgs = AttentionArgs &
+  Omit<TrunkArgs, "tie_word_embeddings"> & { n_routed_experts?: number | null; tie_word_embeddings?: boolean };
+
+/** A decoder with latent attention and experts, whatever its layers are, with the names that checkpoints give their parts. */
+export class LatentLM<C extends Cache = KeyValueCache> extends CausalLM<C> {
+  readonly #args: LatentArgs;
+
+  constructor(args: LatentArgs, block: (index: number) => DecoderLayer<C>) {
+    super({ tie_word_embeddings: false, ...args }, block);
     this.#args = args;
   }
 
   /** Stacks the experts, takes the projection of keys and values apart, and drops the layers that predict further tokens. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const { n_routed_experts: experts, num_hidden_layers: layers } = this.#args;
-    const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < layers;
-    const sanitized = new Map([...super.sanitize(weights)].filter(([name]) => isOwn(name)));
+    const sanitized = withoutDraftLayers(super.sanitize(weights), layers);
     const sizes = attentionSizes(this.#args);
     for (let layer = 0; layer < layers; layer++) {
       const mlp = `model.layers.${layer}.mlp`;
@@ -151,6 +210,12 @@ export class Model extends CausalLM<KeyValueCache> {
       splitKeysValues(sanitized, `model.layers.${layer}.self_attn`, sizes);
     }
     return sanitized;
+  }
+}
+
+export class Model extends LatentLM {
+  constructor(args: Args) {
+    super(args, (index) => new Block(attentionOf(args), feedForward(args, index), args, arrayMask));
   }
 }
 

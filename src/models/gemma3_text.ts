@@ -108,12 +108,16 @@ export class Model extends CausalLM {
   }
 
   /** The checkpoint, not the configuration, says whether the embedding is tied: then it has no head. */
+  tieAs(given: ReadonlyMap<string, Tensor>, prefix = ""): void {
+    if (!this.lm_head || !given.has(`${prefix}model.embed_tokens.weight`) || given.has(`${prefix}lm_head.weight`))
+      return;
+    this.lm_head.dispose();
+    this.lm_head = undefined;
+  }
+
   override loadWeights(weights: Weights, options?: { strict?: boolean }): this {
     const given = new Map(weights);
-    if (this.lm_head && given.has("model.embed_tokens.weight") && !given.has("lm_head.weight")) {
-      this.lm_head.dispose();
-      this.lm_head = undefined;
-    }
+    this.tieAs(given);
     return super.loadWeights(given, options);
   }
 }

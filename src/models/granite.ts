@@ -1,6 +1,6 @@
 /** Granite: Llama with factors on embeddings, attention's scores, what each part adds, and logits. */
 import { z } from "zod";
-import { GatedMLP, type KeyValueCache, type Mask, type Residual } from "../nn";
+import { GatedMLP, type KeyValueCache, type Layer, type Mask, type Residual } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM, type TrunkOptions } from "./language-model";
@@ -40,17 +40,20 @@ export class Attention extends llama.Attention {
 }
 
 /** The factors on embeddings and logits. */
-export const trunkFactors = (args: Factors): TrunkOptions => ({
+export const trunkFactors = (args: Factors): Pick<TrunkOptions, "embeddingScale" | "adjustLogits"> => ({
   embeddingScale: args.embedding_multiplier,
   adjustLogits: (logits) => logits.divide(args.logits_scaling),
 });
 
-class Block extends llama.Block {
-  readonly factor: number;
-
-  constructor(args: Args) {
-    super(new Attention(args), new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.mlp_bias }), args);
-    this.factor = args.residual_multiplier;
+/** A block whose parts' results have a factor. */
+export class ScaledBlock extends llama.Block {
+  constructor(
+    attention: llama.SelfAttention,
+    mlp: Layer,
+    sizes: { hidden_size: number; rms_norm_eps: number },
+    readonly factor: number,
+  ) {
+    super(attention, mlp, sizes);
   }
 
   override forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
@@ -62,7 +65,10 @@ class Block extends llama.Block {
 
 export class Model extends CausalLM {
   constructor(args: Args) {
-    super(args, () => new Block(args), trunkFactors(args));
+    const { hidden_size: D, intermediate_size, mlp_bias: bias, residual_multiplier } = args;
+    const block = () =>
+      new ScaledBlock(new Attention(args), new GatedMLP(D, intermediate_size, { bias }), args, residual_multiplier);
+    super(args, block, trunkFactors(args));
   }
 }
 

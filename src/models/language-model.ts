@@ -5,7 +5,6 @@ import {
   type CacheOptions,
   Decoder,
   type DecoderLayer,
-  type DecoderOptions,
   Embedding,
   type ForwardOptions,
   type KeyValueCache,
@@ -15,6 +14,7 @@ import {
   Module,
   type Norm,
   RMSNorm,
+  type TrunkNames,
 } from "../nn";
 
 export interface LanguageModel extends Module {
@@ -25,7 +25,7 @@ export interface LanguageModel extends Module {
   forward(inputs: Tensor, options?: ForwardOptions<Cache>): Tensor;
   /** A checkpoint's tensors under this model's names. Applied to its own names it changes nothing. */
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor>;
-  /** An empty cache for one conversation or batch: one entry for each layer. The caller disposes of them. */
+  /** An empty cache for one conversation or batch: one entry for each layer that keeps something. The caller disposes of them. */
   makeCache(options?: CacheOptions): Cache[];
 }
 
@@ -39,9 +39,19 @@ export interface TrunkArgs {
   tie_word_embeddings: boolean;
 }
 
-export interface TrunkOptions extends DecoderOptions {
+export interface TrunkOptions<C extends Cache = KeyValueCache> {
   /** Of the last norm; RMSNorm where absent. */
   norm?: (dims: number, eps: number) => Module & Norm;
+  /** Factor on the embeddings. */
+  embeddingScale?: number;
+  /** What checkpoints call embedding and last norm, where it is not "embed_tokens" and "norm". */
+  names?: Partial<TrunkNames>;
+  /** Whether a head that is not the embedding has a bias. */
+  headBias?: boolean;
+  /** Makes the trunk of its parts, where it is another one than `Decoder`. */
+  decoder?: (...parts: ConstructorParameters<typeof Decoder<C>>) => Decoder<C>;
+  /** What becomes of the hidden states (B, T, D) ahead of the head. */
+  adjustHidden?: (h: Tensor) => Tensor;
   /** What becomes of the logits (B, T, V): a scale, a cap. */
   adjustLogits?: (logits: Tensor) => Tensor;
 }
@@ -53,20 +63,24 @@ export interface TrunkOptions extends DecoderOptions {
 export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
   readonly model: Decoder<C>;
   lm_head?: Layer;
+  readonly #adjustHidden: (h: Tensor) => Tensor;
   readonly #adjustLogits: (logits: Tensor) => Tensor;
 
   /** @param block layer number `index` */
-  constructor(args: TrunkArgs, block: (index: number) => DecoderLayer<C>, options: TrunkOptions = {}) {
+  constructor(args: TrunkArgs, block: (index: number) => DecoderLayer<C>, options: TrunkOptions<C> = {}) {
     super();
     const { hidden_size: D, vocab_size: V, rms_norm_eps: eps } = args;
     const norm = options.norm ?? ((dims: number) => new RMSNorm(dims, eps));
-    this.model = new Decoder(
+    const decoder = options.decoder ?? ((...parts) => new Decoder<C>(...parts));
+    this.model = decoder(
       new Embedding(V, D),
       Array.from({ length: args.num_hidden_layers }, (_, index) => block(index)),
       norm(D, eps),
-      options,
+      options.embeddingScale,
+      options.names,
     );
-    if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: false });
+    if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: options.headBias ?? false });
+    this.#adjustHidden = options.adjustHidden ?? ((h) => h);
     this.#adjustLogits = options.adjustLogits ?? ((logits) => logits);
   }
 
@@ -79,11 +93,11 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
-    const h = this.hidden(inputs, options);
+    const h = this.#adjustHidden(this.hidden(inputs, options));
     return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embedding.asLinear(h));
   }
 
-  /** Token ids (B, T) → what the head is given, (B, T, D) */
+  /** Token ids (B, T) → hidden states, behind the last norm (B, T, D) */
   protected hidden(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
     return this.model.forward(inputs, options);
   }

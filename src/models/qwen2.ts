@@ -1,7 +1,17 @@
 /** Qwen 2 and 2.5: Llama with biases on queries, keys and values alone. */
 import { z } from "zod";
 import { GatedMLP } from "../nn";
-import { checkHeads, checkLayerTypes, denseFields, layerType, maskOf, ropeOf, size, slidingFields } from "./args";
+import {
+  type AttentionType,
+  checkHeads,
+  checkLayerTypes,
+  denseFields,
+  layerType,
+  maskOf,
+  ropeOf,
+  size,
+  slidingFields,
+} from "./args";
 import { denseAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
@@ -16,14 +26,18 @@ export const Args = z
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes);
 
+/** The attention of a layer. */
+export function attentionOf(args: llama.AttentionArgs, layerType: AttentionType, base = 1_000_000): llama.Attention {
+  const rope = ropeOf(args, { base, layerType });
+  return new llama.Attention({ ...args, attention_bias: true }, { rope, outputBias: false });
+}
+
 export class Model extends CausalLM {
   constructor(args: z.infer<typeof Args>) {
     super(args, (index) => {
       const type = layerType(args, index);
-      const rope = ropeOf(args, { base: 1_000_000, layerType: type });
-      const attention = new llama.Attention({ ...args, attention_bias: true }, { rope, outputBias: false });
       return new llama.Block(
-        attention,
+        attentionOf(args, type),
         new GatedMLP(args.hidden_size, args.intermediate_size),
         args,
         maskOf(type, args),

@@ -9,7 +9,9 @@ import {
   ArraysCache,
   attention,
   type DecoderLayer,
+  type DeltaLayer,
   GatedDeltaNet,
+  type GatedDeltaSizes,
   GatedMLP,
   initializeRope,
   type Joins,
@@ -37,58 +39,62 @@ import { NestedLM, nestedArgs } from "./nested";
 
 const count = z.int().nonnegative();
 
-const TextArgs = z
-  .object({
-    ...trunkFields,
-    ...attentionFields,
-    hidden_size: size.default(4096),
-    num_hidden_layers: size.default(32),
-    vocab_size: size.default(151_936),
-    rms_norm_eps: z.number().positive().default(1e-6),
-    tie_word_embeddings: z.boolean().default(false),
-    intermediate_size: size.default(14_336),
-    num_attention_heads: size.default(32),
-    num_key_value_heads: size.default(8),
-    rope_parameters: RopeScaling.nullish(),
-    partial_rotary_factor: z.number().positive().max(1).nullish(),
-    full_attention_interval: size.default(4),
-    layer_types: z.array(z.enum(["linear_attention", "full_attention"])).nullish(),
-    linear_num_value_heads: size.default(64),
-    linear_num_key_heads: size.default(16),
-    linear_key_head_dim: size.default(192),
-    linear_value_head_dim: size.default(128),
-    linear_conv_kernel_dim: size.default(4),
-    num_experts: count.default(0),
-    num_experts_per_tok: count.default(0),
-    moe_intermediate_size: count.default(0),
-    shared_expert_intermediate_size: count.default(0),
-    norm_topk_prob: z.boolean().default(true),
-  })
-  .superRefine(checkHeads)
-  .superRefine((args, context) => {
-    const problem = (field: keyof typeof args, message: string) =>
-      context.addIssue({ code: "custom", path: [field], message });
-    const { linear_num_value_heads: valueHeads, linear_num_key_heads: keyHeads, num_experts: experts } = args;
-    if (valueHeads % keyHeads !== 0) {
-      problem(
-        "linear_num_value_heads",
-        `is ${valueHeads}, but must be a multiple of "linear_num_key_heads" (${keyHeads})`,
-      );
-    }
-    if (args.layer_types && args.layer_types.length !== args.num_hidden_layers) {
-      problem(
-        "layer_types",
-        `has ${args.layer_types.length} entries, but "num_hidden_layers" is ${args.num_hidden_layers}`,
-      );
-    }
-    if (experts === 0) return;
-    for (const field of ["num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size"] as const) {
-      if (args[field] === 0) problem(field, `must be more than 0, as "num_experts" is ${experts}`);
-    }
-    if (args.num_experts_per_tok > experts) {
-      problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "num_experts" is ${experts}`);
-    }
-  });
+export const textFields = {
+  ...trunkFields,
+  ...attentionFields,
+  hidden_size: size.default(4096),
+  num_hidden_layers: size.default(32),
+  vocab_size: size.default(151_936),
+  rms_norm_eps: z.number().positive().default(1e-6),
+  tie_word_embeddings: z.boolean().default(false),
+  intermediate_size: size.default(14_336),
+  num_attention_heads: size.default(32),
+  num_key_value_heads: size.default(8),
+  rope_parameters: RopeScaling.nullish(),
+  partial_rotary_factor: z.number().positive().max(1).nullish(),
+  full_attention_interval: size.default(4),
+  layer_types: z.array(z.enum(["linear_attention", "full_attention"])).nullish(),
+  linear_num_value_heads: size.default(64),
+  linear_num_key_heads: size.default(16),
+  linear_key_head_dim: size.default(192),
+  linear_value_head_dim: size.default(128),
+  linear_conv_kernel_dim: size.default(4),
+  num_experts: count.default(0),
+  num_experts_per_tok: count.default(0),
+  moe_intermediate_size: count.default(0),
+  shared_expert_intermediate_size: count.default(0),
+  norm_topk_prob: z.boolean().default(true),
+};
+
+type TextFields = z.infer<z.ZodObject<typeof textFields>>;
+
+/** For `superRefine`: heads that share evenly, a type for each layer, and experts that are whole. */
+export function checkHybrid(args: TextFields, context: z.RefinementCtx): void {
+  const problem = (field: keyof TextFields, message: string) =>
+    context.addIssue({ code: "custom", path: [field], message });
+  const { linear_num_value_heads: valueHeads, linear_num_key_heads: keyHeads, num_experts: experts } = args;
+  if (valueHeads % keyHeads !== 0) {
+    problem(
+      "linear_num_value_heads",
+      `is ${valueHeads}, but must be a multiple of "linear_num_key_heads" (${keyHeads})`,
+    );
+  }
+  if (args.layer_types && args.layer_types.length !== args.num_hidden_layers) {
+    problem(
+      "layer_types",
+      `has ${args.layer_types.length} entries, but "num_hidden_layers" is ${args.num_hidden_layers}`,
+    );
+  }
+  if (experts === 0) return;
+  for (const field of ["num_experts_per_tok", "moe_intermediate_size", "shared_expert_intermediate_size"] as const) {
+    if (args[field] === 0) problem(field, `must be more than 0, as "num_experts" is ${experts}`);
+  }
+  if (args.num_experts_per_tok > experts) {
+    problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "num_experts" is ${experts}`);
+  }
+}
+
+const TextArgs = z.object(textFields).superRefine(checkHeads).superRefine(checkHybrid);
 
 type TextArgs = z.infer<typeof TextArgs>;
 
@@ -154,7 +160,7 @@ class DeltaBlock extends Module implements DecoderLayer<ArraysCache> {
   readonly mask = recurrent;
 
   constructor(
-    readonly linear_attn: GatedDeltaNet,
+    readonly linear_attn: DeltaLayer,
     readonly mlp: Layer,
     { hidden_size, rms_norm_eps }: TextArgs,
   ) {
@@ -173,19 +179,19 @@ class DeltaBlock extends Module implements DecoderLayer<ArraysCache> {
   }
 }
 
-const deltaNet = (args: TextArgs) =>
-  new GatedDeltaNet({
-    dims: args.hidden_size,
-    keyHeads: args.linear_num_key_heads,
-    valueHeads: args.linear_num_value_heads,
-    keyDim: args.linear_key_head_dim,
-    valueDim: args.linear_value_head_dim,
-    kernelSize: args.linear_conv_kernel_dim,
-    eps: args.rms_norm_eps,
-  });
+export const deltaSizes = (args: TextArgs): GatedDeltaSizes => ({
+  dims: args.hidden_size,
+  keyHeads: args.linear_num_key_heads,
+  valueHeads: args.linear_num_value_heads,
+  keyDim: args.linear_key_head_dim,
+  valueDim: args.linear_value_head_dim,
+  kernelSize: args.linear_conv_kernel_dim,
+  eps: args.rms_norm_eps,
+});
 
-function feedForward(args: TextArgs): Layer {
-  if (args.num_experts === 0) return new GatedMLP(args.hidden_size, args.intermediate_size);
+/** The feed-forward block of a layer: experts, or one block for all. */
+export function feedForward(args: TextArgs, isSparse = args.num_experts > 0): Layer {
+  if (!isSparse) return new GatedMLP(args.hidden_size, args.intermediate_size);
   return new SharedExpertMLP({
     dims: args.hidden_size,
     hiddenDims: args.moe_intermediate_size,
@@ -201,14 +207,21 @@ type HybridCache = KeyValueCache | ArraysCache;
 /** Norms that the original checkpoints save as their distance from one. */
 const zeroCentred = /(^model\.norm|\.(input_layernorm|post_attention_layernorm|q_norm|k_norm))\.weight$/;
 
-class TextModel extends CausalLM<HybridCache> {
-  constructor(args: TextArgs) {
+export interface HybridParts {
+  delta?: () => DeltaLayer;
+  mlp?: (index: number) => Layer;
+}
+
+/** Layers of attention and of the delta rule. */
+export class HybridLM extends CausalLM<HybridCache> {
+  constructor(args: TextArgs, parts: HybridParts = {}) {
+    const { delta = () => new GatedDeltaNet(deltaSizes(args)), mlp = () => feedForward(args) } = parts;
     super(args, (index): DecoderLayer<HybridCache> => {
       const type = args.layer_types?.[index];
       const attends = type ? type === "full_attention" : (index + 1) % args.full_attention_interval === 0;
       return attends
-        ? new llama.Block(new GatedAttention(args), feedForward(args), args)
-        : new DeltaBlock(deltaNet(args), feedForward(args), args);
+        ? new llama.Block(new GatedAttention(args), mlp(index), args)
+        : new DeltaBlock(delta(), mlp(index), args);
     });
   }
 
@@ -225,9 +238,9 @@ class TextModel extends CausalLM<HybridCache> {
   }
 }
 
-export class Model extends NestedLM<HybridCache> {
+export class Model extends NestedLM {
   constructor(args: TextArgs) {
-    super(new TextModel(args));
+    super(new HybridLM(args));
   }
 }
 

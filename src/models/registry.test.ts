@@ -41,7 +41,7 @@ describe("architectures", () => {
     const error = await failure({ ...llama, model_type: "mixtrall" });
     expect(error.message).toBe('models of type "mixtrall" are not supported');
     expect(error.code).toBe(ExitCode.notFound);
-    expect(error.hint).toBe("The nearest supported: mixtral, mistral");
+    expect(error.hint).toBe("The nearest supported: mixtral, mistral, mistral3");
     expect((await failure({ model_type: "__proto__" })).code).toBe(ExitCode.notFound);
   });
 

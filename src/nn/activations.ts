@@ -6,7 +6,7 @@ import * as mx from "../mlx";
 const fused = <F extends (...tensors: Tensor[]) => Tensor>(fn: F): F => mx.compile(fn, { shapeless: true });
 
 /** x σ(x), also called Swish. */
-export const silu = fused((x: Tensor) => x.multiply(x.sigmoid()));
+export const silu = mx.fast.silu;
 
 /** x Φ(x), with Φ the normal distribution's. Hendrycks & Gimpel 2016, arXiv:1606.08415. */
 export const gelu = fused((x: Tensor) => x.multiply(mx.erf(x.divide(Math.SQRT2)).add(1)).divide(2));
@@ -30,10 +30,9 @@ export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
 });
 
 /** SwiGLU in float32, whatever its inputs are. */
-export const preciseSwiglu = fused((gate: Tensor, x: Tensor) => {
-  const wide = gate.astype("float32");
-  return wide.multiply(wide.sigmoid()).multiply(x.astype("float32"));
-});
+export const preciseSwiglu = fused((gate: Tensor, x: Tensor) =>
+  mx.fast.gated("silu", gate.astype("float32"), x.astype("float32")),
+);
 
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
 export const geglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("gelu", gate, x);

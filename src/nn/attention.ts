@@ -40,6 +40,11 @@ export interface AttentionOptions {
 /** softmax(q kᵀ · scale + mask) v: q (B, H, T, D), k and v (B, Hkv, S, D) with H a multiple of Hkv → (B, H, T, D). */
 export function attention(q: Tensor, k: Tensor, v: Tensor, { cache, ...options }: AttentionOptions): Tensor {
   const [keys, values] = cache?.update(k, v) ?? [k, v];
+  return attendTo(q, keys, values, options);
+}
+
+/** The same on keys and values that a cache has given. */
+export function attendTo(q: Tensor, keys: Rows, values: Rows, options: Omit<AttentionOptions, "cache">): Tensor {
   if (keys instanceof QuantizedRows || values instanceof QuantizedRows || options.cap) {
     return unfusedAttention(q, keys, values, options);
   }

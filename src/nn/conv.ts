@@ -44,6 +44,7 @@ function depthwise(x: Tensor, weight: Tensor): Tensor {
   const wide = x.astype("float32");
   const taps = weight.astype("float32").squeeze(-1).T;
   const length = x.dim(1) - size + 1;
+  if (length === 1) return wide.multiply(taps).sum({ axis: 1, keepdims: true }).astype(x.dtype);
   const products = Array.from({ length: size }, (_, j) => mx.sliceAxis(wide, 1, j, j + length).multiply(taps.at(j)));
   return products.reduce((sum, product) => sum.add(product)).astype(x.dtype);
 }

@@ -79,35 +79,29 @@ export interface TrunkNames {
   norm: "norm" | "final_layernorm";
 }
 
-export interface DecoderOptions {
-  /** Factor on the embeddings. */
-  embeddingScale?: number;
-  /** Where they are not "embed_tokens" and "norm". */
-  names?: Partial<TrunkNames>;
-}
-
 export class Decoder<C extends Cache = KeyValueCache> extends Module {
-  readonly embed_tokens?: TokenEmbedding;
+  /** These two have other names in some checkpoints: `embedding` and `lastNorm` are them in all. */
+  readonly embed_tokens!: TokenEmbedding;
   readonly word_embeddings?: TokenEmbedding;
   readonly embeddings?: TokenEmbedding;
   readonly layers: DecoderLayer<C>[];
-  readonly norm?: Module & Norm;
+  readonly norm!: Module & Norm;
   readonly final_layernorm?: Module & Norm;
   readonly names: TrunkNames;
-  readonly embeddingScale: number | null;
 
   constructor(
     embedding: TokenEmbedding,
     layers: DecoderLayer<C>[],
     norm: Module & Norm,
-    { embeddingScale, names }: DecoderOptions = {},
+    /** Factor on the embeddings. */
+    readonly embeddingScale: number | null = null,
+    names: Partial<TrunkNames> = {},
   ) {
     super();
     this.names = { embedding: "embed_tokens", norm: "norm", ...names };
     this[this.names.embedding] = embedding;
     this.layers = layers;
     this[this.names.norm] = norm;
-    this.embeddingScale = embeddingScale ?? null;
   }
 
   get embedding(): TokenEmbedding {

@@ -41,13 +41,15 @@ const decayOf = mx.compile(
   { shapeless: true },
 );
 
+/**
+ * What a layer computes with: queries, keys and values side by side (B, T, C), the gate (B, T, Hv · Dv), the strength and
+ * the decay ahead of their activations (B, T, Hv).
+ */
+type Projected = [entering: Tensor, gate: Tensor, strength: Tensor, decay: Tensor];
+
 /** Queries, keys and values through a short convolution and the gated delta rule, normalized and gated. */
-export class GatedDeltaNet extends Module {
+export abstract class DeltaLayer extends Module {
   conv1d: CausalConv1d;
-  in_proj_qkv: Layer;
-  in_proj_z: Layer;
-  in_proj_b: Layer;
-  in_proj_a: Layer;
   dt_bias: Tensor;
   A_log: Tensor;
   norm: GatedRMSNorm;
@@ -57,14 +59,14 @@ export class GatedDeltaNet extends Module {
   readonly keyDim: number;
   readonly valueDim: number;
 
-  constructor({ dims: D, keyHeads, valueHeads, keyDim, valueDim, kernelSize, eps }: GatedDeltaSizes) {
+  /** @param inputs makes the projections ahead of the convolution, by their names */
+  constructor(
+    { dims: D, keyHeads, valueHeads, keyDim, valueDim, kernelSize, eps }: GatedDeltaSizes,
+    inputs: () => Record<string, Layer>,
+  ) {
     super();
-    const convolved = 2 * keyHeads * keyDim + valueHeads * valueDim;
-    this.conv1d = new CausalConv1d(convolved, kernelSize, { bias: false });
-    this.in_proj_qkv = new Linear(D, convolved, { bias: false });
-    this.in_proj_z = new Linear(D, valueHeads * valueDim, { bias: false });
-    this.in_proj_b = new Linear(D, valueHeads, { bias: false });
-    this.in_proj_a = new Linear(D, valueHeads, { bias: false });
+    this.conv1d = new CausalConv1d(2 * keyHeads * keyDim + valueHeads * valueDim, kernelSize, { bias: false });
+    Object.assign(this, inputs());
     this.dt_bias = parameter(mx.ones([valueHeads]));
     this.A_log = parameter(mx.scope(() => mx.random.uniform({ low: 0, high: 16, shape: [valueHeads] }).log()));
     this.norm = new GatedRMSNorm(valueDim, eps);
@@ -75,12 +77,14 @@ export class GatedDeltaNet extends Module {
     this.valueDim = valueDim;
   }
 
+  protected abstract project(x: Tensor): Projected;
+
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
     const [batch, length] = x.shape as [number, number, number];
     const { keyHeads, valueHeads, keyDim, valueDim } = this;
     const keys = keyHeads * keyDim;
-    const [entering, z, b, a] = project(x, [this.in_proj_qkv, this.in_proj_z, this.in_proj_b, this.in_proj_a]) as Four;
+    const [entering, z, b, a] = this.project(x);
 
     const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
     const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
@@ -100,6 +104,55 @@ export class GatedDeltaNet extends Module {
 
     const out = this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim));
     return this.out_proj.forward(out.reshape(batch, length, valueHeads * valueDim));
+  }
+}
+
+/** With a projection for each input of the rule. */
+export class GatedDeltaNet extends DeltaLayer {
+  declare in_proj_qkv: Layer;
+  declare in_proj_z: Layer;
+  declare in_proj_b: Layer;
+  declare in_proj_a: Layer;
+
+  constructor(sizes: GatedDeltaSizes) {
+    const { dims: D, keyHeads, valueHeads, keyDim, valueDim } = sizes;
+    super(sizes, () => ({
+      in_proj_qkv: new Linear(D, 2 * keyHeads * keyDim + valueHeads * valueDim, { bias: false }),
+      in_proj_z: new Linear(D, valueHeads * valueDim, { bias: false }),
+      in_proj_b: new Linear(D, valueHeads, { bias: false }),
+      in_proj_a: new Linear(D, valueHeads, { bias: false }),
+    }));
+  }
+
+  protected override project(x: Tensor): Projected {
+    return project(x, [this.in_proj_qkv, this.in_proj_z, this.in_proj_b, this.in_proj_a]) as Projected;
+  }
+}
+
+/** With two projections, whose outputs lie by heads of keys: a head's query, key, values and gates, then the next's. */
+export class GroupedDeltaNet extends DeltaLayer {
+  declare in_proj_qkvz: Layer;
+  declare in_proj_ba: Layer;
+
+  constructor(sizes: GatedDeltaSizes) {
+    const { dims: D, keyHeads, valueHeads, keyDim, valueDim } = sizes;
+    super(sizes, () => ({
+      in_proj_qkvz: new Linear(D, 2 * keyHeads * keyDim + 2 * valueHeads * valueDim, { bias: false }),
+      in_proj_ba: new Linear(D, 2 * valueHeads, { bias: false }),
+    }));
+  }
+
+  protected override project(x: Tensor): Projected {
+    const { keyHeads, valueHeads, keyDim, valueDim } = this;
+    const values = (valueHeads / keyHeads) * valueDim;
+    const byHead = (part: Tensor) => part.unflatten(-1, [keyHeads, -1]);
+    const flat = (part: Tensor) => part.flatten(-2);
+    const [qkvz, ba] = project(x, [this.in_proj_qkvz, this.in_proj_ba]) as [Tensor, Tensor];
+    const [q, k, v, z] = byHead(qkvz)
+      .split([keyDim, 2 * keyDim, 2 * keyDim + values], -1)
+      .map(flat) as Four;
+    const [b, a] = byHead(ba).split(2, -1).map(flat) as [Tensor, Tensor];
+    return [mx.concatenate([q, k, v], { axis: -1 }), z, b, a];
   }
 }
 

@@ -5,21 +5,24 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Module, parameter } from "./module";
-import type { Routing } from "./routing";
+import { highest, type Routing } from "./routing";
 
-export interface GroupedRoutingOptions {
+/** How many groups of experts there are, and how many of them a token uses. */
+export interface Groups {
+  groups: number;
+  groupsPerToken: number;
+  /** The score of experts in groups that a token does not use; 0 where absent. */
+  unused?: number;
+}
+
+export interface GroupedRoutingOptions extends Groups {
   dims: number;
   experts: number;
   expertsPerToken: number;
-  /** How many groups there are, and how many of them a token uses. */
-  groups: number;
-  groupsPerToken: number;
   /** Whether the weights of a token's experts are made to sum to one, ahead of `scale`. */
   normalize: boolean;
   /** Factor on the weights. */
   scale: number;
-  /** The score of experts in groups that a token does not use; 0 where absent. */
-  unused?: number;
 }
 
 export class GroupedRouter extends Module {
@@ -49,18 +52,27 @@ export function routeWithinGroups(
   options: Omit<GroupedRoutingOptions, "dims" | "experts">,
 ): Routing {
   const { expertsPerToken: k, normalize, scale } = options;
-  const choice = withinGroups(bias ? scores.add(bias) : scores, options);
-  const order = mx.argpartition(choice.negative(), k - 1, { axis: -1 });
-  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+  const experts = highest(withinGroups(bias ? scores.add(bias) : scores, options), k);
   const chosen = scores.takeAlongAxis(experts, -1);
   const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
   return { experts, weights: weights.multiply(scale) };
 }
 
-type Grouping = Pick<GroupedRoutingOptions, "groups" | "groupsPerToken" | "unused">;
+/** Far below any probability: no sum of weights is zero. */
+const least = 1e-20;
+
+/** The same by a softmax in float32 over all logits (…, E), without a bias. */
+export function groupedSoftmax(logits: Tensor, options: Omit<GroupedRoutingOptions, "dims" | "experts">): Routing {
+  const { expertsPerToken, normalize, scale } = options;
+  const scores = mx.softmax(logits.astype("float32"), { axis: -1 });
+  const experts = highest(withinGroups(scores, options), expertsPerToken);
+  const chosen = scores.takeAlongAxis(experts, -1);
+  const weights = normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true }).add(least)) : chosen;
+  return { experts, weights: weights.multiply(scale) };
+}
 
 /** Scores (…, E) without those of the groups that a token does not use: a group counts by its two best. */
-function withinGroups(scores: Tensor, { groups, groupsPerToken, unused: score = 0 }: Grouping): Tensor {
+function withinGroups(scores: Tensor, { groups, groupsPerToken, unused: score = 0 }: Groups): Tensor {
   if (groups <= 1 || groupsPerToken >= groups) return scores;
   const byGroup = mx.unflatten(scores, -1, [groups, -1]);
   const best = mx.topk(byGroup, 2, { axis: -1 }).sum({ axis: -1, keepdims: true });

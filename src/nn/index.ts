@@ -1,7 +1,9 @@
 /** Layers, and the blocks that models share. */
 export * from "./activations";
+export { AltUp, type AltUpSizes } from "./altup";
 export * from "./attention";
 export { BitLinear } from "./bit-linear";
+export * from "./block-selection";
 export * from "./cache";
 export * from "./channel-delta";
 export * from "./checkpoint-shapes";
@@ -9,16 +11,12 @@ export * from "./conv";
 export * from "./decoder";
 export * from "./embedding";
 export { type GatedDeltaInputs, gatedDeltaRule, ofLength } from "./gated-delta";
-export { GatedDeltaNet, type GatedDeltaSizes } from "./gated-delta-net";
+export { type DeltaLayer, GatedDeltaNet, type GatedDeltaSizes, GroupedDeltaNet } from "./gated-delta-net";
 export * from "./grouped-routing";
+export { HadamardEmbedding, HadamardLinear } from "./hadamard-linear";
 export { intercept } from "./intercept";
 export * from "./kimi-delta";
-export {
-  LatentAttention,
-  type LatentAttentionSizes,
-  LatentHeads,
-  latentJoins,
-} from "./latent-attention";
+export * from "./latent-attention";
 export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear, rounded } from "./linear";
 export * from "./losses";
 export * from "./mamba-mixer";
@@ -28,6 +26,8 @@ export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./norms";
+export * from "./per-layer-inputs";
+export * from "./position-scale";
 export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from "./projection";
 export * from "./quantize";
 export * from "./residual";
@@ -35,6 +35,10 @@ export * from "./rope";
 export { yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
 export * from "./selective-scan";
+export * from "./shared-rows";
+export { SharingAttention, type SharingAttentionSizes } from "./sharing-attention";
+export * from "./sigmoid-routing";
+export * from "./sparse-indexer";
 export { splitKeysValues } from "./split-keys-values";
 export * from "./stack-experts";
 export * from "./state-space";

@@ -29,15 +29,29 @@ export interface LatentAttentionSizes {
   valueDims: number;
   /** Biases of the projections that take and give hidden states. */
   bias: boolean;
-  /** Of the norms of latent vectors; 10⁻⁶ where absent. */
+  /** Of the norms of latent vectors; 1e-6 where absent, whatever the configuration says of others. */
   eps?: number;
+}
+
+/** What hidden states (B, T, D) give before the cache takes part in it. */
+export interface LatentHeads {
+  /** Queries ahead of the last projection, (B, T, queryRank); null where they are projected at once. */
+  latentQueries: Tensor | null;
+  /** The part of the queries that does not turn, (B, H, T, plainDims). */
+  plain: Tensor;
+  /** The part that does, turned, (B, H, T, rotatedDims). */
+  rotated: Tensor;
+  /** (B, 1, T, rank) */
+  latent: Tensor;
+  /** (B, 1, T, rotatedDims) */
+  key: Tensor;
 }
 
 /** Projections of the hidden states that may run as one. */
 export const latentJoins = [["q_a_proj", "kv_a_proj_with_mqa"]];
 
-/** All of it but the last projection. */
-export class LatentHeads extends Module {
+/** Its layers but the last, and what they compute before and after the cache takes part. */
+export class LatentInputs extends Module {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -71,24 +85,28 @@ export class LatentHeads extends Module {
     this.unembed_out = new MultiLinear(rank, valueDims, heads);
   }
 
-  /** x (B, T, D), mask: an array or null → the heads' results, (B, H, T, V) */
-  attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+  /** @param offset the position of the first token, one for all or one for each of B */
+  protected project(x: Tensor, offset: number | Tensor = 0): LatentHeads {
     const { heads, plainDims, rank } = this.sizes;
-    const [allQueries, compressed] = this.#project(x);
-    const [plain, rotating] = splitHeads(allQueries, heads).split([plainDims], -1) as [Tensor, Tensor];
+    const { latentQueries, queries, compressed } = this.#compress(x);
+    const [plain, rotating] = splitHeads(queries, heads).split([plainDims], -1) as [Tensor, Tensor];
     const [latentPart, keyPart] = compressed.split([rank], -1) as [Tensor, Tensor];
+    const turned = (heads: Tensor) => this.rope?.forward(heads, offset) ?? heads;
+    return {
+      latentQueries,
+      plain,
+      rotated: turned(rotating),
+      key: turned(splitHeads(keyPart, 1)),
+      latent: this.kv_a_layernorm.forward(latentPart).expandDims(1),
+    };
+  }
 
-    const offset = cache?.offset ?? 0;
-    const query = this.rope?.forward(rotating, offset) ?? rotating;
-    const sharedKey = splitHeads(keyPart, 1);
-    const ownKey = this.rope?.forward(sharedKey, offset) ?? sharedKey;
-    const ownLatent = this.kv_a_layernorm.forward(latentPart).expandDims(1);
-    const [latent, key] = (cache?.update(ownLatent, ownKey) ?? [ownLatent, ownKey]).map(plainRows) as [Tensor, Tensor];
-
-    let scores = query.multiply(this.scale).matmul(key.swapaxes(-1, -2));
+  /** The queries of T tokens, the latent vectors and keys of all that they may see → the heads' results, (B, H, T, V) */
+  protected attendByHead({ plain, rotated, latent, key }: LatentHeads, mask: Mask): Tensor {
+    let scores = rotated.multiply(this.scale).matmul(key.swapaxes(-1, -2));
     if (mask instanceof mx.Tensor) scores = mx.where(mask, scores, mx.finfo(scores.dtype).min);
     // One token: its query goes to the latent space. Many: keys and values are unpacked from it, which is less work then.
-    const isOne = x.dim(1) === 1;
+    const isOne = plain.dim(2) === 1;
     const out = isOne
       ? attention(this.embed_q.forward(plain), latent, latent, { scale: this.scale, mask: scores })
       : attention(plain, this.embed_q.backward(latent), this.unembed_out.forward(latent), {
@@ -98,15 +116,26 @@ export class LatentHeads extends Module {
     return isOne ? this.unembed_out.forward(out) : out;
   }
 
+  /** x (B, T, D), mask: an array or null → the heads' results, (B, H, T, V) */
+  protected heads(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const own = this.project(x, cache?.offset);
+    return this.attendByHead({ ...own, ...remember(own, cache) }, mask);
+  }
+
   /** The queries of all heads side by side, and latent vector and shared key side by side. */
-  #project(x: Tensor): [Tensor, Tensor] {
-    if (this.q_proj) return [this.q_proj.forward(x), this.kv_a_proj_with_mqa.forward(x)];
-    const [queries, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
-    return [this.q_b_proj!.forward(this.q_a_layernorm!.forward(queries)), compressed];
+  #compress(x: Tensor): { latentQueries: Tensor | null; queries: Tensor; compressed: Tensor } {
+    if (this.q_proj) {
+      const compressed = this.kv_a_proj_with_mqa.forward(x);
+      return { latentQueries: null, queries: this.q_proj.forward(x), compressed };
+    }
+    const [narrow, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
+    const latentQueries = this.q_a_layernorm!.forward(narrow);
+    return { latentQueries, queries: this.q_b_proj!.forward(latentQueries), compressed };
   }
 }
 
-export class LatentAttention extends LatentHeads {
+/** The same with the last projection. */
+export class LatentProjections extends LatentInputs {
   o_proj: Layer;
 
   constructor(sizes: LatentAttentionSizes, rope: RotaryEmbedding | null, scale: number) {
@@ -114,10 +143,25 @@ export class LatentAttention extends LatentHeads {
     this.o_proj = new Linear(sizes.heads * sizes.valueDims, sizes.dims, { bias: sizes.bias });
   }
 
+  /** The queries of T tokens, the latent vectors and keys of all that they may see → (B, T, D) */
+  protected attend(heads: LatentHeads, mask: Mask): Tensor {
+    return this.o_proj.forward(joinHeads(this.attendByHead(heads, mask)));
+  }
+}
+
+export class LatentAttention extends LatentProjections {
   /** x (B, T, D), mask: an array or null → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    return this.o_proj.forward(joinHeads(this.attend(x, mask, cache)));
+    const own = this.project(x, cache?.offset);
+    return this.attend({ ...own, ...remember(own, cache) }, mask);
   }
+}
+
+/** Latent vectors and keys of all tokens, once the cache has those of the latest. */
+export function remember({ latent, key }: LatentHeads, cache?: KeyValueCache): Pick<LatentHeads, "latent" | "key"> {
+  if (!cache) return { latent, key };
+  const [latents, keys] = cache.update(latent, key).map(plainRows) as [Tensor, Tensor];
+  return { latent: latents, key: keys };
 }
 
 /** Rows of a cache as they were before it packed them. */

@@ -3,7 +3,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { ArraysCache } from "./cache/arrays";
-import type { Cache, KeyValueCache } from "./cache/cache";
+import type { Cache, ChunkedCache, KeyValueCache } from "./cache/cache";
 import type { Mask, MaskOptions } from "./mask";
 
 export type { Mask, MaskOptions } from "./mask";
@@ -40,6 +40,32 @@ export function windowedMask(length: number, offset: number, { window, asArray =
   return asArray ? causalMask(length, { offset }) : "causal";
 }
 
+export interface ChunkMask {
+  /** How many tokens a chunk has. */
+  chunk: number;
+  /** How many columns lie before the first of the T. */
+  held?: number;
+  /** Position of the first column, in each batch row. */
+  starts?: readonly number[];
+  /** Columns that don't count at the start of each row. */
+  leftPadding?: readonly number[];
+}
+
+/** The mask of T tokens that see only those of their own chunk of the sequence, up to themselves. */
+export function chunkMask(length: number, { chunk, held = 0, starts = [0], leftPadding = [0] }: ChunkMask): Mask {
+  const chunkOf = (position: number) => Math.floor(position / chunk);
+  const isPadded = leftPadding.some((padding) => padding > 0);
+  const areWithin = starts.every((start) => chunkOf(start) === chunkOf(start + held + length - 1));
+  if (areWithin && !isPadded) return windowedMask(length, held, {});
+  const columns = mx.arange(held + length).at(null);
+  const rows = mx.arange(held, held + length).at(":", null);
+  const perRow = (values: readonly number[]) => mx.array(values, "int32", [values.length, 1, 1, 1]);
+  const first = perRow(starts.map((start, i) => start - leftPadding[i]!));
+  const chunks = (places: Tensor) => places.add(first).floorDivide(chunk);
+  const mask = rows.greaterEqual(columns).bitwiseAnd(chunks(rows).equal(chunks(columns)));
+  return isPadded ? mask.bitwiseAnd(perRow(leftPadding).lessEqual(columns)) : mask;
+}
+
 /** The mask for hidden states h (B, T, D), which the cache is about to take in. */
 export function attentionMask(h: Tensor, cache?: KeyValueCache, options: MaskOptions = {}): Mask {
   const length = h.dim(1);
@@ -67,6 +93,17 @@ export const slidingWindow = (window: number): MaskRule => ({
   key: `window ${window}`,
   window,
   make: (h, cache) => attentionMask(h, cache, { window }),
+});
+
+/** Every token sees those of its own chunk of the sequence, up to itself. Its cache has chunks of the same size. */
+export const chunkedAttention = (chunk: number): MaskRule<ChunkedCache> => ({
+  key: `chunk ${chunk}`,
+  make(h, cache) {
+    if (!cache) return chunkMask(h.dim(1), { chunk });
+    // Each layer does so for itself; the mask is made ahead of the first.
+    cache.dropFront();
+    return cache.makeMask(h.dim(1));
+  },
 });
 
 /** For layers that carry a state: which of the tokens are a row's own, (B, T); null where all are. */

@@ -37,6 +37,9 @@ export const RopeScaling = z.strictObject({
   /** longrope. The factors for short contexts are not used: `longRoPE` says why. */
   long_factor: z.union([z.number(), z.array(z.number())]).nullish(),
   short_factor: z.union([z.number(), z.array(z.number())]).nullish(),
+  /** longrope: the same factor in Phi-3.5-MoE, for short and for long contexts. */
+  short_mscale: z.number().positive().nullish(),
+  long_mscale: z.number().positive().nullish(),
   /** proportional */
   partial_rotary_factor: z.number().positive().max(1).nullish(),
   /** mrope: text has one position for all sections, however they lie. */
@@ -236,7 +239,7 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
         maxPositions: maxPositions(),
         originalMaxPositions: required(scaling.original_max_position_embeddings, "original_max_position_embeddings"),
         longFactor: required(scaling.long_factor, "long_factor"),
-        magnitude: scaling.attention_factor ?? undefined,
+        magnitude: scaling.attention_factor ?? scaling.long_mscale ?? undefined,
       });
     case "proportional": {
       const rotated = Math.trunc(dims * (scaling.partial_rotary_factor ?? 1));

@@ -12,10 +12,15 @@ export interface Routing {
   weights: Tensor;
 }
 
-/** The k highest logits (…, E), weighted by a softmax over these k. No gradient flows through the choice. */
+/** The k highest of scores (…, E), in no order. No gradient flows through the choice. */
+export function highest(scores: Tensor, k: number): Tensor {
+  const order = mx.argpartition(scores.negative(), k - 1, { axis: -1 });
+  return mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+}
+
+/** The k highest logits (…, E), weighted by a softmax over these k. */
 export function softmaxOfHighest(logits: Tensor, k: number): Routing {
-  const order = mx.argpartition(logits.negative(), k - 1, { axis: -1 });
-  const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, k)));
+  const experts = highest(logits, k);
   return { experts, weights: mx.softmax(logits.takeAlongAxis(experts, -1), { axis: -1, precise: true }) };
 }
 
@@ -27,6 +32,26 @@ export function highestOfSoftmax(logits: Tensor, k: number, { normalize }: { nor
   const experts = mx.stopGradient(order.at(mx.ellipsis, mx.slice(-k)));
   const chosen = probabilities.takeAlongAxis(experts, -1);
   return { experts, weights: normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen };
+}
+
+/**
+ * SparseMixer, as it infers: k times the highest of the logits (…, E) that are left, weighted by a softmax over those of
+ * them that are no further below it than `2 · jitter` of its size or theirs. Liu et al. 2023, arXiv:2310.00811.
+ */
+export function sparseMixer(logits: Tensor, k: number, { jitter }: { jitter: number }): Routing {
+  const experts: Tensor[] = [];
+  const weights: Tensor[] = [];
+  let left = logits;
+  for (let i = 0; i < k; i++) {
+    const highest = left.max({ axis: -1, keepdims: true });
+    const expert = mx.stopGradient(mx.argmax(left, { axis: -1, keepdims: true }));
+    const distance = highest.subtract(logits).divide(logits.abs().maximum(highest));
+    const near = mx.softmax(mx.where(distance.greater(2 * jitter), -Infinity, left), { axis: -1, precise: true });
+    experts.push(expert);
+    weights.push(near.takeAlongAxis(expert, -1));
+    left = mx.putAlongAxis(left, expert, -Infinity, { axis: -1 });
+  }
+  return { experts: mx.concatenate(experts, { axis: -1 }), weights: mx.concatenate(weights, { axis: -1 }) };
 }
 
 /** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */

@@ -163,6 +163,21 @@ test("a block that comes out worse is rounded to nearest instead", async () => {
   tokens.dispose();
 });
 
+test.each(["lfm2", "lfm2-vl", "mimo", "qwen2_vl", "qwen3_vl"])(
+  "finds factors for three groups of each block of %s",
+  async (name) => {
+    const { model, settings } = await original(name);
+    const tokens = tokensOf(models[0]!.tokens);
+    let groups = 0;
+    const losses = await awqQuantize(model, tokens, { ...settings, onScales: () => groups++ });
+    expect(groups).toBe(3 * model.layers.length);
+    // A factor that is not taken back elsewhere would make the block worse.
+    for (const { plain, searched } of losses) expect(searched).toBeLessThan(plain);
+    model.dispose();
+    tokens.dispose();
+  },
+);
+
 test.each(["gemma3_text", "llama_sliding"])("the blocks of %s run alone as within the model", async (name) => {
   const model = (await formulaModel(fixture<FormulaModel>(`models/${name}.json`))) as CausalLM;
   const tokens = mx.arange(48).multiply(37).remainder(256).reshape(2, 24).astype("uint32");

@@ -14,6 +14,7 @@ import * as mx from "../../src/mlx";
 import { type Cache, createModel, type LanguageModel } from "../../src/models";
 import { CacheList, ChunkedKVCache, ConcatenateKVCache, type KeyValueCache, KVCache } from "../../src/nn";
 import { type Dice, dice, pick } from "./dice";
+import { peakMemory } from "./supervise";
 
 const llama = {
   model_type: "llama",
@@ -280,19 +281,20 @@ const limits = { time: 10_000, memory: 1e9 };
 
 /** Runs the files in a process of its own; it ends with what went wrong, if anything did. */
 async function supervised(count: number, seed: number): Promise<void> {
-  let [at, last, out] = [seed, Date.now(), ""];
+  let [at, last, memory] = [seed, Date.now(), 0];
   const child = Bun.spawn([process.execPath, import.meta.path, "--child", `${count}`, `${seed}`], {
     stderr: "inherit",
     ipc(message) {
-      [at, last] = [message as number, Date.now()];
+      last = Date.now();
+      if (typeof message === "number") at = message;
+      else memory = (message as { memory: number }).memory;
     },
     stdout: "pipe",
   });
   const watch = setInterval(() => Date.now() - last > limits.time && child.kill(), 500);
-  out = await new Response(child.stdout).text();
+  const out = await new Response(child.stdout).text();
   await child.exited;
   clearInterval(watch);
-  const memory = child.resourceUsage()!.maxRSS;
   console.log(`${out.trim()}, peak memory ${(memory / 1e6).toFixed(0)} MB`);
   if (child.signalCode) throw new Error(`the file of seed ${at + 1} ended in ${child.signalCode}`);
   if (child.exitCode !== 0) throw new Error(`the file of seed ${at + 1} ended with ${child.exitCode}`);
@@ -305,6 +307,7 @@ if (import.meta.main) {
   if (process.argv.includes("--child")) {
     const { continued, refused } = await fuzzPromptCaches(count, seed, (at) => process.send?.(at));
     console.log(`${count} files: ${refused} refused, ${continued} continued`);
+    process.send?.({ memory: peakMemory() });
     process.disconnect?.();
   } else await supervised(count, seed);
 }

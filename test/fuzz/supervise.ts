@@ -1,7 +1,19 @@
 /** Runs a fuzzer in processes of its own: a crash, a hang or too much memory is the input's failure, not the runner's. */
 
+import { existsSync, readFileSync } from "node:fs";
+
 /** Milliseconds that one input may take, and bytes of the whole process. */
 const limits = { time: 10_000, memory: 1e9 };
+
+/**
+ * Bytes that this process took at most. What the system tells a parent of its child begins with the parent's own memory, of
+ * which the child is a copy at first.
+ */
+export function peakMemory(): number {
+  const status = existsSync("/proc/self/status") ? readFileSync("/proc/self/status", "utf8") : "";
+  const kilobytes = /^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1];
+  return kilobytes ? Number(kilobytes) * 1024 : process.memoryUsage.rss();
+}
 
 export interface Outcome {
   /** Inputs that were taken, and that were refused with a UserError. */
@@ -19,7 +31,7 @@ export type RunInput = (seed: number) => Promise<"sound" | "refused">;
  * @throws Error that names the seed of an input that crashes, hangs, or ends in anything but an answer or words of ours
  */
 export async function supervise(path: string, count: number, seed: number): Promise<Outcome> {
-  let [next, last, outcome] = [seed, Date.now(), { sound: 0, refused: 0 }];
+  let [next, last, outcome] = [seed, Date.now(), { sound: 0, refused: 0, memory: 0 }];
   const child = Bun.spawn([process.execPath, path, "--child", `${count}`, `${seed}`], {
     ipc(message) {
       last = Date.now();
@@ -33,12 +45,12 @@ export async function supervise(path: string, count: number, seed: number): Prom
   const said = await new Response(child.stderr).text();
   await child.exited;
   clearInterval(watch);
-  const memory = child.resourceUsage()!.maxRSS;
+  const { memory } = outcome;
   const ended = child.signalCode ?? (child.exitCode === 0 ? null : `exit code ${child.exitCode}`);
   if (ended) throw new Error(`the input of seed ${next} ended in ${ended}: ${said.slice(0, 2000)}`);
   if (outcome.sound + outcome.refused !== count) throw new Error(`the child stopped before seed ${next}`);
   if (memory > limits.memory) throw new Error(`${Math.round(memory / 1e6)} MB of memory were taken`);
-  return { ...outcome, memory };
+  return outcome;
 }
 
 /** What a fuzzer's script does: `COUNT SEED` supervises a child, `--child COUNT SEED` is one. */
@@ -56,11 +68,11 @@ export async function fuzzMain(path: string, run: RunInput): Promise<void> {
     );
     return;
   }
-  const outcome = { sound: 0, refused: 0 };
+  const outcome = { sound: 0, refused: 0, memory: 0 };
   for (let at = seed; at < seed + count; at++) {
     outcome[await run(at)]++;
     process.send?.(at);
   }
-  process.send?.(outcome);
+  process.send?.({ ...outcome, memory: peakMemory() });
   process.disconnect?.();
 }

@@ -36,6 +36,13 @@ MROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved"
          "partial_rotary_factor": 0.25}
 
 
+GEMMA4 = {
+    "vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 64, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 32, "rms_norm_eps": 1e-6, "sliding_window": 6,
+    "max_position_embeddings": 2048, "final_logit_softcapping": 30.0, "tie_word_embeddings": True,
+}
+
+
 def nested(model_type, **changes):
     """A language model within a checkpoint that has other parts too."""
     text = {**BASE, **DELTA, "num_hidden_layers": 4, "rope_parameters": MROPE, **changes}
@@ -54,6 +61,35 @@ GRANITE4 = {
     "logits_scaling": 0.5, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 1.2,
     "attention_bias": False, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 4, "mamba_d_head": 16,
     "mamba_proj_bias": False, "mamba_d_state": 32, "mamba_d_conv": 4, "mamba_n_groups": 1, "mamba_conv_bias": True,
+}
+
+
+def seeing(model_type, **changes):
+    """A language model within a checkpoint that also has a vision tower."""
+    return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **BASE, **changes}}
+
+
+SHORT_CONV = {
+    "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 2048, "norm_eps": 1e-5, "conv_L_cache": 3, "rope_theta": 10000.0,
+}
+
+
+LLAMA4_YARN = {**YARN, "original_max_position_embeddings": 16, "rope_theta": 10000.0, "beta_fast": 32.0, "beta_slow": 1.0,
+               "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5}
+DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1,
+                 "mscale": 1.0, "mscale_all_dim": 1.0}
+LATENT = {
+    "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 64, "qk_rope_head_dim": 16, "v_head_dim": 32,
+    "qk_nope_head_dim": 32, "moe_layer_freq": 1, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+}
+# Experts in one group beside a shared one; the first layer is dense.
+GLM_EXPERTS = {
+    "moe_intermediate_size": 32, "n_shared_experts": 1, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    "norm_topk_prob": True, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5, "first_k_dense_replace": 1,
+    "topk_method": "noaux_tc", "scoring_func": "sigmoid",
 }
 
 CONFIGS = {
@@ -83,6 +119,56 @@ CONFIGS = {
         "gemma3_text", num_hidden_layers=4, head_dim=16, query_pre_attn_scalar=16, sliding_window=16,
         sliding_window_pattern=2,
     ),
+    "gemma3": {
+        "model_type": "gemma3", "vocab_size": 256, "text_config": {
+            "model_type": "gemma3_text", "hidden_size": 32, "num_hidden_layers": 6, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32,
+            "rms_norm_eps": 1e-6, "sliding_window": 6, "sliding_window_pattern": 3, "rope_theta": 1000000.0,
+            "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    },
+    "gemma3n": {
+        "model_type": "gemma3n", "text_config": {
+            "model_type": "gemma3n_text", "vocab_size": 256, "vocab_size_per_layer_input": 240, "hidden_size": 32,
+            "num_hidden_layers": 6, "intermediate_size": [64] * 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "rms_norm_eps": 1e-6, "num_kv_shared_layers": 3, "sliding_window": 6,
+            "max_position_embeddings": 2048, "rope_local_base_freq": 10000.0, "rope_theta": 1000000.0,
+            "final_logit_softcapping": 30.0, "hidden_size_per_layer_input": 32, "altup_num_inputs": 4,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "altup_active_idx": 0,
+            "activation_sparsity_pattern": [0.75, 0.5, 0.0, 0.0, 0.0, 0.0], "altup_coef_clip": 1.125,
+            "altup_correct_scale": True, "laurel_rank": 32,
+        },
+    },
+    "gemma4_text": {
+        "model_type": "gemma4_text", **GEMMA4, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 32,
+        "vocab_size_per_layer_input": 256, "sliding_window_pattern": 3,
+    },
+    "gemma4": {
+        "model_type": "gemma4", "vocab_size": 256, "text_config": {
+            "model_type": "gemma4_text", **GEMMA4, "num_hidden_layers": 3, "num_kv_shared_layers": 0, "head_dim": 8,
+            "global_head_dim": 16,
+            "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+            "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    },
+    "llama4": {
+        "model_type": "llama4", "text_config": {
+            **BASE, "model_type": "llama4_text", "num_hidden_layers": 4, "head_dim": 16, "attention_bias": False,
+            "attention_chunk_size": 5, "interleave_moe_layer_step": 2, "intermediate_size": 32,
+            "intermediate_size_mlp": 64, "num_experts_per_tok": 1, "num_local_experts": 4, "rms_norm_eps": 1e-6,
+            "rope_scaling": LLAMA3, "use_qk_norm": True, "attn_temperature_tuning": 4, "floor_scale": 8,
+            "attn_scale": 0.5,
+        },
+    },
+    "llama4_text": config(
+        "llama4_text", head_dim=16, intermediate_size_mlp=128, use_qk_norm=True, no_rope_layers=[1, 1, 1],
+        tie_word_embeddings=False, rms_norm_eps=1e-6,
+    ),
+    "minicpm": config(
+        "minicpm", dim_model_base=32, scale_depth=1.4, scale_emb=3, tie_word_embeddings=False,
+    ),
+    "nanbeige": config("nanbeige", num_loops=2, num_hidden_layers=2, head_dim=16, tie_word_embeddings=False),
     "phi3": config("phi3", tie_word_embeddings=False, partial_rotary_factor=0.5),
     "phi3_longrope": config(
         "phi3", tie_word_embeddings=False, rope_scaling=LONGROPE, original_max_position_embeddings=256,
@@ -236,6 +322,118 @@ CONFIGS = {
         moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=True,
     ),
     "qwen2": config("qwen2", tie_word_embeddings=True),
+    "qwen3_next": config(
+        "qwen3_next", **DELTA, num_hidden_layers=3, full_attention_interval=2, partial_rotary_factor=0.25, num_experts=8,
+        num_experts_per_tok=3, decoder_sparse_step=1, mlp_only_layers=[0], moe_intermediate_size=32,
+        shared_expert_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
+    ),
+    "qwen3_vl": seeing(
+        "qwen3_vl", head_dim=32, tie_word_embeddings=True,
+        rope_scaling={"rope_type": "default", "mrope_section": [8, 4, 4], "mrope_interleaved": True},
+    ),
+    "qwen3_vl_moe": seeing(
+        "qwen3_vl_moe", head_dim=16, num_experts=6, num_experts_per_tok=2, decoder_sparse_step=1, mlp_only_layers=[],
+        moe_intermediate_size=32, norm_topk_prob=True, tie_word_embeddings=False,
+    ),
+    "qwen2_moe": config(
+        "qwen2_moe", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=64,
+        tie_word_embeddings=False,
+    ),
+    "qwen2_vl": seeing("qwen2_vl", tie_word_embeddings=True, rope_scaling={"type": "mrope", "mrope_section": [2, 3, 3]}),
+    "lfm2": {
+        **SHORT_CONV, "model_type": "lfm2", "block_dim": 64, "block_ff_dim": 192, "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True, "conv_bias": True,
+        "full_attn_idxs": [1],
+    },
+    "lfm2_moe": {
+        **SHORT_CONV, "model_type": "lfm2_moe", "intermediate_size": 96, "moe_intermediate_size": 32, "num_experts": 6,
+        "num_experts_per_tok": 2, "norm_topk_prob": True, "use_expert_bias": True, "num_dense_layers": 1,
+        "conv_bias": False, "layer_types": ["conv", "full_attention", "conv"], "routed_scaling_factor": 1.5,
+    },
+    "lfm2-vl": {"model_type": "lfm2-vl", "text_config": {
+        **SHORT_CONV, "model_type": "lfm2", "block_dim": 64, "intermediate_size": 128, "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False, "conv_bias": False,
+        "layer_types": ["conv", "conv", "full_attention"],
+    }},
+    "olmo3": config("olmo3", num_hidden_layers=4, sliding_window=6, rope_scaling=YARN, tie_word_embeddings=False),
+    "mimo": config("mimo", num_nextn_predict_layers=1, tie_word_embeddings=False),
+    "phimoe": config(
+        "phimoe", num_local_experts=4, num_experts_per_tok=2, intermediate_size=64, router_jitter_noise=0.3,
+        original_max_position_embeddings=256, rope_scaling={**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.2},
+    ),
+    "ernie4_5_moe": config(
+        "ernie4_5_moe", head_dim=16, use_bias=False, tie_word_embeddings=True, moe_num_experts=6, moe_k=2,
+        moe_intermediate_size=32, moe_num_shared_experts=2, moe_layer_start_index=1,
+    ),
+    "ministral3": config(
+        "ministral3", head_dim=16, num_hidden_layers=4, tie_word_embeddings=False, rope_parameters=LLAMA4_YARN,
+        sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
+    "mistral3": {
+        "model_type": "mistral3",
+        "text_config": config("ministral3", head_dim=16, tie_word_embeddings=True, rope_parameters=LLAMA4_YARN),
+    },
+    "llava": {"model_type": "llava", "text_config": config("mistral", head_dim=24)},
+    "glm4_moe": config(
+        "glm4_moe", head_dim=16, tie_word_embeddings=False, attention_bias=True, use_qk_norm=True, rope_scaling=None,
+        partial_rotary_factor=0.5, **GLM_EXPERTS,
+    ),
+    "glm4_moe_lite": {
+        "model_type": "glm4_moe_lite", **LATENT, **GLM_EXPERTS, "rms_norm_eps": 1e-3, "rope_theta": 1000000.0,
+    },
+    "kimi_k25": {
+        "model_type": "kimi_k25",
+        "text_config": {
+            "model_type": "kimi_k2", **LATENT, **GLM_EXPERTS, "q_lora_rank": None, "num_hidden_layers": 2,
+            "rope_scaling": DEEPSEEK_YARN,
+        },
+    },
+    "minimax": config(
+        "minimax", head_dim=16, rotary_dim=8, num_local_experts=6, num_experts_per_tok=2, intermediate_size=32,
+        shared_intermediate_size=0, use_qk_norm=True, tie_word_embeddings=False,
+    ),
+    "mistral4": {
+        "model_type": "mistral4", **LATENT, **GLM_EXPERTS, "n_group": 2, "first_k_dense_replace": 0, "scoring_func": "softmax",
+        "rope_parameters": {**LLAMA4_YARN, "rope_theta": 10000.0}, "tie_word_embeddings": False,
+    },
+    "deepseek_v32": {
+        "model_type": "deepseek_v32", **LATENT, **GLM_EXPERTS, "rope_scaling": DEEPSEEK_YARN, "index_head_dim": 32,
+        "index_n_heads": 4, "index_topk": 6,
+    },
+    "glm_moe_dsa": {
+        "model_type": "glm_moe_dsa", **LATENT, **GLM_EXPERTS, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "index_head_dim": 32, "index_n_heads": 2, "index_topk": 7, "indexer_rope_interleave": True,
+    },
+    "minimax_m3_vl": {
+        "model_type": "minimax_m3_vl",
+        "text_config": {
+            **BASE, "num_hidden_layers": 4, "intermediate_size": 32, "dense_intermediate_size": 96,
+            "shared_intermediate_size": 32, "num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16,
+            "rotary_dim": 8, "moe_layer_freq": [0, 1, 1, 1],
+            "sparse_attention_config": {
+                "sparse_num_index_heads": 2, "sparse_index_dim": 16, "sparse_block_size": 3, "sparse_topk_blocks": 2,
+                "sparse_local_block": 1, "sparse_attention_freq": [0, 1, 0, 1],
+            },
+        },
+    },
+    "glm4": config("glm4", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
+    "deepseek_v2": {
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "group_limited_greedy", "n_group": 4,
+        "topk_group": 2, "norm_topk_prob": False, "rope_scaling": DEEPSEEK_YARN,
+    },
+    "deepseek_v2_lite": {
+        "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "greedy", "q_lora_rank": None, "norm_topk_prob": False,
+        "num_hidden_layers": 2, "rope_scaling": DEEPSEEK_YARN,
+    },
+    "step3p5": {
+        "model_type": "step3p5", "hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 256, "num_attention_heads": 4,
+        "num_attention_groups": 2, "head_dim": 16, "intermediate_size": 96, "rope_theta": [1e6, 1e4, 1e4, 1e6],
+        "sliding_window": 6, "layer_types": [SLIDING[1], SLIDING[0], SLIDING[0], SLIDING[1]],
+        "attention_other_setting": {"num_attention_heads": 6, "num_attention_groups": 2},
+        "partial_rotary_factors": [0.5, 1.0, 1.0, 0.5], "rope_scaling": LLAMA3, "yarn_only_types": ["full_attention"],
+        "moe_num_experts": 6, "moe_top_k": 2, "moe_intermediate_size": 32, "share_expert_dim": 32, "moe_layers_enum": "1,2,3",
+        "swiglu_limits": [0, 0, 0, 0.5], "swiglu_limits_shared": [0, 0, 0.5, 0],
+    },
 }
 
 SALTS = {
@@ -246,6 +444,19 @@ SALTS = {
     "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
     "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14, "rwkv7": 262,
     "laguna": 2, "mimo_v2_flash": 0, "bailing_moe_v3": 6, "bailing_hybrid": 11,
+    "qwen3_next": 3, "qwen3_vl": 5, "qwen3_vl_moe": 2, "qwen2_moe": 0, "qwen2_vl": 1,
+    "lfm2": 2, "lfm2_moe": 0, "lfm2-vl": 0, "olmo3": 6, "mimo": 3, "phimoe": 5, "ernie4_5_moe": 1,
+    "ministral3": 5, "mistral3": 2, "llava": 0, "glm4_moe": 1, "glm4_moe_lite": 24, "kimi_k25": 0, "minimax": 10,
+    "mistral4": 3, "deepseek_v32": 52, "glm_moe_dsa": 37, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 25,
+    "deepseek_v2_lite": 0, "step3p5": 1,
+    "gemma3": 11,
+    "gemma4_text": 4,
+    "gemma4": 28,
+    "gemma3n": 10,
+    "llama4": 23,
+    "llama4_text": 20,
+    "nanbeige": 14,
+    "minicpm": 8,
 }
 
 
@@ -253,11 +464,12 @@ NEMOTRON = {"fc1": "up_proj", "fc2": "down_proj"}
 MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
 
-def experts(name, shape):
+def experts(name, shape, same=False):
     """A stacked expert tensor under the names that a Hugging Face checkpoint gives its parts, one for each expert."""
     prefix, rest = name.split("switch_mlp.")
     projection, kind = rest.split(".")
-    part = {**NEMOTRON, **MIXTRAL}[projection] if "block_sparse_moe" in prefix or "fc" in projection else projection
+    renamed = not same and ("block_sparse_moe" in prefix or "feed_forward" in prefix or "fc" in projection)
+    part = {**NEMOTRON, **MIXTRAL}[projection] if renamed else projection
     return {f"{prefix}experts.{e}.{part}.{kind}": shape[1:] for e in range(shape[0])}
 
 
@@ -281,6 +493,47 @@ def keys_values(name, parameters):
     """The projection of keys and values as one, which the model takes apart."""
     (heads, rank, key), (_, value, _) = (parameters[f"{name}.{part}.weight"].shape for part in ("embed_q", "unembed_out"))
     return {f"{name}.kv_b_proj.weight": [heads * (key + value), rank]}
+
+
+def renamed(path, shape, name):
+    """A tensor under the name, and in the shape, of a Hugging Face checkpoint, where they are others than the model's."""
+    if "_vl" in name:
+        path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    if name.startswith("lfm2") and "-vl" not in name:
+        for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
+            path = path.replace(f"feed_forward.{ours}", f"feed_forward.{theirs}")
+        if path.endswith("conv.weight"):
+            return {path: [shape[0], shape[2], shape[1]]}
+    if name == "qwen3_next" and path.endswith("conv1d.weight"):
+        return {path: [shape[0], shape[2], shape[1]]}
+    return {path: shape}
+
+
+def transposed(name, shape):
+    """The stacked experts of Qwen 3 VL, input by output, the first two projections as one."""
+    prefix, projection = name.replace("language_model.model.", "model.language_model.").split("switch_mlp.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
+    return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]} if projection == "down_proj.weight" else {}
+def gemma4(path, shape):
+    """A tensor of Gemma 4 under the name of a Hugging Face checkpoint; experts' halves as one."""
+    path = path.replace("language_model.model.", "model.language_model.")
+    prefix, _, projection = path.partition("switch_glu.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}gate_up_proj": [shape[0], 2 * shape[1], shape[2]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}down_proj": shape}
+    return {} if projection else {path: shape}
+
+
+def llama4(path, shape):
+    """A tensor of Llama 4 under the name, and in the shape, of a Hugging Face checkpoint."""
+    prefix, _, projection = path.partition("experts.")
+    if projection == "gate_proj.weight":
+        return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
+    if projection == "down_proj.weight":
+        return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]}
+    return {} if projection else {path: shape}
 
 
 def original(path, shape):
@@ -309,13 +562,19 @@ def kimi(path, shape):
 
 def laguna(path):
     return path.replace("mlp.gate.proj", "mlp.gate").replace("mlp.gate.e_score", "mlp.experts.e_score")
+def step(path):
+    """A tensor of Step 3.5 under the name of a Hugging Face checkpoint; experts are stacked there too."""
+    for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
+        path = path.replace(ours, theirs)
+    return path
+HEADLESS = {"gemma3_text", "gemma3"}
 
 
 def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
     for path, x in parameters:
-        if name.startswith("qwen3_5"):
+        if name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
             shapes |= original(path, list(x.shape))
         elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
             shapes |= granite_mlp(path, list(x.shape))
@@ -326,8 +585,16 @@ def checkpoint(name, parameters):
             shapes[path] = [channels, 1, size]
         elif name == "kimi_linear" and "switch_mlp." in path:
             shapes |= experts(path.replace(".mlp.", ".block_sparse_moe."), list(x.shape))
+        elif "switch_mlp." in path and name == "qwen3_vl_moe":
+            shapes |= transposed(path, list(x.shape))
+        elif name == "step3p5":
+            shapes[step(path)] = list(x.shape)
+        elif name == "llama4":
+            shapes |= llama4(path, list(x.shape))
+        elif name == "gemma4":
+            shapes |= gemma4(path, list(x.shape))
         elif "switch_mlp." in path:
-            shapes |= experts(path, list(x.shape))
+            shapes |= experts(path, list(x.shape), same=name == "jamba")
         elif ".embed_q." in path:
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
@@ -338,6 +605,8 @@ def checkpoint(name, parameters):
             shapes[path] = [x.size]
         elif name == "laguna":
             shapes[laguna(path)] = list(x.shape)
-        elif path != "lm_head.weight" or name != "gemma3_text":
-            shapes[path] = list(x.shape)
+        elif not path.endswith("lm_head.weight") or name not in HEADLESS:
+            shapes |= renamed(path, list(x.shape), name)
+    if name == "mimo":
+        shapes["model.mtp_layers.0.input_proj.weight"] = [64, 128]
     return shapes

@@ -34,7 +34,7 @@ function blockOf({ weight_block_size: block }: QuantizationSettings, folder: str
 }
 
 /** Scales of activations are left out: they are for hardware that multiplies in eight bits. */
-const activationScale = /\.(input_scale|activation_scale)$/;
+const activationScale = /[._](input_scale|activation_scale)$/;
 
 function unpackAll(weights: Map<string, Tensor>, block: [number, number], folder: string): Map<string, Tensor> {
   const unpacked = new Map<string, Tensor>();
@@ -50,7 +50,10 @@ function unpackAll(weights: Map<string, Tensor>, block: [number, number], folder
   return unpacked;
 }
 
-/** weight (M, N) of E4M3 bytes, scale (⌈M / a⌉, ⌈N / b⌉) or a single one → (M, N) bfloat16 */
+/**
+ * weight (M, N) of E4M3 bytes, scale (⌈M / a⌉, ⌈N / b⌉) or a single one → (M, N) bfloat16. Stacked experts (E, M, N) have
+ * one scale each, (E, 1, 1).
+ */
 function unpackBlocks(
   weight: Tensor,
   scale: Tensor,
@@ -61,6 +64,10 @@ function unpackBlocks(
   if (!mx.isFloating(scale.dtype)) wrong(`has a scale of ${scale.dtype}`);
   const values = mx.fromFp8(weight, "bfloat16");
   if (scale.size === 1) return values.multiply(scale.reshape([])).astype("bfloat16");
+  const perExpert = [weight.dim(0), 1, 1];
+  if (weight.ndim === 3 && scale.ndim === 3 && scale.shape.every((dim, axis) => dim === perExpert[axis])) {
+    return values.multiply(scale).astype("bfloat16");
+  }
   const [M, N] = weight.shape as [number, number];
   const [down, across] = [Math.ceil(M / a), Math.ceil(N / b)];
   if (weight.ndim !== 2 || scale.ndim !== 2 || scale.dim(0) !== down || scale.dim(1) !== across) {

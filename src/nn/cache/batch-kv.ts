@@ -19,7 +19,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   #index = 0;
   /** Columns that are not the row's own, at its beginning. */
   #leftPadding: number[];
-  #lengths: readonly number[] | null = null;
+  #prepared: readonly number[] | null = null;
   /** Columns of the last update that are not the row's own, at its end. */
   #rightPadding: number[] | null = null;
 
@@ -32,7 +32,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   }
 
   /** A batch that begins with copies of what these caches hold. */
-  static merge(caches: readonly Single[], single: () => Single): BatchKVCache {
+  static merge(caches: readonly Pick<Single, "offset" | "state">[], single: () => Single): BatchKVCache {
     const batch = new BatchKVCache(caches.length, single);
     const length = Math.max(...caches.map(({ offset }) => offset));
     if (length === 0) return batch;
@@ -53,9 +53,19 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     return this.#leftPadding.length;
   }
 
+  /** Columns that are not the row's own, at its beginning. */
+  get leftPadding(): readonly number[] {
+    return this.#leftPadding;
+  }
+
+  /** How many tokens each row holds. */
+  get lengths(): readonly number[] {
+    return this.#leftPadding.map((padding) => this.#index - padding);
+  }
+
   /** Where rows differ, a new tensor (B) in the current scope. */
   get offset(): number | Tensor {
-    return commonOffset(this.#leftPadding.map((padding) => this.#index - padding));
+    return commonOffset(this.lengths);
   }
 
   get size(): number {
@@ -75,7 +85,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const count = keys.dim(2);
     this.#buffers.change([keys, values], (buffer, added) => writeRows(roomFor(added, buffer, before), before, added));
     this.#index += count;
-    this.#rightPadding = paddingOf(this.#lengths, count);
+    this.#rightPadding = paddingOf(this.#prepared, count);
     return this.#buffers.first(this.#index);
   }
 
@@ -86,12 +96,12 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   }
 
   prepare(lengths: readonly number[]): void {
-    this.#lengths = lengths;
+    this.#prepared = lengths;
   }
 
   finalize(): void {
     const padding = this.#rightPadding;
-    this.#lengths = this.#rightPadding = null;
+    this.#prepared = this.#rightPadding = null;
     if (!padding) return;
     mx.scope(() => this.#buffers.map((buffer) => rollRows(rows(buffer, 0, this.#index), padding)));
     this.#leftPadding = this.#leftPadding.map((before, i) => before + padding[i]!);
@@ -138,12 +148,23 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const cache = this.single();
     if (this.empty) return cache;
     mx.scope(() => {
-      const from = this.#leftPadding[row]!;
-      const own = (x: Tensor) => mx.contiguous(rows(mx.sliceAxis(x, 0, row, row + 1), from, this.#index));
-      const { keys, values } = this.#buffers;
-      cache.state = [own(keys!), own(values!), this.#index - from];
+      cache.state = this.rowState(row);
     });
     return cache;
+  }
+
+  /** Copies of one row's keys and values, and how many tokens they are. It must not be empty. */
+  rowState(row: number): [keys: Tensor, values: Tensor, length: number] {
+    const from = this.#leftPadding[row]!;
+    const own = (x: Tensor) => mx.contiguous(rows(mx.sliceAxis(x, 0, row, row + 1), from, this.#index));
+    const { keys, values } = this.#buffers;
+    return [own(keys!), own(values!), this.#index - from];
+  }
+
+  /** Takes so many of each row's oldest tokens out of sight. */
+  forget(counts: readonly number[]): void {
+    this.#leftPadding = this.#leftPadding.map((before, i) => before + counts[i]!);
+    this.#cut(Math.min(...this.#leftPadding));
   }
 
   /** Drops columns that are no row's own. */
@@ -172,6 +193,6 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     this.#buffers.dispose();
     this.#index = 0;
     this.#leftPadding = [];
-    this.#lengths = this.#rightPadding = null;
+    this.#prepared = this.#rightPadding = null;
   }
 }

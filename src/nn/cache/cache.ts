@@ -33,3 +33,9 @@ export interface KeyValueCache extends Cache {
   /** The mask for `length` tokens that are about to be appended. */
   makeMask(length: number, options?: MaskOptions): Mask;
 }
+
+/** A cache of attention within chunks. */
+export interface ChunkedCache extends KeyValueCache {
+  /** Before a forward pass: drops what no later token sees. */
+  dropFront(): void;
+}

@@ -1,14 +1,15 @@
 /** Attention within chunks: all tokens of the present chunk, and no more than a chunk's worth before them. */
 import type { Tensor } from "../../mlx";
-import type { Mask, MaskOptions } from "../mask";
-import { windowedMask } from "../masks";
-import { Buffers, roomFor, rows, writeRows } from "./buffer";
-import type { KeyValueCache } from "./cache";
+import type { Mask } from "../mask";
+import { chunkMask } from "../masks";
+import { BatchChunkedKVCache } from "./batch-chunked";
+import { Buffers, roomFor, rows, step, writeRows } from "./buffer";
+import type { ChunkedCache } from "./cache";
 import { type CacheKind, columnsProblem, countProblem, firstProblem } from "./kind";
 
 type State = [keys: Tensor | null, values: Tensor | null, offset: number, chunkSize: number, start: number];
 
-export class ChunkedKVCache implements KeyValueCache {
+export class ChunkedKVCache implements ChunkedCache {
   static readonly kind: CacheKind<ChunkedKVCache> = {
     name: "ChunkedKVCache",
     fields: ["keys", "values", "offset", "chunk size", "start"],
@@ -24,6 +25,7 @@ export class ChunkedKVCache implements KeyValueCache {
       cache.state = state as State;
       return cache;
     },
+    merge: (caches) => BatchChunkedKVCache.merge(caches, (chunkSize) => new ChunkedKVCache(chunkSize)),
   };
 
   readonly #buffers = new Buffers();
@@ -54,10 +56,13 @@ export class ChunkedKVCache implements KeyValueCache {
     return this.#buffers.keys === null;
   }
 
-  /** Before a forward pass: drops what lies more than a chunk back. */
+  /**
+   * Before a forward pass: drops what lies more than a chunk back. Not token by token, as that would copy the chunk each
+   * time; the mask hides what is still there.
+   */
   dropFront(): void {
     const excess = this.size - this.chunkSize;
-    if (this.empty || excess <= 0) return;
+    if (this.empty || excess < step) return;
     const { keys, values } = this.#buffers;
     this.#buffers.set(rows(keys!, excess, this.size), rows(values!, excess, this.size));
     this.#start += excess;
@@ -70,12 +75,13 @@ export class ChunkedKVCache implements KeyValueCache {
     return this.#buffers.first(this.size);
   }
 
-  makeMask(length: number, options: MaskOptions = {}): Mask {
-    return windowedMask(length, this.size, options);
+  makeMask(length: number): Mask {
+    return chunkMask(length, { chunk: this.chunkSize, held: this.size, starts: [this.#start] });
   }
 
-  isTrimmable(): boolean {
-    return true;
+  /** Once tokens were dropped, the beginning of an earlier chunk is not there to go back to. */
+  isTrimmable(more = 0): boolean {
+    return this.#start === 0 && this.size + more - this.chunkSize < step;
   }
 
   trim(count: number): number {

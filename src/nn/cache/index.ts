@@ -1,9 +1,10 @@
 /** What layers remember between forward passes. */
 export { ArraysCache } from "./arrays";
 export type { BatchCache } from "./batch";
+export { BatchChunkedKVCache } from "./batch-chunked";
 export { BatchKVCache } from "./batch-kv";
 export { BatchRotatingKVCache } from "./batch-rotating";
-export type { Cache, KeyValueCache } from "./cache";
+export type { Cache, ChunkedCache, KeyValueCache } from "./cache";
 export { BatchCacheList, CacheList } from "./cache-list";
 export { ChunkedKVCache } from "./chunked";
 export { ConcatenateKVCache } from "./concatenate";

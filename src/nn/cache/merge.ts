@@ -12,6 +12,6 @@ export function mergeCaches(caches: readonly Cache[]): BatchCache {
   const kind = kindOf(caches[0]!);
   if (kind?.merge && caches.every((cache) => kindOf(cache) === kind)) return kind.merge(caches);
   throw new UserError("these caches have no batched form", {
-    hint: "Quantized and chunked caches, and mixtures of kinds, serve one sequence at a time.",
+    hint: "Quantized caches, and mixtures of kinds, serve one sequence at a time.",
   });
 }

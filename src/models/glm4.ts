@@ -1,0 +1,87 @@
+/** GLM 4: Llama with norms before and after each sublayer, and one projection for gate and up; part of each head turns. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import {
+  type DecoderLayer,
+  type KeyValueCache,
+  type Layer,
+  Linear,
+  type Mask,
+  Module,
+  type Residual,
+  RMSNorm,
+  type RopeOptions,
+  swiglu,
+} from "../nn";
+import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { CausalLM } from "./language-model";
+import { Attention } from "./llama";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    num_key_value_heads: size,
+    partial_rotary_factor: z.number().positive().max(1).nullish(),
+    rope_traditional: z.boolean().default(true),
+    tie_word_embeddings: z.boolean().default(false),
+  })
+  .superRefine(checkHeads);
+
+type Args = z.infer<typeof Args>;
+
+function rotated(args: Args): RopeOptions {
+  const stated = args.partial_rotary_factor ?? args.rope_parameters?.partial_rotary_factor;
+  const share = typeof stated === "number" ? stated : 0.5;
+  return { ...ropeOf(args), dims: Math.trunc(headsOf(args).headDim * share) };
+}
+
+class MLP extends Module {
+  gate_up_proj: Layer;
+  down_proj: Layer;
+
+  constructor({ hidden_size: dims, intermediate_size: hidden }: Args) {
+    super();
+    this.gate_up_proj = new Linear(dims, 2 * hidden, { bias: false });
+    this.down_proj = new Linear(hidden, dims, { bias: false });
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor): Tensor {
+    const [gate, up] = this.gate_up_proj.forward(x).split(2, -1) as [Tensor, Tensor];
+    return this.down_proj.forward(swiglu(gate, up));
+  }
+}
+
+/** x + norm(attention(norm(x))), then h + norm(mlp(norm(h))). */
+class Block extends Module implements DecoderLayer {
+  self_attn: Attention;
+  mlp: MLP;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+  post_self_attn_layernorm: RMSNorm;
+  post_mlp_layernorm: RMSNorm;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D, rms_norm_eps: eps } = args;
+    this.self_attn = new Attention(args, { rope: rotated(args), outputBias: false });
+    this.mlp = new MLP(args);
+    this.input_layernorm = new RMSNorm(D, eps);
+    this.post_attention_layernorm = new RMSNorm(D, eps);
+    this.post_self_attn_layernorm = new RMSNorm(D, eps);
+    this.post_mlp_layernorm = new RMSNorm(D, eps);
+  }
+
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const attended = this.self_attn.forward(x.branch(this.input_layernorm), mask, cache);
+    const h = x.plus(this.post_self_attn_layernorm.forward(attended));
+    const fed = this.mlp.forward(h.branch(this.post_attention_layernorm));
+    return h.plus(this.post_mlp_layernorm.forward(fed));
+  }
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    super(args, () => new Block(args));
+  }
+}

@@ -1,0 +1,68 @@
+/** GLM 4.5 to 4.7: DeepSeek V3's experts behind grouped-query attention that turns part of each head. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import { RMSNorm, type RopeOptions, stackExperts } from "../nn";
+import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { expertsAwq } from "./awq-facts";
+import * as deepseek from "./deepseek_v3";
+import { withoutDraftLayers } from "./draft-layers";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    ...deepseek.expertFields,
+    num_key_value_heads: size,
+    head_dim: size,
+    use_qk_norm: z.boolean().default(false),
+    partial_rotary_factor: z.number().positive().max(1).nullish(),
+    tie_word_embeddings: z.boolean().default(false),
+  })
+  .superRefine(checkHeads)
+  .superRefine(deepseek.checkExperts);
+
+type Args = z.infer<typeof Args>;
+
+function rotated(args: Args): RopeOptions {
+  const { rope_parameters: set, partial_rotary_factor } = args;
+  const stated = partial_rotary_factor ?? set?.partial_rotary_factor;
+  const share = typeof stated === "number" ? stated : 0.5;
+  return { ...ropeOf({ ...args, rope_traditional: false }), dims: Math.trunc(headsOf(args).headDim * share) };
+}
+
+class Attention extends llama.Attention {
+  q_norm?: RMSNorm;
+  k_norm?: RMSNorm;
+
+  constructor(args: Args) {
+    super(args, { rope: rotated(args), outputBias: false });
+    if (!args.use_qk_norm) return;
+    this.q_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
+    this.k_norm = new RMSNorm(this.headDim, args.rms_norm_eps);
+  }
+}
+
+export class Model extends CausalLM {
+  readonly #experts: number;
+
+  constructor(args: Args) {
+    super(args, (index) => new llama.Block(new Attention(args), deepseek.feedForward(args, index), args));
+    this.#experts = args.n_routed_experts ?? 0;
+  }
+
+  /** Stacks the experts, and drops the layers that predict further tokens. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const count = this.#experts;
+    const sanitized = withoutDraftLayers(super.sanitize(weights), this.layers.length);
+    for (const layer of this.layers.keys()) {
+      const mlp = `model.layers.${layer}.mlp`;
+      if (count) stackExperts(sanitized, { count, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return sanitized;
+  }
+}
+
+export const { keepsDtype } = deepseek;
+
+export const awq = expertsAwq("mlp");

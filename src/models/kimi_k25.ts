@@ -1,0 +1,13 @@
+/** Kimi K2.5: DeepSeek V3 in a checkpoint that also sees. */
+import * as deepseek from "./deepseek_v3";
+import { NestedLM, nestedArgs } from "./nested";
+
+export const Args = nestedArgs(deepseek.Args);
+
+export class Model extends NestedLM {
+  constructor(args: deepseek.Args) {
+    super(new deepseek.Model(args));
+  }
+}
+
+export const { joins, keepsDtype } = deepseek;

@@ -1,0 +1,53 @@
+/** MiniCPM: Llama with factors on embeddings, on what each part adds, and on the hidden states ahead of the head. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import { GatedMLP } from "../nn";
+import { checkHeads, denseFields, size } from "./args";
+import { denseAwq } from "./awq-facts";
+import { ScaledBlock } from "./granite";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    num_key_value_heads: size,
+    tie_word_embeddings: z.boolean().default(false),
+    /** Width of the small model whose learning rates it took over. */
+    dim_model_base: size,
+    scale_depth: z.number().positive(),
+    scale_emb: z.number().positive(),
+  })
+  .superRefine(checkHeads);
+
+type Args = z.infer<typeof Args>;
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    const { hidden_size: D, intermediate_size, num_hidden_layers: layers } = args;
+    const block = () =>
+      new ScaledBlock(
+        new llama.Attention(args),
+        new GatedMLP(D, intermediate_size),
+        args,
+        args.scale_depth / Math.sqrt(layers),
+      );
+    super(args, block, {
+      embeddingScale: args.scale_emb,
+      adjustHidden: (h) => h.divide(D / args.dim_model_base),
+    });
+  }
+
+  /** A checkpoint without a head has the embedding for one, also where the configuration does not say so. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const sanitized = super.sanitize(weights);
+    if (!this.lm_head || sanitized.has("lm_head.weight")) return sanitized;
+    for (const [name, tensor] of [...sanitized]) {
+      const kind = /^model\.embed_tokens\.(.*)$/.exec(name)?.[1];
+      if (kind) sanitized.set(`lm_head.${kind}`, tensor);
+    }
+    return sanitized;
+  }
+}
+
+export const awq = denseAwq();

@@ -1,0 +1,106 @@
+/** Configurations as they are published: what they may leave out, and what they say that is not supported. */
+import { expect, test } from "bun:test";
+import { fixture } from "../../test/parity/fixtures";
+import type { UserError } from "../errors";
+import * as mx from "../mlx";
+import { createModel } from ".";
+
+type Config = Record<string, unknown> & { text_config: Record<string, unknown> };
+
+const config = (name: string) => fixture<{ config: Config }>(`models/${name}.json`).config;
+
+const failure = (changed: Record<string, unknown>): Promise<UserError> =>
+  createModel(changed, "./my-model").then(
+    () => expect.unreachable(),
+    (error: UserError) => error,
+  );
+
+test("Pixtral's language model has 32 heads where nothing is said, and a head of its own", async () => {
+  const { text_config, ...llava } = config("llava");
+  const { num_attention_heads: _, tie_word_embeddings: __, ...text } = text_config;
+  const model = await createModel({ ...llava, text_config: text }, "a test");
+  const shapes = new Map(model.namedParameters().map(([name, { shape }]) => [name, shape]));
+  expect(shapes.get("language_model.model.layers.0.self_attn.q_proj.weight")).toEqual([32 * 24, 64]);
+  expect(shapes.has("language_model.lm_head.weight")).toBeTrue();
+  model.dispose();
+});
+
+test("Mistral 3's language model is of the family that its own type names, and errors name its fields", async () => {
+  const text_config = config("mistral4");
+  const model = await createModel({ model_type: "mistral3", text_config }, "a test");
+  expect(model.namedParameters().map(([name]) => name)).toContain(
+    "language_model.model.layers.0.self_attn.embed_q.weight",
+  );
+  model.dispose();
+  const { message } = await failure({ model_type: "mistral3", text_config: { ...text_config, kv_lora_rank: "8" } });
+  expect(message).toBe('config.json of ./my-model: "text_config.kv_lora_rank" is "8", but must be a number');
+});
+
+test("a window of Ministral 3 is one for all layers, unless their types say otherwise", async () => {
+  const { layer_types, ...ministral } = config("ministral3");
+  const caches = async (change: object) => {
+    const model = await createModel({ ...ministral, ...change }, "a test");
+    const kinds = model.makeCache().map((cache) => cache.constructor.name);
+    model.dispose();
+    return kinds;
+  };
+  const [slides, sees] = ["RotatingKVCache", "KVCache"];
+  expect(await caches({})).toEqual([slides, slides, slides, slides]);
+  expect(await caches({ layer_types })).toEqual([slides, sees, slides, sees]);
+  expect(await caches({ sliding_window: null })).toEqual([sees, sees, sees, sees]);
+});
+
+test("vision parts of each layout are left out, and language parts get one prefix", async () => {
+  const model = await createModel(config("mistral3"), "a test");
+  mx.scope(() => {
+    const one = mx.zeros([1]);
+    const parts = [
+      "vision_tower.x",
+      "multi_modal_projector.x",
+      "model.vision_tower.x",
+      "model.multi_modal_projector.x",
+    ];
+    const names = [...parts, "model.language_model.norm.weight", "language_model.model.norm.bias"];
+    const sanitized = model.sanitize(new Map(names.map((name) => [name, one])));
+    expect([...sanitized.keys()]).toEqual(["language_model.model.norm.weight", "language_model.model.norm.bias"]);
+  });
+  model.dispose();
+});
+
+test("MiniMax M3's words in eight bits become MLX's", async () => {
+  const model = await createModel(config("minimax_m3_vl"), "a test");
+  mx.scope(() => {
+    const name = "language_model.model.layers.0.self_attn.q_proj";
+    const weights = new Map([
+      [`${name}.weight`, mx.zeros([4, 64], "uint8")],
+      [`${name}.weight_scale_inv`, mx.zeros([4, 2], "uint8")],
+    ]);
+    const sanitized = [...model.sanitize(weights)].map(([path, { dtype, shape }]) => [path, dtype, shape]);
+    expect(sanitized).toEqual([
+      [`${name}.weight`, "uint32", [4, 16]],
+      [`${name}.scales`, "uint8", [4, 2]],
+    ]);
+  });
+  model.dispose();
+});
+
+const unsupported: [string, string, Record<string, unknown>, string][] = [
+  ["MiniMax M1's linear attention", "minimax", { layer_types: ["linear_attention"] }, '"layer_types.0" is'],
+  ["too few groups of experts", "glm4_moe", { n_group: 2, topk_group: 3 }, '"topk_group" is 3, but "n_group" is 2'],
+  ["more experts in use than there are", "minimax", { num_experts_per_tok: 7 }, '"num_experts_per_tok" is 7'],
+  ["another routing", "mistral4", { scoring_func: "sigmoid" }, '"scoring_func" is "sigmoid"'],
+  [
+    "queries that do not say how they grow",
+    "ministral3",
+    { rope_parameters: { rope_theta: 1e4 } },
+    "rope_parameters.original_max_position_embeddings",
+  ],
+  ["bases for too few layers", "step3p5", { rope_theta: [1e4] }, '"rope_theta" has 1 entries, but "num_hidden_layers"'],
+  ["heads that do not divide into groups", "step3p5", { num_attention_groups: 3 }, '"num_attention_groups" is 3'],
+];
+
+for (const [what, name, change, message] of unsupported) {
+  test(`refused by the field's name: ${what}`, async () => {
+    expect((await failure({ ...config(name), ...change })).message).toContain(message);
+  });
+}

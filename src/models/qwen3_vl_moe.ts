@@ -1,0 +1,30 @@
+/** Qwen 3 VL's mixture of experts, its language model: that of Qwen 3, with experts that lie the other way round. */
+import type { z } from "zod";
+import type { Tensor } from "../mlx";
+import { NestedLM, nestedArgs } from "./nested";
+import * as qwen3_moe from "./qwen3_moe";
+
+export const Args = nestedArgs(qwen3_moe.Args);
+
+export class Model extends NestedLM {
+  constructor(args: z.infer<typeof Args>) {
+    super(new qwen3_moe.Model(args));
+  }
+
+  /** The original checkpoints have experts as (E, K, N), those of gate and value as one: ours are (E, N, K), and two. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const turned = new Map<string, Tensor>();
+    for (const [name, weight] of weights) {
+      const [path, part] = name.split(".experts.") as [string, string?];
+      const to = `${path}.switch_mlp`;
+      if (part === "gate_up_proj") {
+        const [gate, up] = weight.swapaxes(-1, -2).split(2, -2) as [Tensor, Tensor];
+        turned.set(`${to}.gate_proj.weight`, gate).set(`${to}.up_proj.weight`, up);
+      } else if (part === "down_proj") turned.set(`${to}.down_proj.weight`, weight.swapaxes(-1, -2));
+      else turned.set(name, weight);
+    }
+    return super.sanitize(turned);
+  }
+}
+
+export const { quantize } = qwen3_moe;

@@ -1,0 +1,224 @@
+/**
+ * Step 3.5: Qwen 3's attention with a sigmoid gate for each head, and heads, rotation and window by type of layer; experts
+ * by sigmoids beside one that all tokens use; SwiGLU clipped in some layers.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  attention,
+  GatedMLP,
+  highestOfSigmoid,
+  joinHeads,
+  type KeyValueCache,
+  type Layer,
+  Linear,
+  type Mask,
+  Module,
+  mixExperts,
+  parameter,
+  projectHeads,
+  RMSNorm,
+  type RopeOptions,
+  RopeScaling,
+  type Routing,
+  SwitchGLU,
+  silu,
+  splitHeads,
+} from "../nn";
+import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
+import { withoutDraftLayers } from "./draft-layers";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+/** Heads, and how many groups of keys and values they share. */
+const headFields = { num_attention_heads: size, num_attention_groups: size };
+
+const limits = z.array(z.number().nonnegative().nullable()).nullish();
+
+const base = z.number().positive();
+
+export const Args = z
+  .object({
+    ...trunkFields,
+    ...headFields,
+    head_dim: size,
+    intermediate_size: size,
+    rms_norm_eps: z.number().positive().default(1e-5),
+    rope_theta: z.union([base, z.array(base)]).default(10_000),
+    rope_scaling: RopeScaling.nullish(),
+    max_position_embeddings: size.default(262_144),
+    sliding_window: size.default(512),
+    layer_types: z.array(AttentionType).nullish(),
+    /** The types of layers whose positions are stretched; all where absent or empty. */
+    yarn_only_types: z.array(z.string()).nullish(),
+    partial_rotary_factors: z.array(z.number().positive().max(1)).nullish(),
+    /** Of layers that slide. */
+    attention_other_setting: z.object(headFields).nullish(),
+    use_head_wise_attn_gate: z.boolean().default(true),
+    moe_num_experts: size.default(288),
+    moe_top_k: size.default(8),
+    moe_intermediate_size: size.default(1280),
+    share_expert_dim: size.default(1280),
+    /** Numbers of the layers with experts; all but the first where absent. */
+    moe_layers_enum: z.string().nullish(),
+    moe_router_scaling_factor: z.number().default(3),
+    norm_expert_weight: z.boolean().default(true),
+    /** Bounds of SwiGLU by layer, none where zero; of experts, and of all other blocks. */
+    swiglu_limits: limits,
+    swiglu_limits_shared: limits,
+  })
+  .superRefine(checkLayerTypes)
+  .superRefine((args, context) => {
+    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+    const { moe_top_k: used, moe_num_experts: all, rope_theta: bases, num_hidden_layers: layers } = args;
+    if (used > all) problem("moe_top_k", `is ${used}, but "moe_num_experts" is ${all}`);
+    if (Array.isArray(bases) && bases.length < layers) {
+      problem("rope_theta", `has ${bases.length} entries, but "num_hidden_layers" is ${layers}`);
+    }
+    for (const { num_attention_heads: heads, num_attention_groups: groups } of [
+      args,
+      args.attention_other_setting ?? args,
+    ]) {
+      if (heads % groups === 0) continue;
+      problem("num_attention_groups", `is ${groups}, but "num_attention_heads" (${heads}) must be a multiple of it`);
+    }
+  });
+
+type Args = z.infer<typeof Args>;
+
+const typeOf = (args: Args, index: number): AttentionType =>
+  args.layer_types?.[index] ?? (index % 2 === 0 ? "sliding_attention" : "full_attention");
+
+function rotated(args: Args, index: number): RopeOptions {
+  const { rope_theta: bases, yarn_only_types: stretched, layer_types: types } = args;
+  const isStretched = !stretched?.length || stretched.includes(types?.[index] ?? "full_attention");
+  return {
+    dims: Math.trunc(args.head_dim * (args.partial_rotary_factors?.[index] ?? 1)),
+    base: Array.isArray(bases) ? bases[index]! : bases,
+    scaling: isStretched ? args.rope_scaling : null,
+    maxPositions: args.max_position_embeddings,
+  };
+}
+
+class Attention extends llama.Attention {
+  q_norm: RMSNorm;
+  k_norm: RMSNorm;
+  g_proj?: Layer;
+
+  constructor(args: Args, index: number) {
+    const { attention_other_setting: other, hidden_size, head_dim } = args;
+    const own = typeOf(args, index) === "sliding_attention" && other ? other : args;
+    const { num_attention_heads, num_attention_groups: num_key_value_heads } = own;
+    const heads = { hidden_size, head_dim, num_attention_heads, num_key_value_heads };
+    super({ ...heads, attention_bias: false, rope_traditional: false }, { rope: rotated(args, index) });
+    this.q_norm = new RMSNorm(head_dim, args.rms_norm_eps);
+    this.k_norm = new RMSNorm(head_dim, args.rms_norm_eps);
+    if (args.use_head_wise_attn_gate) this.g_proj = new Linear(hidden_size, num_attention_heads, { bias: false });
+  }
+
+  protected override attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
+    const out = attention(q, k, v, { scale: this.scale, mask, cache });
+    if (!this.g_proj) return joinHeads(out);
+    return joinHeads(out.multiply(splitHeads(this.g_proj.forward(x), this.heads).sigmoid()));
+  }
+}
+
+/** SwiGLU with silu(gate) clipped from above and x on both sides. */
+const swigluWithin = (limit: number) => (gate: Tensor, x: Tensor) =>
+  silu(gate)
+    .minimum(limit)
+    .multiply(mx.clip(x, -limit, limit));
+
+/** The activation of a layer, by the list of bounds; SwiGLU without any where absent. */
+function activationOf(bounds: Args["swiglu_limits"], index: number) {
+  const limit = bounds?.[index];
+  return limit ? { activation: swigluWithin(limit) } : {};
+}
+
+const mlpOf = (args: Args, hiddenDims: number, index: number) =>
+  new GatedMLP(args.hidden_size, hiddenDims, { downLast: true, ...activationOf(args.swiglu_limits_shared, index) });
+
+class Router extends Module {
+  gate: Layer;
+  /** (experts) */
+  router_bias: Tensor;
+
+  constructor(readonly args: Args) {
+    super();
+    this.gate = new Linear(args.hidden_size, args.moe_num_experts, { bias: false });
+    this.router_bias = parameter(mx.zeros([args.moe_num_experts]));
+  }
+
+  /** x (…, D) → the experts of each token and the weights of their results, float32: (…, k) each. */
+  forward(x: Tensor): Routing {
+    return highestOfSigmoid(this.gate.forward(x), this.router_bias, {
+      expertsPerToken: this.args.moe_top_k,
+      normalize: this.args.norm_expert_weight,
+      scale: this.args.moe_router_scaling_factor,
+    });
+  }
+}
+
+class MoE extends Module {
+  gate: Router;
+  switch_mlp: SwitchGLU;
+  share_expert: Layer;
+
+  constructor(args: Args, index: number) {
+    super();
+    const { hidden_size: dims, moe_intermediate_size: hidden, moe_num_experts: experts } = args;
+    this.gate = new Router(args);
+    this.switch_mlp = new SwitchGLU(dims, hidden, experts, activationOf(args.swiglu_limits, index));
+    this.share_expert = mlpOf(args, args.share_expert_dim, index);
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor): Tensor {
+    const mixed = mixExperts(x, this.switch_mlp, this.gate.forward(x)).astype(x.dtype);
+    return mixed.add(this.share_expert.forward(x));
+  }
+}
+
+/** Original names and ours. */
+const renamed = [
+  [".moe.gate_proj.", ".mlp.switch_mlp.gate_proj."],
+  [".moe.up_proj.", ".mlp.switch_mlp.up_proj."],
+  [".moe.down_proj.", ".mlp.switch_mlp.down_proj."],
+  [".moe.gate.", ".mlp.gate.gate."],
+  [".moe.router_bias", ".mlp.gate.router_bias"],
+  [".share_expert.", ".mlp.share_expert."],
+] as const;
+
+function ownName(name: string): string {
+  const [theirs, ours] = renamed.find(([theirs, ours]) => name.includes(theirs) && !name.includes(ours)) ?? ["", ""];
+  return name.replace(theirs, ours);
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    const enumerated = args.moe_layers_enum?.split(",").map(Number);
+    super({ ...args, tie_word_embeddings: false }, (index) => {
+      const attention = new Attention(args, index);
+      const hasExperts = enumerated ? enumerated.includes(index) : index > 0;
+      const mlp = hasExperts ? new MoE(args, index) : mlpOf(args, args.intermediate_size, index);
+      return new llama.Block(attention, mlp, args, maskOf(typeOf(args, index), args));
+    });
+  }
+
+  /** Original checkpoints have other names, and norms less one. Layers that predict further tokens are dropped. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const own = withoutDraftLayers(super.sanitize(weights), this.layers.length);
+    const kept = [...own].filter(([name]) => !name.includes(".mtp"));
+    const isOriginal = kept.some(([name]) => ownName(name) !== name);
+    const isNorm = (name: string) => name.includes("norm") && name.endsWith(".weight");
+    return new Map(kept.map(([name, weight]) => [ownName(name), isOriginal && isNorm(name) ? weight.add(1) : weight]));
+  }
+}
+
+/** The router decides which experts are read: it stays at 8 bits. */
+export const quantize = (path: string) => (path.endsWith("mlp.gate.gate") ? { groupSize: 64, bits: 8 } : undefined);
+
+/** The bias of the routing is learned in float32, and small. */
+export const keepsDtype = (path: string) => path.endsWith("router_bias");
