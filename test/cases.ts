@@ -12,8 +12,8 @@ import { dataCases } from "./cases/data-cases";
 import { systemCases } from "./cases/system-cases";
 import { tokenizerCases } from "./cases/tokenizer-cases";
 
-const cases: readonly Case[] = [...checkpointCases, ...tokenizerCases, ...dataCases, ...systemCases].toSorted(
-  (a, b) => (a.name < b.name ? -1 : 1),
+const cases: readonly Case[] = [...checkpointCases, ...tokenizerCases, ...dataCases, ...systemCases].toSorted((a, b) =>
+  a.name < b.name ? -1 : 1,
 );
 
 /** Milliseconds that one command may take. */

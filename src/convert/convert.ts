@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
 import * as mx from "../mlx";
-import { architecture, type LanguageModel } from "../models";
+import { architectureOf, type LanguageModel } from "../models";
 import { dequantize } from "../nn";
 import { cast } from "./cast";
 import type { ModelConfig } from "./config";
@@ -53,7 +53,7 @@ export async function convertModel(
     const dtype = options.dtype ?? configuredDtype(config);
     if (dtype) {
       onStage?.(`Using dtype: ${dtype}`);
-      const { keepsDtype } = await architecture(String(config.model_type));
+      const { keepsDtype } = await architectureOf(config);
       cast(model, dtype, keepsDtype);
     }
     if (options.quantize) {

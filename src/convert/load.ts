@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
-import { architecture, createModel, type LanguageModel } from "../models";
+import { architectureOf, createModel, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
@@ -53,7 +53,7 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
 
 async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
   try {
-    makeReady(opened.model, await architecture(String(opened.config.model_type)));
+    makeReady(opened.model, await architectureOf(opened.config));
     checkNumbers(opened.model, opened.where);
   } catch (error) {
     opened.model.dispose();

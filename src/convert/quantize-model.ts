@@ -1,7 +1,7 @@
 /** Quantizing a whole model, with the configuration that says what was done. */
 import { ExitCode, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
-import { architecture, type LanguageModel } from "../models";
+import { architectureOf, type LanguageModel } from "../models";
 import { isQuantizable, type Module, type Packing, packing, quantize } from "../nn";
 import { warn } from "../warnings";
 import type { ModelConfig } from "./config";
@@ -18,11 +18,11 @@ export interface QuantizeModelOptions {
 export type QuantizationPredicate = (path: string) => LayerQuantization | "leave" | null;
 
 /** What the model's architecture wants of its layers; undefined where it wants nothing special. */
-export async function architecturePredicate({ model_type }: ModelConfig): Promise<QuantizationPredicate | undefined> {
-  const { quantize: choose } = await architecture(String(model_type));
+export async function architecturePredicate(config: ModelConfig): Promise<QuantizationPredicate | undefined> {
+  const { quantize: choose } = await architectureOf(config);
   if (!choose) return undefined;
   return (path) => {
-    const choice = choose(path);
+    const choice = choose(path, config);
     if (choice === undefined || choice === "leave") return choice ?? null;
     const { groupSize = null, bits, mode } = packing(choice);
     return { group_size: groupSize, bits, ...(mode === "affine" ? {} : { mode }) };

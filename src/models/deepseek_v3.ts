@@ -5,9 +5,9 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
-  attentionMask,
   type Cache,
   type DecoderLayer,
+  fullAttentionArray,
   GatedMLP,
   GroupedRouter,
   initializeRope,
@@ -16,7 +16,6 @@ import {
   type LatentAttentionSizes,
   type Layer,
   latentJoins,
-  type MaskRule,
   Module,
   mixExperts,
   type RotaryEmbedding,
@@ -92,7 +91,7 @@ export const Args = z.object(fields).superRefine(checkExperts);
 export type Args = z.infer<typeof Args>;
 
 /** Scores are masked before they reach the attention kernel, so masks are arrays. */
-export const arrayMask: MaskRule = { key: "array", make: (h, cache) => attentionMask(h, cache, { asArray: true }) };
+export const arrayMask = fullAttentionArray;
 
 type AttentionArgs = Pick<
   Args,

@@ -3,18 +3,23 @@ import { z } from "zod";
 import { GatedMLP, type KeyValueCache, type Layer, type Mask, type Residual } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
-import { CausalLM } from "./language-model";
+import { CausalLM, type TrunkOptions } from "./language-model";
 import * as llama from "./llama";
+
+/** The factors that all of the family have. */
+export const factorFields = {
+  logits_scaling: z.number(),
+  attention_multiplier: z.number(),
+  embedding_multiplier: z.number(),
+  residual_multiplier: z.number(),
+};
 
 export const Args = z
   .object({
     ...denseFields,
+    ...factorFields,
     num_key_value_heads: size,
     max_position_embeddings: size,
-    logits_scaling: z.number(),
-    attention_multiplier: z.number(),
-    embedding_multiplier: z.number(),
-    residual_multiplier: z.number(),
     attention_bias: z.boolean(),
     mlp_bias: z.boolean(),
   })
@@ -22,14 +27,23 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
-class Attention extends llama.Attention {
+type Factors = z.infer<z.ZodObject<typeof factorFields>>;
+
+/** Attention with the scores' factor of the configuration. */
+export class Attention extends llama.Attention {
   override readonly scale: number;
 
-  constructor(args: Args) {
-    super(args);
+  constructor(args: llama.AttentionArgs & Factors, options?: llama.AttentionOptions) {
+    super(args, options);
     this.scale = args.attention_multiplier;
   }
 }
+
+/** The factors on embeddings and logits. */
+export const trunkFactors = (args: Factors): Pick<TrunkOptions, "embeddingScale" | "adjustLogits"> => ({
+  embeddingScale: args.embedding_multiplier,
+  adjustLogits: (logits) => logits.divide(args.logits_scaling),
+});
 
 /** A block whose parts' results have a factor. */
 export class ScaledBlock extends llama.Block {
@@ -54,10 +68,7 @@ export class Model extends CausalLM {
     const { hidden_size: D, intermediate_size, mlp_bias: bias, residual_multiplier } = args;
     const block = () =>
       new ScaledBlock(new Attention(args), new GatedMLP(D, intermediate_size, { bias }), args, residual_multiplier);
-    super(args, block, {
-      embeddingScale: args.embedding_multiplier,
-      adjustLogits: (logits) => logits.divide(args.logits_scaling),
-    });
+    super(args, block, trunkFactors(args));
   }
 }
 

@@ -7,6 +7,7 @@ export { CausalLM, type LanguageModel } from "./language-model";
 export {
   type Architecture,
   architecture,
+  architectureOf,
   createModel,
   ggufArchitecture,
   ggufNames,

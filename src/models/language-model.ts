@@ -14,6 +14,7 @@ import {
   Module,
   type Norm,
   RMSNorm,
+  type TrunkNames,
 } from "../nn";
 
 export interface LanguageModel extends Module {
@@ -43,6 +44,8 @@ export interface TrunkOptions<C extends Cache = KeyValueCache> {
   norm?: (dims: number, eps: number) => Module & Norm;
   /** Factor on the embeddings. */
   embeddingScale?: number;
+  /** What checkpoints call embedding and last norm, where it is not "embed_tokens" and "norm". */
+  names?: Partial<TrunkNames>;
   /** Whether a head that is not the embedding has a bias. */
   headBias?: boolean;
   /** Makes the trunk of its parts, where it is another one than `Decoder`. */
@@ -74,6 +77,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
       Array.from({ length: args.num_hidden_layers }, (_, index) => block(index)),
       norm(D, eps),
       options.embeddingScale,
+      options.names,
     );
     if (!args.tie_word_embeddings) this.lm_head = new Linear(D, V, { bias: options.headBias ?? false });
     this.#adjustHidden = options.adjustHidden ?? ((h) => h);
@@ -85,12 +89,17 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   get vocabSize(): number {
-    return this.model.embed_tokens.weight.dim(0);
+    return this.model.embedding.weight.dim(0);
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
-    const h = this.#adjustHidden(this.model.forward(inputs, options));
-    return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embed_tokens.asLinear(h));
+    const h = this.#adjustHidden(this.hidden(inputs, options));
+    return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embedding.asLinear(h));
+  }
+
+  /** Token ids (B, T) → hidden states, behind the last norm (B, T, D) */
+  protected hidden(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+    return this.model.forward(inputs, options);
   }
 
   /** Drops a head that repeats the tied embedding, and frequencies that some exports save. */

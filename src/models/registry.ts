@@ -25,7 +25,7 @@ export interface Architecture {
   /** How AWQ scales it. */
   awq?: AwqFacts;
   /** What `convert -q` does with a layer unless it is told otherwise; undefined: what it does with all. */
-  quantize?: (path: string) => Quantization | "leave" | undefined;
+  quantize?: (path: string, config: Record<string, unknown>) => Quantization | "leave" | undefined;
   /** Whether a weight keeps its dtype when the model is cast to another. */
   keepsDtype?: (path: string) => boolean;
   /** The architecture in GGUF files. */
@@ -34,6 +34,8 @@ export interface Architecture {
 
 const architectures: Record<string, () => Promise<Architecture>> = {
   "lfm2-vl": () => import("./lfm2-vl"),
+  bailing_hybrid: () => import("./bailing_hybrid"),
+  bailing_moe_v3: () => import("./bailing_moe_v3"),
   bitnet: () => import("./bitnet"),
   cohere2: () => import("./cohere2"),
   deepseek_v2: () => import("./deepseek_v2"),
@@ -42,6 +44,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   ernie4_5: () => import("./ernie4_5"),
   ernie4_5_moe: () => import("./ernie4_5_moe"),
   exaone4: () => import("./exaone4"),
+  falcon_h1: () => import("./falcon_h1"),
   gemma2: () => import("./gemma2"),
   gemma3: () => import("./gemma3"),
   gemma3_text: () => import("./gemma3_text"),
@@ -55,15 +58,22 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   glm_moe_dsa: () => import("./glm_moe_dsa"),
   gpt_oss: () => import("./gpt_oss"),
   granite: () => import("./granite"),
+  granitemoe: () => import("./granitemoe"),
+  granitemoehybrid: () => import("./granitemoehybrid"),
   hunyuan_v1_dense: () => import("./hunyuan_v1_dense"),
+  jamba: () => import("./jamba"),
   kimi_k25: () => import("./kimi_k25"),
+  kimi_linear: () => import("./kimi_linear"),
+  laguna: () => import("./laguna"),
   lfm2: () => import("./lfm2"),
   lfm2_moe: () => import("./lfm2_moe"),
   llama4: () => import("./llama4"),
   llama4_text: () => import("./llama4_text"),
   llama: () => import("./llama"),
   mamba2: () => import("./mamba2"),
+  mamba: () => import("./mamba"),
   mimo: () => import("./mimo"),
+  mimo_v2_flash: () => import("./mimo_v2_flash"),
   minicpm: () => import("./minicpm"),
   minimax: () => import("./minimax"),
   minimax_m3_vl: () => import("./minimax_m3_vl"),
@@ -72,6 +82,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   mistral4: () => import("./mistral4"),
   mixtral: () => import("./mixtral"),
   nanbeige: () => import("./nanbeige"),
+  nemotron_h: () => import("./nemotron_h"),
   olmo2: () => import("./olmo2"),
   olmo3: () => import("./olmo3"),
   phi3: () => import("./phi3"),
@@ -87,6 +98,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   qwen3_next: () => import("./qwen3_next"),
   qwen3_vl: () => import("./qwen3_vl"),
   qwen3_vl_moe: () => import("./qwen3_vl_moe"),
+  rwkv7: () => import("./rwkv7"),
   seed_oss: () => import("./seed_oss"),
   smollm3: () => import("./smollm3"),
   step3p5: () => import("./step3p5"),
@@ -94,6 +106,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
 
 /** Model types that are another one by name only. */
 const remapping: Record<string, string> = {
+  falcon_mamba: "mamba",
   gemma4_unified: "gemma4",
   iquestcoder: "llama",
   joyai_llm_flash: "deepseek_v3",
@@ -104,6 +117,11 @@ const remapping: Record<string, string> = {
   mistral: "llama",
   qwen2_5_vl: "qwen2_vl",
   xverse: "llama",
+};
+
+/** Model types that several architectures have, by which of config.json's `architectures` is another one. */
+const remappedArchitectures: Record<string, Record<string, string>> = {
+  bailing_hybrid: { BailingMoeV3ForCausalLM: "bailing_moe_v3" },
 };
 
 /** The model types that can be loaded, in alphabetical order. */
@@ -118,6 +136,17 @@ export async function architecture(modelType: string): Promise<Architecture> {
     code: ExitCode.notFound,
     hint: similar.length > 0 ? `The nearest supported: ${similar.join(", ")}` : `Supported: ${modelTypes.join(", ")}`,
   });
+}
+
+/** The same by a configuration: its model type, and `architectures` where several have that type. */
+export async function architectureOf({
+  model_type: modelType,
+  architectures: named,
+}: Record<string, unknown>): Promise<Architecture> {
+  const type = String(modelType);
+  const others = Object.hasOwn(remappedArchitectures, type) ? remappedArchitectures[type]! : {};
+  const [other] = [named].flat().filter((name) => typeof name === "string" && Object.hasOwn(others, name));
+  return architecture(other === undefined ? type : others[other as string]!);
 }
 
 /** The model types of which a fact is known. */
@@ -165,7 +194,7 @@ export async function createModel(config: Record<string, unknown>, source: strin
       hint: `It must name an architecture: ${modelTypes.join(", ")}`,
     });
   }
-  const { Args, Model } = await architecture(modelType);
+  const { Args, Model } = await architectureOf(config);
   const args = parseArgs(Args, config, source);
   // Parameters are kept; what their making left over is freed.
   try {

@@ -14,6 +14,9 @@ export const gelu = fused((x: Tensor) => x.multiply(mx.erf(x.divide(Math.SQRT2))
 /** GELU by tanh, off by less than 0.0005 on [−6, 6]. */
 export const geluApprox = mx.fast.geluApprox;
 
+/** The square of what is positive. So et al. 2021, arXiv:2109.08668. */
+export const squaredRelu = fused((x: Tensor) => x.maximum(0).square());
+
 /** SwiGLU: silu(gate) · x. Shazeer 2020, arXiv:2002.05202. */
 export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate, x);
 

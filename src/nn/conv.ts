@@ -56,3 +56,10 @@ function lastOwn(x: Tensor, count: number, lengths: readonly number[]): Tensor {
   const places = lengths.flatMap((length) => Array.from({ length: count }, (_, i) => length + i));
   return mx.takeAlongAxis(x, mx.array(places, "int32", [lengths.length, count, 1]), { axis: 1 });
 }
+
+/** Changes the map's convolutions to (C, K, 1): most programs save them as (C, 1, K). */
+export function turnConvolutions(weights: Map<string, Tensor>): void {
+  for (const [name, weight] of weights) {
+    if (name.endsWith("conv1d.weight") && weight.dim(-1) !== 1) weights.set(name, mx.moveaxis(weight, 2, 1));
+  }
+}

@@ -15,13 +15,15 @@ export interface CacheOptions {
 export interface DecoderLayer<C extends Cache = KeyValueCache> extends Module {
   /** How its mask is made: `fullAttention` where absent. */
   readonly mask?: MaskRule<C>;
+  /** It looks at no other token, so no cache is made for it. Its mask is `noMask`. */
+  readonly stateless?: boolean;
   forward(x: Residual, mask: Mask, cache?: C): Residual;
   /** An empty cache of it for one conversation or batch; keys and values of what its mask lets it see where absent. */
   makeCache?(options: CacheOptions): C;
 }
 
 export interface ForwardOptions<C extends Cache = KeyValueCache> {
-  /** One for each layer, changed in place. */
+  /** One for each layer but those without state, changed in place. */
   cache?: readonly C[];
   /** (B, T, D): used in place of the tokens' embeddings. */
   inputEmbeddings?: Tensor;
@@ -34,18 +36,28 @@ export function throughLayers<C extends Cache>(
   cache?: readonly C[],
 ): Residual {
   const rules = layers.map(({ mask }) => mask ?? (fullAttention as unknown as MaskRule<C>));
-  const masks = layerMasks(x, rules, cache);
-  return layers.reduce((h, layer, i) => layer.forward(h, masks[i]!, cache?.[i]), new Residual(x));
+  const caches = cache && cacheOfEach(layers, cache);
+  const masks = layerMasks(x, rules, caches);
+  return layers.reduce((h, layer, i) => layer.forward(h, masks[i]!, caches?.[i]), new Residual(x));
+}
+
+function cacheOfEach<C extends Cache>(
+  layers: readonly DecoderLayer<C>[],
+  cache: readonly C[],
+): readonly (C | undefined)[] {
+  if (!layers.some(({ stateless }) => stateless)) return cache;
+  let next = 0;
+  return layers.map(({ stateless }) => (stateless ? undefined : cache[next++]));
 }
 
 /** How many of the first tokens a size-limited cache keeps: attention leans on them. Xiao et al. 2023, arXiv:2309.17453. */
 const attentionSinks = 4;
 
-/** Empty caches, one for each layer. The caller disposes of them. */
+/** Empty caches, one for each layer but those without state. The caller disposes of them. */
 export function layerCaches<C extends Cache>(layers: readonly DecoderLayer<C>[], options: CacheOptions = {}): C[] {
-  return layers.map(
-    (layer) => layer.makeCache?.(options) ?? (keyValueCache(layer.mask?.window, options) as Cache as C),
-  );
+  return layers
+    .filter(({ stateless }) => !stateless)
+    .map((layer) => layer.makeCache?.(options) ?? (keyValueCache(layer.mask?.window, options) as Cache as C));
 }
 
 function keyValueCache(window: number | undefined, { maxSize }: CacheOptions): KeyValueCache {
@@ -61,21 +73,49 @@ export interface TokenEmbedding extends Module {
   asLinear(x: Tensor): Tensor;
 }
 
+/** What checkpoints call the embedding and the last norm. */
+export interface TrunkNames {
+  embedding: "embed_tokens" | "word_embeddings" | "embeddings";
+  norm: "norm" | "final_layernorm";
+}
+
 export class Decoder<C extends Cache = KeyValueCache> extends Module {
+  /** These two have other names in some checkpoints: `embedding` and `lastNorm` are them in all. */
+  readonly embed_tokens!: TokenEmbedding;
+  readonly word_embeddings?: TokenEmbedding;
+  readonly embeddings?: TokenEmbedding;
+  readonly layers: DecoderLayer<C>[];
+  readonly norm!: Module & Norm;
+  readonly final_layernorm?: Module & Norm;
+  readonly names: TrunkNames;
+
   constructor(
-    readonly embed_tokens: TokenEmbedding,
-    readonly layers: DecoderLayer<C>[],
-    readonly norm: Module & Norm,
+    embedding: TokenEmbedding,
+    layers: DecoderLayer<C>[],
+    norm: Module & Norm,
     /** Factor on the embeddings. */
     readonly embeddingScale: number | null = null,
+    names: Partial<TrunkNames> = {},
   ) {
     super();
+    this.names = { embedding: "embed_tokens", norm: "norm", ...names };
+    this[this.names.embedding] = embedding;
+    this.layers = layers;
+    this[this.names.norm] = norm;
+  }
+
+  get embedding(): TokenEmbedding {
+    return this[this.names.embedding]!;
+  }
+
+  get lastNorm(): Module & Norm {
+    return this[this.names.norm]!;
   }
 
   /** Token ids (B, T) → hidden states (B, T, D) */
   forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
-    let x = inputEmbeddings ?? this.embed_tokens.forward(inputs);
+    let x = inputEmbeddings ?? this.embedding.forward(inputs);
     if (this.embeddingScale !== null) x = x.multiply(this.embeddingScale);
-    return throughLayers(x, this.layers, cache).branch(this.norm);
+    return throughLayers(x, this.layers, cache).branch(this.lastNorm);
   }
 }

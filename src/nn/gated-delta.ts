@@ -115,7 +115,7 @@ function inBlocks({ q, k, v, strength, decay }: GatedDeltaInputs, state: Tensor)
 type Five = [Tensor, Tensor, Tensor, Tensor, Tensor];
 
 /** x (B, T, …) with zeros after its last token: tokens that neither fade nor write. */
-function padded(x: Tensor, length: number): Tensor {
+export function padded(x: Tensor, length: number): Tensor {
   const missing = length - x.dim(1);
   if (missing === 0) return x;
   const [batch, , ...rest] = x.shape as [number, number, ...number[]];
@@ -126,7 +126,7 @@ function padded(x: Tensor, length: number): Tensor {
  * (I + A)⁻¹ of strictly lower triangular A (…, L, L), L a power of two. Blocks on the diagonal that are inverted already are
  * joined two by two, which keeps to the precision of forward substitution: (X 0; A Y)⁻¹ has −Y⁻¹ A X⁻¹ in its corner.
  */
-function inverseOfUnit(a: Tensor): Tensor {
+export function inverseOfUnit(a: Tensor): Tensor {
   const shape = a.shape.slice(0, -2);
   const length = a.dim(-1);
   let inverses = mx.ones([...shape, length, 1, 1]);

@@ -11,6 +11,8 @@ import { highest, type Routing } from "./routing";
 export interface Groups {
   groups: number;
   groupsPerToken: number;
+  /** The score of experts in groups that a token does not use; 0 where absent. */
+  unused?: number;
 }
 
 export interface GroupedRoutingOptions extends Groups {
@@ -38,14 +40,22 @@ export class GroupedRouter extends Module {
 
   /** x (…, dims) → the experts of each token and the weights of their results, float32: (…, k) each. */
   forward(x: Tensor): Routing {
-    const { expertsPerToken: k, normalize, scale } = this.options;
     const scores = x.matmul(this.weight.T).astype("float32").sigmoid();
-    const choice = withinGroups(scores.add(this.e_score_correction_bias), this.options);
-    const experts = highest(choice, k);
-    const chosen = scores.takeAlongAxis(experts, -1);
-    const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
-    return { experts, weights: weights.multiply(scale) };
+    return routeWithinGroups(scores, this.e_score_correction_bias, this.options);
   }
+}
+
+/** Routing by scores (…, E) at hand, of which the bias (E) only takes part in the choice. */
+export function routeWithinGroups(
+  scores: Tensor,
+  bias: Tensor | null,
+  options: Omit<GroupedRoutingOptions, "dims" | "experts">,
+): Routing {
+  const { expertsPerToken: k, normalize, scale } = options;
+  const experts = highest(withinGroups(bias ? scores.add(bias) : scores, options), k);
+  const chosen = scores.takeAlongAxis(experts, -1);
+  const weights = k > 1 && normalize ? chosen.divide(chosen.sum({ axis: -1, keepdims: true })) : chosen;
+  return { experts, weights: weights.multiply(scale) };
 }
 
 /** Far below any probability: no sum of weights is zero. */
@@ -61,13 +71,13 @@ export function groupedSoftmax(logits: Tensor, options: Omit<GroupedRoutingOptio
   return { experts, weights: weights.multiply(scale) };
 }
 
-/** Scores (…, E) with those of the groups that a token does not use set to zero: a group counts by its two best. */
-function withinGroups(scores: Tensor, { groups, groupsPerToken }: Groups): Tensor {
+/** Scores (…, E) without those of the groups that a token does not use: a group counts by its two best. */
+function withinGroups(scores: Tensor, { groups, groupsPerToken, unused: score = 0 }: Groups): Tensor {
   if (groups <= 1 || groupsPerToken >= groups) return scores;
   const byGroup = mx.unflatten(scores, -1, [groups, -1]);
   const best = mx.topk(byGroup, 2, { axis: -1 }).sum({ axis: -1, keepdims: true });
   const left = groups - groupsPerToken;
   const order = mx.argpartition(best, left - 1, { axis: -2 });
   const unused = mx.stopGradient(order.at(mx.ellipsis, mx.slice(0, left), mx.slice()));
-  return mx.putAlongAxis(byGroup, unused, 0, { axis: -2 }).flatten(-2, -1);
+  return mx.putAlongAxis(byGroup, unused, score, { axis: -2 }).flatten(-2, -1);
 }

@@ -50,8 +50,8 @@ export interface LatentHeads {
 /** Projections of the hidden states that may run as one. */
 export const latentJoins = [["q_a_proj", "kv_a_proj_with_mqa"]];
 
-/** Its layers, and what they compute before and after the cache takes part. */
-export class LatentProjections extends Module {
+/** Its layers but the last, and what they compute before and after the cache takes part. */
+export class LatentInputs extends Module {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -62,11 +62,11 @@ export class LatentProjections extends Module {
   embed_q: HeadLayer;
   /** From the latent space to a head's values. */
   unembed_out: HeadLayer;
-  o_proj: Layer;
 
+  /** @param rope null where nothing has positions (NoPE) */
   constructor(
     readonly sizes: LatentAttentionSizes,
-    readonly rope: RotaryEmbedding,
+    readonly rope: RotaryEmbedding | null,
     readonly scale: number,
   ) {
     super();
@@ -83,7 +83,6 @@ export class LatentProjections extends Module {
     this.kv_a_layernorm = new RMSNorm(rank, eps);
     this.embed_q = new MultiLinear(plainDims, rank, heads);
     this.unembed_out = new MultiLinear(rank, valueDims, heads);
-    this.o_proj = new Linear(heads * valueDims, dims, { bias });
   }
 
   /** @param offset the position of the first token, one for all or one for each of B */
@@ -92,17 +91,18 @@ export class LatentProjections extends Module {
     const { latentQueries, queries, compressed } = this.#compress(x);
     const [plain, rotating] = splitHeads(queries, heads).split([plainDims], -1) as [Tensor, Tensor];
     const [latentPart, keyPart] = compressed.split([rank], -1) as [Tensor, Tensor];
+    const turned = (heads: Tensor) => this.rope?.forward(heads, offset) ?? heads;
     return {
       latentQueries,
       plain,
-      rotated: this.rope.forward(rotating, offset),
-      key: this.rope.forward(splitHeads(keyPart, 1), offset),
+      rotated: turned(rotating),
+      key: turned(splitHeads(keyPart, 1)),
       latent: this.kv_a_layernorm.forward(latentPart).expandDims(1),
     };
   }
 
-  /** The queries of T tokens, the latent vectors and keys of all that they may see → (B, T, D) */
-  protected attend({ plain, rotated, latent, key }: LatentHeads, mask: Mask): Tensor {
+  /** The queries of T tokens, the latent vectors and keys of all that they may see → the heads' results, (B, H, T, V) */
+  protected attendByHead({ plain, rotated, latent, key }: LatentHeads, mask: Mask): Tensor {
     let scores = rotated.multiply(this.scale).matmul(key.swapaxes(-1, -2));
     if (mask instanceof mx.Tensor) scores = mx.where(mask, scores, mx.finfo(scores.dtype).min);
     // One token: its query goes to the latent space. Many: keys and values are unpacked from it, which is less work then.
@@ -113,7 +113,13 @@ export class LatentProjections extends Module {
           scale: this.scale,
           mask: scores,
         });
-    return this.o_proj.forward(joinHeads(isOne ? this.unembed_out.forward(out) : out));
+    return isOne ? this.unembed_out.forward(out) : out;
+  }
+
+  /** x (B, T, D), mask: an array or null → the heads' results, (B, H, T, V) */
+  protected heads(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const own = this.project(x, cache?.offset);
+    return this.attendByHead({ ...own, ...remember(own, cache) }, mask);
   }
 
   /** The queries of all heads side by side, and latent vector and shared key side by side. */
@@ -125,6 +131,21 @@ export class LatentProjections extends Module {
     const [narrow, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
     const latentQueries = this.q_a_layernorm!.forward(narrow);
     return { latentQueries, queries: this.q_b_proj!.forward(latentQueries), compressed };
+  }
+}
+
+/** The same with the last projection. */
+export class LatentProjections extends LatentInputs {
+  o_proj: Layer;
+
+  constructor(sizes: LatentAttentionSizes, rope: RotaryEmbedding | null, scale: number) {
+    super(sizes, rope, scale);
+    this.o_proj = new Linear(sizes.heads * sizes.valueDims, sizes.dims, { bias: sizes.bias });
+  }
+
+  /** The queries of T tokens, the latent vectors and keys of all that they may see → (B, T, D) */
+  protected attend(heads: LatentHeads, mask: Mask): Tensor {
+    return this.o_proj.forward(joinHeads(this.attendByHead(heads, mask)));
   }
 }
 

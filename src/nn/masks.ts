@@ -112,8 +112,21 @@ export const recurrent: MaskRule<ArraysCache> = {
   make: (h, cache) => cache?.makeMask(h.dim(1)) ?? null,
 };
 
+/** The same as an array: for attention that adds scores of its own ahead of the kernel. */
+export const fullAttentionArray: MaskRule = {
+  key: "full, array",
+  make: (h, cache) => attentionMask(h, cache, { asArray: true }),
+};
+
+/** For layers that look at no other token. */
+export const noMask: MaskRule<never> = { key: "none", make: () => null };
+
 /** One mask a layer: that of each rule is made once, with the cache of the first layer that has the rule. */
-export function layerMasks<C extends Cache>(h: Tensor, rules: readonly MaskRule<C>[], cache?: readonly C[]): Mask[] {
+export function layerMasks<C extends Cache>(
+  h: Tensor,
+  rules: readonly MaskRule<C>[],
+  cache?: readonly (C | undefined)[],
+): Mask[] {
   const made = new Map<string, Mask>();
   return rules.map((rule, i) => {
     let mask = made.get(rule.key);

@@ -31,6 +31,28 @@ export class RMSNorm extends Module implements Norm {
   }
 }
 
+/** RMSNorm of each of some groups of features by itself. */
+export class GroupedRMSNorm extends RMSNorm {
+  constructor(
+    dims: number,
+    eps: number,
+    readonly groups = 1,
+  ) {
+    super(dims, eps);
+  }
+
+  override forward(x: Tensor): Tensor {
+    if (this.groups === 1) return super.forward(x);
+    const byGroup = mx.unflatten(x, -1, [this.groups, -1]);
+    return mx.fast.rmsNorm(byGroup, null, this.eps).flatten(-2, -1).multiply(this.weight);
+  }
+
+  override afterSum(x: Tensor, delta: Tensor): [sum: Tensor, normed: Tensor] {
+    const sum = x.add(delta);
+    return [sum, this.forward(sum)];
+  }
+}
+
 /** RMSNorm with the weight stored as its distance from one, as Gemma does. */
 export class ZeroCenteredRMSNorm extends RMSNorm {
   override get gain(): Tensor {

@@ -4,7 +4,7 @@ import * as mx from "../mlx";
 import { type Layer, Linear } from "./linear";
 import { GatedMLP } from "./mlp";
 import { Module } from "./module";
-import { SwitchGLU } from "./switch";
+import { SwitchGLU, type SwitchMLP } from "./switch";
 
 /** The experts that each token uses, and the weights of their results: both (…, k). */
 export interface Routing {
@@ -55,7 +55,7 @@ export function sparseMixer(logits: Tensor, k: number, { jitter }: { jitter: num
 }
 
 /** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */
-export function mixExperts(x: Tensor, layer: SwitchGLU, { experts, weights }: Routing): Tensor {
+export function mixExperts(x: Tensor, layer: SwitchGLU | SwitchMLP, { experts, weights }: Routing): Tensor {
   return layer.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
 }
 

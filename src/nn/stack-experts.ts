@@ -3,8 +3,8 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { needShape } from "./checkpoint-shapes";
 
-/** The names of the three projections in a checkpoint, by ours. */
-export type ExpertNames = Readonly<Record<"gate_proj" | "up_proj" | "down_proj", string>>;
+/** The names of the projections in a checkpoint, by ours. */
+export type ExpertNames = Readonly<Record<string, string>>;
 
 const sameNames: ExpertNames = { gate_proj: "gate_proj", up_proj: "up_proj", down_proj: "down_proj" };
 

@@ -41,13 +41,43 @@ export function selectiveStateSpace(
   state: Tensor | null,
   own: Tensor | null,
 ): [y: Tensor, state: Tensor] {
-  const [, length, heads] = x.shape as [number, number, number, number];
+  const heads = x.dim(2);
   const softplus = mx.logaddexp(dt.astype("float32").add(dt_bias), 0);
   const bounded = mx.clip(softplus, ...limits);
   const steps = own ? mx.where(own.expandDims(-1), bounded, 0) : bounded;
   const decays = steps.multiply(A_log.exp().negative().astype("float32"));
   const entering = x.multiply(steps.expandDims(-1));
+  const [y, carried] = decayingAttention({ entering, B, C, decays }, state);
+  return [
+    y
+      .astype(x.dtype)
+      .add(x.multiply(D.reshape(1, 1, heads, 1)))
+      .astype(x.dtype),
+    carried,
+  ];
+}
 
+export interface DecayingAttentionInputs {
+  /** What enters the state, (B, T, H, P). */
+  entering: Tensor;
+  /** Where it enters, (B, T, G, N); each of the G groups serves H / G heads. */
+  B: Tensor;
+  /** What is read from the state, (B, T, G, N). */
+  C: Tensor;
+  /** The logarithm of what a token leaves of the state, (B, T, H). */
+  decays: Tensor;
+}
+
+/**
+ * h ← exp(decay) h + entering Bᵀ, y = h C, over all tokens: blocks of them at once.
+ * @param state (B, H, P, N) float32; null for zeros
+ * @returns y (B, T, H, P) and the state after the last token
+ */
+export function decayingAttention(
+  { entering, B, C, decays }: DecayingAttentionInputs,
+  state: Tensor | null,
+): [y: Tensor, state: Tensor] {
+  const length = entering.dim(1);
   const ys: Tensor[] = [];
   let carried = state;
   for (let at = 0; at < length; at += blockSize) {
@@ -56,14 +86,7 @@ export function selectiveStateSpace(
     ys.push(y);
     carried = next;
   }
-  const y = ys.length === 1 ? ys[0]! : mx.concatenate(ys, { axis: 1 });
-  return [
-    y
-      .astype(x.dtype)
-      .add(x.multiply(D.reshape(1, 1, heads, 1)))
-      .astype(x.dtype),
-    carried!,
-  ];
+  return [ys.length === 1 ? ys[0]! : mx.concatenate(ys, { axis: 1 }), carried!];
 }
 
 /** entering (B, L, H, P), B and C (B, L, G, N), decays (B, L, H) → y (B, L, H, P), state */

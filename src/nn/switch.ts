@@ -132,17 +132,49 @@ export class SwitchGLU extends Module {
 
   /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
   forward(x: Tensor, indices: Tensor): Tensor {
-    const chosen = mx.stopGradient(indices);
-    const tokens = x.expandDims([-2, -3]);
-    if (chosen.size < sortingPays) return this.#experts(tokens, chosen, false).squeeze(-2);
-    const sorted = sortByExpert(tokens, chosen);
-    const results = this.#experts(sorted.x, sorted.indices, true).take(sorted.inverse, 0);
-    return results.unflatten(0, chosen.shape).squeeze(-2);
+    return throughExperts(x, indices, (x, indices, sorted) => {
+      const up = this.up_proj.forward(x, indices, { sorted });
+      const gate = this.gate_proj.forward(x, indices, { sorted });
+      return this.down_proj.forward(this.activation(gate, up), indices, { sorted });
+    });
+  }
+}
+
+/** A feed-forward block without a gate per expert. */
+export class SwitchMLP extends Module {
+  fc1: ExpertLayer;
+  fc2: ExpertLayer;
+
+  constructor(
+    dims: number,
+    hiddenDims: number,
+    experts: number,
+    readonly activation: (x: Tensor) => Tensor,
+  ) {
+    super();
+    this.fc1 = new SwitchLinear(dims, hiddenDims, experts, { bias: false });
+    this.fc2 = new SwitchLinear(hiddenDims, dims, experts, { bias: false });
   }
 
-  #experts(x: Tensor, indices: Tensor, sorted: boolean): Tensor {
-    const up = this.up_proj.forward(x, indices, { sorted });
-    const gate = this.gate_proj.forward(x, indices, { sorted });
-    return this.down_proj.forward(this.activation(gate, up), indices, { sorted });
+  /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
+  forward(x: Tensor, indices: Tensor): Tensor {
+    return throughExperts(x, indices, (x, indices, sorted) => {
+      const hidden = this.activation(this.fc1.forward(x, indices, { sorted }));
+      return this.fc2.forward(hidden, indices, { sorted });
+    });
   }
+}
+
+/** x (…, dims), indices (…, k) → (…, k, dims): tokens as experts take them, sorted where it pays, and back in place. */
+function throughExperts(
+  x: Tensor,
+  indices: Tensor,
+  compute: (x: Tensor, indices: Tensor, sorted: boolean) => Tensor,
+): Tensor {
+  const chosen = mx.stopGradient(indices);
+  const tokens = x.expandDims([-2, -3]);
+  if (chosen.size < sortingPays) return compute(tokens, chosen, false).squeeze(-2);
+  const sorted = sortByExpert(tokens, chosen);
+  const results = compute(sorted.x, sorted.indices, true).take(sorted.inverse, 0);
+  return results.unflatten(0, chosen.shape).squeeze(-2);
 }

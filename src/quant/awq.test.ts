@@ -185,8 +185,8 @@ test.each(["gemma3_text", "llama_sliding"])("the blocks of %s run alone as withi
   expect(new Set(masks).size).toBe(2);
   const logits = mx.scope(() => {
     const h = model.layers.reduce((h, block, i) => blockOutput(block, h, masks[i]!), x);
-    const normed = model.model.norm.forward(h);
-    return model.lm_head?.forward(normed) ?? model.model.embed_tokens.asLinear(normed);
+    const normed = model.model.lastNorm.forward(h);
+    return model.lm_head?.forward(normed) ?? model.model.embedding.asLinear(normed);
   });
   const whole = model.forward(tokens);
   expect(mx.allclose(logits, whole, { rtol: 1e-4, atol: 1e-4 }).item()).toBe(1);

@@ -50,6 +50,20 @@ def nested(model_type, **changes):
     return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **text}}
 
 
+BAILING = {
+    "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_shared_experts": 1, "n_group": 2,
+    "topk_group": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "kv_lora_rank": 32, "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16, "v_head_dim": 32, "tie_word_embeddings": False,
+}
+
+# A Granite 4 of two kinds of layers.
+GRANITE4 = {
+    "logits_scaling": 0.5, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 1.2,
+    "attention_bias": False, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 4, "mamba_d_head": 16,
+    "mamba_proj_bias": False, "mamba_d_state": 32, "mamba_d_conv": 4, "mamba_n_groups": 1, "mamba_conv_bias": True,
+}
+
+
 def seeing(model_type, **changes):
     """A language model within a checkpoint that also has a vision tower."""
     return {"model_type": model_type, "text_config": {"model_type": f"{model_type}_text", **BASE, **changes}}
@@ -165,6 +179,93 @@ CONFIGS = {
         "conv_kernel": 4, "n_groups": 2, "use_bias": False, "use_conv_bias": True, "tie_word_embeddings": False,
         "time_step_limit": [0.0, 100.0], "time_step_rank": "auto",
     },
+    "nemotron_h": {
+        "model_type": "nemotron_h", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96,
+        "max_position_embeddings": 2048, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "attention_bias": False, "mamba_num_heads": 4, "mamba_head_dim": 16, "mamba_proj_bias": False,
+        "ssm_state_size": 16, "conv_kernel": 4, "n_groups": 2, "mlp_bias": False, "layer_norm_epsilon": 1e-5,
+        "use_bias": False, "use_conv_bias": True, "hybrid_override_pattern": "M-ME*E", "n_routed_experts": 8,
+        "num_experts_per_tok": 3, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 32,
+        "moe_latent_size": 32, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5, "tie_word_embeddings": False,
+    },
+    "granitemoe": config(
+        "granitemoe", logits_scaling=0.5, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=1.5,
+        attention_bias=False, tie_word_embeddings=True, num_local_experts=6, num_experts_per_tok=2, intermediate_size=32,
+    ),
+    "granitemoehybrid": config(
+        "granitemoehybrid", **GRANITE4, tie_word_embeddings=True, num_local_experts=6, num_experts_per_tok=2,
+        shared_intermediate_size=32, intermediate_size=32, position_embedding_type="nope",
+    ),
+    "granitemoehybrid_dense": config(
+        "granitemoehybrid", **GRANITE4, tie_word_embeddings=False, position_embedding_type="rope",
+    ),
+    "falcon_h1": config(
+        "falcon_h1", attention_in_multiplier=1.0, key_multiplier=1.0, head_dim=16, mamba_d_head=16, mamba_n_heads=4,
+        mamba_d_ssm=64, mamba_d_state=32, mamba_n_groups=1, mamba_rms_norm=False, embedding_multiplier=3.0,
+        lm_head_multiplier=4.0, attention_out_multiplier=1.5, ssm_out_multiplier=1.5, tie_word_embeddings=True,
+        ssm_multipliers=[0.7, 1.5, 1.3, 0.9, 0.8], mlp_multipliers=[1.2, 1.4], mamba_proj_bias=False,
+    ),
+    "mamba": {
+        "model_type": "mamba", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "state_size": 16,
+        "num_hidden_layers": 2, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 32,
+        "tie_word_embeddings": False,
+    },
+    "falcon_mamba": {
+        "model_type": "falcon_mamba", "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "state_size": 16,
+        "num_hidden_layers": 2, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 32,
+        "tie_word_embeddings": False, "mixer_rms_eps": 0.1,
+    },
+    "jamba": config(
+        "jamba", attn_layer_offset=1, attn_layer_period=2, expert_layer_offset=1, expert_layer_period=2, mamba_d_conv=4,
+        mamba_d_state=16, mamba_expand=2, mamba_dt_rank=32, num_experts=2, num_experts_per_tok=2, intermediate_size=64,
+        tie_word_embeddings=False, mamba_proj_bias=False, mamba_conv_bias=True,
+    ),
+    "kimi_linear": config(
+        "kimi_linear", tie_word_embeddings=False, num_hidden_layers=4, head_dim=32, kv_lora_rank=32, qk_nope_head_dim=32,
+        qk_rope_head_dim=16, v_head_dim=32, mla_use_nope=True, model_max_length=2048, num_experts=8,
+        num_experts_per_token=3, num_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1,
+        moe_layer_freq=1, num_expert_group=2, topk_group=1, routed_scaling_factor=2.5,
+        linear_attn_config={
+            "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4,
+        },
+    ),
+    "rwkv7": {
+        "model_type": "rwkv7", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "norm_eps": 1e-5,
+        "head_dim": 32, "num_hidden_layers": 3, "a_low_rank_dim": 32, "v_low_rank_dim": 32, "gate_low_rank_dim": 32,
+        "decay_low_rank_dim": 32, "tie_word_embeddings": False,
+    },
+    "laguna": config(
+        "laguna", tie_word_embeddings=False, num_hidden_layers=4, head_dim=32, layer_types=["full_attention",
+        "sliding_attention", "sliding_attention", "full_attention"], sliding_window=6,
+        num_attention_heads_per_layer=[2, 4, 4, 2], mlp_layer_types=["dense", "sparse", "sparse", "dense"],
+        rope_parameters={
+            "full_attention": {**YARN, "rope_theta": 500000.0, "partial_rotary_factor": 0.5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+        num_experts=8, num_experts_per_tok=3, moe_intermediate_size=32, shared_expert_intermediate_size=32,
+        moe_routed_scaling_factor=2.5, moe_router_logit_softcapping=3.0,
+    ),
+    # The window holds all tokens of the fixture: mlx-lm's has one fewer than the model was trained with.
+    "mimo_v2_flash": {
+        "model_type": "mimo_v2_flash", "num_experts_per_tok": 3, "hybrid_layer_pattern": [0, 1, 1],
+        "moe_layer_freq": [0, 1, 1], "add_swa_attention_sink_bias": True, "add_full_attention_sink_bias": False,
+        "sliding_window_size": 128, "vocab_size": 256, "hidden_size": 64, "intermediate_size": 128,
+        "moe_intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "n_shared_experts": None, "n_routed_experts": 8, "routed_scaling_factor": None, "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid", "norm_topk_prob": True, "n_group": 1, "topk_group": 1,
+        "max_position_embeddings": 2048, "layernorm_epsilon": 1e-5, "rope_theta": 5000000.0, "swa_rope_theta": 10000.0,
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "head_dim": 32, "v_head_dim": 16, "swa_head_dim": 32,
+        "swa_v_head_dim": 16, "partial_rotary_factor": 0.334, "attention_value_scale": 0.707,
+    },
+    "bailing_moe_v3": config(
+        "bailing_moe_v3", num_hidden_layers=4, head_dim=32, num_attention_heads=2, **BAILING, q_lora_rank=32,
+        moe_shared_expert_intermediate_size=32, layer_group_size=2, short_conv_kernel_size=4,
+    ),
+    "bailing_hybrid": config(
+        "bailing_hybrid", num_hidden_layers=4, head_dim=32, num_attention_heads=2, **BAILING,
+        layer_group_size=2, group_norm_size=2, partial_rotary_factor=0.5,
+    ),
     "mixtral": config(
         "mixtral", num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False, intermediate_size=96,
     ),
@@ -340,9 +441,11 @@ SALTS = {
     "gemma3_text": 11, "gemma3_text_untied": 0, "phi3": 0, "phi3_longrope": 4, "mamba2": 9, "mixtral": 2, "gpt_oss": 49, "deepseek_v3": 5, "qwen2": 2,
     "smollm3": 1, "gemma": 0, "seed_oss": 0, "ernie4_5": 0, "olmo2": 5, "exaone4": 9, "cohere2": 12,
     "hunyuan_v1_dense": 0, "qwen3_moe": 6, "granite": 0, "gemma2": 52,
-    "qwen3_5": 3, "qwen3_5_moe": 3, "qwen3_next": 3, "qwen3_vl": 5, "qwen3_vl_moe": 2, "qwen2_moe": 0, "qwen2_vl": 1,
+    "qwen3_5": 3, "qwen3_5_moe": 3, "nemotron_h": 0, "granitemoe": 1, "granitemoehybrid": 7, "granitemoehybrid_dense": 11,
+    "falcon_h1": 5, "mamba": 7, "falcon_mamba": 2, "jamba": 5, "kimi_linear": 14, "rwkv7": 262,
+    "laguna": 2, "mimo_v2_flash": 0, "bailing_moe_v3": 6, "bailing_hybrid": 11,
+    "qwen3_next": 3, "qwen3_vl": 5, "qwen3_vl_moe": 2, "qwen2_moe": 0, "qwen2_vl": 1,
     "lfm2": 2, "lfm2_moe": 0, "lfm2-vl": 0, "olmo3": 6, "mimo": 3, "phimoe": 5, "ernie4_5_moe": 1,
-    "qwen3_5": 3, "qwen3_5_moe": 3,
     "ministral3": 5, "mistral3": 2, "llava": 0, "glm4_moe": 1, "glm4_moe_lite": 24, "kimi_k25": 0, "minimax": 10,
     "mistral4": 3, "deepseek_v32": 52, "glm_moe_dsa": 37, "minimax_m3_vl": 0, "glm4": 3, "deepseek_v2": 25,
     "deepseek_v2_lite": 0, "step3p5": 1,
@@ -357,15 +460,33 @@ SALTS = {
 }
 
 
+NEMOTRON = {"fc1": "up_proj", "fc2": "down_proj"}
 MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
 
-def experts(name, shape):
+def experts(name, shape, same=False):
     """A stacked expert tensor under the names that a Hugging Face checkpoint gives its parts, one for each expert."""
     prefix, rest = name.split("switch_mlp.")
     projection, kind = rest.split(".")
-    part = MIXTRAL[projection] if "block_sparse_moe" in prefix or "feed_forward" in prefix else projection
+    renamed = not same and ("block_sparse_moe" in prefix or "feed_forward" in prefix or "fc" in projection)
+    part = {**NEMOTRON, **MIXTRAL}[projection] if renamed else projection
     return {f"{prefix}experts.{e}.{part}.{kind}": shape[1:] for e in range(shape[0])}
+
+
+# Models whose checkpoints have convolutions as (C, 1, K), as all but MLX's have.
+TURNED = ("bailing_moe_v3", "mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
+
+
+def granite_mlp(path, shape):
+    """A part of an MLP, or of experts, as Granite's checkpoints have them."""
+    layer, part, _ = path.rsplit(".", 2)
+    holder = layer.removesuffix(".switch_mlp")
+    if holder == layer:
+        holder = f"{layer.removesuffix('.mlp')}.shared_mlp"
+    if part == "down_proj":
+        return {f"{holder}.output_linear.weight": shape}
+    *experts, rows, columns = shape
+    return {f"{holder}.input_linear.weight": [*experts, 2 * rows, columns]} if part == "gate_proj" else {}
 
 
 def keys_values(name, parameters):
@@ -430,6 +551,19 @@ def original(path, shape):
     return {} if projection else {path: shape}
 
 
+def kimi(path, shape):
+    """A tensor of Kimi Linear as its checkpoint has it, but for experts and what is taken apart."""
+    if ".mlp." in path and ("e_score" in path or ".gate." in path or "shared_experts" in path):
+        path = path.replace(".mlp.", ".block_sparse_moe.").replace(".e_score", ".gate.e_score")
+    if path.endswith("conv.weight"):
+        return {path.replace("_conv.conv.weight", "_conv1d.weight"): [shape[0], shape[2], shape[1]]}
+    if path.endswith("dt_bias"):
+        return {path: [2, shape[0] // 2]}
+    return {path: shape}
+
+
+def laguna(path):
+    return path.replace("mlp.gate.proj", "mlp.gate").replace("mlp.gate.e_score", "mlp.experts.e_score")
 def step(path):
     """A tensor of Step 3.5 under the name of a Hugging Face checkpoint; experts are stacked there too."""
     for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
@@ -446,6 +580,15 @@ def checkpoint(name, parameters):
     for path, x in parameters:
         if name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
             shapes |= original(path, list(x.shape))
+        elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
+            shapes |= granite_mlp(path, list(x.shape))
+        elif path.endswith("mlp.gate.gate_proj.weight"):
+            shapes[path.replace("gate.gate_proj", "gate")] = list(x.shape)
+        elif name.startswith(TURNED) and name != "mamba2" and path.endswith("conv1d.weight"):
+            channels, size, _ = x.shape
+            shapes[path] = [channels, 1, size]
+        elif name == "kimi_linear" and "switch_mlp." in path:
+            shapes |= experts(path.replace(".mlp.", ".block_sparse_moe."), list(x.shape))
         elif "switch_mlp." in path and name == "qwen3_vl_moe":
             shapes |= transposed(path, list(x.shape))
         elif name == "step3p5":
@@ -455,11 +598,17 @@ def checkpoint(name, parameters):
         elif name == "gemma4":
             shapes |= gemma4(path, list(x.shape))
         elif "switch_mlp." in path:
-            shapes |= experts(path, list(x.shape))
+            shapes |= experts(path, list(x.shape), same=name == "jamba")
         elif ".embed_q." in path:
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
+        elif name == "kimi_linear":
+            shapes |= kimi(path, list(x.shape))
+        elif name == "rwkv7" and path.split("attn.")[-1] in ("k_k", "k_a", "g_norm.weight", "g_norm.bias"):
+            shapes[path] = [x.size]
+        elif name == "laguna":
+            shapes[laguna(path)] = list(x.shape)
         elif not path.endswith("lm_head.weight") or name not in HEADLESS:
             shapes |= renamed(path, list(x.shape), name)
     if name == "mimo":

@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
+from mlx_lm.models import bailing_hybrid, jamba, mamba, rwkv7
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
@@ -52,6 +53,54 @@ def widen_gather_mm():
         return gather_mm(a.astype(mx.float32), b.astype(mx.float32), *args, **kwargs).astype(a.dtype)
 
     mx.gather_mm = widened
+
+
+def widen_scans():
+    """Keeps what enters the states of Mamba, RWKV and Bailing's lightning attention in float32, and the states of the first
+    two: mlx-lm rounds them to bfloat16 with every token; we don't."""
+
+    def ssm_step(self, x, A, state=None):
+        rank, size = self.time_step_rank, self.ssm_state_size
+        delta, B, C = mx.split(self.x_proj(x), [rank, rank + size], axis=-1)
+        if hasattr(self, "dt_layernorm"):
+            delta, B, C = self.dt_layernorm(delta), self.b_layernorm(B), self.c_layernorm(C)
+        elif self.use_bcdt_rms:
+            delta, B, C = (mx.fast.rms_norm(part, weight=None, eps=self.args.mixer_rms_eps) for part in (delta, B, C))
+        steps, inputs, B, C = (part.astype(mx.float32) for part in (nn.softplus(self.dt_proj(delta)), x, B, C))
+        decays = mx.exp(-steps[..., None] * mx.exp(self.A_log.astype(mx.float32)))
+        entering = (steps * inputs)[..., None] * B[..., None, :]
+        if x.ndim == 2:
+            states = last = entering if state is None else entering + state * decays
+        else:
+            last, states = state, []
+            for t in range(x.shape[1]):
+                last = entering[:, t] if last is None else entering[:, t] + last * decays[:, t]
+                states.append(last)
+            states = mx.stack(states, axis=1)
+        y = (states @ C[..., None]).squeeze(-1) + self.D.astype(mx.float32) * inputs
+        return y.astype(x.dtype), last
+
+    rule, low_rank, made = rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__, {}
+
+    def lora(self, x):
+        made[id(self)] = low_rank(self, x)
+        return made[id(self)]
+
+    def wkv7(self, r, w, k, v, a, b, state):
+        decay = mx.exp(-0.606531 * mx.sigmoid(made[id(self.w_lora)]).astype(mx.float32)).reshape(w.shape)
+        wide = [x if x is None else x.astype(mx.float32) for x in (r, k, v, a, b, state)]
+        y, state = rule(self, wide[0], decay, *wide[1:])
+        return y.astype(r.dtype), state
+
+    lightning = bailing_hybrid.recurrent_gla
+
+    def recurrent_gla(q, k, v, *others, **options):
+        y, state = lightning(*(x.astype(mx.float32) for x in (q, k, v)), *others, **options)
+        return y.astype(q.dtype), state
+
+    bailing_hybrid.recurrent_gla = recurrent_gla
+    jamba.JambaMambaMixer.ssm_step = mamba.MambaBlock.ssm_step = ssm_step
+    rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__ = wkv7, lora
 
 
 def fits(_, layer):
@@ -183,6 +232,7 @@ def search(name, tries):
 
 if __name__ == "__main__":
     widen_gather_mm()
+    widen_scans()
     names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
     for name in names:
         search(name, 60) if "--search" in sys.argv else fixture(name)

@@ -1,0 +1,289 @@
+/**
+ * Ling and Ring 3 (Bailing): Kimi delta attention whose decays have a bound, every few layers latent attention with a gate
+ * for each head, and experts in groups beside one that all tokens use.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  ArraysCache,
+  CausalConv1d,
+  type DecoderLayer,
+  fullAttentionArray,
+  GatedMLP,
+  initializeRope,
+  type KeyValueCache,
+  KimiDeltaAttention,
+  type LatentAttentionSizes,
+  LatentInputs,
+  type Layer,
+  Linear,
+  latentJoins,
+  type Mask,
+  type MaskRule,
+  Module,
+  mixExperts,
+  parameter,
+  type Residual,
+  RMSNorm,
+  RopeScaling,
+  type Routing,
+  recurrent,
+  routeWithinGroups,
+  SwitchGLU,
+  splitKeysValues,
+  stackExperts,
+  turnConvolutions,
+  usualJoins,
+  yarnTemperature,
+} from "../nn";
+import { size, trunkFields } from "./args";
+import { CausalLM } from "./language-model";
+
+const count = z.int().nonnegative();
+
+export const Args = z
+  .object({
+    ...trunkFields,
+    vocab_size: size.default(157_184),
+    hidden_size: size.default(1536),
+    num_hidden_layers: size.default(24),
+    rms_norm_eps: z.number().positive().default(1e-6),
+    tie_word_embeddings: z.boolean().default(false),
+    intermediate_size: size.default(4608),
+    moe_intermediate_size: size.default(512),
+    moe_shared_expert_intermediate_size: size.default(512),
+    num_attention_heads: size.default(16),
+    num_experts: size.default(128),
+    num_experts_per_tok: size.default(8),
+    num_shared_experts: size.default(1),
+    first_k_dense_replace: count.default(1),
+    n_group: size.default(8),
+    topk_group: size.default(4),
+    routed_scaling_factor: z.number().default(2.5),
+    /** Every how many layers one is latent attention. */
+    layer_group_size: size.default(4),
+    head_dim: size.default(128),
+    q_lora_rank: size.nullable().default(256),
+    kv_lora_rank: size.default(512),
+    qk_nope_head_dim: size.default(128),
+    qk_rope_head_dim: size.default(64),
+    v_head_dim: size.default(128),
+    short_conv_kernel_size: size.default(4),
+    kda_lower_bound: z.number().negative().default(-5),
+    kda_safe_gate: z.literal(true).default(true),
+    no_kda_lora: z.literal(true).default(true),
+    rope_theta: z.number().positive().default(6_000_000),
+    rope_scaling: RopeScaling.nullish(),
+    max_position_embeddings: size.default(131_072),
+    rope_interleave: z.literal(true).default(true),
+  })
+  .superRefine(({ num_experts: experts, num_experts_per_tok: used, n_group: groups, topk_group }, context) => {
+    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+    if (used > experts) problem("num_experts_per_tok", `is ${used}, but "num_experts" is ${experts}`);
+    if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
+      problem("n_group", `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`);
+    }
+    if (topk_group > groups) problem("topk_group", `is ${topk_group}, but "n_group" is ${groups}`);
+  });
+
+type Args = z.infer<typeof Args>;
+
+/** Whether a layer attends to all: the last of each group, and those behind the last whole group. */
+export const attendsToAll = (index: number, layers: number, group: number): boolean =>
+  (index + 1) % group === 0 || index >= Math.floor(layers / group) * group;
+
+class DeltaAttention extends KimiDeltaAttention {
+  q_conv1d: CausalConv1d;
+  k_conv1d: CausalConv1d;
+  v_conv1d: CausalConv1d;
+  f_proj: Layer;
+  g_proj: Layer;
+  /** The logarithm of the least that a token leaves of a channel. */
+  readonly bound: number;
+
+  constructor(args: Args) {
+    const { hidden_size: dims, num_attention_heads: heads, head_dim: headDim, rms_norm_eps: eps } = args;
+    super({ dims, heads, headDim, eps }, [heads]);
+    const inner = heads * headDim;
+    const convolution = () => new CausalConv1d(inner, args.short_conv_kernel_size, { bias: false });
+    this.q_conv1d = convolution();
+    this.k_conv1d = convolution();
+    this.v_conv1d = convolution();
+    this.f_proj = new Linear(dims, inner, { bias: false });
+    this.g_proj = new Linear(dims, inner, { bias: false });
+    this.bound = args.kda_lower_bound;
+  }
+
+  protected override convolutions() {
+    return [this.q_conv1d, this.k_conv1d, this.v_conv1d] as const;
+  }
+
+  protected override fading(x: Tensor): Tensor {
+    return this.f_proj.forward(x).astype("float32");
+  }
+
+  protected override gates(x: Tensor): Tensor {
+    return this.g_proj.forward(x).astype("float32");
+  }
+
+  protected override strength(x: Tensor): Tensor {
+    return this.b_proj.forward(x).astype("float32").sigmoid();
+  }
+
+  protected override decay(fading: Tensor, rates: Tensor): Tensor {
+    return rates.multiply(fading).sigmoid().multiply(this.bound);
+  }
+}
+
+const latentSizes = (args: Args): LatentAttentionSizes => ({
+  dims: args.hidden_size,
+  heads: args.num_attention_heads,
+  queryRank: args.q_lora_rank,
+  rank: args.kv_lora_rank,
+  plainDims: args.qk_nope_head_dim,
+  rotatedDims: args.qk_rope_head_dim,
+  valueDims: args.v_head_dim,
+  bias: false,
+  eps: args.rms_norm_eps,
+});
+
+class GatedLatentAttention extends LatentInputs {
+  g_proj: Layer;
+  dense: Layer;
+
+  constructor(args: Args) {
+    const sizes = latentSizes(args);
+    const { rotatedDims: dims, plainDims, heads, valueDims } = sizes;
+    const { rope_scaling: scaling, rope_theta: base, max_position_embeddings: maxPositions } = args;
+    const stretch = scaling?.mscale_all_dim ? yarnTemperature(scaling.factor ?? 1, scaling.mscale_all_dim) : 1;
+    const rope = initializeRope({ dims, base, traditional: true, scaling, maxPositions });
+    super(sizes, rope, (plainDims + dims) ** -0.5 * stretch ** 2);
+    this.g_proj = new Linear(args.hidden_size, heads, { bias: false });
+    this.dense = new Linear(heads * valueDims, args.hidden_size, { bias: false });
+  }
+
+  /** x (B, T, D), mask: an array or null → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const out = this.heads(x, mask, cache).transpose(0, 2, 1, 3);
+    const gates = this.g_proj.forward(x).astype("float32").sigmoid().astype(out.dtype);
+    return this.dense.forward(out.multiply(gates.expandDims(-1)).flatten(-2, -1));
+  }
+}
+
+class Router extends Module {
+  /** (experts, D) */
+  weight: Tensor;
+  /** Only takes part in the choice, (experts). */
+  expert_bias: Tensor;
+  readonly #args: Args;
+
+  constructor(args: Args) {
+    super();
+    this.weight = parameter(mx.zeros([args.num_experts, args.hidden_size]));
+    this.expert_bias = parameter(mx.zeros([args.num_experts]));
+    this.#args = args;
+  }
+
+  forward(x: Tensor): Routing {
+    const logits = x.astype("float32").matmul(this.weight.astype("float32").T);
+    return routeWithinGroups(logits.sigmoid(), this.expert_bias, {
+      expertsPerToken: this.#args.num_experts_per_tok,
+      groups: this.#args.n_group,
+      groupsPerToken: this.#args.topk_group,
+      normalize: true,
+      scale: this.#args.routed_scaling_factor,
+      unused: -Infinity,
+    });
+  }
+}
+
+class MoE extends Module {
+  gate: Router;
+  switch_mlp: SwitchGLU;
+  shared_experts: GatedMLP;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D } = args;
+    this.gate = new Router(args);
+    this.switch_mlp = new SwitchGLU(D, args.moe_intermediate_size, args.num_experts);
+    this.shared_experts = new GatedMLP(D, args.moe_shared_expert_intermediate_size * args.num_shared_experts);
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor): Tensor {
+    const mixed = mixExperts(x, this.switch_mlp, this.gate.forward(x)).astype(x.dtype);
+    return mixed.add(this.shared_experts.forward(x));
+  }
+}
+
+type HybridCache = KeyValueCache | ArraysCache;
+
+class Block extends Module implements DecoderLayer<HybridCache> {
+  attention: DeltaAttention | GatedLatentAttention;
+  mlp: Layer;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+  readonly mask: MaskRule<never>;
+  readonly makeCache?: () => HybridCache;
+
+  constructor(args: Args, index: number) {
+    super();
+    const { hidden_size: D, rms_norm_eps: eps, num_hidden_layers: layers } = args;
+    const isDelta = !attendsToAll(index, layers, args.layer_group_size);
+    this.attention = isDelta ? new DeltaAttention(args) : new GatedLatentAttention(args);
+    this.mlp = index >= args.first_k_dense_replace ? new MoE(args) : new GatedMLP(D, args.intermediate_size);
+    this.input_layernorm = new RMSNorm(D, eps);
+    this.post_attention_layernorm = new RMSNorm(D, eps);
+    this.mask = isDelta ? recurrent : fullAttentionArray;
+    if (isDelta) this.makeCache = () => new ArraysCache(4);
+  }
+
+  forward(x: Residual, mask: Mask, cache?: HybridCache): Residual {
+    const branch = x.branch(this.input_layernorm);
+    const h = x.plus(
+      this.attention instanceof DeltaAttention
+        ? this.attention.forward(branch, mask as Tensor | null, cache as ArraysCache | undefined)
+        : this.attention.forward(branch, mask, cache as KeyValueCache | undefined),
+    );
+    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
+  }
+}
+
+export class Model extends CausalLM<HybridCache> {
+  readonly #args: Args;
+
+  constructor(args: Args) {
+    super(args, (index) => new Block(args, index), { names: { embedding: "word_embeddings" } });
+    this.#args = args;
+  }
+
+  /** Stacks the experts, turns convolutions, takes keys and values apart, and drops the layers that predict further tokens. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const count = this.layers.length;
+    const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < count;
+    const sanitized = new Map([...super.sanitize(weights)].filter(([name]) => isOwn(name)));
+    turnConvolutions(sanitized);
+    for (const index of this.layers.keys()) {
+      const path = `model.layers.${index}`;
+      const experts = { count: this.#args.num_experts, from: `${path}.mlp.experts`, to: `${path}.mlp.switch_mlp` };
+      stackExperts(sanitized, experts);
+      splitKeysValues(sanitized, `${path}.attention`, latentSizes(this.#args));
+    }
+    return sanitized;
+  }
+}
+
+const kept =
+  /(^model\.word_embeddings|^lm_head|attention\.(q_a_proj|q_b_proj|kv_a_proj_with_mqa|embed_q|unembed_out|b_proj))$/;
+
+/** Latent attention but its last projection, what the delta rule writes by, embedding and head stay as they are. */
+export function quantize(path: string, config: Record<string, unknown>): "leave" | undefined {
+  const [, index] = /^model\.layers\.(\d+)\.attention\.(?:q_proj|g_proj)$/.exec(path) ?? [];
+  if (index === undefined) return kept.test(path) ? "leave" : undefined;
+  const { num_hidden_layers, layer_group_size } = Args.parse(config);
+  return attendsToAll(Number(index), num_hidden_layers, layer_group_size) ? "leave" : undefined;
+}
+
+export const joins = [...usualJoins, ...latentJoins];

@@ -1,0 +1,201 @@
+/**
+ * MiMo V2 Flash: most layers attend to a short window, with a number and width of heads and a rotation of their own and with
+ * sinks; values are narrower than keys; experts as in DeepSeek V3.
+ */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  attention,
+  GatedMLP,
+  GroupedRouter,
+  initializeRope,
+  joinHeads,
+  type KeyValueCache,
+  type Layer,
+  Linear,
+  type Mask,
+  Module,
+  mixExperts,
+  parameter,
+  project,
+  type RotaryEmbedding,
+  SwitchGLU,
+  slidingWindow,
+  splitHeads,
+  stackExperts,
+} from "../nn";
+import { size } from "./args";
+import { CausalLM } from "./language-model";
+import { Block } from "./llama";
+
+const flags = z.array(z.union([z.literal(0), z.literal(1)]));
+
+export const Args = z
+  .object({
+    vocab_size: size,
+    hidden_size: size,
+    num_hidden_layers: size,
+    intermediate_size: size,
+    moe_intermediate_size: size,
+    /** For each layer 1 where it attends to a window. */
+    hybrid_layer_pattern: flags,
+    /** For each layer 1 where its feed-forward block is experts. */
+    moe_layer_freq: flags,
+    add_swa_attention_sink_bias: z.boolean(),
+    add_full_attention_sink_bias: z.boolean(),
+    /** How many tokens before its own a token attends to. */
+    sliding_window_size: size,
+    num_attention_heads: size,
+    num_key_value_heads: size,
+    head_dim: size,
+    v_head_dim: size,
+    swa_num_attention_heads: size,
+    swa_num_key_value_heads: size,
+    swa_head_dim: size,
+    swa_v_head_dim: size,
+    rope_theta: z.number().positive(),
+    swa_rope_theta: z.number().positive(),
+    partial_rotary_factor: z.number().positive().max(1),
+    attention_value_scale: z.number().nullish(),
+    layernorm_epsilon: z.number().positive(),
+    n_routed_experts: size.nullish(),
+    n_shared_experts: size.nullish(),
+    num_experts_per_tok: size,
+    n_group: size,
+    topk_group: size,
+    norm_topk_prob: z.boolean(),
+    routed_scaling_factor: z.number().nullish(),
+    topk_method: z.literal("noaux_tc"),
+    scoring_func: z.literal("sigmoid"),
+  })
+  .superRefine((args, context) => {
+    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+    const { num_hidden_layers: count, n_routed_experts: experts } = args;
+    for (const field of ["hybrid_layer_pattern", "moe_layer_freq"] as const) {
+      const { length } = args[field];
+      if (length !== count) problem(field, `has ${length} entries, but "num_hidden_layers" is ${count}`);
+    }
+    for (const prefix of ["", "swa_"] as const) {
+      const [heads, kvHeads] = [args[`${prefix}num_attention_heads`], args[`${prefix}num_key_value_heads`]];
+      const field = `${prefix}num_key_value_heads`;
+      if (heads % kvHeads !== 0) {
+        problem(field, `is ${kvHeads}, but "${prefix}num_attention_heads" (${heads}) must be a multiple of it`);
+      }
+    }
+    if (!args.moe_layer_freq.includes(1)) return;
+    if (!experts) problem("n_routed_experts", "is missing, but there are layers of experts");
+    else if (args.num_experts_per_tok > experts) {
+      problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
+    }
+  });
+
+type Args = z.infer<typeof Args>;
+
+class Attention extends Module {
+  q_proj: Layer;
+  k_proj: Layer;
+  v_proj: Layer;
+  o_proj: Layer;
+  /** A score of each head that attends to nothing, (H). */
+  attention_sink_bias?: Tensor;
+  readonly rope: RotaryEmbedding;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly scale: number;
+  /** Factor on the values. */
+  readonly valueScale: number | null;
+
+  constructor(args: Args, slides: boolean) {
+    super();
+    const { hidden_size: D } = args;
+    const heads = slides ? args.swa_num_attention_heads : args.num_attention_heads;
+    const kvHeads = slides ? args.swa_num_key_value_heads : args.num_key_value_heads;
+    const headDim = slides ? args.swa_head_dim : args.head_dim;
+    const valueDim = slides ? args.swa_v_head_dim : args.v_head_dim;
+    this.q_proj = new Linear(D, heads * headDim, { bias: false });
+    this.k_proj = new Linear(D, kvHeads * headDim, { bias: false });
+    this.v_proj = new Linear(D, kvHeads * valueDim, { bias: false });
+    this.o_proj = new Linear(heads * valueDim, D, { bias: false });
+    const hasSinks = slides ? args.add_swa_attention_sink_bias : args.add_full_attention_sink_bias;
+    if (hasSinks) this.attention_sink_bias = parameter(mx.ones([heads]));
+    this.rope = initializeRope({
+      dims: Math.trunc(args.partial_rotary_factor * headDim),
+      base: slides ? args.swa_rope_theta : args.rope_theta,
+    });
+    this.heads = heads;
+    this.kvHeads = kvHeads;
+    this.scale = headDim ** -0.5;
+    this.valueScale = args.attention_value_scale ?? null;
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const [queries, keys, values] = project(x, [this.q_proj, this.k_proj, this.v_proj]) as [Tensor, Tensor, Tensor];
+    const q = this.rope.forward(splitHeads(queries, this.heads), cache?.offset);
+    const k = this.rope.forward(splitHeads(keys, this.kvHeads), cache?.offset);
+    const plain = splitHeads(values, this.kvHeads);
+    const v = this.valueScale === null ? plain : plain.multiply(this.valueScale);
+    const sinks = this.attention_sink_bias;
+    return this.o_proj.forward(joinHeads(attention(q, k, v, { scale: this.scale, mask, cache, sinks })));
+  }
+}
+
+class MoE extends Module {
+  switch_mlp: SwitchGLU;
+  gate: GroupedRouter;
+  shared_experts?: GatedMLP;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: dims, moe_intermediate_size: hidden, n_shared_experts: shared } = args;
+    const experts = args.n_routed_experts!;
+    this.switch_mlp = new SwitchGLU(dims, hidden, experts);
+    this.gate = new GroupedRouter({
+      dims,
+      experts,
+      expertsPerToken: args.num_experts_per_tok,
+      groups: args.n_group,
+      groupsPerToken: args.topk_group,
+      normalize: args.norm_topk_prob,
+      scale: args.routed_scaling_factor ?? 1,
+    });
+    if (shared) this.shared_experts = new GatedMLP(dims, hidden * shared);
+  }
+
+  /** x (B, T, D) → (B, T, D) */
+  forward(x: Tensor): Tensor {
+    const mixed = mixExperts(x, this.switch_mlp, this.gate.forward(x)).astype(x.dtype);
+    return this.shared_experts ? mixed.add(this.shared_experts.forward(x)) : mixed;
+  }
+}
+
+export class Model extends CausalLM {
+  readonly experts: number;
+
+  constructor(args: Args) {
+    const trunk = { ...args, rms_norm_eps: args.layernorm_epsilon, tie_word_embeddings: false };
+    super(trunk, (index) => {
+      const slides = args.hybrid_layer_pattern[index] === 1;
+      const isSparse = args.moe_layer_freq[index] === 1;
+      const mlp = isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size);
+      // The window that it was trained with has so many tokens before a token's own.
+      const mask = slides ? slidingWindow(args.sliding_window_size + 1) : undefined;
+      return new Block(new Attention(args, slides), mlp, trunk, mask);
+    });
+    this.experts = args.n_routed_experts ?? 0;
+  }
+
+  /** Stacks the experts, and drops the layers that predict further tokens. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const sanitized = super.sanitize(new Map([...weights].filter(([name]) => !name.startsWith("model.mtp"))));
+    for (const index of this.layers.keys()) {
+      const mlp = `model.layers.${index}.mlp`;
+      stackExperts(sanitized, { count: this.experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return sanitized;
+  }
+}
+
+/** The bias of the routing is learned in float32, and small. */
+export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");

@@ -1,0 +1,73 @@
+/** The layer around Mamba's selective scan. Gu & Dao 2023, arXiv:2312.00752, figure 3. */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { silu, swiglu } from "./activations";
+import type { ArraysCache } from "./cache";
+import { CausalConv1d } from "./conv";
+import { type Layer, Linear } from "./linear";
+import { Module, parameter } from "./module";
+import { selectiveScan } from "./selective-scan";
+
+export interface MambaSizes {
+  dims: number;
+  /** How many channels have a state. */
+  channels: number;
+  /** Width of a channel's state. */
+  stateSize: number;
+  /** Tokens that the convolution sees. */
+  kernelSize: number;
+  /** Width that step sizes are projected from. */
+  stepRank: number;
+  /** Whether the first and last projection have biases, and whether the convolution has. */
+  bias: boolean;
+  convBias: boolean;
+}
+
+export type Selection = [steps: Tensor, B: Tensor, C: Tensor];
+
+/** A short convolution, the scan, and a gate. */
+export class MambaMixer extends Module {
+  in_proj: Layer;
+  conv1d: CausalConv1d;
+  x_proj: Layer;
+  dt_proj: Layer;
+  A_log: Tensor;
+  D: Tensor;
+  out_proj: Layer;
+
+  constructor(readonly sizes: MambaSizes) {
+    super();
+    const { dims, channels, stateSize, kernelSize, stepRank, bias, convBias } = sizes;
+    this.in_proj = new Linear(dims, 2 * channels, { bias });
+    this.conv1d = new CausalConv1d(channels, kernelSize, { bias: convBias });
+    this.x_proj = new Linear(channels, stepRank + 2 * stateSize, { bias: false });
+    this.dt_proj = new Linear(stepRank, channels);
+    const rates = () => mx.arange(1, stateSize + 1, 1, { dtype: "float32" }).log();
+    this.A_log = parameter(mx.scope(() => mx.repeat(rates().expandDims(0), channels, { axis: 0 })));
+    this.D = parameter(mx.ones([channels]));
+    this.out_proj = new Linear(channels, dims, { bias });
+  }
+
+  /** What becomes of step sizes (B, T, rank), B and C (B, T, N) ahead of the scan. */
+  protected normalized(selection: Selection): Selection {
+    return selection;
+  }
+
+  /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
+  forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
+    const length = x.dim(1);
+    const { stepRank, stateSize } = this.sizes;
+    const [entering, gate] = this.in_proj.forward(x).split(2, -1) as [Tensor, Tensor];
+    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
+    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
+    const hidden = silu(convolved);
+    const parts = this.x_proj.forward(hidden).split([stepRank, stepRank + stateSize], -1) as Selection;
+    const [narrow, B, C] = this.normalized(parts);
+    const steps = mx.logaddexp(this.dt_proj.forward(narrow), 0);
+    const [y, state] = selectiveScan({ x: hidden, steps, B, C }, this, cache?.get(1) ?? null, own);
+    cache?.put(0, recent);
+    cache?.put(1, state);
+    cache?.advance(length);
+    return this.out_proj.forward(swiglu(gate, y));
+  }
+}
