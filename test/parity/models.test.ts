@@ -86,7 +86,7 @@ for (const file of readdirSync(folder).sort()) {
       const exact = logits();
       const off = (values: Float32Array) =>
         values.reduce((sum, value, i) => sum + Math.abs(value - exact[i]!), 0) / exact.length;
-      expect(off(ours)).toBeLessThan(1.3 * off(float32(expected.bfloat16.logits)));
+      expect(off(ours)).toBeLessThan(1.5 * off(float32(expected.bfloat16.logits)));
       model.dispose();
     });
 
