@@ -11,6 +11,7 @@ import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import type { EmbeddedBundle } from "./src/embedded-files";
 import { buildNative } from "./vendor/mlx/native";
+import { ownMlx } from "./vendor/mlx/own-mlx";
 import type { Backend, Target } from "./vendor/mlx/sdk";
 import { fail, run, toolchain } from "./vendor/mlx/toolchain";
 
@@ -37,13 +38,14 @@ const values = options();
 const host = `${process.platform}-${process.arch}`;
 const target = choice("target", values.target ?? host, targets);
 const backend = choice("backend", values.backend ?? (target === "darwin-arm64" ? "metal" : "cpu"), backends);
+const mlxPrefix = values["mlx-prefix"] === undefined ? undefined : ownMlx(values["mlx-prefix"]);
 const native = target === host ? join(root, "dist/native") : join(root, "dist", target, "native");
 
 if (!existsSync(join(root, "node_modules/tokenizers"))) {
   run([process.execPath, "install", "--frozen-lockfile"], { cwd: root });
 }
 
-buildNative({ backend, target, mlxPrefix: values["mlx-prefix"], cache, output: native }, toolchain(cache));
+buildNative({ backend, target, mlxPrefix, cache, output: native }, toolchain(cache));
 
 const addons: Record<Target, string> = {
   "linux-x64": "linux-x64-gnu",

@@ -12,6 +12,7 @@ export default command({
   ],
   flags: awqFlags,
   computes: true,
+  hasLongSteps: true,
 
   async run({ flags, out, signal }) {
     const { findModel } = await import("../src/cli/model");

@@ -1,22 +1,18 @@
 /** The flags of `mlxlm benchmark`: mlx-lm's, with its defaults, and `--against`. */
 import { flag } from "../src/cli/flags";
 
-/** Tokens: more than any model's context. */
-const longest = 20_000_000;
-
 export const benchmarkFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
     placeholder: "MODEL",
     positional: true,
   }),
-  promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1, max: longest }),
+  promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1 }),
   generationTokens: flag.integer("how many tokens are generated", {
     alias: ["g"],
     default: 1024,
     min: 1,
-    max: longest,
   }),
-  batchSize: flag.integer("how many prompts at a time", { alias: ["b"], default: 1, min: 1, max: 4096 }),
+  batchSize: flag.integer("how many prompts at a time", { alias: ["b"], default: 1, min: 1 }),
   numTrials: flag.integer("how many timed runs, after one to warm up", { alias: ["n"], default: 5, min: 1 }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   delay: flag.integer("seconds to wait before each run", { default: 0, min: 0 }),

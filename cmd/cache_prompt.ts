@@ -30,8 +30,8 @@ export default command({
     try {
       if (flags.eosToken !== undefined) tokenizer.addEosToken(flags.eosToken);
       const limit = flags.maxKvSize === undefined ? contextLength : null;
-      const text = flags.prompt === "-" ? await pipedText(limit) : flags.prompt;
-      checkPromptLength(text.length, limit);
+      const text = flags.prompt === "-" ? await pipedText(limit, mx.availableMemory()) : flags.prompt;
+      checkPromptLength(text.length, limit, mx.availableMemory());
       const prompt = await encodeOpenPrompt(tokenizer, text);
       checkContext(prompt.length, limit);
       const began = performance.now();

@@ -13,6 +13,7 @@ export default command({
   ],
   flags: dwqFlags,
   computes: true,
+  hasLongSteps: true,
 
   async run({ flags, out, signal }) {
     if (flags.model === undefined) {

@@ -14,6 +14,7 @@ export default command({
   ],
   flags: dynamicQuantFlags,
   computes: true,
+  hasLongSteps: true,
 
   async run({ flags, out, signal }) {
     if (flags.lowBits >= flags.highBits) {

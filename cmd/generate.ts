@@ -47,10 +47,10 @@ export default command({
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
     const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
-    const piped = readsStdin ? await pipedText(contextLength) : "";
+    const piped = readsStdin ? await pipedText(contextLength, mx.availableMemory()) : "";
     // A pipe that nobody wrote to is no prompt.
     const asked = piped !== "" || flags.prompt === "-" ? piped : unescapePrompt(flags.prompt);
-    checkPromptLength(asked.length, contextLength);
+    checkPromptLength(asked.length, contextLength, mx.availableMemory());
     const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,

@@ -12,6 +12,7 @@ export default command({
   ],
   flags: gptqFlags,
   computes: true,
+  hasLongSteps: true,
 
   async run({ flags, out, signal }) {
     const { findModel } = await import("../src/cli/model");

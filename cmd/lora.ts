@@ -15,6 +15,7 @@ export default command({
   ],
   flags: loraFlags,
   computes: true,
+  hasLongSteps: true,
 
   async run({ flags, out, signal }) {
     const { openSettings } = await import("../src/tune/open-settings");

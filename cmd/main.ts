@@ -111,7 +111,11 @@ async function main([name, ...words]: string[]): Promise<void> {
   onWarning((line) => out.warn(line));
   for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
-  await command.run({ flags, out, signal: interruptible() });
+  await command.run({
+    flags,
+    out,
+    signal: interruptible({ isAnnounced: command.hasLongSteps === true && !report.json }),
+  });
 }
 
 const words = process.argv.slice(2);

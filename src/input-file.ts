@@ -2,7 +2,7 @@
  * Files that users and repos give, opened only where reading them ends: a named pipe waits for a writer for ever, and a
  * device may never end.
  */
-import { type Stats, statSync } from "node:fs";
+import { readFileSync, type Stats, statSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { ExitCode, UserError } from "./errors";
 
@@ -37,6 +37,11 @@ export function inputFileSync(path: string): Stats | null {
   } catch (error) {
     return absent(error as NodeJS.ErrnoException);
   }
+}
+
+/** The text of a small file; null where there is nothing. @throws UserError for anything but a file */
+export function inputTextSync(path: string): string | null {
+  return inputFileSync(path) === null ? null : readFileSync(path, "utf8");
 }
 
 function absent(error: NodeJS.ErrnoException): null {

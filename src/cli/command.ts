@@ -18,6 +18,8 @@ export interface CommandSpec<T extends FlagTable> {
   flags: T;
   /** It computes with MLX: the device that the user names is set before it runs. */
   computes?: boolean;
+  /** Its steps may take many seconds: the first Ctrl-C is answered at once, in the middle of one too. */
+  hasLongSteps?: boolean;
   run(context: Context<T>): Promise<void>;
 }
 
@@ -28,6 +30,7 @@ export interface Command {
   examples: readonly string[];
   flags: FlagTable;
   computes?: boolean;
+  hasLongSteps?: boolean;
   run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
 }
 

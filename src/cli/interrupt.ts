@@ -3,12 +3,14 @@
  * What is saved by then is whole: files are put in place by renaming.
  */
 import { ExitCode } from "../errors";
-import { endOnSecond } from "../mlx/system";
+import { announceInterrupt, endOnSecond } from "../mlx/system";
 
 let taker: (() => void) | null = null;
 
-/** A signal that the first SIGINT or SIGTERM aborts. */
-export function interruptible(): AbortSignal {
+const notice = "\nmlxlm: ending after this step; Ctrl-C again ends at once\n";
+
+/** A signal that the first SIGINT or SIGTERM aborts. @param isAnnounced say at once that the first was heard */
+export function interruptible({ isAnnounced = false } = {}): AbortSignal {
   const controller = new AbortController();
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(ExitCode.interrupted);
@@ -20,7 +22,8 @@ export function interruptible(): AbortSignal {
     endOnSecond("SIGINT");
   });
   process.on("SIGTERM", interrupt);
-  endOnSecond("SIGINT");
+  if (isAnnounced) announceInterrupt(notice);
+  else endOnSecond("SIGINT");
   return controller.signal;
 }
 

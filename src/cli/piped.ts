@@ -1,6 +1,7 @@
 /** A prompt's text from stdin, where it is there without being asked for, and no more of it than a model can take. */
 import { fstatSync } from "node:fs";
 import { ExitCode, UserError } from "../errors";
+import { checkRoom } from "../room";
 
 const stdin = 0;
 
@@ -20,8 +21,21 @@ const mostBytesOfToken = 256;
 /** Of a model that does not tell its context. */
 const mostBytes = 2 ** 30;
 
-/** @throws UserError (usage) for a text that has more tokens than the model takes, whatever they are: none is made then */
-export function checkPromptLength(bytes: number, contextLength: number | null): void {
+/** Bytes of memory that a byte of text takes while it becomes tokens. */
+const memoryOfByte = 220;
+
+/**
+ * @param available bytes of memory that may be taken
+ * @throws UserError (usage) for a text that has more tokens than the model takes, whatever they are: none is made
+ *     then; (exit code 5) for one that the memory has no room for
+ */
+export function checkPromptLength(
+  bytes: number,
+  contextLength: number | null,
+  available = Number.POSITIVE_INFINITY,
+): void {
+  const hint = "Shorten the prompt.";
+  checkRoom(bytes * memoryOfByte, available, `a prompt of ${(bytes / 1e6).toFixed(1)} MB`, hint);
   const most = contextLength === null ? mostBytes : contextLength * mostBytesOfToken;
   if (bytes <= most) return;
   const limit = contextLength === null ? `${most} bytes at most` : `${contextLength} tokens`;
@@ -34,13 +48,14 @@ export function checkPromptLength(bytes: number, contextLength: number | null): 
 /** All of stdin. @throws UserError as `checkPromptLength`, as soon as there is too much */
 export async function pipedText(
   contextLength: number | null,
+  available?: number,
   stream: AsyncIterable<Uint8Array> = Bun.stdin.stream(),
 ): Promise<string> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const part of stream) {
     bytes += part.length;
-    checkPromptLength(bytes, contextLength);
+    checkPromptLength(bytes, contextLength, available);
     parts.push(part);
   }
   return Buffer.concat(parts).toString("utf8");

@@ -343,6 +343,40 @@ describe("a head of its own that config.json does not speak of", () => {
     const warning = `${folder} has a lm_head.weight that is not used: config.json has no "tie_word_embeddings"`;
     expect(await warned({ tie_word_embeddings: undefined })).toEqual([warning.slice(0, 80)]);
     expect(await warned({ tie_word_embeddings: false })).toEqual([]);
-    expect(await warned({ tie_word_embeddings: true })).toEqual([]);
+    // A file that says it is tied, and holds another head than the embedding, contradicts itself.
+    const other = `${folder} has a lm_head.weight of its own that is not used: config.json says`;
+    expect(await warned({ tie_word_embeddings: true })).toEqual([other.slice(0, 80)]);
+  });
+
+  test("is no news where config.json says tied, and it is the embedding again", async () => {
+    const folder = join(temporary, "tied");
+    await convertModel({ path: sound }, folder, { dequantize: true });
+    config({ tie_word_embeddings: true })(folder);
+    const path = join(folder, "model.safetensors");
+    mx.scope(() => {
+      const { arrays } = mx.loadSafetensors(path);
+      arrays.set("lm_head.weight", arrays.get("model.embed_tokens.weight")!);
+      mx.eval(arrays);
+      mx.saveSafetensors(path, arrays);
+    });
+    expect(await warningsOf(async () => (await loadModel(folder)).model.dispose())).toEqual([]);
+  });
+
+  test("is dropped with its scales where it is packed", async () => {
+    const folder = join(temporary, "packed-head");
+    await convertModel({ path: sound }, folder, {});
+    config({ tie_word_embeddings: true })(folder);
+    const path = join(folder, "model.safetensors");
+    mx.scope(() => {
+      const { arrays } = mx.loadSafetensors(path);
+      for (const part of ["weight", "scales", "biases"]) {
+        arrays.set(`lm_head.${part}`, arrays.get(`model.embed_tokens.${part}`)!);
+      }
+      mx.eval(arrays);
+      mx.saveSafetensors(path, arrays);
+    });
+    const { model } = await loadModel(folder);
+    expect(model.namedParameters().some(([name]) => name.startsWith("lm_head"))).toBe(false);
+    model.dispose();
   });
 });

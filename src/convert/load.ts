@@ -88,7 +88,11 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
       const tensors = read();
       const hasHead = tensors.has(head);
       const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
-      if (hasHead && !weights.has(head) && !saysTied(config)) warnOfHead(path);
+      if (hasHead && !weights.has(head)) {
+        for (const part of packedParts) weights.delete(part);
+        if (!saysTied(config)) warnOfHead(path);
+        else if (isOther(tensors.get(head)!, weights.get(embedding))) warnOfTie(path);
+      }
       format?.prepare?.(model, weights);
       if (loaded.quantization) {
         const quantization = loaded.quantization as QuantizationConfig;
@@ -116,6 +120,34 @@ function explained(error: unknown, path: string, lacking: UserError | null): unk
 }
 
 const head = "lm_head.weight";
+const embedding = "model.embed_tokens.weight";
+
+/** What a quantized head has beside its weight. */
+const packedParts = ["lm_head.scales", "lm_head.biases"];
+
+/** How many rows of a head are compared with the embedding: all would read both files whole. */
+const comparedRows = 16;
+
+/** Whether a head is another matrix than the embedding of the same kind. */
+function isOther(weight: mx.Tensor, embedded: mx.Tensor | undefined): boolean {
+  if (!embedded || embedded.dtype !== weight.dtype || embedded.shape.join() !== weight.shape.join()) return false;
+  const rows = weight.dim(0);
+  const chosen = Array.from({ length: comparedRows }, (_, i) => Math.floor((i * rows) / comparedRows));
+  return mx.scope(
+    () =>
+      !mx
+        .take(weight, chosen, { axis: 0 })
+        .equal(mx.take(embedded, chosen, { axis: 0 }))
+        .all()
+        .item(),
+  );
+}
+
+function warnOfTie(path: string): void {
+  warn(
+    `${path} has a ${head} of its own that is not used: config.json says "tie_word_embeddings": true. Where that is wrong, put false there`,
+  );
+}
 
 /** Such checkpoints often repeat the embedding as their head. */
 function saysTied({ tie_word_embeddings: tied, text_config }: ModelConfig): boolean {

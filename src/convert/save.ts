@@ -2,11 +2,11 @@
  * Writing a checkpoint folder. All of it is made beside the target under another name, config.json and the index last,
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
-import { copyFile, mkdir, open, readdir, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
-import { inputFile } from "../input-file";
+import { inputFile, inputTextSync } from "../input-file";
 import { removeLeftovers, uniqueMark } from "../leftovers";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
@@ -15,7 +15,7 @@ import type { LanguageModel } from "../models";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
 import { parameterCount } from "./quantize-model";
-import { writePythonJson } from "./write-json";
+import { asWritten, writePythonJson } from "./write-json";
 
 /** A shard grows no larger, unless one tensor alone does. */
 const shardBytes = 5 * 2 ** 30;
@@ -83,9 +83,10 @@ export async function saveModel(
       const { fetchCard } = await import("../hub/download");
       await fetchCard(repo, source, signal);
     }
-    const card = await readFile(join(source, "README.md"), "utf8").catch(() => "");
+    const card = inputTextSync(join(source, "README.md")) ?? "";
     await writeFile(join(temporary, "README.md"), savedCard(card, repo));
-    await writeFile(join(temporary, "config.json"), json(savedConfig(config)));
+    const written = asWritten(savedConfig(config), inputTextSync(join(source, "config.json")) ?? "{}");
+    await writeFile(join(temporary, "config.json"), json(written));
     const metadata = { total_size: total, total_parameters: count };
     await writeFile(join(temporary, "model.safetensors.index.json"), json({ metadata, weight_map: sorted(map) }));
     for (const name of await readdir(temporary)) await flush(join(temporary, name));

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { answer } from "../generate/answer";
 import { batchGenerate } from "../generate/batch";
+import { checkCacheRoom } from "../generate/cache-room";
 import { LoneStepper } from "../generate/lone-stepper";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
@@ -21,6 +22,8 @@ export interface BenchmarkOptions extends TrialOptions {
   numTrials: number;
   /** Seconds between two trials. */
   delay: number;
+  /** Bytes of memory that may be taken: what there is, unless given. */
+  available?: number;
 }
 
 /** A model, and the folder that it comes from. */
@@ -87,6 +90,7 @@ export async function benchmark(
     const { model, tokenizer, folder: path } = await open(folder);
     folder = path;
     try {
+      checkCacheRoom(model, promptTokens + generationTokens, { sequences: batchSize, available: options.available });
       prompts ??= randomPrompts(model.vocabSize, batchSize, promptTokens);
       if (ours.length === 0) hooks.onWarmup();
       if (!(await runTrial(model, tokenizer, prompts, options))) return;

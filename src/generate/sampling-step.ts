@@ -1,4 +1,5 @@
 /** The sampling step: forward pass, logits processors, log-probabilities, sampler. */
+import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
@@ -16,6 +17,8 @@ export interface Chooser {
 export interface Chosen {
   tokens: Tensor;
   logprobs: Tensor;
+  /** The highest of the model's logits, (), where asked for: for `checkLogits`. */
+  highest: Tensor | null;
 }
 
 export interface StepInput {
@@ -26,18 +29,50 @@ export interface StepInput {
   positions?: number;
   /** (1, T, D), in place of the model's own. */
   inputEmbeddings?: Tensor;
+  /** Give the highest logit too. */
+  isChecked?: boolean;
 }
 
 /** Feeds token ids (B, T) and chooses what follows. Neither result is evaluated yet. */
 export function samplingStep(
   model: LanguageModel,
   input: Tensor,
-  { cache, choosers, positions = 1, inputEmbeddings }: StepInput,
+  { cache, choosers, positions = 1, inputEmbeddings, isChecked = false }: StepInput,
 ): Chosen {
   const all = model.forward(input, { cache, inputEmbeddings });
-  const logits = processed(positions === 1 ? all.at(":", -1) : all.at(0, mx.slice(-positions)), input, choosers);
+  const own = positions === 1 ? all.at(":", -1) : all.at(0, mx.slice(-positions));
+  const logits = processed(own, input, choosers);
   const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
-  return { tokens: drawn(logprobs, choosers), logprobs };
+  return { tokens: drawn(logprobs, choosers), logprobs, highest: isChecked ? own.max() : null };
+}
+
+/** Logits are looked at in the first step and after so many more. */
+const stepsPerLook = 256;
+
+/** A token that greedy choice and sampling take where no logit is a number. */
+const firstOfAll = 0;
+
+/** Whether the step behind `done` others, the last of which chose these tokens, is one to check. */
+export function isStepToCheck(done: number, tokens: Iterable<number> = []): boolean {
+  if (done % stepsPerLook === 0) return true;
+  for (const token of tokens) if (token === firstOfAll) return true;
+  return false;
+}
+
+/**
+ * Frees the highest logit of a step that has been evaluated, where there is one.
+ * @throws UserError where it is no number: NaN is higher than all others
+ */
+export function checkLogits(step: Pick<Chosen, "highest">): void {
+  if (!step.highest) return;
+  const value = step.highest.item();
+  step.highest.dispose();
+  step.highest = null;
+  if (Number.isFinite(value)) return;
+  const what = Number.isNaN(value) ? "NaN" : value < 0 ? "minus infinity" : "infinity";
+  throw new UserError(`the model's logits are not numbers but ${what}: no token can be chosen`, {
+    hint: "Its weights are damaged, or too large for their dtype: download the model again, or convert it with --dtype bfloat16 or float32.",
+  });
 }
 
 const isPlain = ({ logitsProcessors }: Chooser) => logitsProcessors.length === 0;

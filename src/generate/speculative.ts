@@ -12,7 +12,7 @@ import { greedy } from "../sample";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
-import { type Chosen, samplingStep } from "./sampling-step";
+import { type Chosen, checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
 import type { StepOptions } from "./step";
 import type { Step } from "./stepper";
 
@@ -70,6 +70,8 @@ export async function* speculativeSteps(
   /** The sequence so far, the newest token last, which the model has not read. */
   const history = [...cachedTokens, ...prompt.slice(0, -1)];
 
+  let rounds = 0;
+
   /** The choices after each of the last `count` tokens of `input` (T), given all tokens up to its end. */
   const read = ({ model, cache }: Reader, input: Tensor, count: number, seen: readonly number[]): Chosen => {
     // Logits processors see another end of the sequence in each row, and each row is drawn by itself then, as in Python.
@@ -78,7 +80,9 @@ export async function* speculativeSteps(
       logitsProcessors,
       seen: () => mx.array(seen.slice(0, seen.length - count + i + 1), "uint32"),
     }));
-    const chosen = samplingStep(model, input.reshape(1, -1), { cache, choosers, positions: count });
+    // Each round is read at once anyway, so its logits can be looked at; a draft's tokens are checked by the model.
+    const isChecked = model === target.model && isStepToCheck(rounds++, history.slice(-1));
+    const chosen = samplingStep(model, input.reshape(1, -1), { cache, choosers, positions: count, isChecked });
     quantizeCaches(cache, options.kvQuantization);
     return chosen;
   };
@@ -97,7 +101,10 @@ export async function* speculativeSteps(
   const check = (last: number, proposed: readonly number[]): [tokens: number[], logprobs: Tensor[]] =>
     mx.scope(() => {
       const input = mx.array([last, ...proposed], "uint32");
-      const { tokens, logprobs } = read(target, input, proposed.length + 1, [...history, ...proposed]);
+      const step = read(target, input, proposed.length + 1, [...history, ...proposed]);
+      const { tokens, logprobs } = step;
+      mx.eval(tokens, logprobs, step.highest);
+      checkLogits(step);
       const rows = options.logprobs ? logprobs.split(proposed.length + 1, 0).map((row) => row.squeeze(0)) : [];
       return [[...(tokens.toArray() as Uint32Array)], rows];
     });

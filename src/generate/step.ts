@@ -5,10 +5,11 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import { greedy } from "../sample";
+import { checkCacheRoom } from "./cache-room";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkEmbeddings, checkPrompt, type PrefillOptions, prefill } from "./prefill";
-import { History, samplingStep } from "./sampling-step";
+import { checkLogits, History, isStepToCheck, samplingStep } from "./sampling-step";
 import type { Step, StepRequest } from "./stepper";
 
 export interface StepOptions extends Omit<StepRequest, "prompt">, PrefillOptions {
@@ -26,14 +27,22 @@ const stepsPerCheck = 32;
 interface Pending {
   token: Tensor;
   logprobs: Tensor | null;
+  highest: Tensor | null;
+}
+
+/** Looking at the caches' shapes takes some milliseconds, which a prompt of so many tokens does not notice. */
+const longPrompt = 16_384;
+
+function checkPromptRoom(model: LanguageModel, tokens: number, { maxKvSize, kvQuantization }: StepOptions): void {
+  if (tokens >= longPrompt && maxKvSize === undefined && !kvQuantization) checkCacheRoom(model, tokens);
 }
 
 /**
  * Yields the tokens that follow `prompt`. Step n+1 is submitted before token n is read, so the host builds graphs while
  * the device computes; when the loop ends after N tokens, the cache holds those N. `options.cache` is changed in place; a
  * cache that is made here is freed at the end, or handed to `onEnd`.
- * @throws UserError for an empty prompt, ids that the model does not know, embeddings that are not one for each token, and
- *     more memory in use than allowed
+ * @throws UserError for an empty prompt, ids that the model does not know, embeddings that are not one for each token,
+ *     logits that are no numbers, and more memory in use than allowed
  */
 export async function* generateSteps(
   model: LanguageModel,
@@ -44,18 +53,20 @@ export async function* generateSteps(
   const { signal, onPrefill, stopTokens, onEnd } = options;
   checkPrompt(prompt, model.vocabSize);
   checkEmbeddings(prompt, options.inputEmbeddings);
+  checkPromptRoom(model, prompt.length, options);
   const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
   const history = new History(logitsProcessors.length > 0 ? [...cachedTokens, ...prompt.slice(0, -1)] : []);
   const choosers = [{ sampler, logitsProcessors, seen: (newest: Tensor) => history.add(newest) }];
 
-  const submit = (input: Tensor, embeddings?: Tensor): Pending => {
+  const submit = (input: Tensor, isChecked: boolean, embeddings?: Tensor): Pending => {
     const pending = mx.scope(() => {
       const inputEmbeddings = embeddings?.at(mx.slice(-1)).expandDims(0);
-      const { tokens, logprobs } = samplingStep(model, input.reshape(1, -1), { cache, choosers, inputEmbeddings });
+      const step = { cache, choosers, inputEmbeddings, isChecked };
+      const { tokens, logprobs, highest } = samplingStep(model, input.reshape(1, -1), step);
       quantizeCaches(cache, options.kvQuantization);
-      return { token: tokens, logprobs: options.logprobs ? logprobs.squeeze(0) : null };
+      return { token: tokens, logprobs: options.logprobs ? logprobs.squeeze(0) : null, highest };
     });
-    mx.asyncEval(pending.token, pending.logprobs);
+    mx.asyncEval(pending.token, pending.logprobs, pending.highest);
     return pending;
   };
 
@@ -79,14 +90,15 @@ export async function* generateSteps(
       settled = true;
       return;
     }
-    current = submit(last, options.inputEmbeddings);
+    current = submit(last, isStepToCheck(0), options.inputEmbeddings);
     last.dispose();
     last = null;
     read = prompt.length;
     if (maxTokens === 0) onPrefill?.(prompt.length, prompt.length);
     for (let n = 0; n !== maxTokens; n++) {
-      next = submit(current.token);
+      next = submit(current.token, isStepToCheck(n + 1, made.slice(-1)));
       const token = current.token.item();
+      checkLogits(current);
       made.push(token);
       if (n === 0) onPrefill?.(prompt.length, prompt.length);
       if (signal?.aborted) break;
@@ -109,6 +121,7 @@ export async function* generateSteps(
     for (const unread of [current, next]) {
       unread?.token.dispose();
       unread?.logprobs?.dispose();
+      unread?.highest?.dispose();
     }
     history.dispose();
     if (settled && onEnd) onEnd(cache, [...cachedTokens, ...prompt.slice(0, read), ...made]);

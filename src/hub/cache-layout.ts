@@ -2,8 +2,8 @@
  * The Hugging Face cache: `models--org--name/` with `blobs/<etag>`, `refs/<revision>` holding a commit, and
  * `snapshots/<commit>/` of links into the blobs; `datasets--org--name/` likewise.
  */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { inputTextSync } from "../input-file";
 
 export const mainRevision = "main";
 
@@ -37,7 +37,7 @@ export function refFile(cache: string, repo: HubRepo, revision: string): string 
 export function cachedCommit(cache: string, repo: HubRepo, revision: string): string | null {
   if (isCommit(revision)) return revision;
   try {
-    const commit = readFileSync(refFile(cache, repo, revision), "utf8").trim();
+    const commit = inputTextSync(refFile(cache, repo, revision))?.trim() ?? "";
     return isCommit(commit) ? commit : null;
   } catch {
     return null;

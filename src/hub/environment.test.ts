@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { homedir } from "node:os";
+import { mkdtempSync, rmSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { hubCache } from "./environment";
+import { accessToken, hubCache } from "./environment";
 
-const names = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "SOMEWHERE"];
+const tokens = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"];
+const names = ["HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "SOMEWHERE", ...tokens];
 const before = names.map((name) => [name, process.env[name]] as const);
 beforeEach(() => {
   for (const name of names) delete process.env[name];
@@ -36,5 +38,19 @@ test("a tilde and variables are resolved, as there", () => {
   ] as const) {
     process.env.HF_HUB_CACHE = given;
     expect(hubCache()).toBe(path);
+  }
+});
+
+test("a pipe in the place of the token's file is refused, where reading would wait for ever", () => {
+  const folder = mkdtempSync(join(tmpdir(), "mlxlm-token-"));
+  try {
+    const pipe = join(folder, "token");
+    Bun.spawnSync(["mkfifo", pipe]);
+    process.env.HF_TOKEN_PATH = pipe;
+    expect(accessToken).toThrow("is a named pipe, not a file");
+    process.env.HF_TOKEN_PATH = join(folder, "none");
+    expect(accessToken()).toBeUndefined();
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });

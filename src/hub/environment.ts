@@ -1,8 +1,8 @@
 /** The hub's settings, from the environment variables that Python's huggingface_hub knows. */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { environment, expandedPath } from "../environment";
 import { ExitCode, UserError } from "../errors";
+import { inputTextSync } from "../input-file";
 
 const isTrue = (text = "") => ["1", "true", "yes", "on"].includes(text.toLowerCase());
 
@@ -49,15 +49,15 @@ export function usesXet(): boolean {
   return !isTrue(environment("HF_HUB_DISABLE_XET"));
 }
 
-/** HF_TOKEN, else the token that a login left in its file. */
+/** HF_TOKEN, else the token that a login left in its file. @throws UserError where there is a pipe or a folder in its place */
 export function accessToken(): string | undefined {
   const given = environment("HF_TOKEN")?.trim() || environment("HUGGING_FACE_HUB_TOKEN")?.trim();
   if (given) return given;
   try {
-    return (
-      readFileSync(expandedPath(environment("HF_TOKEN_PATH") || join(hubHome(), "token")), "utf8").trim() || undefined
-    );
-  } catch {
+    const path = expandedPath(environment("HF_TOKEN_PATH") || join(hubHome(), "token"));
+    return inputTextSync(path)?.trim() || undefined;
+  } catch (error) {
+    if (error instanceof UserError) throw error;
     return undefined;
   }
 }

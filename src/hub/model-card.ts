@@ -1,9 +1,10 @@
 /** README.md of a model: facts that the hub reads, between `---` lines, and a text for people. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parse, stringify } from "yaml";
 import { version } from "../../package.json";
 import { UserError } from "../errors";
+import { inputTextSync } from "../input-file";
 
 type Facts = Record<string, unknown>;
 
@@ -102,7 +103,7 @@ print(generate(model, tokenizer, prompt))
 function takesChats(folder: string): boolean {
   if (existsSync(join(folder, "chat_template.jinja")) || existsSync(join(folder, "chat_template.json"))) return true;
   try {
-    const settings = JSON.parse(readFileSync(join(folder, "tokenizer_config.json"), "utf8")) as Facts;
+    const settings = JSON.parse(inputTextSync(join(folder, "tokenizer_config.json")) ?? "null") as Facts | null;
     return typeof settings === "object" && settings?.chat_template !== undefined;
   } catch {
     return false;

@@ -4,9 +4,10 @@ import { join } from "node:path";
 
 /** Holds its thread for ten seconds, as a long step does. */
 const busy = `
-  import { endOnSecond } from "${join(import.meta.dir, "system.ts")}";
+  import { announceInterrupt, endOnSecond } from "${join(import.meta.dir, "system.ts")}";
   process.on("SIGINT", () => console.log("seen"));
-  endOnSecond("SIGINT");
+  if (process.argv[2]) announceInterrupt(process.argv[2]);
+  else endOnSecond("SIGINT");
   console.log("busy");
   const began = Date.now();
   while (Date.now() - began < Number(process.argv[1]));
@@ -14,8 +15,9 @@ const busy = `
   process.exit(7);
 `;
 
-async function start(milliseconds: number) {
-  const child = Bun.spawn([process.execPath, "-e", busy, `${milliseconds}`], { stdout: "pipe" });
+async function start(milliseconds: number, notice = "") {
+  const words = [`${milliseconds}`, ...(notice ? [notice] : [])];
+  const child = Bun.spawn([process.execPath, "-e", busy, ...words], { stdout: "pipe", stderr: "pipe" });
   const reader = child.stdout.getReader();
   await reader.read();
   return { child, reader };
@@ -37,5 +39,22 @@ describe("a signal in the middle of a step", () => {
     child.kill("SIGINT");
     expect(new TextDecoder().decode((await reader.read()).value)).toBe("seen\n");
     expect(await child.exited).toBe(7);
+  });
+
+  test("the first is announced at once, then the handler's; the second ends the process", async () => {
+    const { child } = await start(10_000, "ending\n");
+    const began = performance.now();
+    child.kill("SIGINT");
+    const said = child.stderr.getReader();
+    expect(new TextDecoder().decode((await said.read()).value)).toBe("ending\n");
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(130);
+    expect(performance.now() - began).toBeLessThan(2000);
+
+    const { child: short, reader } = await start(300, "ending\n");
+    short.kill("SIGINT");
+    expect(new TextDecoder().decode((await reader.read()).value)).toBe("seen\n");
+    expect(await short.exited).toBe(7);
+    expect(await short.stderr.text()).toBe("ending\n");
   });
 });

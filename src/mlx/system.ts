@@ -4,6 +4,7 @@
  */
 import { dlopen, ptr } from "bun:ffi";
 import { constants } from "node:os";
+import { nativeLibrary } from "./native-files";
 
 type Signal = "SIGINT" | "SIGTERM";
 
@@ -45,6 +46,15 @@ export function endOnSecond(signal: Signal): void {
   const flags = new DataView(action.buffer);
   flags.setUint32(flagsAt, (flags.getUint32(flagsAt, true) | resetHand) >>> 0, true);
   libc().sigaction(number, ptr(action), null);
+}
+
+/**
+ * The next SIGINT writes the text to stderr at once, in the middle of native code too, and then goes to the handler that
+ * there is; the one after it ends the process, as with `endOnSecond`.
+ */
+export function announceInterrupt(text: string): void {
+  const { symbols } = dlopen(nativeLibrary(), { mlxlm_announce_interrupt: { args: ["ptr"], returns: "i32" } });
+  symbols.mlxlm_announce_interrupt(ptr(new TextEncoder().encode(`${text}\0`)));
 }
 
 /** In `struct termios`: where the local modes are; those for echoed keys, for whole lines, and for what Ctrl-C keeps. */

@@ -50,10 +50,11 @@ type Projected = [entering: Tensor, gate: Tensor, strength: Tensor, decay: Tenso
 /** Queries, keys and values through a short convolution and the gated delta rule, normalized and gated. */
 export abstract class DeltaLayer extends Module {
   conv1d: CausalConv1d;
-  dt_bias: Tensor;
-  A_log: Tensor;
-  norm: GatedRMSNorm;
-  out_proj: Layer;
+  // Declared only, so that they stand behind the projections: adapters draw their weights in the order of the layers.
+  declare dt_bias: Tensor;
+  declare A_log: Tensor;
+  declare norm: GatedRMSNorm;
+  declare out_proj: Layer;
   readonly keyHeads: number;
   readonly valueHeads: number;
   readonly keyDim: number;

@@ -35,6 +35,8 @@ export interface PatternFacts {
   least: number;
   /** The longest run of one of `sets` that it can be given. */
   longestRun: number;
+  /** Steps back from one place in a text whose longest run of one of `sets` is so long, at most. */
+  stepsAt(run: number): number;
   /** What its loops go through, each as a regular expression's set; null: any character. */
   sets: ReadonlySet<CharacterSet>;
 }
@@ -48,7 +50,8 @@ export function patternFacts(source: string): PatternFacts | { problem: string }
     const pattern = parsePattern(source);
     const sets = new Set<CharacterSet>();
     loops(pattern, sets);
-    return { least: least(pattern), longestRun: longestRun(cost(pattern, [])), sets };
+    const steps = cost(pattern, []);
+    return { least: least(pattern), longestRun: longestRun(steps), stepsAt: (run) => valueAt(steps, run), sets };
   } catch (cause) {
     if (cause instanceof Endless) return { problem: `the pattern ${shown} ${withoutEnd}` };
     if (cause instanceof SyntaxError)
@@ -65,8 +68,10 @@ export function goesBackWithoutEnd(source: string): boolean {
 
 const withoutEnd = "can go back without end";
 
+const valueAt = (cost: Cost, n: number) => cost.reduce((total, coefficient, i) => total + coefficient * n ** i, 0);
+
 function longestRun(cost: Cost): number {
-  const at = (n: number) => cost.reduce((total, coefficient, i) => total + coefficient * n ** i, 0);
+  const at = (n: number) => valueAt(cost, n);
   if (cost.length === 1 || at(2 ** 40) <= allowed) return Infinity;
   let [low, high] = [0, 2 ** 40];
   while (high - low > 1) {

@@ -18,7 +18,10 @@ export const weightsName = "adapters.safetensors";
 /** How an adapter's matrices are made. `alpha`, which other programs have, is not the factor itself. */
 export const LoraParameters = z
   .looseObject({
-    rank: z.int().positive(),
+    rank: z
+      .int()
+      .positive()
+      .max(2 ** 31 - 1),
     scale: z.number(),
     dropout: z.number().min(0).lt(1).default(0),
     keys: z.array(z.string()).nullish(),

@@ -23,7 +23,7 @@ import {
   loadDatasets,
   splitNames,
 } from "./data";
-import { linearToLora, trainableLine, unfreezeBlocks } from "./linear-to-lora";
+import { checkAdapterRoom, linearToLora, trainableLine, unfreezeBlocks } from "./linear-to-lora";
 import { evaluateLoss } from "./loss";
 import { makeOptimizer } from "./optimizer";
 import { logPaths, RunLog } from "./run-log";
@@ -159,7 +159,10 @@ async function trainModel(
   mx.random.seed(settings.seed);
   model.freeze();
   if (type === "full") unfreezeBlocks(model, count, { embeddings: settings.train_embeddings === true });
-  else linearToLora(model, count, { ...parameters!, dora: type === "dora" });
+  else {
+    linearToLora(model, count, { ...parameters!, dora: type === "dora" });
+    checkAdapterRoom(model, parameters!.rank);
+  }
   if (settings.resume_adapter_file !== null) await resumeWeights(model, settings.resume_adapter_file);
   const state = resume ? await readTrainingState(folder, fixed) : undefined;
   for (const path of logs) hooks.onStage?.(`Figures go to ${path}, as lines of JSON: nothing is sent from here`);

@@ -7,6 +7,7 @@ import { decode, row as idRow } from "../../test/parity/decode";
 import { expectValues, fixture, float32 } from "../../test/parity/fixtures";
 import { type FormulaModel, formulaModel } from "../../test/parity/formula-model";
 import { weight } from "../../test/parity/weights";
+import { tinyModel } from "../../test/tiny-model";
 import { UserError } from "../errors";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
@@ -15,6 +16,7 @@ import { applyAdapters, resumeWeights, writeAdapterConfig, writeAdapterWeights }
 import { fuseAdapters } from "./fuse";
 import {
   type AdapterOptions,
+  checkAdapterRoom,
   linearToLora,
   trainableLine,
   trainableParameters,
@@ -239,4 +241,19 @@ test("files that cannot be written leave what was there", async () => {
   expect(readFileSync(path)).toEqual(before);
   tensor.dispose();
   expect(existsSync(path)).toBe(true);
+});
+
+test("a rank that the memory has no room for is refused before any of it is taken", async () => {
+  const model = await tinyModel();
+  model.freeze();
+  linearToLora(model, 2, { rank: 1_000_000, scale: 1, dropout: 0 });
+  const before = mx.activeMemory();
+  expect(() => checkAdapterRoom(model, 1_000_000, 16e9)).toThrow(
+    /training adapters of rank 1000000 would need \d+ GB of memory, and 16 GB are free/,
+  );
+  expect(mx.activeMemory()).toBe(before);
+  const usual = await tinyModel();
+  usual.freeze();
+  linearToLora(usual, 2, { rank: 8, scale: 1, dropout: 0 });
+  checkAdapterRoom(usual, 8, 1e6);
 });

@@ -12,6 +12,7 @@ import {
   QuantizedSwitchLinear,
   SwitchLinear,
 } from "../nn";
+import { checkRoom } from "../room";
 import { DoraEmbedding, DoraLinear } from "./dora";
 import { LoraEmbedding } from "./lora-embedding";
 import { LoraLinear, LoraSwitchLinear } from "./lora-linear";
@@ -111,6 +112,19 @@ export function unfreezeBlocks(model: LanguageModel, numLayers: number, { embedd
   }
   for (const module of chosen) module.unfreeze();
   if (embeddings) for (const block of model.layers) if (!blocks.includes(block)) block.freeze();
+}
+
+/** What each trained parameter is held as: itself, its gradient, and two moments of the usual optimizers. */
+const copiesInTraining = 4;
+
+/**
+ * Adapters that were made and not evaluated, held against the memory.
+ * @throws UserError (exit code 5) for a rank for which there is not enough
+ */
+export function checkAdapterRoom(model: Module, rank: number, available = mx.availableMemory()): void {
+  const bytes = trainableParameters(model).reduce((sum, [, { nbytes }]) => sum + nbytes, 0);
+  const hint = "Take a lower rank (4 to 64 are usual), or fewer layers: --num-layers.";
+  checkRoom(copiesInTraining * bytes, available, `training adapters of rank ${rank}`, hint);
 }
 
 /** Trainable parameters by path. */

@@ -211,19 +211,7 @@ export function resolveSettings(...places: Readonly<Record<string, unknown>>[]):
   // Full fine-tuning has no adapter's matrices, which its record says.
   const lora_parameters =
     settings.fine_tune_type === "full" ? null : parseLoraParameters(settings.lora_parameters, "the settings");
-  if (lora_parameters && lora_parameters.rank > highestRank) {
-    throw new UserError(
-      `the settings are wrong: "rank" is ${lora_parameters.rank}, but must be at most ${highestRank}`,
-      {
-        code: ExitCode.usage,
-        hint: "Ranks of 4 to 64 are usual: an adapter with more than its layer's width has nothing more to learn.",
-      },
-    );
-  }
   return { ...settings, lora_parameters };
 }
-
-/** The width of the largest models: a matrix has no higher rank. */
-const highestRank = 16_384;
 
 const nothingGiven = Object.fromEntries(Object.entries(defaults).filter(([, value]) => value === null));

@@ -1,7 +1,7 @@
 /**
- * Structured fuzzing of what others' files can hold: `bun test/fuzz/run.ts [KIND…] [--count 3000] [--seed 1]`. Each input
- * must load and run, or end in an error for a user: no signal, no internal error, no words of MLX's own, within 10 s
- * and 1 GB. A seed that fails is named; with --seed N --count 1 it is run alone.
+ * Structured fuzzing of what others' files can hold: `bun run fuzz [KIND…] [--count 1000] [--seed 1]`, a minute for all
+ * kinds. Each input must load and run, or end in an error for a user: no signal, no internal error, no words of MLX's own,
+ * within 10 s and 1 GB. A seed that fails is named; with --seed N --count 1 it is run alone.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -24,6 +24,9 @@ export interface Fault {
 const limits = { ms: 10_000, bytes: 2 ** 30 };
 
 export const kinds = ["gguf", "checkpoint"] as const;
+
+/** Kinds that have scripts of their own, which take a count and a seed. */
+const scripts = ["datasets", "hub-answers", "prompt-caches", "templates", "tokenizers"] as const;
 
 export interface Tally {
   sound: number;
@@ -89,15 +92,30 @@ async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<stri
 if (import.meta.main) {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { count: { type: "string", default: "3000" }, seed: { type: "string", default: "1" } },
+    options: { count: { type: "string", default: "1000" }, seed: { type: "string", default: "1" } },
   });
+  const known: readonly string[] = [...kinds, ...scripts];
+  const unknown = positionals.find((one) => !known.includes(one));
+  if (unknown !== undefined) throw new Error(`there is no kind ${unknown}, only ${known.join(", ")}`);
+  const isWanted = (kind: string) => positionals.length === 0 || positionals.includes(kind);
   const first = Number(values.seed);
-  for (const kind of kinds.filter((one) => positionals.length === 0 || positionals.includes(one))) {
+  for (const kind of kinds.filter(isWanted)) {
     const began = performance.now();
     const { sound, refused, faults } = await fuzz(kind, first, first + Number(values.count) - 1);
     const seconds = ((performance.now() - began) / 1000).toFixed(0);
     console.log(`${kind}: ${sound} ran, ${refused} refused, ${faults.length} faults, ${seconds} s`);
     for (const { seed, problem } of faults) console.log(`  seed ${seed}: ${problem}`);
     if (faults.length > 0) process.exitCode = 1;
+  }
+  for (const kind of scripts.filter(isWanted)) {
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, `${kind}.ts`), values.count, values.seed], {
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [said, problem] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+    console.log(`${kind}: ${said.trim()}`);
+    if ((await child.exited) === 0) continue;
+    console.log(`  ${problem.trim().split("\n").join("\n  ")}`);
+    process.exitCode = 1;
   }
 }

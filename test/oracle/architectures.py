@@ -497,7 +497,7 @@ def keys_values(name, parameters):
 
 def renamed(path, shape, name):
     """A tensor under the name, and in the shape, of a Hugging Face checkpoint, where they are others than the model's."""
-    if "_vl" in name:
+    if "_vl" in name and name != "minimax_m3_vl":
         path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
     if name.startswith("lfm2") and "-vl" not in name:
         for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
@@ -515,6 +515,8 @@ def transposed(name, shape):
     if projection == "gate_proj.weight":
         return {f"{prefix}experts.gate_up_proj": [shape[0], shape[2], 2 * shape[1]]}
     return {f"{prefix}experts.down_proj": [shape[0], shape[2], shape[1]]} if projection == "down_proj.weight" else {}
+
+
 def gemma4(path, shape):
     """A tensor of Gemma 4 under the name of a Hugging Face checkpoint; experts' halves as one."""
     path = path.replace("language_model.model.", "model.language_model.")
@@ -567,6 +569,8 @@ def step(path):
     for ours, theirs in (("mlp.switch_mlp.", "moe."), ("mlp.gate.", "moe."), ("mlp.share_expert.", "share_expert.")):
         path = path.replace(ours, theirs)
     return path
+
+
 HEADLESS = {"gemma3_text", "gemma3"}
 
 

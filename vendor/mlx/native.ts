@@ -3,7 +3,8 @@ import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync,
 import { basename, join } from "node:path";
 import { crossBuildMacos } from "./cross";
 import { cxxSource } from "./generate";
-import { type Backend, mlxSdk, openblas, type Target } from "./sdk";
+import { companionsOf } from "./own-mlx";
+import { type Backend, mlxSdk, openblas, type Sdk, type Target } from "./sdk";
 import { fail, run, type Toolchain } from "./toolchain";
 
 export interface NativeBuild {
@@ -24,8 +25,11 @@ function writeIfChanged(path: string, content: string): void {
 
 export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): void {
   const { backend, target, mlxPrefix, cache } = options;
-  const sdk = mlxPrefix ? { prefix: mlxPrefix, companions: null } : mlxSdk(backend, target, join(cache, "sdk"));
-  const blas = backend === "cpu" && !mlxPrefix ? openblas(target, join(cache, "sdk")) : null;
+  const sdks = join(cache, "sdk");
+  const sdk = mlxPrefix
+    ? { prefix: mlxPrefix, companions: companionsOf(mlxPrefix, sdks) }
+    : mlxSdk(backend, target, sdks);
+  const blas = backend === "cpu" && !mlxPrefix ? openblas(target, sdks) : null;
 
   const build = join(cache, "build", `${target}-${backend}${mlxPrefix ? "-own" : ""}`);
   mkdirSync(join(build, "generated"), { recursive: true });
@@ -66,12 +70,7 @@ function compileHere(
   run([cmake, "--build", build]);
 }
 
-function gather(
-  build: string,
-  sdk: { prefix: string; companions: string | null },
-  blas: string | null,
-  options: NativeBuild,
-): void {
+function gather(build: string, sdk: Sdk, blas: string | null, options: NativeBuild): void {
   const lib = join(options.output, "lib");
   mkdirSync(lib, { recursive: true });
   const isLibrary = (name: string) => /\.(so|dylib|metallib)(\.|$)/.test(name);
@@ -80,7 +79,7 @@ function gather(
       .filter(isLibrary)
       .map((name) => join(folder, name));
 
-  const wanted = [...from(build), ...from(join(sdk.prefix, "lib")), ...(sdk.companions ? from(sdk.companions) : [])];
+  const wanted = [...from(build), ...from(join(sdk.prefix, "lib")), ...sdk.companions];
   if (blas) wanted.push(blas);
   for (const file of wanted) copyIfNewer(file, join(lib, basename(file)));
   for (const name of readdirSync(lib)) {

@@ -2,7 +2,7 @@
  * MLX's binary SDK, as published in its wheels, pinned by version and SHA-256. Fetched with pip, which checks the hash;
  * unpacked once into the build's own cache.
  */
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fail, python, run } from "./toolchain";
 
@@ -65,8 +65,8 @@ const openblasWheels: Partial<Record<Target, Wheel>> = {
 export interface Sdk {
   /** The folder with lib/, include/ and share/. */
   prefix: string;
-  /** Libraries that libmlx needs beside it. */
-  companions: string | null;
+  /** Paths of the libraries that libmlx needs beside it. */
+  companions: readonly string[];
 }
 
 /** Fetches and unpacks a wheel into `cache`, unless it lies there already. Returns the folder. */
@@ -126,7 +126,8 @@ export function mlxSdk(backend: Backend, target: Target, cache: string): Sdk {
   if (!wheel) fail(`MLX has no ${backend} build for ${target}: choose another --backend or --target`);
   const folder = unpacked(wheel, cache);
   const companions = join(folder, `${wheel.name.replaceAll("-", "_")}.libs`);
-  return { prefix: join(folder, "mlx"), companions: existsSync(companions) ? companions : null };
+  const names = existsSync(companions) ? readdirSync(companions) : [];
+  return { prefix: join(folder, "mlx"), companions: names.map((name) => join(companions, name)) };
 }
 
 /** OpenBLAS, which takes the place of the reference BLAS in MLX's Linux CPU wheel. */

@@ -3,7 +3,7 @@
  * groups, escapes. Searches as findall and sub have them.
  */
 import { UserError } from "../../errors";
-import { goesBackWithoutEnd } from "../../text/pattern-cost";
+import { goesBackWithoutEnd, type PatternFacts, patternFacts } from "../../text/pattern-cost";
 
 const wordSet = "\\p{L}\\p{N}_";
 const word = `[${wordSet}]`;
@@ -224,19 +224,34 @@ class Translator {
   }
 }
 
+/** Steps back that take some tenths of a second: below it, a text is searched as a whole. */
+const fewSteps = 1e8;
+
+/** Steps back from one place of a text, which nothing can interrupt. */
+const mostSteps = 1e9;
+
+/** Milliseconds that one text may take. */
+const longestSearch = 2000;
+
 export class PythonRegex {
   readonly #regex: RegExp;
+  readonly #facts: PatternFacts | null;
 
   /**
    * @param owner what it belongs to, for messages
    * @throws UserError for a pattern that Python would refuse too, or that JavaScript cannot express
    */
-  constructor(pattern: string, owner: string) {
+  constructor(
+    private readonly pattern: string,
+    private readonly owner: string,
+  ) {
     try {
       if (pattern.length > longest) throw new Error("it is too long");
       // References back take no choice of their own.
       const shape = pattern.replaceAll("(?P<", "(?<").replace(/\(\?P=\w+\)|\\[1-9]\d?/g, "(?:)");
       if (goesBackWithoutEnd(shape)) throw new Error("it can go back without end");
+      const facts = patternFacts(shape);
+      this.#facts = "problem" in facts ? null : facts;
       const translator = new Translator(pattern);
       const source = translator.translate();
       this.#regex = new RegExp(source, translator.flags.i ? "giu" : "gu");
@@ -251,9 +266,39 @@ export class PythonRegex {
     }
   }
 
+  /**
+   * All matches in a text.
+   * @throws UserError where that takes too long, as for a response that the pattern goes back in again and again
+   */
+  *#matches(text: string): Iterable<RegExpExecArray> {
+    const steps = this.#facts?.stepsAt(text.length) ?? text.length;
+    if (text.length * steps <= fewSteps) {
+      yield* text.matchAll(this.#regex);
+      return;
+    }
+    if (this.#facts && this.#facts.stepsAt(longestRunIn(text, this.#facts.sets)) > mostSteps) throw this.#tooLong(text);
+    // From one place at a time, with a look at the clock between.
+    const here = new RegExp(this.#regex.source, this.#regex.flags.replace("g", "y"));
+    const began = performance.now();
+    for (let at = 0; at <= text.length; ) {
+      if (performance.now() - began > longestSearch) throw this.#tooLong(text);
+      here.lastIndex = at;
+      const match = here.exec(text);
+      if (match) yield match;
+      at = match && match[0] !== "" ? at + match[0].length : at + ((text.codePointAt(at) ?? 0) > 0xffff ? 2 : 1);
+    }
+  }
+
+  #tooLong(text: string): UserError {
+    const shown = JSON.stringify(this.pattern.length > 80 ? `${this.pattern.slice(0, 80)}…` : this.pattern);
+    return new UserError(`${this.owner}: the pattern ${shown} takes too long on a text of ${text.length} characters`, {
+      hint: "Write it with fewer loops, or have shorter answers: max_gen_toks.",
+    });
+  }
+
   /** re.findall: the matches, or what their group holds; of several groups a list each. */
   findall(text: string): (string | string[])[] {
-    return Array.from(text.matchAll(this.#regex), ([all, ...groups]) => {
+    return Array.from(this.#matches(text), ([all, ...groups]) => {
       if (groups.length === 0) return all;
       return groups.length === 1 ? (groups[0] ?? "") : groups.map((group) => group ?? "");
     });
@@ -261,32 +306,52 @@ export class PythonRegex {
 
   /** re.search's groups: the whole match first. */
   search(text: string): (string | undefined)[] | null {
-    this.#regex.lastIndex = 0;
-    return this.#regex.exec(text);
+    for (const match of this.#matches(text)) return match;
+    return null;
   }
 
-  /** re.split, for patterns without groups. */
+  /** re.split, for patterns without groups that match no empty text. */
   split(text: string): string[] {
-    return text.split(this.#regex);
+    const parts: string[] = [];
+    let at = 0;
+    for (const match of this.#matches(text)) {
+      parts.push(text.slice(at, match.index));
+      at = match.index + match[0].length;
+    }
+    return [...parts, text.slice(at)];
   }
 
   /** re.sub, with `\1` and `\g<name>` in the replacement; `count` 0: all. */
   sub(replacement: string, text: string, count = 0): string {
     let left = count === 0 ? Number.POSITIVE_INFINITY : count;
-    return text.replace(this.#regex, (all, ...rest) => {
-      if (left-- <= 0) return all;
-      const names = typeof rest.at(-1) === "object" ? (rest.at(-1) as Record<string, string | undefined>) : {};
-      return replacement.replace(
-        /\\(?:g<(\w+)>|(\d{1,2})|(.))/gs,
-        (_, name?: string, digits?: string, other?: string) => {
-          if (other !== undefined) return escapes[other] ?? (other === "\\" ? "\\" : `\\${other}`);
-          const number = digits ?? (/^\d+$/.test(name!) ? name : undefined);
-          if (number === undefined) return names[name!] ?? "";
-          return number === "0" ? all : ((rest[Number(number) - 1] as string | undefined) ?? "");
-        },
-      );
-    });
+    let out = "";
+    let at = 0;
+    for (const match of this.#matches(text)) {
+      if (left-- <= 0) break;
+      out += text.slice(at, match.index) + expanded(replacement, match);
+      at = match.index + match[0].length;
+    }
+    return out + text.slice(at);
   }
+}
+
+/** A replacement with what the groups of a match hold. */
+function expanded(replacement: string, match: RegExpExecArray): string {
+  return replacement.replace(/\\(?:g<(\w+)>|(\d{1,2})|(.))/gs, (_, name?: string, digits?: string, other?: string) => {
+    if (other !== undefined) return escapes[other] ?? (other === "\\" ? "\\" : `\\${other}`);
+    const number = digits ?? (/^\d+$/.test(name!) ? name : undefined);
+    return (number === undefined ? match.groups?.[name!] : match[Number(number)]) ?? "";
+  });
+}
+
+/** The longest run of characters of one of the sets; all of the text where one takes any character. */
+function longestRunIn(text: string, sets: PatternFacts["sets"]): number {
+  if (sets.has(null)) return text.length;
+  let longest = 0;
+  for (const set of sets) {
+    for (const [run] of text.matchAll(new RegExp(`[${set}]+`, "vg"))) longest = Math.max(longest, run.length);
+  }
+  return longest;
 }
 
 const escapes: Record<string, string> = { n: "\n", t: "\t", r: "\r", f: "\f", v: "\v", a: "\x07", b: "\b" };

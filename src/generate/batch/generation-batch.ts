@@ -3,7 +3,7 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { BatchCache } from "../../nn";
-import { type Chosen, samplingStep } from "../sampling-step";
+import { type Chosen, checkLogits, isStepToCheck, samplingStep } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
 import { isStopped, type Sequence } from "./sequence";
 
@@ -24,6 +24,8 @@ export class GenerationBatch {
   readonly #layers: BatchCache[];
   /** What the next call reads. */
   #pending: Chosen;
+  /** How many tokens of each sequence have been read, at least. */
+  #steps = 0;
 
   /** Begins with the last token of each prompt. Takes the caches over. */
   constructor(
@@ -58,6 +60,7 @@ export class GenerationBatch {
     this.#replace({
       tokens: mx.concatenate(steps.map(({ tokens }) => tokens)),
       logprobs: mx.concatenate(steps.map(({ logprobs }) => logprobs)),
+      highest: highestOf(steps),
     });
     discard(other.#pending);
     this.sequences.push(...other.sequences);
@@ -68,6 +71,13 @@ export class GenerationBatch {
     const current = this.#pending;
     this.#pending = this.#submit(current.tokens);
     const tokens = current.tokens.toArray() as Uint32Array;
+    try {
+      checkLogits(current);
+    } catch (error) {
+      discard(current);
+      throw error;
+    }
+    this.#steps++;
     const events = this.sequences.map((sequence, row): TokenEvent => {
       const token = tokens[row]!;
       sequence.tokens.push(token);
@@ -85,10 +95,14 @@ export class GenerationBatch {
   }
 
   #submit(input: Tensor): Chosen {
+    const newest = this.sequences.map(({ tokens }) => tokens.at(-1)!);
     const step = mx.scope(() =>
-      samplingStep(this.model, input.expandDims(1), { cache: this.#layers, choosers: this.sequences }),
+      samplingStep(this.model, input.expandDims(1), {
+        ...{ cache: this.#layers, choosers: this.sequences },
+        isChecked: isStepToCheck(this.#steps, newest),
+      }),
     );
-    mx.asyncEval(step.tokens, step.logprobs);
+    mx.asyncEval(step.tokens, step.logprobs, step.highest);
     return step;
   }
 
@@ -102,9 +116,12 @@ export class GenerationBatch {
       return;
     }
     filterLayers(this.#layers, kept);
-    const { tokens, logprobs } = this.#pending;
+    const { tokens, logprobs, highest } = this.#pending;
     const taken = (x: Tensor) => mx.take(x, kept, { axis: 0 });
-    this.#replace(mx.scope(() => ({ tokens: taken(tokens), logprobs: taken(logprobs) })));
+    const rest = mx.scope(() => ({ tokens: taken(tokens), logprobs: taken(logprobs) }));
+    // A model whose logits are no numbers for one sequence is not to be trusted with the others.
+    this.#pending.highest = null;
+    this.#replace({ ...rest, highest });
   }
 
   #replace(next: Chosen): void {
@@ -126,7 +143,14 @@ export class GenerationBatch {
   }
 }
 
-function discard({ tokens, logprobs }: Chosen): void {
+function discard({ tokens, logprobs, highest }: Chosen): void {
   tokens.dispose();
   logprobs.dispose();
+  highest?.dispose();
+}
+
+/** Of the steps that are checked. */
+function highestOf(steps: readonly Chosen[]): Tensor | null {
+  const highest = steps.flatMap((step) => step.highest ?? []);
+  return highest.length === 0 ? null : mx.scope(() => mx.stack(highest).max());
 }

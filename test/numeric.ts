@@ -1,0 +1,73 @@
+/**
+ * The tests of numbers, once for each kind of processor that this one can act as: `bun run numeric`. A processor's vectors
+ * are as long as it has them, and sums are made in another order, so their last bits differ. A line for each kind, and
+ * the tests that fail; exit code 1 where one does.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** Runs of `bun test`: of the models those that between them have every block of src/nn. */
+const suites: readonly (readonly string[])[] = [
+  [
+    ...["ops", "quantize", "gradients", "checkpoint"].map((name) => `test/parity/${name}.test.ts`),
+    ...["src/nn", "src/generate/kv-quantization.test.ts", "src/mlx/cpu-kernels.test.ts"],
+  ],
+  [
+    ...["test/parity/models.test.ts", "test/parity/serving.test.ts"],
+    ...["--test-name-pattern", "qwen3|gemma3|mixtral|gpt_oss|deepseek|mamba"],
+  ],
+  ["src/tune/trainer.test.ts", "--test-name-pattern", "qwen3 lora adam"],
+];
+
+const processors: readonly { env: Record<string, string>; needs?: string }[] = [
+  { env: { MLXLM_CPU_ISA: "avx512" }, needs: "avx512f" },
+  { env: { MLXLM_CPU_ISA: "avx2" }, needs: "avx2" },
+  { env: { MLXLM_CPU_ISA: "plain" } },
+  { env: { OPENBLAS_CORETYPE: "SkylakeX" }, needs: "avx512f" },
+  { env: { OPENBLAS_CORETYPE: "Haswell" }, needs: "avx2" },
+  { env: { OPENBLAS_CORETYPE: "Prescott" }, needs: "sse3" },
+];
+
+/** What the processor can do, by Linux's names; nothing elsewhere. */
+function abilities(): Set<string> {
+  if (process.platform !== "linux" || process.arch !== "x64") return new Set();
+  const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+  // Linux calls SSE3 by its first name.
+  return new Set(
+    flags
+      .trim()
+      .split(" ")
+      .map((name) => (name === "pni" ? "sse3" : name)),
+  );
+}
+
+const able = abilities();
+let failures = 0;
+for (const { env, needs } of processors) {
+  const [[name, value]] = Object.entries(env) as [[string, string]];
+  if (needs && !able.has(needs)) {
+    console.log(`${name}=${value}: left out, this processor has no ${needs}`);
+    continue;
+  }
+  const began = performance.now();
+  let passed = 0;
+  const failed: string[] = [];
+  for (const suite of suites) {
+    const child = Bun.spawn([process.execPath, "test", "--timeout", "120000", ...suite], {
+      cwd: join(import.meta.dir, ".."),
+      env: { ...process.env, ...env },
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    const report = await child.stderr.text();
+    const own = [...report.matchAll(/^\(fail\) (.*)$/gm)].map(([, title]) => title!);
+    if ((await child.exited) !== 0 && own.length === 0) own.push(report.trim().split("\n").slice(-5).join("\n"));
+    failed.push(...new Set(own));
+    passed += Number(/^ *(\d+) pass$/m.exec(report)?.[1] ?? 0);
+  }
+  const seconds = ((performance.now() - began) / 1000).toFixed(0);
+  console.log(`${name}=${value}: ${passed} passed, ${failed.length} failed, ${seconds} s`);
+  for (const title of failed) console.log(`  ${title}`);
+  failures += failed.length;
+}
+process.exit(failures > 0 ? 1 : 0);
