@@ -295,8 +295,8 @@ CONFIGS = {
     "smollm3": config("smollm3", tie_word_embeddings=True, num_hidden_layers=4),
     "gemma": config("gemma", head_dim=16, hidden_size=32),
     "gemma2": config(
-        "gemma2", head_dim=16, hidden_size=32, query_pre_attn_scalar=144, attn_logit_softcapping=20.0,
-        final_logit_softcapping=40.0,
+        "gemma2", head_dim=16, hidden_size=32, query_pre_attn_scalar=16, attn_logit_softcapping=20.0,
+        final_logit_softcapping=12.0,
     ),
     "granite": config(
         "granite", logits_scaling=0.5, attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=1.5,
