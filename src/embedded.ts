@@ -1,6 +1,6 @@
 /** Where the executable's bundles lie on the disk: the user's cache, or the temp folder where that can't be used. */
 import { homedir, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { bundles } from "./embedded-files";
 import { environment } from "./environment";
 import { ExitCode, UserError } from "./errors";
@@ -9,8 +9,9 @@ import { unpackedBundle } from "./unpacked-bundle";
 /** Where mlxlm keeps what it can make again: $XDG_CACHE_HOME/mlxlm, else the platform's cache folder. */
 export function cacheFolder(): string {
   const named = environment("XDG_CACHE_HOME");
-  if (named) return join(named, "mlxlm");
-  return process.platform === "darwin" ? join(homedir(), "Library/Caches/mlxlm") : join(homedir(), ".cache/mlxlm");
+  // A library's path must be whole: the loader takes a relative one for a module's name.
+  if (named) return resolve(named, "mlxlm");
+  return resolve(homedir(), process.platform === "darwin" ? "Library/Caches/mlxlm" : ".cache/mlxlm");
 }
 
 /**

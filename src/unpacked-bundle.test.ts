@@ -51,6 +51,15 @@ test("files are whole, for their owner alone, and written once", () => {
   expect(statSync(join(folder, "lib/a.so")).ino).toBe(before);
 });
 
+test("a pipe in the place of the manifest is no reason to wait", () => {
+  const parent = freshParent();
+  const manifest = readdirSync(expectWhole(parent)).find((name) => name.endsWith(".json"))!;
+  const path = join(parent, bundle.id, manifest);
+  rmSync(path);
+  expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
+  expectWhole(parent);
+});
+
 test("a file of the right size and time with other bytes is replaced", () => {
   const parent = freshParent();
   const path = join(expectWhole(parent), "template.jinja");

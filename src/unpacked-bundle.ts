@@ -70,7 +70,10 @@ function isSafe(path: string): boolean {
 function isWhole(folder: string, bundle: EmbeddedBundle): boolean {
   try {
     if (!isSafe(folder)) return false;
-    const stamps: Record<string, string> = JSON.parse(readFileSync(join(folder, manifestName), "utf8"));
+    const manifest = join(folder, manifestName);
+    // Opening a named pipe would wait for its writer.
+    if (!lstatSync(manifest).isFile()) return false;
+    const stamps: Record<string, string> = JSON.parse(readFileSync(manifest, "utf8"));
     return bundle.files.every(({ name }) => stamps[name] === stampOf(join(folder, name)));
   } catch {
     return false;

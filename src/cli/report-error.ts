@@ -40,6 +40,13 @@ function describe(error: unknown): { code: ExitCode; message: string; hint?: str
   if (error instanceof Error && error.name === "MlxError") {
     return { code: ExitCode.failure, message: `MLX: ${text}`, hint: "With --debug you see where." };
   }
+  if (/requires the JIT/.test(text)) {
+    return {
+      code: ExitCode.resources,
+      message: "there is too little address space to run: native calls need Bun's compiler",
+      hint: "Raise the limit: ulimit -v unlimited. BUN_JSC_useJIT must not be 0.",
+    };
+  }
   return {
     code: ExitCode.failure,
     message: `internal error: ${text}`,

@@ -53,8 +53,9 @@ export const minP = mx.compile((logprobs: Tensor, share: number, minTokensToKeep
   const threshold = logprobs.max({ axis: -1, keepdims: true }).add(Math.log(share));
   let dropped = logprobs.less(threshold);
   if (minTokensToKeep > 1) {
-    const order = mx.argpartition(logprobs, -minTokensToKeep, { axis: -1 });
-    const likeliest = order.at(mx.ellipsis, mx.slice(-minTokensToKeep));
+    const kept = Math.min(minTokensToKeep, logprobs.dim(-1));
+    const order = mx.argpartition(logprobs, -kept, { axis: -1 });
+    const likeliest = order.at(mx.ellipsis, mx.slice(-kept));
     dropped = mx.putAlongAxis(dropped, likeliest, mx.array(false), { axis: -1 });
   }
   return mx.where(dropped, never, logprobs);

@@ -27,6 +27,17 @@ for (const row of samplers) {
   }
 }
 
+test("min-p keeps all tokens where more are to be kept than there are", () => {
+  mx.scope(() => {
+    const logprobs = mx.array([[-0.1, -3, -9]]);
+    const draw = (minTokensToKeep: number) => {
+      mx.random.seed(5);
+      return makeSampler({ temp: 1, minP: 0.9, minTokensToKeep })(logprobs).toList();
+    };
+    expect(draw(1000)).toEqual(draw(3));
+  });
+});
+
 test("temperature 0 takes the most likely token, whatever the filters, and draws nothing", () => {
   const sampler = makeSampler({ temp: 0, topP: 0.1, xtcProbability: 1, minP: 7 });
   mx.scope(() => {
@@ -55,6 +66,7 @@ describe("errors", () => {
     [{ minP: 1.5 }, "min-p must lie between 0 and 1, not 1.5"],
     [{ minP: -0.1 }, "min-p must lie between 0 and 1, not -0.1"],
     [{ minP: 0.5, minTokensToKeep: 0 }, "min-tokens-to-keep must be a positive integer, not 0"],
+    [{ minP: 0.5, minTokensToKeep: 0.5 }, "min-tokens-to-keep must be a positive integer, not 0.5"],
     [{ xtcProbability: 2 }, "xtc-probability must lie between 0 and 1, not 2"],
     [{ xtcProbability: 0.5, xtcThreshold: 0.6 }, "xtc-threshold must lie between 0 and 0.5, not 0.6"],
     [{ topK: 32 }, "top-k must be an integer between 0 and 32 (the vocabulary), exclusive, not 32"],

@@ -86,7 +86,8 @@ function adapterOf(path: string, layer: Module, options: AdapterOptions): Adapte
     }
     if (layer instanceof Embedding || layer instanceof QuantizedEmbedding) return new LoraEmbedding(layer, options);
   } else if (layer instanceof Embedding) return new DoraEmbedding(layer, options);
-  const kind = layer.constructor.name;
+  // The bundler numbers classes of the same name.
+  const kind = layer.constructor.name.replace(/\d+$/, "");
   throw new UserError(`${path || "the model"} is a ${kind}, which cannot have a ${dora ? "DoRA" : "LoRA"} adapter`, {
     code: ExitCode.usage,
     hint:

@@ -21,4 +21,4 @@ export { KVCache } from "./kv";
 export { mergeCaches } from "./merge";
 export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
-export { type KvQuantization, QuantizedRows } from "./rows";
+export { checkKvQuantization, type KvQuantization, QuantizedRows } from "./rows";
