@@ -122,10 +122,16 @@ const commands: readonly SlashCommand[] = [
       if (file === "") throw new UserError("/load needs a file", { hint: "For example /load fox.json" });
       const { model, messages } = await readConversation(file);
       session.file = await savedThere(file);
-      session.conversation.replace(messages);
+      const { conversation } = session;
+      const before = conversation.system;
+      conversation.replace(messages);
+      const hasOwn = conversation.system !== null;
+      conversation.system ??= before;
       session.answerer.used = null;
       const other = model === session.model ? "" : `, begun with ${model}`;
       session.tell(`${counted(messages.length, "message")} loaded${other}.`);
+      if (hasOwn) session.tell("The system message is the file's.");
+      else if (before !== null) session.tell("The system message stays: the file has none.");
     },
   },
   {

@@ -258,6 +258,23 @@ test("a template that refuses a message ends only that message", async () => {
   expect(out.answers).toBe("a\nb\n");
 });
 
+test("/load: the file's system message wins, else the present one stays; it is told which", async () => {
+  const plain = join(folder, "plain.json");
+  const own = join(folder, "own.json");
+  const saved = await chat(["hi", `/save ${plain}`, "/system Be an owl.", `/save ${own}`], [["</think>a"]]);
+  expect(saved.out.about).toContain("3 messages in");
+
+  const kept = await chat(["/system Be a fox.", `/load ${plain}`, "/system"], []);
+  expect(kept.session.conversation.system).toBe("Be a fox.");
+  expect(kept.out.about).toContain("2 messages loaded.\n  The system message stays: the file has none.\n  Be a fox.\n");
+  const replaced = await chat(["/system Be a fox.", `/load ${own}`], []);
+  expect(replaced.session.conversation.system).toBe("Be an owl.");
+  expect(replaced.out.about).toContain("3 messages loaded.\n  The system message is the file's.\n");
+  const none = await chat([`/load ${plain}`], []);
+  expect(none.session.conversation.system).toBeNull();
+  expect(none.out.about).toEndWith("2 messages loaded.\n");
+});
+
 test("a chat leaves no tensor behind", async () => {
   await chat(["hi"], [["</think>a"]]);
   const before = mx.liveHandles();
