@@ -4,7 +4,7 @@ import { nearest } from "../../nearest";
 import { columnsOf, wrapped } from "../width";
 import type { ChatAnswerer } from "./answerer";
 import { type Conversation, readConversation, saveConversation, savedThere } from "./conversation";
-import { changed, type Settings, settingLines, settingNames } from "./settings";
+import { changed, type Settings, settingIn, settingLines, settingName, settingNames } from "./settings";
 
 /** What commands see and change of a chat. */
 export interface CommandedChat {
@@ -49,24 +49,22 @@ const commands: readonly SlashCommand[] = [
     names: ["/system"],
     argument: "[TEXT]",
     summary: 'show the system message, or change it; "" takes it out',
-    run(session, text) {
-      if (text === "") return session.tell(session.conversation.system ?? "There is no system message.");
-      session.conversation.system = text === '""' ? null : text;
-      session.tell(text === '""' ? "The system message is gone." : "The system message is set.");
-    },
+    run: setSystem,
   },
   {
     names: ["/set"],
     argument: "NAME VALUE",
     summary: settingNames.join(", "),
     run(session, argument) {
-      const [, name, value] = /^(\S+)\s+(.*)$/s.exec(argument) ?? [];
-      if (!name || !value) throw new UserError("/set needs a name and a value", { hint: "For example /set temp 0.7" });
-      const [settings, key] = changed(session.settings, name, value);
+      const system = /^system(?:\s+(.*))?$/s.exec(argument);
+      if (system) return setSystem(session, system[1] ?? "");
+      const setting = settingIn(argument);
+      if (!setting) throw new UserError("/set needs a name and a value", { hint: "For example /set temp 0.7" });
+      const [settings, key] = changed(session.settings, setting.name, setting.value);
       if (key === "thinking" && !session.answerer.thinks) throw new UserError("this model does not think aloud");
       session.settings = settings;
       if (key === "seed") session.answerer.seed(settings.seed);
-      session.tell(`${name} is ${settings[key]}.`);
+      session.tell(`${settingName(key)} is ${settings[key]}.`);
     },
   },
   {
@@ -143,18 +141,36 @@ const commands: readonly SlashCommand[] = [
       session.tell("reset context cleared");
     },
   },
-  { names: ["/exit", "/bye", "/quit"], summary: "end the chat (also q, Ctrl-D)", run: (session) => session.leave() },
+  {
+    names: ["/exit", "/bye", "/quit"],
+    summary: "end the chat (also q, exit, Ctrl-D)",
+    run: (session) => session.leave(),
+  },
 ];
+
+/** Shows the system message, or changes it. */
+function setSystem({ conversation, answerer, tell }: CommandedChat, text: string): void {
+  if (text === "") {
+    tell(conversation.system ?? "There is no system message.");
+    return;
+  }
+  conversation.system = text === '""' ? null : text;
+  answerer.used = null;
+  tell(text === '""' ? "The system message is gone." : "The system message is set.");
+}
 
 /** What Tab completes. */
 export const commandWords: readonly string[] = commands.map(({ names }) => names[0]);
 
-/** mlx-lm's one-letter commands. */
-const letters: Record<string, string> = { q: "/exit", r: "/clear", h: "/help" };
+/** What is a command where it is the whole message: mlx-lm's letters, and how people leave other programs. */
+const alone: Readonly<Record<string, string>> = {
+  ...{ q: "/exit", r: "/clear", h: "/help" },
+  ...{ exit: "/exit", quit: "/exit", bye: "/exit", "/": "/help" },
+};
 
 /** The command in a message and what follows it, or null for a message to the model, such as one about "/etc/hosts". */
 function commandIn(message: string): { name: string; argument: string } | null {
-  const text = Object.hasOwn(letters, message) ? letters[message]! : message;
+  const text = Object.hasOwn(alone, message.trim()) ? alone[message.trim()]! : message;
   const [, name, argument] = /^(\/(?:[a-z]+|\?))(?:\s+(.*))?$/s.exec(text.trim()) ?? [];
   return name === undefined ? null : { name, argument: (argument ?? "").trim() };
 }

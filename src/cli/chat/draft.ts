@@ -3,7 +3,7 @@
 const fence = '"""';
 
 /** What opens a message of several lines: `"""`, or a command whose argument begins so. */
-const opening = /^(\/[a-z]+\s+)?"""/;
+const opening = /^(\/[a-z]+\s+(?:system\s+)?)?"""/;
 
 export class Draft {
   #lines: string[] = [];

@@ -275,6 +275,37 @@ test("/load: the file's system message wins, else the present one stays; it is t
   expect(none.out.about).toEndWith("2 messages loaded.\n");
 });
 
+test("/set as other chats have it, and /set system", async () => {
+  const { session, out } = await chat(
+    [
+      "/set parameter temperature 0.7",
+      '/set system """Be',
+      'a fox."""',
+      "/set system",
+      '/set system ""',
+      "/set system",
+    ],
+    [],
+  );
+  expect(session.settings.temp).toBe(0.7);
+  expect(out.about.split("\n").map((line) => line.trim())).toEqual([
+    ...["temp is 0.7.", "The system message is set.", "Be", "a fox.", "The system message is gone."],
+    ...["There is no system message.", ""],
+  ]);
+});
+
+test.each(["exit", "quit", "bye", "/bye", " exit "])("%j alone ends the chat", async (word) => {
+  const { out, session } = await chat([word, "hi"], [["</think>a"]]);
+  expect(out.about).toBe("bye\n");
+  expect(session.conversation.turns).toEqual([]);
+});
+
+test("a message that begins with such a word is one to the model; / alone lists the commands", async () => {
+  const { out, session } = await chat(["exit the cave", "/"], [["</think>a"]]);
+  expect(session.conversation.turns[0]!.content).toBe("exit the cave");
+  expect(out.about).toContain("/system [TEXT]");
+});
+
 test("a chat leaves no tensor behind", async () => {
   await chat(["hi"], [["</think>a"]]);
   const before = mx.liveHandles();

@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
 import { flag, spelled, type Values } from "../flags";
 import { parseFlags } from "../parse";
+import { flagMeaning } from "../synonyms";
 
 /** The flags that are settings too, with mlx-lm's defaults. */
 export const settingFlags = {
@@ -29,14 +30,16 @@ const table = { ...settingFlags, ...chatOnly };
 
 export type Settings = Values<typeof table>;
 
-/** As `/set` and `/show` write them. */
-export const settingNames = Object.keys(table).map((name) => spelled(name).slice(2));
+/** A setting as `/set` and `/show` write it. */
+export const settingName = (key: string) => spelled(key).slice(2);
+
+export const settingNames = Object.keys(table).map(settingName);
 
 /** The lines of `/show`. */
 export function settingLines(settings: Settings): [name: string, value: string][] {
   return Object.keys(table).flatMap((key) => {
     const value = settings[key as keyof Settings];
-    return value === undefined ? [] : [[spelled(key).slice(2), String(value)] as [string, string]];
+    return value === undefined ? [] : [[settingName(key), String(value)] as [string, string]];
   });
 }
 
@@ -46,19 +49,44 @@ export function settingLines(settings: Settings): [name: string, value: string][
  * @throws UserError (usage) for an unknown name or a value out of bounds
  */
 export function changed(settings: Settings, typed: string, value: string): [Settings, keyof Settings] {
-  const name = typed.replaceAll("_", "-");
-  const key = Object.keys(table).find((one) => spelled(one) === `--${name}`) as keyof Settings | undefined;
-  if (!key) {
-    const [similar] = nearest(name, settingNames, 1);
-    throw new UserError(`there is no setting "${typed}"`, {
-      code: ExitCode.usage,
-      hint: similar ? `Did you mean ${similar}?` : `There are ${settingNames.join(", ")}.`,
-    });
-  }
+  const name = typed.toLowerCase().replaceAll("_", "-");
+  const spellings = settingNames.map((one) => `--${one}`);
+  const spelling = spellings.includes(`--${name}`) ? `--${name}` : flagMeaning(`--${name}`, spellings);
+  const key = Object.keys(table).find((one) => spelled(one) === spelling) as keyof Settings | undefined;
+  if (!key) throw unknownSetting(typed, name);
   const given = key === "thinking" ? (truths[value.toLowerCase()] ?? value) : value;
-  const result = { ...settings, [key]: parsedValue(key, name, given) };
+  const result = { ...settings, [key]: parsedValue(key, settingName(key), given) };
   checkSettings(result);
   return [result, key];
+}
+
+/** What other chats set, and how it is had here. */
+const elsewhere: Readonly<Record<string, string>> = {
+  model: "It is /model NAME.",
+  "num-ctx": "It is a flag: mlxlm chat --max-kv-size N keeps so many tokens.",
+  "ctx-size": "It is a flag: mlxlm chat --max-kv-size N keeps so many tokens.",
+  "max-kv-size": "It is a flag: mlxlm chat --max-kv-size N keeps so many tokens.",
+  verbose: "Speed and memory stand below every answer.",
+};
+
+function unknownSetting(typed: string, name: string): UserError {
+  const [similar] = nearest(name, settingNames, 1);
+  const guess = similar ? `Did you mean ${similar}?` : `There are ${settingNames.join(", ")}.`;
+  return new UserError(`there is no setting "${typed}"`, {
+    code: ExitCode.usage,
+    hint: Object.hasOwn(elsewhere, name) ? elsewhere[name] : guess,
+  });
+}
+
+/**
+ * Name and value in what follows `/set`, also as other chats write it: `parameter temperature 0.7`, `temp=0.7`, `nothink`.
+ * @returns null where one of them is missing
+ */
+export function settingIn(argument: string): { name: string; value: string } | null {
+  const wish = argument.replace(/^parameter\s+/i, "");
+  if (/^(no)?think$/i.test(wish)) return { name: "thinking", value: /^no/i.test(wish) ? "off" : "on" };
+  const [, name, value] = /^([^\s=]+)(?:\s*=\s*|\s+)(.+)$/s.exec(wish) ?? [];
+  return name && value ? { name: name === "think" ? "thinking" : name, value } : null;
 }
 
 /** What people write for on and off. */
