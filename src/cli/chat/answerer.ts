@@ -68,10 +68,7 @@ export class ChatAnswerer {
 
   /** @throws UserError where the template refuses the messages, or they leave no room for an answer */
   async answer(messages: readonly Message[], settings: Settings, events: AnswerEvents): Promise<Answer> {
-    const prompt = await this.tokenizer.encodeChat(asChat(messages), {
-      addGenerationPrompt: true,
-      kwargs: settings.thinking && { enable_thinking: settings.thinking === "on" },
-    });
+    const prompt = await this.#encoded(messages, settings, true);
     const room = this.#room(prompt.length);
     const maxTokens = settings.maxTokens === -1 ? room : Math.min(settings.maxTokens, room);
 
@@ -115,6 +112,18 @@ export class ChatAnswerer {
       figures: { from_draft: false, ...figures },
       cutBy: cut ? (generated.length === room ? "context" : "max-tokens") : null,
     };
+  }
+
+  /** How many tokens the messages have. @throws UserError where the template refuses them */
+  async count(messages: readonly Message[], settings: Settings): Promise<number> {
+    return messages.length === 0 ? 0 : (await this.#encoded(messages, settings, false)).length;
+  }
+
+  #encoded(messages: readonly Message[], settings: Settings, addGenerationPrompt: boolean): Promise<number[]> {
+    return this.tokenizer.encodeChat(asChat(messages), {
+      addGenerationPrompt,
+      kwargs: settings.thinking && { enable_thinking: settings.thinking === "on" },
+    });
   }
 
   seed(seed: number): void {

@@ -138,7 +138,9 @@ const commands: readonly SlashCommand[] = [
     run(session) {
       session.conversation.turns = [];
       session.answerer.forget();
-      session.tell("reset context cleared");
+      const stays = session.conversation.system === null ? "" : "; the system message stays";
+      // Mlx-lm's words first.
+      session.tell(`reset context cleared: the conversation is forgotten${stays}.`);
     },
   },
   {
@@ -214,15 +216,24 @@ function helpLines(): string[] {
   ];
 }
 
-function show({ answerer, conversation, settings, model, tell }: CommandedChat): void {
-  const { used, contextLength } = answerer;
-  const tokens = [used === null ? null : `${used}`, contextLength === null ? null : `${contextLength}`];
+/** null where the template refuses the messages: some do without a question. */
+async function countedTokens(answerer: ChatAnswerer, conversation: Conversation, settings: Settings) {
+  return answerer.count(conversation.messages(), settings).catch((error) => {
+    if (error instanceof UserError) return null;
+    throw error;
+  });
+}
+
+async function show({ answerer, conversation, settings, model, tell }: CommandedChat): Promise<void> {
+  const used = answerer.used ?? (await countedTokens(answerer, conversation, settings));
+  const limit = answerer.contextLength;
+  const tokens = limit === null ? `${used ?? "?"} tokens` : `${used ?? "?"} of ${limit} tokens`;
   const rows: [string, string][] = [
     ["model", model],
     ...settingLines(settings),
     ["system", conversation.system ?? "none"],
     ["messages", `${conversation.turns.length}`],
-    ["context", `${tokens.filter(Boolean).join(" of ") || "0"} tokens`],
+    ["context", tokens],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   tell(...rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`));

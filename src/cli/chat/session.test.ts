@@ -275,6 +275,19 @@ test("/load: the file's system message wins, else the present one stays; it is t
   expect(none.out.about).toEndWith("2 messages loaded.\n");
 });
 
+test("/show counts the tokens of what no answer has counted", async () => {
+  const file = join(folder, "counted.json");
+  await chat(["hi", `/save ${file}`], [["</think>abc"]]);
+  const answered = { role: "assistant", content: "abc" };
+  const count = (await tokenizer.encodeChat([{ role: "user", content: "hi" }, answered])).length;
+  const { out } = await chat(["/show", `/load ${file}`, "/show", "/clear", "/show"], [], { contextLength: 1000 });
+  const contexts = out.about.split("\n").filter((line) => line.trim().startsWith("context"));
+  expect(contexts.map((line) => line.replace(/ +/g, " "))).toEqual(
+    [0, count, 0].map((tokens) => ` context ${tokens} of 1000 tokens`),
+  );
+  expect(out.about).toContain("reset context cleared: the conversation is forgotten.\n");
+});
+
 test("/set as other chats have it, and /set system", async () => {
   const { session, out } = await chat(
     [
