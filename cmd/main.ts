@@ -6,6 +6,7 @@ import { completion, shells } from "../src/cli/completion";
 import { useDevice } from "../src/cli/device";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
+import { knownModels } from "../src/cli/known-models";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
@@ -67,13 +68,6 @@ async function printCompletion(shell: string | undefined): Promise<void> {
     });
   }
   print(completion(known, await loadedCommands()));
-}
-
-/** The demo, and the models in the cache. */
-async function knownModels(): Promise<string[]> {
-  const { cachedRepos } = await import("../src/hub/cached-models");
-  const { repos } = await cachedRepos("").catch(() => ({ repos: [] }));
-  return ["demo", ...repos.filter(({ type }) => type === "model").map(({ id }) => id)];
 }
 
 async function commandNamed(name: string): Promise<Command> {

@@ -1,6 +1,6 @@
 /** `mlxlm chat` as a user meets it: through pipes, and at a terminal. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "./parity/fixtures";
@@ -364,6 +364,29 @@ describe("at a terminal", () => {
     expect(await program.ended()).toBe(0);
     const { messages } = JSON.parse(readFileSync(file, "utf8"));
     expect([messages[0].content, messages[2].content]).toEqual(["What is\n27 + 58?", "def f():\n\treturn 1\nf()?"]);
+  });
+
+  test("Tab completes files and cached models", async () => {
+    const file = join(scratch, "tabbed.json");
+    const hub = join(scratch, "tabbed-hub");
+    mkdirSync(join(hub, "models--me--owl", "snapshots"), { recursive: true });
+    const program = await open([], { HF_HUB_CACHE: hub });
+    program.type(`/save ${file}\r`);
+    await program.until("0 messages in");
+    await program.until(prompt);
+    program.type(`/load ${file.slice(0, -"ed.json".length)}`);
+    program.type("ed.\t");
+    await program.until("tabbed.json");
+    program.type("\r");
+    await program.until("0 messages loaded.");
+    await program.until(prompt);
+    program.type("/model me");
+    program.type("\t");
+    await program.until("me/owl");
+    program.type("\x03");
+    await program.until(prompt);
+    program.type("\x04");
+    expect(await program.ended()).toBe(0);
   });
 
   test("a very long paste", async () => {

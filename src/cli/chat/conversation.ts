@@ -51,7 +51,7 @@ export class Conversation {
 export const asChat = (messages: readonly Message[]): ChatMessage[] => messages.map((message) => ({ ...message }));
 
 /** Path of a file as a person types it into a chat: a leading ~ is the home folder. */
-function pathOf(typed: string): string {
+export function pathOf(typed: string): string {
   return resolve(typed === "~" || typed.startsWith("~/") ? join(homedir(), typed.slice(1)) : typed);
 }
 

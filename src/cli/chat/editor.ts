@@ -4,6 +4,7 @@ import type { ReadStream, WriteStream } from "node:tty";
 import { environment } from "../../environment";
 import { hideKeys } from "../../mlx/system";
 import type { Colours } from "../colour";
+import type { Completions } from "./complete";
 import { countGraphemes } from "./display-width";
 import { Draft } from "./draft";
 import { type History, historySize } from "./history";
@@ -17,8 +18,8 @@ export interface EditorOptions {
   /** Where prompt and line are drawn. */
   screen: WriteStream;
   history: History;
-  /** What Tab completes at the start of a line. */
-  words: readonly string[];
+  /** What Tab makes of the line before the cursor. */
+  complete(line: string): Promise<Completions>;
   colours: Colours;
 }
 
@@ -43,7 +44,7 @@ export class LineEditor implements InputSource {
   #left = false;
 
   constructor(private readonly options: EditorOptions) {
-    const { terminal, screen, history, words } = options;
+    const { terminal, screen, history, complete } = options;
     this.#keyboard = new Keyboard(terminal);
     const readline = createInterface({
       // Readline wants no more of it than what Keyboard has.
@@ -53,7 +54,12 @@ export class LineEditor implements InputSource {
       history: history.load(),
       // It would keep the lines of a message one by one.
       historySize: 0,
-      completer: (line: string) => [words.filter((word) => word.startsWith(line)), line],
+      completer: (line: string, done: (error: Error | null, found: Completions) => void) => {
+        complete(line).then(
+          (found) => done(null, found),
+          () => done(null, [[], line]),
+        );
+      },
     });
     this.#readline = readline;
     this.#history = (readline as unknown as { history: string[] }).history;

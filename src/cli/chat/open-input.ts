@@ -3,7 +3,7 @@ import { isatty } from "node:tty";
 import { coloursOf } from "../colour";
 import type { Output } from "../output";
 import { banner } from "./banner";
-import { commandWords } from "./commands";
+import { completions } from "./complete";
 import { LineEditor } from "./editor";
 import { History } from "./history";
 import { type InputSource, PipedInput } from "./input";
@@ -32,7 +32,7 @@ export function openInput(out: Output, rows: readonly (readonly [string, string]
     terminal: process.stdin,
     screen: process.stderr,
     history,
-    words: commandWords,
+    complete: completions,
     colours,
   });
   return { input, interactive: true };
