@@ -52,7 +52,7 @@ export default command({
       const { systemPrompt: system = null } = flags;
       const rows = [
         ["model", opened.model],
-        ["max tokens", maxTokens.toLocaleString("en")],
+        ["max tokens", maxTokens === -1 ? "no limit" : maxTokens.toLocaleString("en")],
         ...(system === null ? [] : [["system", system]]),
       ] as [string, string][];
       const session = new ChatSession({

@@ -366,6 +366,14 @@ describe("at a terminal", () => {
     expect([messages[0].content, messages[2].content]).toEqual(["What is\n27 + 58?", "def f():\n\treturn 1\nf()?"]);
   });
 
+  test("max tokens -1 is no limit", async () => {
+    const program = await open(["-m", "-1"]);
+    expect(Bun.stripANSI(program.screen)).toMatch(/max tokens {3}no limit +│/);
+    program.type("exit\r");
+    await program.until("bye");
+    expect(await program.ended()).toBe(0);
+  });
+
   test("Tab completes files and cached models", async () => {
     const file = join(scratch, "tabbed.json");
     const hub = join(scratch, "tabbed-hub");
