@@ -40,6 +40,12 @@ async function failure(options?: DatasetOptions): Promise<UserError> {
 
 const repoFolder = () => join(hub.cache, "datasets--org--name");
 
+test("a file of data that is not there is looked for on no hub", async () => {
+  for (const name of ["nosuch.jsonl", "some/NOSUCH.CSV", "./nosuch.parquet", "~/nosuch.txt"]) {
+    expect(openDataset(name)).rejects.toMatchObject({ message: `there is no file ${name}`, code: ExitCode.notFound });
+  }
+});
+
 describe("a dataset of the hub", () => {
   test("comes into the shared cache, and from there the next time", async () => {
     const server = hub.serve({ "org/name": dataset(["default"]) });

@@ -43,13 +43,19 @@ export async function openHubDataset(name: string, options: DatasetOptions): Pro
     return (await cachedSplits(snapshot, options.name))!;
   } catch (error) {
     const page = `${hubUrl()}/datasets/${name}`;
-    throw hubError(error, { name: `the dataset ${name}`, page, signal: options.signal });
+    throw hubError(error, { name: `the dataset ${name}`, mayBePath: true, page, signal: options.signal });
   }
 }
 
 const named = (repo: string, name: string | undefined) => (name === undefined ? repo : `${repo}, ${name}`);
 
+/** Files of data by their endings: no repo is called so. */
+const dataFile = /\.(jsonl|json|csv|txt|parquet)$/i;
+
 function checkName(repo: string): void {
+  if (dataFile.test(repo)) {
+    throw new UserError(`there is no file ${repo}`, { code: ExitCode.notFound, hint: "Check the path." });
+  }
   try {
     checkRepoId(repo);
   } catch {

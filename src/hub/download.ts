@@ -30,7 +30,7 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
     await writeRef(cache, repo, revision, commit);
     return snapshot;
   } catch (error) {
-    throw hubError(error, { name, revision, page: `${hubUrl()}/${name}`, signal });
+    throw hubError(error, { name, revision, mayBePath: true, page: `${hubUrl()}/${name}`, signal });
   }
 }
 

@@ -14,6 +14,8 @@ export interface Transfer {
   revision?: string;
   /** Where a person reads about the repo. */
   page?: string;
+  /** A user may have meant a path by the name: there was nothing at it. */
+  mayBePath?: boolean;
   /** The user's wish to end it. */
   signal?: AbortSignal;
 }
@@ -55,10 +57,11 @@ export function hubError(error: unknown, transfer: Transfer): Error {
   }
   if (error instanceof HubApiError) return way === "up" ? uploadRefused(error, transfer) : refused(error, transfer);
   const reason = error instanceof Error ? error.message : String(error);
+  const nothingHere = transfer.mayBePath ? "There is no folder or file of that name here either. " : "";
   return new UserError(`${name} could not be ${way}loaded: ${reason}`, {
     hint:
       way === "down"
-        ? "Check the network and try again. What is on this machine can be named by its path."
+        ? `${nothingHere}Check the network and try again. What is on this machine can be named by its path.`
         : "Check the network and try again: large files that were stored are not sent again.",
     cause: error,
   });

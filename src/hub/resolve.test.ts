@@ -229,6 +229,8 @@ describe("a repo", () => {
   test("when nobody answers", async () => {
     const server = hub.serve({});
     server.stop();
-    expect((await failure("org/name")).message).toMatch(/could not be downloaded/);
+    const error = await failure("org/name");
+    expect(error.message).toMatch(/could not be downloaded/);
+    expect(error.hint).toMatch(/no folder or file of that name here either/);
   });
 });

@@ -54,9 +54,10 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   }
   if (offline) {
     const lacks = state ? `the copy of ${model} in the cache (${state.folder}) has no config.json` : null;
+    const nothingHere = state ? "" : "There is no folder or file of that name here either. ";
     throw new UserError(`${lacks ?? `${model} is not in the cache (${cache})`}, and the network is not to be used`, {
       code: ExitCode.notFound,
-      hint: "Unset HF_HUB_OFFLINE to download it.",
+      hint: `${nothingHere}Unset HF_HUB_OFFLINE to download it.`,
     });
   }
   // The hub's client takes longer to load than a small model: only those who download wait for it.
