@@ -1,18 +1,7 @@
 /** Conversions are Python's, tensor by tensor; and whatever happens, a folder is whole or not there. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import {
-  cpSync,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "../../test/parity/fixtures";
@@ -122,6 +111,16 @@ test("files that are links are taken along as what they lead to", async () => {
   for (const name of ["tokenizer.json", "model.safetensors"]) {
     expect(lstatSync(join(at("from links"), name)).isFile()).toBe(true);
     expect(readFileSync(join(at("from links"), name))).toEqual(readFileSync(join(plain.path, name)));
+  }
+});
+
+test("files that are taken along have the mode of new files, not of those that they come from", async () => {
+  cpSync(plain.path, at("private"), { recursive: true });
+  for (const name of readdirSync(at("private"))) chmodSync(join(at("private"), name), 0o500);
+  await convertModel({ path: at("private") }, at("from private"), {});
+  const usual = 0o666 & ~process.umask();
+  for (const name of readdirSync(at("from private"))) {
+    expect([name, statSync(join(at("from private"), name)).mode & 0o777]).toEqual([name, usual]);
   }
 });
 

@@ -2,8 +2,10 @@
  * Writing a checkpoint folder. All of it is made beside the target under another name, config.json and the index last,
  * and renamed when it is whole: at any moment there is either nothing or everything.
  */
-import { copyFile, mkdir, open, readdir, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
+import { createReadStream, createWriteStream } from "node:fs";
+import { mkdir, open, readdir, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { pipeline } from "node:stream/promises";
 import { ExitCode, UserError } from "../errors";
 import { savedCard } from "../hub/model-card";
 import { inputFile, inputTextSync } from "../input-file";
@@ -77,7 +79,7 @@ export async function saveModel(
     for (const name of (await readdir(source)).filter((name) => companions.test(name))) {
       if (await isFolder(join(source, name))) continue;
       if ((await inputFile(join(source, name))) === null) throw dangling(source, name);
-      await copyFile(join(source, name), join(temporary, name));
+      await copyContent(join(source, name), join(temporary, name));
     }
     if (repo !== undefined) {
       const { fetchCard } = await import("../hub/download");
@@ -107,6 +109,11 @@ const dangling = (folder: string, name: string) =>
     code: ExitCode.notFound,
     hint: "Put the file there, or delete the link.",
   });
+
+/** A copy that has the mode of any new file: those of a cache are its owner's alone, or cannot be written. */
+async function copyContent(from: string, to: string): Promise<void> {
+  await pipeline(createReadStream(from), createWriteStream(to, { flags: "wx" }));
+}
 
 /** Has the disk hold what was written, so that a name never outlives its content. */
 async function flush(path: string): Promise<void> {
