@@ -2,7 +2,7 @@
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
-import { checkPromptLength, pipedText } from "../src/cli/piped";
+import { checkPromptLength, checkPromptText, pipedText } from "../src/cli/piped";
 import { ExitCode } from "../src/errors";
 import { cachePromptFlags } from "./cache_prompt.flags";
 
@@ -17,6 +17,7 @@ export default command({
   computes: true,
 
   async run({ flags, out, signal }) {
+    checkPromptText(flags.prompt);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
@@ -31,6 +32,7 @@ export default command({
       if (flags.eosToken !== undefined) tokenizer.addEosToken(flags.eosToken);
       const limit = flags.maxKvSize === undefined ? contextLength : null;
       const text = flags.prompt === "-" ? await pipedText(limit, mx.availableMemory()) : flags.prompt;
+      checkPromptText(text);
       checkPromptLength(text.length, limit, mx.availableMemory());
       const prompt = await encodeOpenPrompt(tokenizer, text);
       checkContext(prompt.length, limit);

@@ -3,7 +3,7 @@ import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { wasGiven } from "../src/cli/parse";
-import { checkPromptLength, hasPipedText, pipedText } from "../src/cli/piped";
+import { checkPromptLength, checkPromptText, hasPipedText, isFileOnStdin, pipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
 import { generateFlags } from "./generate.flags";
@@ -20,6 +20,7 @@ export default command({
   computes: true,
 
   async run({ flags, out, signal }) {
+    checkPromptText(flags.prompt);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
@@ -49,7 +50,9 @@ export default command({
     const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
     const piped = readsStdin ? await pipedText(contextLength, mx.availableMemory()) : "";
     // A pipe that nobody wrote to is no prompt.
-    const asked = piped !== "" || flags.prompt === "-" ? piped : unescapePrompt(flags.prompt);
+    const isAsked = readsStdin && (piped !== "" || flags.prompt === "-" || isFileOnStdin());
+    const asked = isAsked ? piped : unescapePrompt(flags.prompt);
+    checkPromptText(asked);
     checkPromptLength(asked.length, contextLength, mx.availableMemory());
     const prompt = await encodePrompt(tokenizer, asked, {
       system: flags.systemPrompt,

@@ -57,6 +57,7 @@ describe("a prompt's cache", () => {
 
   test.each<[string[], number, RegExp]>([
     [["cache_prompt", "--model", "demo"], 2, /--prompt and --prompt-cache-file must be given/],
+    [["cache_prompt", "--model", "demo", "--prompt", " ", "--prompt-cache-file", "x"], 2, /the prompt is empty/],
     [["generate", "--prompt-cache-file", "/nowhere/x"], 3, /no prompt-cache file \/nowhere\/x\.safetensors/],
     [
       ["cache_prompt", "--model", "demo", "--prompt", "fox ".repeat(2000), "--prompt-cache-file", "x"],

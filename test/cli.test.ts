@@ -1,6 +1,6 @@
 /** The program as a user meets it: words in, text and exit code out. */
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync } from "node:fs";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { version } from "../package.json";
@@ -213,6 +213,8 @@ describe("generate", () => {
 
   test.each([
     [["--ignore-chat-template", "--prompt", ""], 2, /prompt is empty/],
+    [["--prompt", ""], 2, /prompt is empty/],
+    [["--prompt", " \\n"], 2, /prompt is empty/],
     [["--max-tokens", "0"], 2, /max-tokens must be 1 or more/],
     [["--prompt", "word ".repeat(5000)], 2, /tokens, the model takes/],
     [["--top-k", "100000", "--temp", "1"], 2, /top/],
@@ -220,6 +222,16 @@ describe("generate", () => {
     const run = await generate(...words);
     expect(run.problems).toMatch(message);
     expect(run.code).toBe(code);
+  });
+
+  test("a file or a pipe without a word is no prompt", async () => {
+    const empty = join(mkdtempSync(join(tmpdir(), "mlxlm-cli-")), "empty.txt");
+    writeFileSync(empty, "");
+    const words = [process.execPath, main, "generate", "--model", checkpoint];
+    const { exitCode, stderr } = Bun.spawnSync(words, { stdin: Bun.file(empty), stderr: "pipe" });
+    expect(stderr.toString()).toMatch(/prompt is empty/);
+    expect(exitCode).toBe(2);
+    expect((await mlxlm(words.slice(2), { stdin: "\n" })).problems).toMatch(/prompt is empty/);
   });
 
   test("a repo that is not in the cache, offline", async () => {

@@ -15,6 +15,21 @@ export function hasPipedText(): boolean {
   }
 }
 
+/** For a file that somebody named, `< question.txt`: an empty one is a mistake, where an empty pipe is often no wish at all. */
+export function isFileOnStdin(): boolean {
+  try {
+    return fstatSync(stdin).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** @throws UserError (usage) for a prompt that says nothing: a template would make one of it all the same */
+export function checkPromptText(text: string): void {
+  if (text.trim() !== "") return;
+  throw new UserError("the prompt is empty", { code: ExitCode.usage, hint: "Give at least one word: --prompt TEXT" });
+}
+
 /** The longest tokens of vocabularies are runs of spaces; texts have fewer bytes a token by far. */
 const mostBytesOfToken = 256;
 
