@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { generateFlags } from "../../cmd/generate.flags";
 import { ExitCode, UserError } from "../errors";
-import { flag, globalFlags } from "./flags";
+import { type FlagTable, flag, globalFlags } from "./flags";
 import { parseFlags, wasGiven } from "./parse";
 
 const table = { ...generateFlags, ...globalFlags };
@@ -164,6 +164,25 @@ describe("is refused", () => {
     expect((error as UserError).hint).toMatch(hint);
     expect((error as UserError).code).toBe(ExitCode.usage);
   });
+});
+
+test("a word alone is asked about as a model, where the model has a flag or was named", () => {
+  const refusal = (words: string[], table: FlagTable) => {
+    try {
+      parseFlags(words, table, "x");
+      return expect.unreachable();
+    } catch (error) {
+      return `${(error as UserError).message}; ${(error as UserError).hint}`;
+    }
+  };
+  const byFlag = { model: flag.path("m"), path: flag.path("p"), dequantize: flag.switch("d", { alias: ["d"] }) };
+  expect(refusal(["demo", "-d"], byFlag)).toMatch(/"demo" belongs to no flag; Did you mean --model demo\?/);
+  expect(refusal(["demo", "--model", "x"], byFlag)).not.toMatch(/Did you mean/);
+  expect(refusal(["--path", "a", "b"], byFlag)).not.toMatch(/two models/);
+  const alone = { model: flag.path("m", { positional: true }), seed: flag.integer("s") };
+  expect(refusal(["demo", "--model", "x"], alone)).toMatch(/^two models are named/);
+  expect(refusal(["demo", "other"], alone)).toMatch(/^two models are named/);
+  expect(refusal(["demo", "is", "nice"], alone)).toMatch(/belongs to no flag/);
 });
 
 test("what is required is asked for, all of it at once", () => {

@@ -114,6 +114,7 @@ class Parser {
   /** Words that stand alone, each with the flag that it is the value of. */
   private placed(alone: readonly string[], named: ReadonlySet<string>): string[] {
     const free = positionalFlags(this.table).filter((name) => !named.has(name));
+    this.checkModels(alone, named);
     // A name of a model seldom has spaces: a single text is the prompt.
     const mayBeText = alone.length < free.length;
     return alone.map((word) => {
@@ -123,6 +124,20 @@ class Parser {
       if (name !== undefined) return `--${name}=${word}`;
       return this.stray(word);
     });
+  }
+
+  /** One word too many that looks like a model's name, in a command that has a place for one. */
+  private checkModels(alone: readonly string[], named: ReadonlySet<string>): void {
+    const word = alone.at(-1);
+    if (word === undefined || /\s/.test(word) || !Object.hasOwn(this.table, "model")) return;
+    const positional = positionalFlags(this.table);
+    if (positional.length === 0 && alone.length === 1 && !named.has("model") && !named.has("hfPath")) {
+      this.fail(`"${word}" belongs to no flag`, `Did you mean --model ${word}? See ${this.help}`);
+    }
+    const models = alone.length + (named.has("model") ? 1 : 0);
+    if (positional.join() === "model" && models === 2) {
+      this.fail("two models are named", `One is enough: MODEL alone, or --model MODEL. See ${this.help}`);
+    }
   }
 
   private stray(word: string): never {
