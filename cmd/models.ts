@@ -1,4 +1,5 @@
 /** `mlxlm models`: the models in the Hugging Face cache, one by one. */
+import { type Stats, statSync } from "node:fs";
 import { command } from "../src/cli/command";
 import type { Output } from "../src/cli/output";
 import { ExitCode, UserError } from "../src/errors";
@@ -84,11 +85,22 @@ async function removable(name: string, models: readonly CachedModel[]): Promise<
 function named(name: string, models: readonly CachedModel[]): CachedModel {
   const model = models.find(({ id }) => id === name);
   if (model) return model;
+  const facts = statSync(name, { throwIfNoEntry: false });
+  if (facts || /^(\.{1,2}[\\/]|[\\/~])/.test(name)) throw noLocalModel(name, facts);
   const names = models.map(({ id }) => id);
   const [similar] = nearest(name, names, 1);
   throw new UserError(`there is no model ${name} in the cache`, {
     code: ExitCode.notFound,
     hint: nextStep(similar, names),
+  });
+}
+
+/** What is at a path that has no model; nothing at all where there are no facts. */
+function noLocalModel(name: string, facts: Stats | undefined): UserError {
+  const lacks = facts?.isDirectory() ? "it has no config.json that can be read" : "it is no GGUF file that can be read";
+  return new UserError(facts ? `${name} is no model: ${lacks}` : `there is no folder ${name}`, {
+    code: ExitCode.notFound,
+    hint: facts ? "Name the folder that holds config.json and the weights." : "Check the path.",
   });
 }
 
@@ -114,12 +126,15 @@ async function list(models: readonly CachedModel[], out: Output): Promise<void> 
 
 async function described(model: CachedModel | LocalModel): Promise<string> {
   const { sizeInWords, timeInWords } = await import("../src/cli/table");
+  const { modelTypes } = await import("../src/models");
   const cached = "revisions" in model ? model : null;
+  const isEmpty = "has_weights" in model && !model.has_weights;
+  const packed = [model.quantization, model.dtype].filter(Boolean).join("; ") || "unknown";
   const incomplete = cached?.incomplete ? `, ${sizeInWords(cached.incomplete)} incomplete` : "";
   const lines = {
-    type: model.model_type ?? "unknown: it has no config.json that can be read",
+    type: typeInWords(model.model_type, modelTypes),
     size: `${sizeInWords(model.size)} in ${model.files} ${model.files === 1 ? "file" : "files"}${incomplete}`,
-    weights: [model.quantization, model.dtype].filter(Boolean).join("; ") || "unknown",
+    weights: isEmpty ? "none: there is no .safetensors file" : packed,
     context: model.context_length === null ? "unknown" : `${model.context_length} tokens`,
     ...(cached ? { "last used": timeInWords(cached.accessed) } : {}),
     changed: timeInWords(model.modified),
@@ -128,6 +143,11 @@ async function described(model: CachedModel | LocalModel): Promise<string> {
   };
   const width = Math.max(...Object.keys(lines).map(({ length }) => length)) + 2;
   return [model.id, ...Object.entries(lines).map(([name, value]) => `  ${name.padEnd(width)}${value}`)].join("\n");
+}
+
+function typeInWords(type: string | null, supported: readonly string[]): string {
+  if (type === null) return "unknown: it has no config.json that can be read";
+  return supported.includes(type) ? type : `${type}: models of this type are not supported`;
 }
 
 /** Names of those that were removed. */

@@ -151,11 +151,27 @@ describe("models", () => {
     const file = join(hub.cache, "own.gguf");
     writeFileSync(file, ggufBytes(tinyLlama));
     expect((await models(["info", file])).out).toMatch(/own\.gguf\n {2}type +llama\n {2}size +[\d.]+K in 1 file\n/);
+    expect((await models(["info", file])).out).toMatch(/weights +\d+ tensors: \d+ \w+/);
     const { code, problems } = await models(["rm", own]);
     expect(code).toBe(2);
     expect(problems).toContain(`rm -r ${own}`);
     expect(existsSync(own)).toBe(true);
     expect((await models(["rm", "demo"])).problems).toContain("part of mlxlm");
+  });
+
+  test("says what is wrong with a folder that is no model, or none that runs", async () => {
+    const own = join(hub.cache, "own");
+    mkdirSync(own);
+    const info = async (name: string) => {
+      const { code, problems } = await models(["info", name]);
+      return [code, problems.split("\n")[0]];
+    };
+    expect(await info("./nosuch")).toEqual([3, "mlxlm: there is no folder ./nosuch"]);
+    expect(await info(own)).toEqual([3, `mlxlm: ${own} is no model: it has no config.json that can be read`]);
+    writeFileSync(join(own, "config.json"), config({ model_type: "nosuch" }));
+    const { out } = await models(["info", own]);
+    expect(out).toMatch(/type +nosuch: models of this type are not supported\n/);
+    expect(out).toMatch(/weights +none: there is no \.safetensors file\n/);
   });
 
   test("wants to know what to do, and to which", async () => {

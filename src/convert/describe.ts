@@ -1,7 +1,7 @@
 /** What a checkpoint's configuration says of it, without loading it. */
 import { z } from "zod";
 import { contextLength } from "./config";
-import { readConfig } from "./source";
+import { openSource } from "./source";
 
 export interface CheckpointFacts {
   model_type: string | null;
@@ -19,13 +19,14 @@ const foreign = z.object({ quant_method: z.string(), bits: z.number().nullish(),
 
 /** The facts; null for a folder without a configuration that can be read. */
 export async function describeCheckpoint(folder: string): Promise<CheckpointFacts | null> {
-  const config = await readConfig(folder).catch(() => null);
-  if (!config) return null;
+  const source = await openSource(folder).catch(() => null);
+  if (!source) return null;
+  const { config } = source;
   const inner = (config.text_config ?? {}) as Record<string, unknown>;
   const text = (...values: unknown[]) => values.find((value) => typeof value === "string") ?? null;
   return {
     model_type: text(config.model_type) as string | null,
-    quantization: packingIn(config.quantization) ?? foreignIn(config.quantization_config),
+    quantization: packingIn(config.quantization) ?? foreignIn(config.quantization_config) ?? typesIn(source.elementTypes),
     dtype: text(config.torch_dtype, config.dtype, inner.torch_dtype, inner.dtype) as string | null,
     context_length: contextLength(config),
   };
@@ -39,6 +40,14 @@ function packingIn(value: unknown): string | null {
   const bits = [...new Set([data, ...layers].map((one) => one.bits))].sort((a, b) => a - b);
   const group = data.group_size ? `, group ${data.group_size}` : "";
   return `${bits.join("/")}-bit ${data.mode ?? "affine"}${group}`;
+}
+
+/** "12 tensors: 8 Q8_0, 4 F32": what a GGUF file holds. */
+function typesIn(types: ReadonlyMap<string, number> | undefined): string | null {
+  if (!types) return null;
+  const counts = [...types].sort(([, a], [, b]) => b - a);
+  const all = counts.reduce((sum, [, count]) => sum + count, 0);
+  return `${all} ${all === 1 ? "tensor" : "tensors"}: ${counts.map(([name, count]) => `${count} ${name}`).join(", ")}`;
 }
 
 /** "awq, 4-bit": what other tools write. */

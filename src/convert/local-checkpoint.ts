@@ -10,6 +10,8 @@ export interface LocalCheckpoint extends CheckpointFacts {
   /** Bytes. */
   size: number;
   files: number;
+  /** Whether one of them holds weights. */
+  has_weights: boolean;
   modified: Date;
 }
 
@@ -22,5 +24,6 @@ export async function localCheckpoint(id: string, path: string): Promise<LocalCh
   const paths = facts.isFile() ? [path] : (await readdir(path)).map((name) => join(path, name));
   const files = (await Promise.all(paths.map((one) => stat(one).catch(() => null)))).filter((one) => one?.isFile());
   const size = files.reduce((sum, one) => sum + one!.size, 0);
-  return { id, path, size, files: files.length, modified: facts.mtime, ...known };
+  const has_weights = facts.isFile() || paths.some((one) => /\.(safetensors|gguf)$/i.test(one));
+  return { id, path, size, files: files.length, has_weights, modified: facts.mtime, ...known };
 }

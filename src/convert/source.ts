@@ -14,6 +14,8 @@ export interface CheckpointSource {
   /** The folder; null where all is in one file. */
   readonly folder: string | null;
   readonly config: ModelConfig;
+  /** How many tensors there are of each element type; of GGUF files alone, where nothing else says how they are packed. */
+  readonly elementTypes?: ReadonlyMap<string, number>;
   /** Checks the weight files. @throws UserError for files that are missing or unsound */
   tensors(): Promise<SourceTensors>;
   tokenizer(): Promise<Tokenizer>;

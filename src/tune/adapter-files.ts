@@ -89,6 +89,12 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
       hint: "Check the path: --adapter-path FOLDER",
     });
   }
+  if (!existsSync(join(folder, configName))) {
+    throw new UserError(`${folder} has no ${configName}`, {
+      code: ExitCode.notFound,
+      hint: "An adapter is a folder with adapter_config.json and adapters.safetensors, as mlxlm lora --train makes one.",
+    });
+  }
   const raw = await readJson(folder, configName);
   if ("peft_type" in raw) {
     throw new UserError(`the adapter in ${folder} was made with PEFT, whose files are other ones`, {

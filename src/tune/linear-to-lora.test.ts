@@ -205,6 +205,8 @@ describe("what is not there or does not fit is an error", () => {
   test("no folder at all", async () => {
     const model = await base(row);
     expect(applyAdapters(model, join(folder, "nowhere"))).rejects.toThrow("there is no adapter folder");
+    // A folder of data, say.
+    expect(applyAdapters(model, folder)).rejects.toMatchObject({ hint: expect.stringContaining("lora --train") });
     model.dispose();
   });
 

@@ -14,9 +14,12 @@ export async function ggufSource(path: string) {
   const file = await openGguf(path);
   const { config, header } = file;
   const companions = <T>(use: (folder: string) => Promise<T>): Promise<T> => withTokenizerFolder(file, use);
+  const elementTypes = new Map<string, number>();
+  for (const { type } of header.tensors.values()) elementTypes.set(type.name, (elementTypes.get(type.name) ?? 0) + 1);
   return {
     folder: null,
     config,
+    elementTypes,
     tensors: async () => ({
       lacking: null,
       fileOf: () => basename(path),
