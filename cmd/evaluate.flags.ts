@@ -27,7 +27,7 @@ export const evaluateFlags = {
   confirmRunUnsafeCode: flag.switch("accepted; mlxlm runs no code that a model writes"),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   temp: flag.number("temperature; 0 always takes the most likely token", { default: 0, min: 0 }),
-  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0 }),
+  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0, max: 1 }),
   topK: flag.integer("keep so many of the likeliest tokens; 0 or less: all", { default: 0 }),
   logSamples: flag.switch("write what is known of each row too, a file a task"),
 };

@@ -16,7 +16,7 @@ export const generateFlags = {
   prefillResponse: flag.text("the beginning of the answer, which the model continues"),
   maxTokens: flag.integer("generate at most so many tokens; -1: no limit", { alias: ["m"], default: 100, min: -1 }),
   temp: flag.number("temperature; 0 always takes the most likely token", { default: 0, min: 0 }),
-  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0 }),
+  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0, max: 1 }),
   minP: flag.number("drop tokens below this share of the likeliest one", { default: 0, min: 0, max: 1 }),
   topK: flag.integer("keep so many of the likeliest tokens; 0 or less: all", { default: 0 }),
   xtcProbability: flag.number("how often XTC drops the likeliest tokens", { default: 0, min: 0, max: 1 }),

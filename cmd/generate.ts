@@ -1,4 +1,5 @@
 /** `mlxlm generate`: text from a prompt. */
+import { checkSettings } from "../src/cli/chat/settings";
 import { command } from "../src/cli/command";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
@@ -21,6 +22,7 @@ export default command({
 
   async run({ flags, out, signal }) {
     checkPromptText(flags.prompt);
+    checkSettings(flags);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");

@@ -9,7 +9,9 @@ import { isQuantizable, type Packing, packing, type Quantizable, type Quantizati
 export type Whereabouts = (name: string) => string;
 
 /** The ways of packing that MLX has. */
-const known: Readonly<Record<QuantizationMode, { bits: readonly number[]; groupSizes: readonly number[] }>> = {
+export const packingForms: Readonly<
+  Record<QuantizationMode, { bits: readonly number[]; groupSizes: readonly number[] }>
+> = {
   affine: { bits: [1, 2, 3, 4, 5, 6, 8], groupSizes: [32, 64, 128] },
   mxfp4: { bits: [4], groupSizes: [32] },
   mxfp8: { bits: [8], groupSizes: [32] },
@@ -76,8 +78,9 @@ function packingOf(value: object, field: string, path: string): Packing {
       hint: again,
     });
   };
-  if (typeof mode !== "string" || !Object.hasOwn(known, mode)) return wrong("mode", mode, Object.keys(known));
-  const allowed = known[mode as QuantizationMode];
+  if (typeof mode !== "string" || !Object.hasOwn(packingForms, mode))
+    return wrong("mode", mode, Object.keys(packingForms));
+  const allowed = packingForms[mode as QuantizationMode];
   const check = (name: string, is: unknown, expected: readonly number[]) => {
     if (is !== null && is !== undefined && !expected.includes(is as number)) wrong(name, is, expected);
   };
@@ -92,7 +95,9 @@ function inferred({ weight, scales }: Parts, module: Quantizable, wrong: (proble
   const [words, groups] = [weight?.shape.at(-1) ?? 0, scales!.shape.at(-1) ?? 0];
   const [bits, groupSize] = [(words * 32) / inputs, inputs / groups];
   const modes: QuantizationMode[] = scales!.dtype === "uint8" ? ["mxfp4", "mxfp8", "nvfp4"] : ["affine"];
-  const mode = modes.find((one) => known[one].bits.includes(bits) && known[one].groupSizes.includes(groupSize));
+  const mode = modes.find(
+    (one) => packingForms[one].bits.includes(bits) && packingForms[one].groupSizes.includes(groupSize),
+  );
   if (mode) return { bits, groupSize, mode };
   return wrong(
     `has ${inputs} inputs in ${words} words and ${groups} groups of ${scales!.dtype} scales: no quantization of MLX's is so`,

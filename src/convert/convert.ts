@@ -3,8 +3,9 @@ import { ExitCode, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
 import * as mx from "../mlx";
 import { architectureOf, type LanguageModel } from "../models";
-import { dequantize } from "../nn";
+import { dequantize, packing } from "../nn";
 import { cast } from "./cast";
+import { packingForms } from "./check-weights";
 import type { ModelConfig } from "./config";
 import { openWeights } from "./load";
 import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
@@ -43,6 +44,7 @@ export async function convertModel(
   options: ConvertOptions,
 ): Promise<Converted> {
   const { onStage, onProgress, signal } = options;
+  if (options.quantize) checkForm(options.quantize);
   onStage?.("Loading");
   const source = await openSource(path);
   const opened = await openWeights(path, source.config);
@@ -83,6 +85,24 @@ function configuredDtype(config: ModelConfig): SavedDtype | undefined {
   return savedDtypes.find((dtype) => dtype === named);
 }
 
+/** @throws UserError (usage) for numbers that MLX packs no weight with */
+function checkForm(asked: NonNullable<ConvertOptions["quantize"]>): void {
+  const how = packing({ groupSize: asked.groupSize || null, bits: asked.bits || null, mode: asked.mode });
+  const { bits, groupSizes } = packingForms[how.mode];
+  const wrong = [
+    ...(bits.includes(how.bits) ? [] : [`${how.bits} bits`]),
+    ...(groupSizes.includes(how.groupSize) ? [] : [`groups of ${how.groupSize}`]),
+  ];
+  if (wrong.length === 0) return;
+  throw new UserError(`this model cannot be quantized so: ${how.mode} has no ${wrong.join(" in ")}`, {
+    code: ExitCode.usage,
+    hint: `${how.mode} takes ${anyOf(bits)} bits in groups of ${anyOf(groupSizes)}.`,
+  });
+}
+
+const anyOf = (numbers: readonly number[]) =>
+  numbers.length === 1 ? `${numbers[0]}` : `${numbers.slice(0, -1).join(", ")} or ${numbers.at(-1)}`;
+
 async function quantizeWith(
   model: LanguageModel,
   config: ModelConfig,
@@ -95,7 +115,7 @@ async function quantizeWith(
     if (!(error instanceof mx.MlxError)) throw error;
     throw new UserError(`this model cannot be quantized so: ${error.message}`, {
       code: ExitCode.usage,
-      hint: "affine takes 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; the other modes have one form each.",
+      hint: "Take another --q-mode, or other bits.",
     });
   }
 }

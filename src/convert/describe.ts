@@ -26,7 +26,8 @@ export async function describeCheckpoint(folder: string): Promise<CheckpointFact
   const text = (...values: unknown[]) => values.find((value) => typeof value === "string") ?? null;
   return {
     model_type: text(config.model_type) as string | null,
-    quantization: packingIn(config.quantization) ?? foreignIn(config.quantization_config) ?? typesIn(source.elementTypes),
+    quantization:
+      packingIn(config.quantization) ?? foreignIn(config.quantization_config) ?? typesIn(source.elementTypes),
     dtype: text(config.torch_dtype, config.dtype, inner.torch_dtype, inner.dtype) as string | null,
     context_length: contextLength(config),
   };

@@ -8,7 +8,7 @@ import { flagMeaning } from "../synonyms";
 /** The flags that are settings too, with mlx-lm's defaults. */
 export const settingFlags = {
   temp: flag.number("temperature; 0 always takes the most likely token", { default: 0, min: 0 }),
-  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0 }),
+  topP: flag.number("keep the likeliest tokens that have this probability together", { default: 1, min: 0, max: 1 }),
   minP: flag.number("drop tokens below this share of the likeliest one", { default: 0, min: 0, max: 1 }),
   topK: flag.integer("keep so many of the likeliest tokens; 0 or less: all", { default: 0 }),
   xtcProbability: flag.number("how often XTC drops the likeliest tokens", { default: 0, min: 0, max: 1 }),
@@ -56,7 +56,7 @@ export function changed(settings: Settings, typed: string, value: string): [Sett
   if (!key) throw unknownSetting(typed, name);
   const given = key === "thinking" ? (truths[value.toLowerCase()] ?? value) : value;
   const result = { ...settings, [key]: parsedValue(key, settingName(key), given) };
-  checkSettings(result);
+  checkSettings(result, "max-tokens");
   return [result, key];
 }
 
@@ -109,8 +109,8 @@ function parsedValue(key: keyof Settings, name: string, value: string): unknown 
 }
 
 /** @throws UserError (usage) for what no range of one flag rules out */
-export function checkSettings({ maxTokens }: Pick<Settings, "maxTokens">): void {
+export function checkSettings({ maxTokens }: Pick<Settings, "maxTokens">, name = "--max-tokens"): void {
   if (maxTokens === 0) {
-    throw new UserError("max-tokens must be 1 or more, or -1 for no limit, not 0", { code: ExitCode.usage });
+    throw new UserError(`${name} must be 1 or more, or -1 for no limit, not 0`, { code: ExitCode.usage });
   }
 }
