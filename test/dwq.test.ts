@@ -221,7 +221,7 @@ describe("refusals come before the work", () => {
     ["a student of too many bits", ["--bits", "8"], 1, /no affine layer with fewer than 8 bits/],
     ["bits that MLX lacks", ["--bits", "7"], 2, /--bits must be one of 2, 3, 4, 5, 6, 8, not 7/],
     ["too little data", ["--batch-size", "200", "--num-samples", "200"], 2, /has 320 samples: a batch of 200/],
-    ["samples that fill no batch", ["--num-samples", "1"], 2, /1 samples do not fill a batch of 2/],
+    ["samples that fill no batch", ["--num-samples", "1"], 2, /1 sample cannot fill a batch of 2/],
     ["data that is missing", ["--data-path", "nowhere.jsonl"], 3, /nowhere\.jsonl/],
     ["targets without a place", ["--targets-only"], 2, /--targets-only needs a folder/],
     ["a learning rate that learns nothing", ["--learning-rate", "0"], 2, /must be more than 0/],

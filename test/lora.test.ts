@@ -239,6 +239,9 @@ describe("a training that ended goes on as if it had not", () => {
     expect(second.code).toBe(0);
     const parts = [...losses(eventsOf(first.out)), ...losses(eventsOf(second.out))];
     expect(parts).toEqual(whole);
+    const third = await resumed(adapters);
+    expect(third.code).toBe(0);
+    expect(third.problems).toContain("all 40 iterations are done already; to go on: --resume --iters 80");
   }, 120_000);
 
   test("kill -9 loses the steps since the last checkpoint, and nothing else", async () => {

@@ -1,5 +1,6 @@
 /** Perplexity as mlx-lm measures it: over rows of equal length, cut from a dataset's texts laid end to end. */
 
+import { counted } from "../counted";
 import type { Rows } from "../data/rows";
 import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
@@ -39,7 +40,7 @@ export async function sampleTokens(
   }
   const count = Math.floor(Math.min(tokens.length, wanted) / sequenceLength);
   if (count === 0 && !signal?.aborted) {
-    throw new UserError(`the data has ${tokens.length} tokens, fewer than one row of ${sequenceLength}`, {
+    throw new UserError(`the data has ${counted(tokens.length, "token")}, fewer than one row of ${sequenceLength}`, {
       code: ExitCode.usage,
       hint: "Take more data, or shorter rows: --sequence-length N",
     });

@@ -1,4 +1,5 @@
 /** How much memory a model's caches of many tokens need, by the shapes of a few: nothing is computed. */
+import { counted } from "../counted";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
@@ -44,6 +45,9 @@ export function checkCacheRoom(
   tokens: number,
   { sequences = 1, available = mx.availableMemory() } = {},
 ): void {
-  const what = sequences === 1 ? `the cache of ${tokens} tokens` : `the caches of ${sequences} times ${tokens} tokens`;
+  const what =
+    sequences === 1
+      ? `the cache of ${counted(tokens, "token")}`
+      : `the caches of ${sequences} times ${counted(tokens, "token")}`;
   checkRoom(sequences * cacheBytes(model, tokens), available, what, "Take fewer tokens, or a smaller model.");
 }

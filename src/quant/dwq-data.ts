@@ -1,4 +1,5 @@
 /** The samples that DWQ learns from, and those that it is judged by: drawn from a dataset as mlx-lm draws them. */
+import { counted } from "../counted";
 import { openDataset, splitNamed } from "../data/dataset";
 import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
@@ -56,14 +57,14 @@ export async function loadDwqData(tokenizer: Tokenizer, options: DwqDataOptions)
 
 function checkCount(count: number, { dataPath, numSamples, batchSize }: DwqDataOptions): void {
   if (numSamples < batchSize) {
-    throw new UserError(`${numSamples} samples do not fill a batch of ${batchSize}`, {
+    throw new UserError(`${counted(numSamples, "sample")} cannot fill a batch of ${batchSize}`, {
       code: ExitCode.usage,
       hint: "Take more samples (--num-samples), or smaller batches (--batch-size).",
     });
   }
   if (count >= 2 * batchSize) return;
   throw new UserError(
-    `${dataPath} has ${count} samples: a batch of ${batchSize} to learn from and another to judge by are the least`,
+    `${dataPath} has ${counted(count, "sample")}: a batch of ${batchSize} to learn from and another to judge by are the least`,
     {
       code: ExitCode.usage,
       hint: "Name more data (--data-path), or take smaller batches (--batch-size).",
@@ -73,7 +74,7 @@ function checkCount(count: number, { dataPath, numSamples, batchSize }: DwqDataO
 
 function checkTokens(tokens: readonly number[], where: string, vocabSize: number): void {
   if (tokens.length < 2) {
-    throw new UserError(`${where}: it has ${tokens.length} tokens, and nothing to predict`, {
+    throw new UserError(`${where}: it has ${counted(tokens.length, "token")}, and nothing to predict`, {
       hint: "Leave empty samples out of the data.",
     });
   }

@@ -1,10 +1,12 @@
 /** Fine-tuning from settings to files: model, adapters, data, training, test. */
+
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { removeUnfinished, replaceFile } from "../atomic-file";
 import { eosTokenIds } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { readConfig } from "../convert/source";
+import { counted } from "../counted";
 import { breathe } from "../macrotask";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
@@ -165,6 +167,10 @@ async function trainModel(
   }
   if (settings.resume_adapter_file !== null) await resumeWeights(model, settings.resume_adapter_file);
   const state = resume ? await readTrainingState(folder, fixed) : undefined;
+  const before = state?.progress.iteration ?? 0;
+  if (state && before >= settings.iters) {
+    hooks.onWarning?.(`all ${counted(before, "iteration")} are done already; to go on: --resume --iters ${2 * before}`);
+  }
   for (const path of logs) hooks.onStage?.(`Figures go to ${path}, as lines of JSON: nothing is sent from here`);
   hooks.onModel?.(settings, trainableLine(model));
   for (const each of [folder, dirname(statePath(folder))]) await removeUnfinished(each);
@@ -174,7 +180,7 @@ async function trainModel(
   const { valid } = data;
   const total = batchCount(settings, valid, settings.val_batches);
   let done = 0;
-  const log = new RunLog(logs, settings, { iteration: state?.progress.iteration ?? 0 });
+  const log = new RunLog(logs, settings, { iteration: before });
   try {
     return await train(model, optimizer, {
       folder,

@@ -1,4 +1,5 @@
 /** What begins with a slash: commands to the chat, not to the model. */
+import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
 import { columnsOf, wrapped } from "../width";
@@ -238,5 +239,3 @@ async function show({ answerer, conversation, settings, model, tell }: Commanded
   const width = Math.max(...rows.map(([name]) => name.length));
   tell(...rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`));
 }
-
-const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`;

@@ -1,4 +1,5 @@
 /** A chat: messages in, answers out, commands in between. It outlives whatever goes wrong with one message. */
+import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import { coloursOf } from "../colour";
 import { takeInterrupts } from "../interrupt";
@@ -182,7 +183,7 @@ export class ChatSession implements CommandedChat {
     const cut = cutBy === "max-tokens" ? ["cut off: /set max-tokens N allows more"] : [];
     this.tell(
       [
-        `${count} tokens`,
+        counted(count, "token"),
         `${generation_tps.toFixed(1)} tok/s`,
         `prompt ${prompt_tps.toFixed(1)} tok/s`,
         `peak ${peak_memory.toFixed(2)} GB`,

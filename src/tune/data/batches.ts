@@ -1,4 +1,5 @@
 /** Batches of samples in random order, padded. */
+import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import type { NumpyRandom } from "../../mersenne";
 import type { TokenBatch } from "../loss";
@@ -38,7 +39,7 @@ export function* iterateBatches(dataset: Dataset, options: BatchesOptions): Gene
   const { batchSize, maxSeqLength, random, loop = false } = options;
   const count = Math.floor(dataset.length / batchSize);
   if (count === 0) {
-    throw new UserError(`the dataset has ${dataset.length} samples, fewer than a batch of ${batchSize}`, {
+    throw new UserError(`the dataset has ${counted(dataset.length, "sample")}, fewer than a batch of ${batchSize}`, {
       code: ExitCode.usage,
       hint: `Take smaller batches: --batch-size ${Math.max(1, dataset.length)}`,
     });
