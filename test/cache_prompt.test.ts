@@ -58,6 +58,11 @@ describe("a prompt's cache", () => {
   test.each<[string[], number, RegExp]>([
     [["cache_prompt", "--model", "demo"], 2, /--prompt and --prompt-cache-file must be given/],
     [["cache_prompt", "--model", "demo", "--prompt", " ", "--prompt-cache-file", "x"], 2, /the prompt is empty/],
+    [
+      ["generate", "--prompt-cache-file", join(import.meta.dir, "fixtures/checkpoint/model.safetensors")],
+      1,
+      /model\.safetensors is no prompt-cache file: it holds weights of a model/,
+    ],
     [["generate", "--prompt-cache-file", "/nowhere/x"], 3, /no prompt-cache file \/nowhere\/x\.safetensors/],
     [
       ["cache_prompt", "--model", "demo", "--prompt", "fox ".repeat(2000), "--prompt-cache-file", "x"],

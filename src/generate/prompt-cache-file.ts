@@ -15,6 +15,9 @@ export interface PromptCache {
   metadata: Record<string, string>;
 }
 
+/** Ends of the names that a model or an adapter gives its weights. */
+const ofModel = /\.(weight|bias|scales|biases|lora_[ab])$/;
+
 /** Bytes. A thousand layers' states take a tenth of it. */
 const longestHeader = 4_000_000;
 
@@ -55,6 +58,9 @@ export async function loadPromptCache(given: string): Promise<PromptCache> {
   const { tensors, metadata } = await readSafetensorsHeader(path, hint).catch((error) => {
     throw error instanceof UserError ? new UserError(printable(error.message), error.options) : error;
   });
+  if (!metadata.has("2.0") && [...tensors.keys()].some((name) => ofModel.test(name))) {
+    throw new UserError(`${basename(path)} is no prompt-cache file: it holds weights of a model`, { hint });
+  }
   const layout = new LayoutReader(tensors, metadata, refuse);
   return mx.scope(() => {
     const states = layout.states(mx.loadSafetensors(path).arrays);
