@@ -19,6 +19,7 @@ export default command({
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
+    const { withDemoNamed } = await import("../src/demo/folder");
     const { benchmark } = await import("../src/evaluate/benchmark");
     const { findReference, runReferenceTrial } = await import("../src/evaluate/reference-benchmark");
 
@@ -57,7 +58,7 @@ export default command({
       out.text(`Averages (mlx-lm ${result.against.version}): ${line(result.against.averages)}\n`);
       out.text(`Ratio: ${line(result.ratio!)}\n`);
     }
-    out.result(result);
+    out.result({ ...result, model: withDemoNamed(result.model) });
   },
 });
 

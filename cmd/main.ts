@@ -57,7 +57,17 @@ async function printHelp(name: string): Promise<void> {
   print(commandHelp(await commandNamed(name), columnsOf(1)));
 }
 
+const completionHelp = `Usage: mlxlm completion ${shells.join("|")}
+
+Print the completions of a shell: commands, flags, and the names of models.
+
+  bash   mlxlm completion bash > ~/.local/share/bash-completion/completions/mlxlm
+  zsh    mlxlm completion zsh >> ~/.zshrc
+  fish   mlxlm completion fish > ~/.config/fish/completions/mlxlm.fish
+`;
+
 async function printCompletion(shell: string | undefined): Promise<void> {
+  if (shell === "--help" || shell === "-h") return print(completionHelp);
   // What the scripts ask for as they complete the name of a model.
   if (shell === "models") return print((await knownModels()).map((name) => `${name}\n`).join(""));
   const known = shells.find((name) => name === shell);
@@ -73,8 +83,10 @@ async function printCompletion(shell: string | undefined): Promise<void> {
 async function commandNamed(name: string): Promise<Command> {
   if (!Object.hasOwn(commands, name)) {
     const meaning = commandMeaning(name);
-    const [similar] = nearest(name, Object.keys(commands), 1);
-    throw new UserError(name.startsWith("-") ? `there is no flag ${name}` : `there is no command "${name}"`, {
+    const isFlag = name.startsWith("-");
+    const known = isFlag ? ["--help", "--version"] : Object.keys(commands);
+    const [similar] = /^-v$/i.test(name) ? ["--version"] : nearest(name, known, 1);
+    throw new UserError(isFlag ? `there is no flag ${name}` : `there is no command "${name}"`, {
       code: ExitCode.usage,
       hint: meaning ?? `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
     });
@@ -91,6 +103,7 @@ async function commandNamed(name: string): Promise<Command> {
 
 async function main([name, ...words]: string[]): Promise<void> {
   if (name === undefined || name === "--help" || name === "-h") return printOverview();
+  if (name === "help" && words[0] === "completion") return print(completionHelp);
   if (name === "help") return words[0] === undefined ? printOverview() : printHelp(words[0]);
   if (name === "--version") return print(`${version}\n`);
   if (name === "completion") return printCompletion(words[0]);

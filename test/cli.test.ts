@@ -80,6 +80,18 @@ describe("without a model", () => {
     expect(await mlxlm(["--version"])).toEqual({ code: 0, out: `${version}\n`, problems: "" });
   });
 
+  test("completion has a help", async () => {
+    const { code, out } = await mlxlm(["completion", "--help"]);
+    expect([code, out.split("\n")[0]]).toEqual([0, "Usage: mlxlm completion bash|zsh|fish"]);
+    expect((await mlxlm(["help", "completion"])).out).toBe(out);
+  });
+
+  test.each(["--verison", "-v", "-V"])("%s is asked about as --version", async (word) => {
+    const { code, problems } = await mlxlm([word]);
+    expect(code).toBe(2);
+    expect(problems).toContain("Did you mean --version?");
+  });
+
   test.each(["bash", "zsh", "fish"])("completion for %s", async (shell) => {
     const { code, out } = await mlxlm(["completion", shell]);
     expect(code).toBe(0);

@@ -1,6 +1,8 @@
 /** What a user sees: the answer on stdout, all else on stderr; or JSON, for programs. */
+
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
+import { withDemoNamed } from "../demo/folder";
 import { environment } from "../environment";
 import { ExitCode } from "../errors";
 import { type PrintableOptions, printable } from "../printable";
@@ -70,7 +72,7 @@ export class Output {
 
   /** A line that a user should not miss. */
   warn(line: string): void {
-    show(stderr, `${fitting(`mlxlm: ${line}`)}\n`);
+    show(stderr, `${fitting(`mlxlm: ${withDemoNamed(line)}`)}\n`);
   }
 
   /** The one object of a one-shot command. */

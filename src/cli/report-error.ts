@@ -1,5 +1,6 @@
 /** Errors as a user sees them: what, where, the next step. */
 import { isatty } from "node:tty";
+import { withDemoNamed } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { printable } from "../printable";
 import { systemError } from "../system-errors";
@@ -13,7 +14,10 @@ export interface ReportOptions {
 
 /** Writes the error to stderr and returns the exit code that goes with it. */
 export function reportError(error: unknown, { json, debug }: ReportOptions): ExitCode {
-  const { code, message, hint } = describe(error);
+  const described = describe(error);
+  const { code } = described;
+  const message = withDemoNamed(described.message);
+  const hint = described.hint && withDemoNamed(described.hint);
   // Messages hold names and texts out of files and hubs.
   const shown = (text: string) => (isatty(2) ? printable(text) : text);
   if (json) console.error(JSON.stringify({ error: { code, message, hint } }));

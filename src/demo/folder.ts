@@ -5,6 +5,14 @@ import { embeddedFolder } from "../embedded";
 /** What `--model demo` means. */
 export const demoName = "demo";
 
+let folder: string | undefined;
+
 export function demoFolder(): string {
-  return embeddedFolder("demo") ?? join(import.meta.dir, "model");
+  folder ??= embeddedFolder("demo") ?? join(import.meta.dir, "model");
+  return folder;
+}
+
+/** A text with the demo's folder, where it was asked for, called as the user called it. */
+export function withDemoNamed(text: string): string {
+  return folder === undefined ? text : text.replaceAll(folder, demoName);
 }
