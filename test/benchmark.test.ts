@@ -46,7 +46,7 @@ describe("mlxlm benchmark", () => {
   test("--json gives one object, whose averages are the means", async () => {
     const { out, code } = await benchmark("-n", "3", "--json");
     const { trials, averages, ...facts } = JSON.parse(out);
-    expect(facts).toMatchObject({ prompt_tokens: 8, generation_tokens: 4, batch_size: 1 });
+    expect(facts).toMatchObject({ model: "demo", prompt_tokens: 8, generation_tokens: 4, batch_size: 1 });
     expect(trials).toHaveLength(3);
     for (const name of ["prompt_tps", "generation_tps", "peak_memory"]) {
       const values = trials.map((trial: Record<string, number>) => trial[name]!);
