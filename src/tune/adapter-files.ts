@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import { replaceFile } from "../atomic-file";
 import { ExitCode, UserError } from "../errors";
-import { readJson } from "../json-file";
+import { type JsonObject, readJson } from "../json-file";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../mlx/safetensors-header";
@@ -77,6 +77,15 @@ export async function writeAdapterWeights(path: string, weights: Iterable<readon
   await replaceFile(path, (temporary) => mx.saveSafetensors(temporary, new Map(weights)));
 }
 
+/** What `adapter_config.json` holds. @throws UserError where the folder has none, or it is broken */
+export async function readAdapterConfig(folder: string): Promise<JsonObject> {
+  if (existsSync(join(folder, configName))) return readJson(folder, configName);
+  throw new UserError(`${folder} has no ${configName}`, {
+    code: ExitCode.notFound,
+    hint: "An adapter is a folder with adapter_config.json and adapters.safetensors, as mlxlm lora --train makes one.",
+  });
+}
+
 /**
  * Gives the model the adapters of a folder (`adapter_config.json`, `adapters.safetensors`), or for full fine-tuning its
  * new weights.
@@ -89,13 +98,7 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
       hint: "Check the path: --adapter-path FOLDER",
     });
   }
-  if (!existsSync(join(folder, configName))) {
-    throw new UserError(`${folder} has no ${configName}`, {
-      code: ExitCode.notFound,
-      hint: "An adapter is a folder with adapter_config.json and adapters.safetensors, as mlxlm lora --train makes one.",
-    });
-  }
-  const raw = await readJson(folder, configName);
+  const raw = await readAdapterConfig(folder);
   if ("peft_type" in raw) {
     throw new UserError(`the adapter in ${folder} was made with PEFT, whose files are other ones`, {
       code: ExitCode.notFound,

@@ -1,6 +1,5 @@
 /** The settings of a command line: its flags, the YAML file that it names, and for a training that goes on its record. */
-import { readJson } from "../json-file";
-import { configName } from "./adapter-files";
+import { readAdapterConfig } from "./adapter-files";
 import { readSettingsFile, resolveSettings, type Settings, unknownSettings } from "./settings";
 
 /** `maxSeqLength` → `max_seq_length`; what is absent, or a switch that is off, counts as not given. */
@@ -25,7 +24,7 @@ export async function openSettings(
   const places: Record<string, unknown>[] = [given, file];
   if (resume) {
     const folder = resolveSettings(given, file).adapter_path;
-    const { resume_adapter_file: _, ...record } = await readJson(folder, configName);
+    const { resume_adapter_file: _, ...record } = await readAdapterConfig(folder);
     places.push(record, { train: true });
   }
   return { settings: resolveSettings(...places), warnings };

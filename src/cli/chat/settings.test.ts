@@ -39,3 +39,17 @@ test.each([
 ])("/set %s is refused, and the right word named", (argument, hint) => {
   expect(() => set(argument)).toThrow(expect.objectContaining({ hint: expect.stringContaining(hint) }));
 });
+
+test.each([
+  ["top-p", "3", "/set top-p must be at most 1, not 3"],
+  ["min_p", "2", "/set min-p must be at most 1, not 2"],
+  ["xtc-probability", "2", "/set xtc-probability must be at most 1, not 2"],
+  ["temp", "-1", "/set temp must be at least 0, not -1"],
+  ["max-tokens", "0", "max-tokens must be 1 or more, or -1 for no limit, not 0"],
+])("/set %s %s is refused for its range", (name, value, message) => {
+  expect(() => changed(settings, name, value)).toThrow(message);
+});
+
+test("/set top-p takes 0 to 1", () => {
+  expect(changed(settings, "top-p", "1")).toEqual([{ ...settings, topP: 1 }, "topP"]);
+});
