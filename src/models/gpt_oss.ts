@@ -2,6 +2,7 @@
  * gpt-oss: Llama with sinks in its attention, every other layer a sliding window, biases everywhere, and experts with a
  * clipped SwiGLU, whose weights come packed as mxfp4.
  */
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -24,6 +25,9 @@ import {
   swigluClipped,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -112,12 +116,16 @@ class MLP extends Module {
   }
 }
 
+/** The type of a layer: they alternate where no list says it. */
+const typeOf = (args: Pick<Args, "layer_types">, index: number): AttentionType =>
+  args.layer_types?.[index] ?? (index % 2 === 0 ? "sliding_attention" : "full_attention");
+
 export class Model extends CausalLM {
   readonly #args: Args;
 
   constructor(args: Args) {
     super({ ...args, tie_word_embeddings: false }, (index) => {
-      const type = args.layer_types?.[index] ?? (index % 2 === 0 ? "sliding_attention" : "full_attention");
+      const type = typeOf(args, index);
       return new Block(new Attention(args, type), new MLP(args), args, maskOf(type, args));
     });
     this.#args = args;
@@ -169,3 +177,35 @@ const everyOther = (x: Tensor, first: number) => x.at(mx.slice(), mx.slice(first
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("router") ? { groupSize: 64, bits: 8 } : undefined);
+
+/** llama.cpp knows which layers slide, and has one rotation for all. */
+export const gguf = decoder("gpt-oss", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      post_attention_norm: "post_attention_layernorm",
+      ffn_gate_inp: "mlp.router",
+      ffn_gate_exps: "mlp.experts.gate_proj",
+      ffn_up_exps: "mlp.experts.up_proj",
+      ffn_down_exps: "mlp.experts.down_proj",
+    },
+    { parameters: { "attn_sinks.weight": "self_attn.sinks" } },
+  ),
+  ropeBase: 150_000,
+  hasWindows: true,
+  read: (file) => ({
+    intermediate_size: file.number("expert_feed_forward_length") ?? file.need("feed_forward_length"),
+    sliding_window: file.need("attention.sliding_window"),
+  }),
+  write(settings) {
+    const args = settings as unknown as Args;
+    const types = Array.from({ length: args.num_hidden_layers }, (_, index) => typeOf(args, index));
+    if (types.some((type, index) => type !== typeOf({}, index))) noPlace('"layer_types" that do not alternate');
+    const sliding = ropeOptions(args, { base: 150_000, layerType: "sliding_attention" });
+    if (!isDeepStrictEqual(sliding, ropeOptions(args, { base: 150_000 }))) noPlace("a rotation of sliding layers");
+    return {
+      "attention.sliding_window": ["uint32", args.sliding_window],
+      expert_feed_forward_length: ["uint32", args.intermediate_size],
+    };
+  },
+});

@@ -118,6 +118,6 @@ export const gguf = decoder("llama", {
   stretches: false,
   names: new TensorNames(
     { ...plainLayer, ...expertLayer("block_sparse_moe") },
-    { path: "block_sparse_moe.experts", parts: { ffn_gate: "w1", ffn_down: "w2", ffn_up: "w3" } },
+    { experts: { path: "block_sparse_moe.experts", parts: { ffn_gate: "w1", ffn_down: "w2", ffn_up: "w3" } } },
   ),
 });

@@ -158,6 +158,7 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
 /** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
 const ggufArchitectures: Record<string, readonly string[]> = {
   gemma3: ["gemma3_text"],
+  "gpt-oss": ["gpt_oss"],
   llama: ["mixtral", "llama"],
   qwen2: ["qwen2"],
   qwen3: ["qwen3"],

@@ -80,9 +80,9 @@ function writtenTensors(
   return tensors;
 }
 
-/** llama.cpp computes with vectors and with the gates of experts in float32 only. */
+/** llama.cpp computes with vectors, with biases and with the gates of experts in float32 only. */
 function typeOf(name: string, weight: Tensor, type: "F16" | "Q8_0"): WrittenType {
-  if (weight.ndim === 1 || name.includes("ffn_gate_inp")) return "F32";
+  if (weight.ndim === 1 || name.endsWith(".bias") || name.includes("ffn_gate_inp")) return "F32";
   return type === "Q8_0" && weight.dim(-1) % 32 !== 0 ? "F16" : type;
 }
 

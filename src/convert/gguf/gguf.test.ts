@@ -181,7 +181,7 @@ async function exported(name: string, model: FormulaModel): Promise<string> {
 }
 
 describe("architectures come back, with the logits that Python has for the original", () => {
-  const names = ["llama", "llama_bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_yarn", "gemma3_text"];
+  const names = ["llama", "llama_bias", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_yarn", "gemma3_text", "gpt_oss"];
   test.each([...names, "gemma3_text_untied"])("%s", async (name) => {
     const model = fixture<Logits>(`models/${name}.json`);
     const path = await exported(name, model);

@@ -1,7 +1,5 @@
 /** Names of tensors: GGUF's and the checkpoint's. */
 
-export type Kind = "weight" | "bias";
-
 /** Tensors outside the layers. */
 const outer: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
@@ -51,6 +49,12 @@ export interface SingleExperts {
   parts: LayerNames;
 }
 
+export interface OtherNames {
+  experts?: SingleExperts;
+  /** Tensors whose parameters are called neither weight nor bias: `attn_sinks.weight`, `self_attn.sinks`. */
+  parameters?: LayerNames;
+}
+
 const at = (names: Readonly<Record<string, string>>, key: string) =>
   Object.hasOwn(names, key) ? names[key] : undefined;
 
@@ -63,24 +67,34 @@ export class TensorNames {
   readonly #ofLayer: LayerNames;
   readonly #ofOuter = inverse(outer);
   readonly #experts: SingleExperts | undefined;
+  readonly #parameters: LayerNames;
+  readonly #ofParameters: LayerNames;
 
-  constructor(layer: LayerNames, experts?: SingleExperts) {
+  constructor(layer: LayerNames, { experts, parameters = {} }: OtherNames = {}) {
     this.#layer = layer;
     this.#ofLayer = inverse(layer);
     this.#experts = experts;
+    this.#parameters = parameters;
+    this.#ofParameters = inverse(parameters);
   }
 
   /**
-   * A tensor's path in the checkpoint and the kind of its parameter: `blk.3.attn_q.weight` →
-   * `["model.layers.3.self_attn.q_proj", "weight"]`; null for a name that the architecture does not have.
+   * The path in the checkpoint of the module that has a tensor, and what the tensor is called there:
+   * `blk.3.attn_q.weight` → `["model.layers.3.self_attn.q_proj", "weight"]`; null for a name that the architecture does
+   * not have.
    */
-  path(name: string): [path: string, kind: Kind] | null {
+  path(name: string): [path: string, kind: string] | null {
     const parts = /^(?:blk\.(\d+)\.)?([a-z_]+)(?:\.(\d+))?\.(weight|bias)$/.exec(name);
     if (!parts) return null;
-    const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, Kind?];
+    const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, string?];
     if (layer === undefined) {
       const place = index === undefined ? at(outer, part!) : undefined;
       return place === undefined ? null : [place, kind!];
+    }
+    const single = index === undefined ? at(this.#parameters, `${part}.${kind}`) : undefined;
+    if (single !== undefined) {
+      const end = single.lastIndexOf(".");
+      return [`model.layers.${layer}.${single.slice(0, end)}`, single.slice(end + 1)];
     }
     const experts = index === undefined ? undefined : this.#experts;
     const place = index === undefined ? at(this.#layer, part!) : experts && at(experts.parts, part!);
@@ -91,6 +105,9 @@ export class TensorNames {
 
   /** The other way round: a parameter's name in the checkpoint → GGUF's; null where it has none. */
   ofParameter(name: string): string | null {
+    const single = /^model\.layers\.(\d+)\.(.+)$/.exec(name);
+    const tensor = single && at(this.#ofParameters, single[2]!);
+    if (tensor) return `blk.${single[1]}.${tensor}`;
     const parts = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name);
     if (!parts) return null;
     const [, layer, path, kind] = parts as unknown as [string, string?, string?, string?];
