@@ -8,6 +8,7 @@ import {
   attention,
   type DecoderLayer,
   GatedMLP,
+  type GatedMLPOptions,
   geglu,
   joinHeads,
   type KeyValueCache,
@@ -58,6 +59,8 @@ interface SandwichArgs {
   hidden_size: number;
   intermediate_size: number;
   rms_norm_eps: number;
+  /** Of the norms behind the sublayers, where it is another. */
+  post_norm_eps?: number;
 }
 
 /** x + norm(attention(norm(x))), then h + norm(mlp(norm(h))). */
@@ -70,15 +73,16 @@ export class SandwichBlock extends Module implements DecoderLayer {
 
   constructor(
     readonly self_attn: llama.Attention,
-    { hidden_size: D, intermediate_size, rms_norm_eps: eps }: SandwichArgs,
+    { hidden_size: D, intermediate_size, rms_norm_eps: eps, post_norm_eps: postEps = eps }: SandwichArgs,
     readonly mask?: MaskRule,
+    mlp: GatedMLPOptions = { activation: geglu },
   ) {
     super();
-    this.mlp = new GatedMLP(D, intermediate_size, { activation: geglu });
+    this.mlp = new GatedMLP(D, intermediate_size, mlp);
     this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
+    this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, postEps);
     this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
-    this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, eps);
+    this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, postEps);
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {

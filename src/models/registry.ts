@@ -81,6 +81,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   mistral3: () => import("./mistral3"),
   mistral4: () => import("./mistral4"),
   mixtral: () => import("./mixtral"),
+  muse_glimmer: () => import("./muse_glimmer"),
   nanbeige: () => import("./nanbeige"),
   nemotron_h: () => import("./nemotron_h"),
   olmo2: () => import("./olmo2"),

@@ -163,7 +163,7 @@ test("a block that comes out worse is rounded to nearest instead", async () => {
   tokens.dispose();
 });
 
-test.each(["lfm2", "lfm2-vl", "mimo", "qwen2_vl", "qwen3_vl"])(
+test.each(["lfm2", "lfm2-vl", "mimo", "muse_glimmer", "qwen2_vl", "qwen3_vl"])(
   "finds factors for three groups of each block of %s",
   async (name) => {
     const { model, settings } = await original(name);

@@ -91,6 +91,10 @@ GLM_EXPERTS = {
     "norm_topk_prob": True, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5, "first_k_dense_replace": 1,
     "topk_method": "noaux_tc", "scoring_func": "sigmoid",
 }
+# A factor on queries that rounds nothing: mlx-lm rounds it, and its products, to bfloat16; we have it in the scores' factor.
+MUSE = {
+    "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 6, "qk_scale_factor": 4.0,
+}
 
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
@@ -434,6 +438,13 @@ CONFIGS = {
         "moe_num_experts": 6, "moe_top_k": 2, "moe_intermediate_size": 32, "share_expert_dim": 32, "moe_layers_enum": "1,2,3",
         "swiglu_limits": [0, 0, 0, 0.5], "swiglu_limits_shared": [0, 0, 0.5, 0],
     },
+    "muse_glimmer": seeing(
+        "muse_glimmer", **MUSE, output_multiplier=2.0, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    ),
+    "muse_glimmer_tied": config(
+        "muse_glimmer", **MUSE, output_multiplier=1.0, tie_word_embeddings=True,
+        layer_types=["sliding_attention", "full_attention"] * 2, layer_rope_theta=[10000.0, 0, 0, 10000.0],
+    ),
 }
 
 SALTS = {
@@ -457,6 +468,8 @@ SALTS = {
     "llama4_text": 20,
     "nanbeige": 14,
     "minicpm": 8,
+    "muse_glimmer": 27,
+    "muse_glimmer_tied": 2,
 }
 
 
@@ -499,6 +512,8 @@ def renamed(path, shape, name):
     """A tensor under the name, and in the shape, of a Hugging Face checkpoint, where they are others than the model's."""
     if "_vl" in name and name != "minimax_m3_vl":
         path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    if name == "muse_glimmer":
+        path = path.replace("model.", "model.language_model.", 1)
     if name.startswith("lfm2") and "-vl" not in name:
         for theirs, ours in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
             path = path.replace(f"feed_forward.{ours}", f"feed_forward.{theirs}")
