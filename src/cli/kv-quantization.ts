@@ -1,6 +1,5 @@
 /** The flags about the quantized KV cache, which several commands have. */
 import type { KvQuantizationOptions } from "../generate/kv-quantization";
-import { checkKvQuantization } from "../nn";
 import { flag, type Values } from "./flags";
 
 export const kvQuantizationFlags = {
@@ -12,7 +11,5 @@ export const kvQuantizationFlags = {
 /** What the flags ask for; undefined for a plain cache. */
 export function kvQuantization(flags: Values<typeof kvQuantizationFlags>): KvQuantizationOptions | undefined {
   const { kvBits: bits, kvGroupSize: groupSize, quantizedKvStart: start } = flags;
-  if (bits === undefined) return undefined;
-  checkKvQuantization({ bits, groupSize });
-  return { bits, groupSize, start };
+  return bits === undefined ? undefined : { bits, groupSize, start };
 }

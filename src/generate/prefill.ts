@@ -4,6 +4,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
+import { checkKvQuantization } from "../nn";
 import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 
@@ -46,13 +47,17 @@ export function checkEmbeddings(prompt: readonly number[], embeddings: Tensor | 
   );
 }
 
-/** Feeds all of the prompt but its last token to the model, and returns that one, (1). */
+/**
+ * Feeds all of the prompt but its last token to the model, and returns that one, (1).
+ * @throws UserError for a packing of the cache that there is not, before any work
+ */
 export async function prefill(
   model: LanguageModel,
   prompt: readonly number[],
   cache: Cache[],
   { prefillStepSize = 2048, kvQuantization, maxMemory, inputEmbeddings, onPrefill, signal }: PrefillOptions,
 ): Promise<Tensor> {
+  if (kvQuantization) checkKvQuantization(kvQuantization);
   const tokens = mx.array(prompt, "uint32");
   try {
     const total = prompt.length;
