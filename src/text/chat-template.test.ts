@@ -193,3 +193,7 @@ describe("what a template does wrong is said", () => {
     }
   });
 });
+
+test("a variable cannot take the chat's place", () => {
+  expect(() => render("{{ messages }}", USER, { kwargs: { messages: [] } })).toThrow('"messages" can\'t be a variable');
+});

@@ -1,6 +1,6 @@
 /** Chat templates: Jinja as transformers runs it, under a bound on work and output. */
 import { Environment, parse, tokenize } from "@huggingface/jinja";
-import { UserError } from "../errors";
+import { ExitCode, UserError } from "../errors";
 import type { Spend } from "./python-strings";
 import { strftime } from "./strftime";
 import { BoundedInterpreter, BudgetExceeded } from "./template-interpreter";
@@ -93,6 +93,12 @@ export class ChatTemplate {
    */
   render(messages: ChatMessage[], options: ChatOptions = {}): string {
     if (messages.length === 0) throw new UserError("A chat needs at least one message.");
+    if (options.kwargs && Object.hasOwn(options.kwargs, "messages")) {
+      throw new UserError('"messages" can\'t be a variable of the chat template: it holds the chat', {
+        code: ExitCode.usage,
+        hint: "Take it out of --chat-template-config.",
+      });
+    }
     const chat = messages.map(withoutNulls).map(aliasReasoning);
     if (!options.continueFinalMessage) return this.#run(chat, options);
     if (options.addGenerationPrompt) {
