@@ -9,6 +9,9 @@ export const size = z
   .positive()
   .max(2 ** 31 - 1);
 
+/** A number of things of which there may be none. */
+export const count = z.int().nonnegative();
+
 /** Transformers 5 writes here what `rope_theta` and `rope_scaling` were: one set, or one for each type of layer. */
 export const RopeParameters = z.union([RopeScaling, z.record(z.string(), RopeScaling)]);
 
@@ -129,6 +132,17 @@ export function checkHeads(args: HeadFields, context: z.RefinementCtx): void {
     problem("hidden_size", `is ${args.hidden_size}, but must be a multiple of "num_attention_heads" (${heads})`);
   }
 }
+
+/**
+ * For `superRefine`: a token uses no more experts than there are. A model without experts (0) passes.
+ * @param used @param all the fields that say how many
+ */
+export const checkExperts =
+  <Used extends string, All extends string>(used: Used, all: All) =>
+  (args: Record<Used | All, number>, context: z.RefinementCtx): void => {
+    if (args[all] === 0 || args[used] <= args[all]) return;
+    context.addIssue({ code: "custom", path: [used], message: `is ${args[used]}, but "${all}" is ${args[all]}` });
+  };
 
 /** The types that layers of attention have. */
 export const AttentionType = z.enum(["full_attention", "sliding_attention"]);

@@ -41,11 +41,9 @@ import {
   usualJoins,
   yarnTemperature,
 } from "../nn";
-import { size, trunkFields } from "./args";
+import { count, size, trunkFields } from "./args";
 import { attendsToAll } from "./bailing_moe_v3";
 import { CausalLM } from "./language-model";
-
-const count = z.int().nonnegative();
 
 export const Args = z
   .object({

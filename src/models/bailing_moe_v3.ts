@@ -37,10 +37,8 @@ import {
   usualJoins,
   yarnTemperature,
 } from "../nn";
-import { size, trunkFields } from "./args";
+import { count, size, trunkFields } from "./args";
 import { CausalLM } from "./language-model";
-
-const count = z.int().nonnegative();
 
 export const Args = z
   .object({

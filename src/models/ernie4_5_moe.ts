@@ -6,11 +6,9 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
-import { checkHeads, denseFields, ropeOf, size } from "./args";
+import { checkExperts, checkHeads, count, denseFields, ropeOf, size } from "./args";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
-
-const count = z.int().nonnegative();
 
 /** A number of a layer, or one for each of several modalities. */
 const LayerIndex = z.union([z.int(), z.array(z.int()).nonempty()]);
@@ -33,10 +31,7 @@ export const Args = z
     moe_gate_act: z.enum(["softmax", "sigmoid"]).default("softmax"),
   })
   .superRefine(checkHeads)
-  .superRefine(({ moe_k: used, moe_num_experts: all }, context) => {
-    if (used <= all) return;
-    context.addIssue({ code: "custom", path: ["moe_k"], message: `is ${used}, but "moe_num_experts" is ${all}` });
-  });
+  .superRefine(checkExperts("moe_k", "moe_num_experts"));
 
 type Args = z.infer<typeof Args>;
 

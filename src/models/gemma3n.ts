@@ -32,11 +32,9 @@ import {
   SharingResidual,
   throughSharingLayers,
 } from "../nn";
-import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
+import { AttentionType, checkHeads, checkLayerTypes, count, maskOf, ropeFields, ropeOptions, size } from "./args";
 import type { LanguageModel } from "./language-model";
 import { isOtherPart, nestedArgs } from "./nested";
-
-const count = z.int().nonnegative();
 
 const TextArgs = z
   .object({

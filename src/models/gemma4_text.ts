@@ -38,10 +38,8 @@ import {
   SwitchGLU,
   throughSharingLayers,
 } from "../nn";
-import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeOptions, size } from "./args";
+import { AttentionType, checkHeads, checkLayerTypes, count, maskOf, ropeOptions, size } from "./args";
 import { CausalLM } from "./language-model";
-
-const count = z.int().nonnegative();
 
 const ropes = {
   full_attention: { rope_type: "proportional", partial_rotary_factor: 0.25, rope_theta: 1_000_000 },

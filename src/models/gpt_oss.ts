@@ -24,7 +24,16 @@ import {
   SwitchGLU,
   swigluClipped,
 } from "../nn";
-import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOptions, size } from "./args";
+import {
+  AttentionType,
+  checkExperts,
+  checkHeads,
+  checkLayerTypes,
+  maskOf,
+  ropeFields,
+  ropeOptions,
+  size,
+} from "./args";
 import { decoder } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -49,11 +58,7 @@ export const Args = z
   })
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes)
-  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_local_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_local_experts"));
 
 type Args = z.infer<typeof Args>;
 

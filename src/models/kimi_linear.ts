@@ -31,10 +31,8 @@ import {
   stackExperts,
   usualJoins,
 } from "../nn";
-import { size, trunkFields } from "./args";
+import { count, size, trunkFields } from "./args";
 import { CausalLM } from "./language-model";
-
-const count = z.int().nonnegative();
 
 export const Args = z
   .object({

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
-import { checkHeads, size } from "./args";
+import { checkExperts, checkHeads, size } from "./args";
 import { checkLayers, hybridFields, ShortConvLM } from "./lfm2";
 
 export const Args = z
@@ -20,11 +20,7 @@ export const Args = z
   })
   .superRefine(checkHeads)
   .superRefine(checkLayers)
-  .superRefine(({ num_experts_per_tok: used, num_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_experts"));
 
 type Args = z.infer<typeof Args>;
 

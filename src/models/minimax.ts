@@ -22,7 +22,7 @@ import {
   SwitchGLU,
   stackExperts,
 } from "../nn";
-import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { checkExperts, checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
@@ -42,11 +42,7 @@ export const Args = z
     layer_types: z.array(z.literal("full_attention")).nullish(),
   })
   .superRefine(checkHeads)
-  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_local_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_local_experts"));
 
 type Args = z.infer<typeof Args>;
 

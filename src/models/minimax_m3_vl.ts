@@ -33,12 +33,10 @@ import {
   swigluClipped,
   ZeroCenteredRMSNorm,
 } from "../nn";
-import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
-
-const count = z.int().nonnegative();
 
 const flags = z.array(z.union([z.literal(0), z.literal(1), z.boolean()]));
 

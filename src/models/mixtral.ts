@@ -15,7 +15,7 @@ import {
   softmaxOfHighest,
   stackExperts,
 } from "../nn";
-import { checkHeads, denseFields, ropeOf, size } from "./args";
+import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
@@ -37,11 +37,7 @@ export const Args = z
     tie_word_embeddings: z.boolean().default(false),
   })
   .superRefine(checkHeads)
-  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_local_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_local_experts"));
 
 type Args = z.infer<typeof Args>;
 

@@ -18,7 +18,7 @@ import {
   sparseMixer,
   stackExperts,
 } from "../nn";
-import { checkHeads, denseFields, ropeOf, size } from "./args";
+import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -43,11 +43,7 @@ export const Args = z
     router_jitter_noise: z.number().nonnegative().default(0.01),
   })
   .superRefine(checkHeads)
-  .superRefine(({ num_experts_per_tok: used, num_local_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_local_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_local_experts"));
 
 type Args = z.infer<typeof Args>;
 

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GatedMLP, type Layer, SharedExpertMLP, stackExperts } from "../nn";
-import { checkHeads, checkLayerTypes, denseFields, layerType, maskOf, size, slidingFields } from "./args";
+import { checkExperts, checkHeads, checkLayerTypes, denseFields, layerType, maskOf, size, slidingFields } from "./args";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { attentionOf } from "./qwen2";
@@ -23,11 +23,7 @@ export const Args = z
   })
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes)
-  .superRefine(({ num_experts_per_tok: used, num_experts: all }, context) => {
-    if (used <= all) return;
-    const message = `is ${used}, but "num_experts" is ${all}`;
-    context.addIssue({ code: "custom", path: ["num_experts_per_tok"], message });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_experts"));
 
 type Args = z.infer<typeof Args>;
 

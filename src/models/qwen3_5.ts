@@ -31,13 +31,11 @@ import {
   splitHeads,
   usualJoins,
 } from "../nn";
-import { attentionFields, checkHeads, headsOf, size, trunkFields } from "./args";
+import { attentionFields, checkHeads, count, headsOf, size, trunkFields } from "./args";
 import { type AwqFacts, denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
-
-const count = z.int().nonnegative();
 
 export const textFields = {
   ...trunkFields,

@@ -2,7 +2,17 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GatedMLP, type Layer, SparseMLP, stackExperts } from "../nn";
-import { checkHeads, checkLayerTypes, denseFields, layerType, maskOf, ropeOf, size, slidingFields } from "./args";
+import {
+  checkExperts,
+  checkHeads,
+  checkLayerTypes,
+  denseFields,
+  layerType,
+  maskOf,
+  ropeOf,
+  size,
+  slidingFields,
+} from "./args";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./qwen3";
@@ -25,14 +35,7 @@ export const Args = z
   })
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes)
-  .superRefine(({ num_experts_per_tok: used, num_experts: all }, context) => {
-    if (all === 0 || used <= all) return;
-    context.addIssue({
-      code: "custom",
-      path: ["num_experts_per_tok"],
-      message: `is ${used}, but "num_experts" is ${all}`,
-    });
-  });
+  .superRefine(checkExperts("num_experts_per_tok", "num_experts"));
 
 type Args = z.infer<typeof Args>;
 

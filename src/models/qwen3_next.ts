@@ -5,10 +5,8 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GroupedDeltaNet, type Joins, stackExperts, usualJoins } from "../nn";
-import { checkHeads, size } from "./args";
+import { checkHeads, count, size } from "./args";
 import { checkHybrid, deltaSizes, feedForward, HybridLM, textFields } from "./qwen3_5";
-
-const count = z.int().nonnegative();
 
 export const Args = z
   .object({

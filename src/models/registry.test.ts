@@ -268,3 +268,8 @@ test("Phi-3 refuses positions that it does not stretch", () => {
   );
   expect(phi({ type: "su" })).rejects.toThrow('rotary embeddings of type "longrope" need "long_factor"');
 });
+
+test("a token cannot use more experts than there are", async () => {
+  const { message } = await failure({ ...llama, model_type: "mixtral", num_local_experts: 2, num_experts_per_tok: 3 });
+  expect(message).toContain('"num_experts_per_tok" is 3, but "num_local_experts" is 2');
+});
