@@ -26,6 +26,7 @@ import {
 } from "../nn";
 import { size } from "./args";
 import * as deepseek from "./deepseek_v3";
+import { latent } from "./gguf/deepseek2";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -191,3 +192,5 @@ export class Model extends CausalLM {
 }
 
 export const { joins } = deepseek;
+
+export const gguf = latent({ scores: "softmax", joins: true });

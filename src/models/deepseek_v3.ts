@@ -27,6 +27,7 @@ import {
 } from "../nn";
 import { type RopeFields, ropeFields, ropeOptions, size } from "./args";
 import { withoutDraftLayers } from "./draft-layers";
+import { gating, latent } from "./gguf/deepseek2";
 import { CausalLM, type TrunkArgs } from "./language-model";
 import { Block } from "./llama";
 
@@ -223,3 +224,5 @@ export const joins = [...usualJoins, ...latentJoins];
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
+
+export const gguf = latent({ matches: (file) => file.number("expert_gating_func") === gating.sigmoid });

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { LatentAttention } from "../nn";
 import { size } from "./args";
 import * as deepseek from "./deepseek_v3";
+import { latent } from "./gguf/deepseek2";
 import { Block } from "./llama";
 
 export const Args = z
@@ -39,3 +40,9 @@ export class Model extends deepseek.LatentLM {
 }
 
 export const { joins, keepsDtype } = deepseek;
+
+/** llama.cpp's way to know it: the number of its layers and of its tokens. */
+export const gguf = latent({
+  matches: (file) => file.shape("token_embd.weight")?.[0] === 154_880 && [47, 48].includes(file.need("block_count")),
+  ropeBase: 1_000_000,
+});

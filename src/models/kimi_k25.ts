@@ -1,5 +1,6 @@
 /** Kimi K2.5: DeepSeek V3 in a checkpoint that also sees. */
 import * as deepseek from "./deepseek_v3";
+import { latent } from "./gguf/deepseek2";
 import { NestedLM, nestedArgs } from "./nested";
 
 export const Args = nestedArgs(deepseek.Args);
@@ -11,3 +12,5 @@ export class Model extends NestedLM {
 }
 
 export const { joins, keepsDtype } = deepseek;
+
+export const gguf = latent({ prefix: "language_model." });

@@ -33,6 +33,7 @@ import {
 } from "../nn";
 import { attentionFields, checkHeads, count, headsOf, size, trunkFields } from "./args";
 import { type AwqFacts, denseAwq } from "./awq-facts";
+import { qwen35 } from "./gguf/qwen35";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
@@ -264,3 +265,5 @@ export const awq: AwqFacts = {
     ...groups,
   ],
 };
+
+export const gguf = qwen35("qwen35");

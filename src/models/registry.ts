@@ -158,27 +158,33 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
 
 /** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
 const ggufArchitectures: Record<string, readonly string[]> = {
+  deepseek2: ["glm4_moe_lite", "deepseek_v3", "deepseek_v2"],
   gemma3: ["gemma3_text"],
   "gpt-oss": ["gpt_oss"],
   llama: ["mixtral", "llama"],
   qwen2: ["qwen2"],
   qwen3: ["qwen3"],
+  qwen35: ["qwen3_5"],
+  qwen35moe: ["qwen3_5_moe"],
 };
 
 /** The architectures whose GGUF files can be read. */
 export const ggufNames: readonly string[] = Object.keys(ggufArchitectures);
 
+/** A model type, with what its file says of GGUF files. */
+export interface GgufModelType extends Pick<Architecture, "keepsDtype"> {
+  modelType: string;
+  gguf: GgufFacts;
+}
+
 /**
  * The model type that a GGUF file is of, with its facts; null for an architecture that is not known.
  * @param name `general.architecture`
  */
-export async function ggufArchitecture(
-  name: string,
-  file: GgufDescription,
-): Promise<{ modelType: string; gguf: GgufFacts } | null> {
+export async function ggufArchitecture(name: string, file: GgufDescription): Promise<GgufModelType | null> {
   for (const modelType of Object.hasOwn(ggufArchitectures, name) ? ggufArchitectures[name]! : []) {
-    const { gguf } = await architecture(modelType);
-    if (gguf && (gguf.matches?.(file) ?? true)) return { modelType, gguf };
+    const { gguf, keepsDtype } = await architecture(modelType);
+    if (gguf && (gguf.matches?.(file) ?? true)) return { modelType, gguf, keepsDtype };
   }
   return null;
 }

@@ -32,7 +32,7 @@ export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from
 export * from "./quantize";
 export * from "./residual";
 export * from "./rope";
-export { yarnTemperature } from "./rope-frequencies";
+export { yarnMagnitude, yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
 export * from "./selective-scan";
 export * from "./shared-rows";

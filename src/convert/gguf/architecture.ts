@@ -1,16 +1,16 @@
 /** The configuration that a GGUF file's metadata come to, by the facts of its architecture. */
 import { ExitCode, UserError } from "../../errors";
 import type { JsonObject } from "../../json-file";
-import { type GgufFacts, ggufArchitecture, ggufNames } from "../../models";
+import { type GgufModelType, ggufArchitecture, ggufNames } from "../../models";
 import type { ModelConfig } from "../config";
 import { endTokenIds } from "./end-tokens";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";
 
 /** A file's architecture: how its configuration and its tensors are ours. */
-export interface GgufArchitecture {
+export interface GgufArchitecture extends Pick<GgufModelType, "keepsDtype"> {
   config: ModelConfig;
-  facts: GgufFacts;
+  facts: GgufModelType["gguf"];
 }
 
 /** @throws UserError for an architecture that is not supported, or metadata that is missing or wrong */
@@ -21,13 +21,14 @@ export async function architectureOf(header: GgufHeader, path: string): Promise<
     number: (key: string) => metadata.number(`${name}.${key}`),
     need: (key: string) => metadata.need(`${name}.${key}`),
     text: (key: string) => metadata.text(`${name}.${key}`),
+    list: (key: string) => metadata.list(`${name}.${key}`),
     shape: (tensor: string) => header.tensors.get(tensor)?.shape,
     wrong: (problem: string) => metadata.wrong(problem),
   };
   const found = (await ggufArchitecture(name, file)) ?? refuse(name);
   const config: ModelConfig = { model_type: found.modelType, ...found.gguf.read(file), ...tokenIds(metadata) };
-  for (const [key, value] of Object.entries(config)) if (value === null || value === undefined) delete config[key];
-  return { config, facts: found.gguf };
+  for (const [key, value] of Object.entries(config)) if (value === undefined) delete config[key];
+  return { config, facts: found.gguf, keepsDtype: found.keepsDtype };
 }
 
 function refuse(name: string): never {

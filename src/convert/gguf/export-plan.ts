@@ -1,7 +1,7 @@
 /** What a model's configuration comes to in a GGUF file: metadata, and how weights change. */
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
-import { architecture, type GgufFacts, type GgufField, modelTypesWith } from "../../models";
+import { architecture, changeOf, type GgufFacts, type GgufField, modelTypesWith } from "../../models";
 import { parseArgs } from "../../models/parse-args";
 import type { ModelConfig } from "../config";
 
@@ -11,8 +11,8 @@ export interface ExportPlan {
   fields: [string, GgufField][];
   /** How many times longer the waves of the rotation become. */
   ropeFactors: number[] | null;
-  /** A parameter as the file has it, lazily. */
-  change: (name: string, weight: Tensor) => Tensor;
+  /** A parameter under the names, and in the form, that the file has it, lazily; null where it has no place. */
+  change: (name: string, weight: Tensor) => [name: string, tensor: Tensor][] | null;
 }
 
 /** @throws UserError for a model type, or a setting of one, that GGUF has no form for */
@@ -27,24 +27,25 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   }
   const settings = { ...config, ...(parseArgs(Args, config, folder) as object) };
   const { fields, ropeFactors } = facts.write(settings, folder);
-  const pairs = facts.pairedRows?.(settings) ?? {};
+  const changes = facts.changes?.(settings) ?? {};
+  const joined = facts.joined?.(settings) ?? {};
   return {
     facts,
     fields: Object.entries(fields).map(([key, field]) => [`${facts.architecture}.${key}`, field]),
     ropeFactors,
     change(parameter, weight) {
-      const layer = parameter.split(".").at(-2)!;
-      if (facts.normOffset && layer.endsWith("norm")) return weight.astype("float32").add(facts.normOffset);
-      return Object.hasOwn(pairs, layer) ? pairUp(weight, pairs[layer]!) : weight;
+      const [layer, own] = facts.names.withinLayer(parameter);
+      const path = own.slice(0, Math.max(own.lastIndexOf("."), 0));
+      if (Object.hasOwn(joined, path)) {
+        const { parts, split } = joined[path]!;
+        return split(weight).map((tensor, i) => [`blk.${layer}.${parts[i]}${own.slice(path.length)}`, tensor]);
+      }
+      const name = facts.names.ofParameter(parameter);
+      if (name === null) return null;
+      const change = changeOf(changes, facts.names, parameter);
+      if (change) return [[name, change.write(weight)]];
+      const isNorm = facts.normOffset && path.endsWith("norm");
+      return [[name, isNorm ? weight.astype("float32").add(facts.normOffset) : weight]];
     },
   };
-}
-
-/** Rows of each head from halves to pairs (0, D/2, 1, D/2 + 1, …); a bias's numbers too. */
-function pairUp(x: Tensor, heads: number): Tensor {
-  const [rows, ...rest] = x.shape as [number, ...number[]];
-  return x
-    .reshape(heads, 2, rows / heads / 2, ...rest)
-    .swapaxes(1, 2)
-    .reshape(rows, ...rest);
 }

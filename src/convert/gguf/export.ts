@@ -15,11 +15,11 @@ import { type WriteOptions, type WrittenTensor, writeGguf } from "./write";
 
 export interface ExportOptions extends WriteOptions {
   /** What matrices become (F16); all else is F32. */
-  type?: "F16" | "Q8_0";
+  type?: "F32" | "F16" | "Q8_0";
 }
 
 /** `general.file_type` */
-const fileTypes = { F16: 1, Q8_0: 7 };
+const fileTypes = { F32: 0, F16: 1, Q8_0: 7 };
 
 /** Version of the layout of quantized blocks. */
 const quantizationVersion = 2;
@@ -66,28 +66,32 @@ export async function exportGguf(
 /** The model's tensors as the file has them, lazily. */
 function writtenTensors(
   model: LanguageModel,
-  { facts, change, ropeFactors: factors }: ExportPlan,
-  type: "F16" | "Q8_0",
+  { change, ropeFactors: factors }: ExportPlan,
+  type: keyof typeof fileTypes,
   folder: string,
 ): Map<string, WrittenTensor> {
   const tensors = new Map<string, WrittenTensor>();
   for (const [name, weight] of model.namedParameters()) {
-    const written = facts.names.ofParameter(name);
-    if (written === null) throw noPlace(name, folder);
-    tensors.set(written, { tensor: change(name, weight), type: typeOf(written, weight, type) });
+    for (const [written, tensor] of change(name, weight) ?? noPlace(name, folder)) {
+      tensors.set(written, { tensor, type: typeOf(written, tensor, type) });
+    }
   }
   if (factors) tensors.set(ropeFactorsName, { tensor: mx.array(factors, "float32"), type: "F32" });
   return tensors;
 }
 
-/** llama.cpp computes with vectors, with biases and with the gates of experts in float32 only. */
-function typeOf(name: string, weight: Tensor, type: "F16" | "Q8_0"): WrittenType {
-  if (weight.ndim === 1 || name.endsWith(".bias") || name.includes("ffn_gate_inp")) return "F32";
+/** Matrices that llama.cpp computes with in float32 only: gates of experts, and convolutions. */
+const precise = /ffn_gate_inp|conv1d|shortconv\.conv/;
+
+/** The same holds for vectors and for biases. */
+function typeOf(name: string, weight: Tensor, type: keyof typeof fileTypes): WrittenType {
+  if (weight.ndim === 1 || !name.endsWith(".weight") || precise.test(name)) return "F32";
   return type === "Q8_0" && weight.dim(-1) % 32 !== 0 ? "F16" : type;
 }
 
-const noPlace = (name: string, folder: string) =>
-  new UserError(`the parameter ${name} of ${folder} has no place in a GGUF file`, {
+function noPlace(name: string, folder: string): never {
+  throw new UserError(`the parameter ${name} of ${folder} has no place in a GGUF file`, {
     code: ExitCode.notFound,
     hint: "Save the model without a GGUF file.",
   });
+}

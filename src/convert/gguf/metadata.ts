@@ -45,6 +45,17 @@ export class Metadata {
     return this.read(key, (value) => typeof value === "boolean", "true or false");
   }
 
+  /** Numbers, or truths as 1 and 0; one that stands alone as a list of one. */
+  list(key: string): number[] | undefined {
+    const isNumeric = (value: GgufValue) => typeof value === "number" || typeof value === "boolean";
+    const value = this.read<GgufValue>(
+      key,
+      (value) => isNumeric(value) || (Array.isArray(value) && value.every(isNumeric)),
+      "a number or a list of numbers",
+    );
+    return value === undefined ? undefined : [value].flat().map(Number);
+  }
+
   texts(key: string): string[] | undefined {
     return this.read(key, (value) => isListOf(value, "string"), "a list of texts");
   }

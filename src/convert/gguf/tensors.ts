@@ -2,6 +2,7 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { basename } from "node:path";
 import { UserError } from "../../errors";
+import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { GgufTensor } from "./header";
 import type { Unpacked } from "./types";
@@ -20,6 +21,18 @@ export class GgufData {
       const unpacked = type.unpack(mx.array(this.bytes(path, start, bytes), "uint8", blocks));
       mx.eval({ ...unpacked });
       return unpacked;
+    });
+  }
+
+  /** The same without packing. */
+  readPlain(tensor: GgufTensor): Tensor {
+    return mx.scope(() => {
+      const { weight, scales, biases } = this.read(tensor);
+      const { affine } = tensor.type;
+      if (!affine || !scales) return weight;
+      const plain = mx.dequantize(weight, scales, biases, affine);
+      mx.eval(plain);
+      return plain;
     });
   }
 

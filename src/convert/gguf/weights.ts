@@ -4,20 +4,21 @@ import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { type GgufFacts, ropeFactorsName, stretches, usualBands } from "../../models";
+import { type GgufModelType, ropeFactorsName, stretches, usualBands } from "../../models";
 import type { ModelConfig } from "../config";
 import { architectureOf } from "./architecture";
 import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
+import { type Affine, type PlacedParameter, placed } from "./placed";
 import { GgufData } from "./tensors";
-import type { ElementType } from "./types";
+import type { Unpacked } from "./types";
 
 /** A GGUF file, its header checked. */
-export interface GgufModel {
+export interface GgufModel extends Pick<GgufModelType, "keepsDtype"> {
   path: string;
   header: GgufHeader;
   config: ModelConfig;
-  facts: GgufFacts;
+  parameters: readonly PlacedParameter[];
 }
 
 /** The file that was opened last: configuration, weights and tokenizer are asked for one after the other. */
@@ -36,35 +37,17 @@ export async function openGguf(path: string): Promise<GgufModel> {
 
 async function readGguf(path: string): Promise<GgufModel> {
   const header = await readGgufParts(path);
-  const { config, facts } = await architectureOf(header, path);
-  const unknown = [...header.tensors.keys()].find(
-    (name) => name !== ropeFactorsName && facts.names.path(name) === null,
-  );
-  if (unknown !== undefined) {
-    throw new UserError(`${basename(path)} has the tensor "${unknown}", which mlxlm has no place for`, {
-      hint: "Take the model's safetensors.",
-    });
-  }
-  const packed = packedLayers(header, facts);
+  const { config, facts, keepsDtype } = await architectureOf(header, path);
+  const parameters = placed(header, config, facts, path);
+  const packed = new Map(parameters.flatMap(({ path, affine }) => (affine ? [[path, affine] as const] : [])));
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
     path,
     header,
     config: { ...config, ...(await llama3Scaling(header, config, path)), ...quantization },
-    facts,
+    parameters,
+    keepsDtype,
   };
-}
-
-type Affine = NonNullable<ElementType["affine"]>;
-
-/** The layers that stay packed, and how. */
-function packedLayers({ tensors }: GgufHeader, { names }: GgufFacts): Map<string, Affine> {
-  const packed = new Map<string, Affine>();
-  for (const [name, { type }] of tensors) {
-    const path = names.path(name)?.[0];
-    if (type.affine && path) packed.set(path, type.affine);
-  }
-  return packed;
 }
 
 /** config.json's `quantization`: the most common way, and the layers that have another. */
@@ -111,27 +94,21 @@ async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: stri
 }
 
 /**
- * The tensors, read from the file and evaluated. All that is not packed takes one dtype: that of the embedding, or
- * float16, which the scales of packed layers have.
+ * The tensors, read from the file and evaluated. All that is not packed takes one dtype, but for what the architecture
+ * keeps: that of the embedding, or float16, which the scales of packed layers have.
  */
-export function ggufTensors({ path, header, config, facts }: GgufModel): Map<string, Tensor> {
+export function ggufTensors({ header, parameters, keepsDtype }: GgufModel): Map<string, Tensor> {
   const data = new GgufData();
   const dtype = dtypeOf(header);
-  const turned = facts.pairedRows?.(config) ?? {};
   const tensors = new Map<string, Tensor>();
   try {
-    for (const [name, tensor] of header.tensors) {
-      const place = facts.names.path(name);
-      if (!place) continue;
-      const [layer, kind] = place;
-      const pairs = turned[layer.slice(layer.lastIndexOf(".") + 1)];
-      for (const [part, value] of Object.entries(data.read(tensor)) as [string, Tensor][]) {
-        const ordered = pairs ? unpair(value, pairs, `${name} of ${basename(path)}`) : value;
-        const centered = facts.normOffset && layer.endsWith("norm") ? ordered.subtract(facts.normOffset) : ordered;
-        tensors.set(
-          `${layer}.${part === "weight" ? kind : part}`,
-          mx.isFloating(value.dtype) ? centered.astype(dtype) : centered,
-        );
+    for (const { path, kind, sources, affine, make } of parameters) {
+      const read = sources.map((source) => (affine ? data.read(source) : { weight: data.readPlain(source) }));
+      for (const part of Object.keys(read[0]!) as (keyof Unpacked)[]) {
+        const value = make(read.map((unpacked) => unpacked[part]!));
+        const name = `${path}.${part === "weight" ? kind : part}`;
+        const isCast = mx.isFloating(value.dtype) && !keepsDtype?.(name);
+        tensors.set(name, isCast ? value.astype(dtype) : value);
       }
     }
   } finally {
@@ -144,19 +121,4 @@ function dtypeOf({ tensors }: GgufHeader): Dtype {
   if ([...tensors.values()].some(({ type }) => type.block > 1)) return "float16";
   const dtypes: Readonly<Record<string, Dtype>> = { F16: "float16", BF16: "bfloat16" };
   return dtypes[tensors.get("token_embd.weight")!.type.name] ?? "float32";
-}
-
-/** Rows of each head from pairs (0, D/2, 1, D/2 + 1, …) to halves. */
-function unpair(x: Tensor, heads: number, name: string): Tensor {
-  const rows = x.dim(0);
-  if (rows % (2 * heads) !== 0) {
-    throw new UserError(`${name} has ${rows} rows for ${heads} heads`, {
-      hint: "Take another GGUF file of the model.",
-    });
-  }
-  const rest = x.shape.slice(1);
-  return x
-    .reshape(heads, rows / heads / 2, 2, ...rest)
-    .swapaxes(1, 2)
-    .reshape(rows, ...rest);
 }

@@ -1,8 +1,17 @@
 /** The facts of decoders with rotary attention and gated feed-forward blocks, which most architectures vary. */
 import { z } from "zod";
-import { headsOf, layerType, ropeFields, ropeOptions, size, slidingFields } from "../args";
+import { count, headsOf, layerType, ropeFields, ropeOptions, size, slidingFields } from "../args";
 import { parseArgs } from "../parse-args";
-import type { GgufDescription, GgufFacts, GgufField } from "./facts";
+import { pairedRows, type TensorChanges } from "./changes";
+import {
+  f32,
+  type GgufDescription,
+  type GgufFacts,
+  type GgufField,
+  type GgufFields,
+  u32,
+  type WrittenMetadata,
+} from "./facts";
 import { plainLayer, TensorNames } from "./names";
 import { noPlace, readScaling, writeScaling } from "./rope";
 
@@ -18,26 +27,29 @@ const Settings = z.looseObject({
   max_position_embeddings: size,
   ...ropeFields,
   ...slidingFields,
-  num_local_experts: size.nullish(),
-  num_experts_per_tok: size.nullish(),
+  num_local_experts: count.nullish(),
+  num_experts_per_tok: count.nullish(),
 });
 
 export type DecoderSettings = z.infer<typeof Settings> & { headDim: number };
 
 /** What differs from the plain decoder. */
-export interface DecoderFacts extends Partial<Pick<GgufFacts, "matches" | "names" | "normOffset">> {
+export interface DecoderFacts
+  extends Partial<Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined">> {
   /** Queries and keys have the rows of a head as pairs. */
   pairsRows?: boolean;
   /** Base of the rotation where the configuration says none. */
   ropeBase?: number;
+  /** How many features of a head turn, where it is not all of them. */
+  turning?: (settings: DecoderSettings) => number;
   /** False: positions are never stretched, whatever the configuration says. */
   stretches?: boolean;
   /** Layers with a window have metadata of their own, which `write` gives. */
   hasWindows?: boolean;
   /** Fields of config.json beside the common ones, or in their place. */
-  read?: (file: GgufDescription) => Record<string, unknown>;
+  read?: (file: GgufDescription, common: Readonly<Record<string, unknown>>) => Record<string, unknown>;
   /** Metadata beside the common ones, or in their place. */
-  write?: (settings: DecoderSettings) => Record<string, GgufField>;
+  write?: (settings: DecoderSettings) => GgufFields;
 }
 
 export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts {
@@ -47,12 +59,17 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     matches,
     names,
     normOffset,
-    pairedRows(config): Record<string, number> {
-      if (!own.pairsRows || (config as { rope_traditional?: boolean }).rope_traditional) return {};
+    joined: own.joined,
+    changes(config): TensorChanges {
+      const others = own.changes?.(config) ?? {};
+      if (!own.pairsRows || (config as { rope_traditional?: boolean }).rope_traditional) return others;
       const { heads, kvHeads } = headsOf(config as Parameters<typeof headsOf>[0]);
-      return { q_proj: heads, k_proj: kvHeads };
+      return { "self_attn.q_proj": pairedRows(heads), "self_attn.k_proj": pairedRows(kvHeads), ...others };
     },
-    read: (file) => ({ ...readCommon(file), ...own.read?.(file) }),
+    read(file) {
+      const common = readCommon(file, own.turning !== undefined);
+      return { ...common, ...own.read?.(file, common) };
+    },
     write(config, source) {
       const parsed = parseArgs(Settings, config, source);
       const { heads, kvHeads, headDim } = headsOf(parsed);
@@ -61,45 +78,51 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
       const { fields: stretched, ropeFactors } = writeScaling(stretching, headDim, base);
       if (!own.hasWindows && slides(parsed)) noPlace('"layer_types" with sliding_attention');
       const { num_local_experts: experts, num_experts_per_tok: used } = parsed;
-      const fields: Record<string, GgufField> = {
-        context_length: ["uint32", parsed.max_position_embeddings],
-        embedding_length: ["uint32", parsed.hidden_size],
-        block_count: ["uint32", parsed.num_hidden_layers],
-        feed_forward_length: ["uint32", parsed.intermediate_size],
-        "rope.dimension_count": ["uint32", headDim],
-        "attention.head_count": ["uint32", heads],
-        "attention.head_count_kv": ["uint32", kvHeads],
-        "attention.key_length": ["uint32", headDim],
-        "attention.value_length": ["uint32", headDim],
-        "attention.layer_norm_rms_epsilon": ["float32", parsed.rms_norm_eps],
-        "rope.freq_base": ["float32", base],
-        ...(experts ? { expert_count: ["uint32", experts] } : {}),
-        ...(used ? { expert_used_count: ["uint32", used] } : {}),
+      const fields: GgufFields = {
+        context_length: u32(parsed.max_position_embeddings),
+        embedding_length: u32(parsed.hidden_size),
+        block_count: u32(parsed.num_hidden_layers),
+        feed_forward_length: u32(parsed.intermediate_size),
+        "rope.dimension_count": u32(own.turning?.({ ...parsed, headDim }) ?? headDim),
+        "attention.head_count": u32(heads),
+        "attention.head_count_kv": u32(kvHeads),
+        "attention.key_length": u32(headDim),
+        "attention.value_length": u32(headDim),
+        "attention.layer_norm_rms_epsilon": f32(parsed.rms_norm_eps),
+        "rope.freq_base": f32(base),
+        expert_count: experts ? u32(experts) : undefined,
+        expert_used_count: used ? u32(used) : undefined,
         ...stretched,
         ...own.write?.({ ...parsed, headDim }),
       };
-      return { fields, ropeFactors };
+      return { fields: defined(fields), ropeFactors };
     },
   };
 }
+
+const defined = (fields: GgufFields): WrittenMetadata["fields"] =>
+  Object.fromEntries(Object.entries(fields).filter((entry): entry is [string, GgufField] => entry[1] !== undefined));
 
 const slides = (settings: z.infer<typeof Settings>) =>
   Array.from({ length: settings.num_hidden_layers }, (_, index) => layerType(settings, index)).includes(
     "sliding_attention",
   );
 
-function readCommon(file: GgufDescription): Record<string, unknown> {
+function readCommon(file: GgufDescription, mayTurnInPart: boolean): Record<string, unknown> {
   const width = file.need("embedding_length");
   const heads = file.need("attention.head_count");
   const headDim = file.number("attention.key_length") ?? width / heads;
   const turning = file.number("rope.dimension_count") ?? headDim;
-  if (turning !== headDim) file.wrong(`${turning} of the ${headDim} features of a head turn; mlxlm needs all to`);
+  if (turning !== headDim && !mayTurnInPart)
+    file.wrong(`${turning} of the ${headDim} features of a head turn; mlxlm needs all to`);
   const embedding = file.shape("token_embd.weight") ?? file.wrong("there is no token_embd.weight");
   const experts = file.number("expert_count") ?? 0;
+  const expertWidth = experts > 0 ? file.number("expert_feed_forward_length") : undefined;
   return {
     hidden_size: width,
-    num_hidden_layers: file.need("block_count"),
-    intermediate_size: file.need("feed_forward_length"),
+    // Layers that draft tokens are counted too.
+    num_hidden_layers: file.need("block_count") - (file.number("nextn_predict_layers") ?? 0),
+    intermediate_size: file.number("feed_forward_length") ?? expertWidth ?? file.need("feed_forward_length"),
     num_attention_heads: heads,
     num_key_value_heads: file.number("attention.head_count_kv") ?? heads,
     head_dim: headDim,
@@ -108,6 +131,7 @@ function readCommon(file: GgufDescription): Record<string, unknown> {
     max_position_embeddings: file.need("context_length"),
     rope_theta: precise(file.number("rope.freq_base") ?? 10_000),
     rope_scaling: readScaling(file),
+    ...(turning === headDim ? {} : { partial_rotary_factor: turning / headDim }),
     tie_word_embeddings: file.shape("output.weight") === undefined,
     attention_bias: file.shape("blk.0.attn_q.bias") !== undefined,
     mlp_bias: file.shape("blk.0.ffn_down.bias") !== undefined,

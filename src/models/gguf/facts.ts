@@ -1,4 +1,5 @@
 /** What a model file says of its architecture in GGUF files, llama.cpp's format. */
+import type { JoinedTensors, TensorChanges } from "./changes";
 import type { TensorNames } from "./names";
 
 type Scalar = number | boolean | string;
@@ -9,12 +10,21 @@ export type GgufField = readonly [
   value: Scalar | readonly Scalar[],
 ];
 
+/** Metadata by their keys; those that are undefined are left out. */
+export type GgufFields = Record<string, GgufField | undefined>;
+
+export const u32 = (value: number | readonly number[]): GgufField => ["uint32", value];
+export const f32 = (value: number | readonly number[]): GgufField => ["float32", value];
+export const flag = (value: boolean | readonly boolean[]): GgufField => ["bool", value];
+
 /** A file as an architecture sees it. Keys are without the architecture's name before them. */
 export interface GgufDescription {
   number(key: string): number | undefined;
   /** @throws UserError where there is none */
   need(key: string): number;
   text(key: string): string | undefined;
+  /** A list of numbers or of truths (1, 0); one that stands alone is a list of one. */
+  list(key: string): readonly number[] | undefined;
   /** Row-major; undefined for a tensor that the file lacks. */
   shape(tensor: string): readonly number[] | undefined;
   /** @throws UserError that names the file */
@@ -34,11 +44,10 @@ export interface GgufFacts {
   /** Whether a file is of this model type, where several have the same architecture. */
   matches?(file: GgufDescription): boolean;
   names: TensorNames;
-  /**
-   * Projections whose rows lie as pairs that turn together (0, D/2, 1, D/2 + 1, …), not as halves: how many heads each
-   * has. @param config config.json
-   */
-  pairedRows?(config: object): Readonly<Record<string, number>>;
+  /** Tensors that lie in another form. @param config config.json */
+  changes?(config: object): TensorChanges;
+  /** Weights that files have as several tensors. @param config config.json */
+  joined?(config: object): JoinedTensors;
   /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
   normOffset: 0 | 1;
   /** A file's metadata as config.json has them. */

@@ -1,7 +1,7 @@
 /** Names of tensors: GGUF's and the checkpoint's. */
 
 /** Tensors outside the layers. */
-const outer: Readonly<Record<string, string>> = {
+const usualOuter: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
   output_norm: "model.norm",
   output: "lm_head",
@@ -33,12 +33,27 @@ export const sandwichLayer: LayerNames = {
   post_ffw_norm: "post_feedforward_layernorm",
 };
 
+/** Layers whose second norm is called after what it follows. */
+export const postNormLayer: LayerNames = { ...plainLayer, post_attention_norm: "post_attention_layernorm" };
+
 /** Experts in a module `moe` of the layer, stacked. */
 export const expertLayer = (moe: string): LayerNames => ({
   ffn_gate_inp: `${moe}.gate`,
   ffn_gate_exps: `${moe}.switch_mlp.gate_proj`,
   ffn_up_exps: `${moe}.switch_mlp.up_proj`,
   ffn_down_exps: `${moe}.switch_mlp.down_proj`,
+});
+
+/** An expert that every token uses, in a module `path` of the layer. */
+export const sharedExpert = (path: string): LayerNames => ({
+  ffn_gate_shexp: `${path}.gate_proj`,
+  ffn_up_shexp: `${path}.up_proj`,
+  ffn_down_shexp: `${path}.down_proj`,
+});
+
+/** Gates and values of all experts in one tensor, as some files have them, for a module `moe` with stacked experts. */
+export const fusedExperts = (moe: string) => ({
+  ffn_gate_up_exps: [`${moe}.switch_mlp.gate_proj`, `${moe}.switch_mlp.up_proj`] as const,
 });
 
 /** Experts that are tensors of their own, as old files have them: `blk.0.ffn_gate.3.weight`. */
@@ -53,66 +68,114 @@ export interface OtherNames {
   experts?: SingleExperts;
   /** Tensors whose parameters are called neither weight nor bias: `attn_sinks.weight`, `self_attn.sinks`. */
   parameters?: LayerNames;
+  /** Tensors that files may have in the place of two: the upper and the lower half of their rows. Read, never written. */
+  halves?: Readonly<Record<string, readonly [string, string]>>;
+  /** Tensors outside the layers beside the usual ones, or in their place. */
+  outer?: LayerNames;
+  /** The list of layers in the checkpoint. */
+  layers?: string;
+  /** What stands before all names of the checkpoint. */
+  prefix?: string;
 }
 
-const at = (names: Readonly<Record<string, string>>, key: string) =>
+const at = <T>(names: Readonly<Record<string, T>>, key: string): T | undefined =>
   Object.hasOwn(names, key) ? names[key] : undefined;
 
 const inverse = (names: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.entries(names).map(([theirs, ours]) => [ours, theirs]));
 
+/** The path of a module in the checkpoint, and what a tensor is called there: weight, bias or a name of its own. */
+export type Place = readonly [path: string, kind: string];
+
 /** How the tensors of an architecture are named. */
 export class TensorNames {
   readonly #layer: LayerNames;
   readonly #ofLayer: LayerNames;
-  readonly #ofOuter = inverse(outer);
+  readonly #outer: LayerNames;
+  readonly #ofOuter: LayerNames;
   readonly #experts: SingleExperts | undefined;
   readonly #parameters: LayerNames;
   readonly #ofParameters: LayerNames;
+  readonly #halves: NonNullable<OtherNames["halves"]>;
+  readonly #layers: string;
 
-  constructor(layer: LayerNames, { experts, parameters = {} }: OtherNames = {}) {
+  constructor(layer: LayerNames, own: OtherNames = {}) {
+    const { experts, parameters = {}, halves = {}, layers = "model.layers", prefix = "" } = own;
     this.#layer = layer;
     this.#ofLayer = inverse(layer);
+    const outer = Object.entries({ ...usualOuter, ...own.outer });
+    this.#outer = Object.fromEntries(outer.map(([theirs, ours]) => [theirs, prefix + ours]));
+    this.#ofOuter = inverse(this.#outer);
     this.#experts = experts;
     this.#parameters = parameters;
     this.#ofParameters = inverse(parameters);
+    this.#halves = halves;
+    this.#layers = prefix + layers;
+  }
+
+  /** The number of the layer that a tensor of a file belongs to; undefined for one outside them. */
+  static layerOf(name: string): number | undefined {
+    const found = /^blk\.(\d+)\./.exec(name);
+    return found ? Number(found[1]) : undefined;
   }
 
   /**
-   * The path in the checkpoint of the module that has a tensor, and what the tensor is called there:
-   * `blk.3.attn_q.weight` → `["model.layers.3.self_attn.q_proj", "weight"]`; null for a name that the architecture does
-   * not have.
+   * Where a tensor belongs in the checkpoint: `blk.3.attn_q.weight` → `["model.layers.3.self_attn.q_proj", "weight"]`; null
+   * for a name that the architecture does not have, or one of two halves.
    */
-  path(name: string): [path: string, kind: string] | null {
-    const parts = /^(?:blk\.(\d+)\.)?([a-z_]+)(?:\.(\d+))?\.(weight|bias)$/.exec(name);
+  path(name: string): Place | null {
+    const parts = /^(?:blk\.(\d+)\.)?([a-z0-9_]+)(?:\.(\d+))?(?:\.(weight|bias))?$/.exec(name);
     if (!parts) return null;
     const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, string?];
     if (layer === undefined) {
-      const place = index === undefined ? at(outer, part!) : undefined;
+      const place = index === undefined && kind ? at(this.#outer, part!) : undefined;
       return place === undefined ? null : [place, kind!];
     }
-    const single = index === undefined ? at(this.#parameters, `${part}.${kind}`) : undefined;
+    const within = `${this.#layers}.${layer}`;
+    const single = index === undefined ? at(this.#parameters, kind ? `${part}.${kind}` : part!) : undefined;
     if (single !== undefined) {
       const end = single.lastIndexOf(".");
-      return [`model.layers.${layer}.${single.slice(0, end)}`, single.slice(end + 1)];
+      return end < 0 ? [within, single] : [`${within}.${single.slice(0, end)}`, single.slice(end + 1)];
     }
+    if (kind === undefined) return null;
     const experts = index === undefined ? undefined : this.#experts;
     const place = index === undefined ? at(this.#layer, part!) : experts && at(experts.parts, part!);
     if (place === undefined) return null;
     const own = experts ? `${experts.path}.${index}.${place}` : place;
-    return [`model.layers.${layer}.${own}`, kind!];
+    return [`${within}.${own}`, kind];
+  }
+
+  /** The same with the two places of a tensor that is halved; empty for a name that the architecture does not have. */
+  places(name: string): Place[] {
+    const one = this.path(name);
+    if (one) return [one];
+    const parts = /^blk\.(\d+)\.([a-z0-9_]+)\.(weight|bias)$/.exec(name);
+    const two = parts ? at(this.#halves, parts[2]!) : undefined;
+    return (two ?? []).map((place) => [`${this.#layers}.${parts![1]}.${place}`, parts![3]!]);
   }
 
   /** The other way round: a parameter's name in the checkpoint → GGUF's; null where it has none. */
   ofParameter(name: string): string | null {
-    const single = /^model\.layers\.(\d+)\.(.+)$/.exec(name);
-    const tensor = single && at(this.#ofParameters, single[2]!);
-    if (tensor) return `blk.${single[1]}.${tensor}`;
-    const parts = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name);
+    const [layer, own] = this.withinLayer(name);
+    const tensor = layer !== undefined && at(this.#ofParameters, own);
+    if (tensor) return `blk.${layer}.${tensor}`;
+    const parts = /^(.+)\.(weight|bias)$/.exec(own);
     if (!parts) return null;
-    const [, layer, path, kind] = parts as unknown as [string, string?, string?, string?];
-    const own = at(layer === undefined ? this.#ofOuter : this.#ofLayer, path!);
-    if (own === undefined) return null;
-    return `${layer === undefined ? "" : `blk.${layer}.`}${own}.${kind}`;
+    const [, path, kind] = parts as unknown as [string, string, string];
+    const theirs = at(layer === undefined ? this.#ofOuter : this.#ofLayer, path);
+    if (theirs === undefined) return null;
+    return `${layer === undefined ? "" : `blk.${layer}.`}${theirs}.${kind}`;
+  }
+
+  /** The path of a module in a layer. */
+  inLayer(layer: number | string, own: string): string {
+    return `${this.#layers}.${layer}.${own}`;
+  }
+
+  /** A name or path of the checkpoint without its layer; undefined and the whole name for one outside them. */
+  withinLayer(name: string): [layer: string | undefined, own: string] {
+    const start = `${this.#layers}.`;
+    const parts = name.startsWith(start) ? /^(\d+)\.(.+)$/.exec(name.slice(start.length)) : null;
+    return parts ? [parts[1], parts[2]!] : [undefined, name];
   }
 }

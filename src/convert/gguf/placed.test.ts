@@ -1,0 +1,106 @@
+/** What the tensors of a file become: halves, joined parts, packed ones that move, layers that draft. */
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeCase } from "../../../test/gguf-models";
+import { UserError } from "../../errors";
+import * as mx from "../../mlx";
+import { architecture } from "../../models";
+import { dequantize } from "../../nn";
+import { openWeights } from "../load";
+import { readConfig } from "../source";
+import type { GgufHeader, GgufTensor } from "./header";
+import { placed } from "./placed";
+import { writtenType } from "./types";
+
+const folder = mkdtempSync(join(tmpdir(), "mlxlm-gguf-placed-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const tensor = (type: "F32" | "Q8_0" = "F32"): GgufTensor => ({
+  path: "x.gguf",
+  type: writtenType(type),
+  shape: [32, 32],
+  start: 0,
+  bytes: 0,
+});
+
+function header(tensors: Record<string, GgufTensor>, metadata: Record<string, number> = {}): GgufHeader {
+  return { tensors: new Map(Object.entries(tensors)), metadata: new Map(Object.entries(metadata)) };
+}
+
+async function parameters(modelType: string, config: object, file: GgufHeader) {
+  const { gguf } = await architecture(modelType);
+  return placed(file, { num_hidden_layers: 2, ...config }, gguf!, "x.gguf");
+}
+
+const delta = {
+  linear_num_key_heads: 2,
+  linear_num_value_heads: 4,
+  linear_key_head_dim: 16,
+  linear_value_head_dim: 16,
+};
+
+test("gates and values of experts in one tensor are its halves", async () => {
+  const [gate, up] = await parameters("qwen3_5_moe", delta, header({ "blk.1.ffn_gate_up_exps.weight": tensor() }));
+  const experts = "language_model.model.layers.1.mlp.switch_mlp";
+  expect([gate!.path, up!.path]).toEqual([`${experts}.gate_proj`, `${experts}.up_proj`]);
+  mx.scope(() => {
+    const x = mx.arange(0, 24, 1, { dtype: "float32" }).reshape(2, 4, 3);
+    expect(gate!.make([x]).toList()).toEqual(x.at(mx.slice(), mx.slice(0, 2)).toList());
+    expect(up!.make([x]).toList()).toEqual(x.at(mx.slice(), mx.slice(2)).toList());
+  });
+  await expect(parameters("qwen3_5", delta, header({ "blk.1.ffn_gate_up_exps.weight": tensor() }))).rejects.toThrow(
+    /"blk\.1\.ffn_gate_up_exps\.weight", which mlxlm has no place for/,
+  );
+});
+
+test("a projection in two tensors needs both; old files have it whole", async () => {
+  const config = { num_attention_heads: 4, qk_nope_head_dim: 16, kv_lora_rank: 32 };
+  const [keys, values] = ["blk.0.attn_k_b.weight", "blk.0.attn_v_b.weight"];
+  const both = await parameters("deepseek_v2", config, header({ [keys!]: tensor(), [values!]: tensor() }));
+  expect(both.map(({ path, sources }) => [path, sources.length])).toEqual([["model.layers.0.self_attn.kv_b_proj", 2]]);
+  const whole = await parameters("deepseek_v2", config, header({ "blk.0.attn_kv_b.weight": tensor() }));
+  expect(whole.map(({ path, sources }) => [path, sources.length])).toEqual([["model.layers.0.self_attn.kv_b_proj", 1]]);
+  const one = parameters("deepseek_v2", config, header({ [values!]: tensor() }));
+  await expect(one).rejects.toThrow(UserError);
+  await expect(one).rejects.toThrow("x.gguf has blk.0.attn_v_b.weight, but not blk.0.attn_k_b.weight");
+});
+
+test("layers that draft tokens are left out, where the file says that it has some", async () => {
+  const tensors = { "blk.1.attn_norm.weight": tensor(), "blk.2.nextn.eh_proj.weight": tensor() };
+  const own = await parameters("qwen3_5", delta, header(tensors, { "qwen35.nextn_predict_layers": 1 }));
+  expect(own.map(({ path }) => path)).toEqual(["language_model.model.layers.1.input_layernorm"]);
+  await expect(parameters("qwen3_5", delta, header(tensors))).rejects.toThrow(/"blk\.2\.nextn\.eh_proj\.weight"/);
+});
+
+test("columns that move with their groups stay packed, others do not", async () => {
+  const file = header({ "blk.0.ssm_out.weight": tensor("Q8_0") });
+  const [narrow] = await parameters("qwen3_5", delta, file);
+  expect(narrow!.affine).toBeUndefined();
+  const [wide] = await parameters("qwen3_5", { ...delta, linear_value_head_dim: 32 }, file);
+  expect(wide!.affine).toEqual({ bits: 8, groupSize: 32 });
+});
+
+test.each([16, 32])("Q8_0 with heads of %i gives the weights back within its steps", async (width) => {
+  const settings = { linear_value_head_dim: width, linear_key_head_dim: width };
+  const written = await writeCase("qwen3_5", join(folder, String(width)), { type: "Q8_0", settings });
+  const live = mx.liveHandles();
+  const config = await readConfig(written.file);
+  const { model } = await openWeights(written.file, config);
+  const { model: original } = await openWeights(written.folder, await readConfig(written.folder));
+  const isPacked = model.namedParameters().some(([name]) => name.endsWith("0.linear_attn.out_proj.scales"));
+  expect(isPacked).toBe(width === 32);
+  dequantize(model);
+  const before = new Map(original.namedParameters());
+  for (const [name, weight] of model.namedParameters()) {
+    mx.scope(() => {
+      const apart = weight.astype("float32").subtract(before.get(name)!).abs().max().item() as number;
+      const largest = before.get(name)!.abs().max().item() as number;
+      expect(apart, name).toBeLessThanOrEqual(largest / 127);
+    });
+  }
+  model.dispose();
+  original.dispose();
+  expect(mx.liveHandles()).toBe(live);
+});

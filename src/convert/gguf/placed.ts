@@ -1,0 +1,114 @@
+/** What the parameters of a checkpoint are made of, in a GGUF file. */
+import { basename } from "node:path";
+import { UserError } from "../../errors";
+import type { Tensor } from "../../mlx";
+import { changeOf, type GgufFacts, type JoinedTensor, ropeFactorsName, TensorNames } from "../../models";
+import type { ModelConfig } from "../config";
+import type { GgufHeader, GgufTensor } from "./header";
+import type { ElementType } from "./types";
+
+export type Affine = NonNullable<ElementType["affine"]>;
+
+export interface PlacedParameter {
+  /** The module's path, and what the parameter is called there. */
+  path: string;
+  kind: string;
+  sources: readonly GgufTensor[];
+  /** How it stays packed; undefined where its sources are unpacked. */
+  affine: Affine | undefined;
+  /** The parameter, or its codes, scales or biases, of those of the sources. */
+  make(read: readonly Tensor[]): Tensor;
+}
+
+/** @throws UserError for a tensor that the architecture has no place for, or one that comes without its other parts */
+export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts, path: string): PlacedParameter[] {
+  const file = basename(path);
+  const joined = joinedParameters(header, config, facts, file);
+  const parts = new Set(joined.flatMap(({ sources }) => sources));
+  const parameters: PlacedParameter[] = joined;
+  const drafts = firstDraft(header, config, facts);
+  for (const [name, tensor] of header.tensors) {
+    if (name === ropeFactorsName || parts.has(tensor) || (TensorNames.layerOf(name) ?? -1) >= drafts) continue;
+    const own = placesOf(name, tensor, config, facts, file);
+    if (own.length === 0) {
+      throw new UserError(`${file} has the tensor "${name}", which mlxlm has no place for`, {
+        hint: "Take the model's safetensors.",
+      });
+    }
+    parameters.push(...own);
+  }
+  return parameters;
+}
+
+/** The number of the first layer behind the model's own, where the file says that it has some: they draft tokens. */
+const firstDraft = ({ metadata }: GgufHeader, config: ModelConfig, { architecture }: GgufFacts) =>
+  metadata.get(`${architecture}.nextn_predict_layers`) ? (config.num_hidden_layers as number) : Infinity;
+
+function placesOf(
+  name: string,
+  source: GgufTensor,
+  config: ModelConfig,
+  { names, changes, normOffset }: GgufFacts,
+  file: string,
+): PlacedParameter[] {
+  const places = names.places(name);
+  return places.map(([path, kind], half) => {
+    const change = changeOf(changes?.(config) ?? {}, names, `${path}.${kind}`);
+    const isNorm = normOffset !== 0 && path.endsWith("norm");
+    return {
+      path,
+      kind,
+      sources: [source],
+      affine: fitting(source.type.affine, change?.columns),
+      make([whole]) {
+        const x = places.length === 1 ? whole! : whole!.split(places.length, -2)[half]!;
+        if (change?.rows) needRows(x, change.rows, `${name} of ${file}`);
+        if (change) return change.read(x);
+        return isNorm ? x.subtract(normOffset) : x;
+      },
+    };
+  });
+}
+
+/** The packing of a tensor, if its groups may be moved with the columns. */
+const fitting = (affine: Affine | undefined, columns = 0) =>
+  affine && columns % affine.groupSize === 0 ? affine : undefined;
+
+function needRows(x: Tensor, heads: number, name: string): void {
+  const rows = x.dim(0);
+  if (rows % (2 * heads) === 0) return;
+  throw new UserError(`${name} has ${rows} rows for ${heads} heads`, {
+    hint: "Take another GGUF file of the model.",
+  });
+}
+
+function joinedParameters(
+  { tensors }: GgufHeader,
+  config: ModelConfig,
+  { names, joined }: GgufFacts,
+  file: string,
+): PlacedParameter[] {
+  const found: PlacedParameter[] = [];
+  for (const [own, how] of Object.entries(joined?.(config) ?? {})) {
+    for (let layer = 0; layer < (config.num_hidden_layers as number); layer++) {
+      const all = how.parts.map((part) => `blk.${layer}.${part}.weight`);
+      const there = all.filter((name) => tensors.has(name));
+      if (there.length === 0) continue;
+      if (there.length < all.length) {
+        const missing = all.find((name) => !tensors.has(name));
+        throw new UserError(`${file} has ${there[0]}, but not ${missing}`, {
+          hint: "Take another GGUF file of the model.",
+        });
+      }
+      const sources = all.map((name) => tensors.get(name)!);
+      const affine = packingOf(how, sources);
+      found.push({ path: names.inLayer(layer, own), kind: "weight", sources, affine, make: how.join });
+    }
+  }
+  return found;
+}
+
+function packingOf({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): Affine | undefined {
+  const types = new Set(sources.map(({ type }) => type));
+  return movesRows && types.size === 1 ? sources[0]!.type.affine : undefined;
+}

@@ -1,0 +1,201 @@
+/** DeepSeek V2 and V3 in GGUF files: latent attention, experts in groups beside one that all tokens use. */
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
+import type { RopeScaling } from "../../nn";
+import { ropeOptions } from "../args";
+import type { JoinedTensors } from "./changes";
+import { decoder } from "./decoder";
+import { f32, flag, type GgufDescription, type GgufFacts, type GgufFields, u32 } from "./facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./names";
+import { noPlace } from "./rope";
+
+/** The parts of latent attention. */
+export const latentLayer = {
+  attn_q_a: "self_attn.q_a_proj",
+  attn_q_a_norm: "self_attn.q_a_layernorm",
+  attn_q_b: "self_attn.q_b_proj",
+  attn_kv_a_mqa: "self_attn.kv_a_proj_with_mqa",
+  attn_kv_a_norm: "self_attn.kv_a_layernorm",
+  attn_k_b: "self_attn.embed_q",
+  attn_v_b: "self_attn.unembed_out",
+};
+
+const layer = {
+  ...plainLayer,
+  ...latentLayer,
+  ...expertLayer("mlp"),
+  ...sharedExpert("mlp.shared_experts"),
+  // Of old files.
+  attn_kv_b: "self_attn.kv_b_proj",
+};
+
+export interface LatentConfig {
+  vocab_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  kv_lora_rank: number;
+  q_lora_rank: number | null;
+  qk_rope_head_dim: number;
+  qk_nope_head_dim: number;
+  v_head_dim: number;
+  attention_bias: boolean;
+  rope_theta?: number | null;
+  rope_scaling?: RopeScaling | null;
+  n_routed_experts?: number | null;
+  n_shared_experts?: number | null;
+  num_experts_per_tok: number;
+  moe_intermediate_size: number;
+  moe_layer_freq: number;
+  first_k_dense_replace: number;
+  norm_topk_prob: boolean;
+  routed_scaling_factor: number;
+  n_group: number;
+  topk_group: number;
+}
+
+/** What `expert_gating_func` says of the scores of experts. */
+export const gating = { softmax: 1, sigmoid: 2 };
+
+/** llama.cpp's way to know the models whose queries are projected at once: their number of layers. */
+const projectsAtOnce = ({ num_hidden_layers: layers, vocab_size: words }: LatentConfig) =>
+  layers === 26 || layers === 27 || (layers === 48 && words === 128_256);
+
+/** A factor on the scores that grows with the stretch: files have it with YaRN's own tenth. */
+const tenth = 0.1;
+
+/** What differs from DeepSeek V3. */
+export interface LatentFacts {
+  matches?: (file: GgufDescription) => boolean;
+  scores?: keyof typeof gating;
+  ropeBase?: number;
+  /** What stands before the names of the checkpoint. */
+  prefix?: string;
+  /** Keys and values are unpacked by one projection. */
+  joins?: boolean;
+}
+
+export const latent = (own: LatentFacts = {}): GgufFacts =>
+  decoder("deepseek2", {
+    names: new TensorNames(layer, {
+      parameters: own.scores === "softmax" ? {} : { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" },
+      halves: fusedExperts("mlp"),
+      prefix: own.prefix,
+    }),
+    matches: own.matches,
+    ropeBase: own.ropeBase,
+    joined: own.joins ? joined : undefined,
+    turning: (settings) => (settings as unknown as LatentConfig).qk_rope_head_dim,
+    read(file, common) {
+      const groups = file.number("expert_group_count") ?? 0;
+      const [whole, valueWidth] = [width(file, "key"), width(file, "value")];
+      const turning = file.need("rope.dimension_count");
+      return {
+        head_dim: undefined,
+        partial_rotary_factor: undefined,
+        num_key_value_heads: common.num_attention_heads,
+        num_local_experts: undefined,
+        rope_scaling: readStretch(file, common.rope_scaling as object | undefined),
+        kv_lora_rank: file.need("attention.kv_lora_rank"),
+        q_lora_rank: file.number("attention.q_lora_rank") ?? null,
+        qk_rope_head_dim: turning,
+        qk_nope_head_dim: whole - turning,
+        v_head_dim: valueWidth,
+        first_k_dense_replace: file.number("leading_dense_block_count") ?? 0,
+        n_routed_experts: file.need("expert_count"),
+        n_shared_experts: file.need("expert_shared_count"),
+        moe_intermediate_size: file.need("expert_feed_forward_length"),
+        routed_scaling_factor: file.number("expert_weights_scale") ?? 1,
+        norm_topk_prob: normalizes(file),
+        n_group: Math.max(groups, 1),
+        topk_group: groups > 1 ? file.need("expert_group_used_count") : 1,
+        ...methods(own.scores, groups),
+        moe_layer_freq: 1,
+      };
+    },
+    write(settings) {
+      const args = settings as unknown as LatentConfig;
+      const {
+        kv_lora_rank: rank,
+        qk_rope_head_dim: turning,
+        n_routed_experts: experts,
+        n_shared_experts: shared,
+      } = args;
+      if (args.attention_bias) noPlace('"attention_bias"');
+      if (args.moe_layer_freq !== 1) noPlace(`"moe_layer_freq" ${args.moe_layer_freq} (not 1)`);
+      if (!experts) noPlace("a model without routed experts");
+      if (!shared) noPlace("experts without a shared one");
+      if (args.q_lora_rank === null && !projectsAtOnce(args)) noPlace('"q_lora_rank" null with so many layers');
+      const grouped = args.n_group > 1 && args.topk_group < args.n_group;
+      if (grouped && own.scores === "softmax") noPlace('"topk_method" "group_limited_greedy"');
+      return {
+        vocab_size: u32(args.vocab_size),
+        leading_dense_block_count: u32(args.first_k_dense_replace),
+        "attention.head_count_kv": u32(1),
+        "attention.kv_lora_rank": u32(rank),
+        "attention.q_lora_rank": args.q_lora_rank === null ? undefined : u32(args.q_lora_rank),
+        "attention.key_length": u32(rank + turning),
+        "attention.value_length": u32(rank),
+        "attention.key_length_mla": u32(args.qk_nope_head_dim + turning),
+        "attention.value_length_mla": u32(args.v_head_dim),
+        expert_count: u32(experts),
+        expert_used_count: u32(args.num_experts_per_tok),
+        expert_shared_count: u32(shared),
+        expert_feed_forward_length: u32(args.moe_intermediate_size),
+        expert_weights_scale: f32(args.routed_scaling_factor),
+        expert_weights_norm: flag(own.scores !== "softmax" && args.norm_topk_prob),
+        expert_gating_func: u32(gating[own.scores ?? "sigmoid"]),
+        expert_group_count: grouped ? u32(args.n_group) : undefined,
+        expert_group_used_count: grouped ? u32(args.topk_group) : undefined,
+        ...writeStretch(ropeOptions(args, { base: 10_000 }).scaling),
+      };
+    },
+  });
+
+const methods = (scores: keyof typeof gating = "sigmoid", groups: number) => ({
+  scoring_func: scores,
+  topk_method: scores === "sigmoid" ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy",
+});
+
+/** Whether the weights of a token's experts are made to sum to one. */
+export const normalizes = (file: GgufDescription): boolean => (file.list("expert_weights_norm")?.[0] ?? 0) !== 0;
+
+/** The two halves of the projection that unpacks keys and values; files have the keys' transposed. */
+function joined(config: object): JoinedTensors {
+  const { num_attention_heads: heads, qk_nope_head_dim: width, kv_lora_rank: rank } = config as LatentConfig;
+  return {
+    "self_attn.kv_b_proj": {
+      parts: ["attn_k_b", "attn_v_b"],
+      join: ([keys, values]) => mx.concatenate([keys!.swapaxes(-1, -2), values!], { axis: 1 }).reshape(-1, rank),
+      split(x) {
+        const [keys, values] = x.reshape(heads, -1, rank).split([width], 1) as [Tensor, Tensor];
+        return [keys.swapaxes(-1, -2), values];
+      },
+    },
+  };
+}
+
+/** Width of a head's keys or values, unpacked. */
+const width = (file: GgufDescription, of: "key" | "value") =>
+  file.number(`attention.${of}_length_mla`) ?? file.need(`attention.${of}_length`);
+
+/** The two factors of YaRN on latent attention, which files have as one. */
+function readStretch(file: GgufDescription, scaling: object | undefined): object | undefined {
+  const weight = file.number("rope.scaling.yarn_log_multiplier");
+  if (!scaling || weight === undefined) return scaling;
+  const mscale = Number((weight / tenth).toPrecision(6));
+  return { ...scaling, mscale, mscale_all_dim: mscale };
+}
+
+function writeStretch(scaling: RopeScaling | null | undefined): GgufFields {
+  const type = scaling?.type || scaling?.rope_type;
+  if (type !== "yarn" && type !== "deepseek_yarn") return {};
+  const { mscale, mscale_all_dim: weight } = scaling!;
+  if (!weight || (mscale ?? 1) !== weight) {
+    noPlace(`"mscale" ${mscale} of yarn beside "mscale_all_dim" ${weight} (not the same)`);
+  }
+  return {
+    "rope.scaling.yarn_log_multiplier": f32(tenth * weight!),
+    // The factors cancel out.
+    "rope.scaling.attn_factor": f32(1),
+  };
+}

@@ -1,0 +1,119 @@
+/**
+ * Tiny models as GGUF files, which test/oracle/gguf_models.py shows to llama.cpp: `bun test/gguf-models.ts FOLDER`. Their
+ * configurations are those of the models' fixtures, changed where llama.cpp has no form for a setting.
+ */
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type ExportOptions, exportGguf } from "../src/convert/gguf/export";
+import { readGgufHeader } from "../src/convert/gguf/header";
+import { saveModel } from "../src/convert/save";
+import type { LanguageModel } from "../src/models";
+import { architecture } from "../src/models/registry";
+import { fixture } from "./parity/fixtures";
+import { type FormulaModel, formulaModel } from "./parity/formula-model";
+
+type Settings = Record<string, unknown>;
+
+/**
+ * What is changed of a fixture's configuration, or of the part of it that is the language model's. Names begin with the
+ * fixture's.
+ */
+const cases: Record<string, Settings> = {
+  deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
+  deepseek_v2_lite: { num_hidden_layers: 27 },
+  deepseek_v3: {},
+  gemma3_text: {},
+  glm4_moe_lite: { rms_norm_eps: 1e-6 },
+  gpt_oss: {},
+  kimi_k25: { q_lora_rank: 32 },
+  llama: {},
+  llama_bias: { rope_traditional: false },
+  mixtral: {},
+  qwen2: {},
+  qwen3: {},
+  qwen3_5: { linear_value_head_dim: 16 },
+  qwen3_5_moe: { linear_value_head_dim: 16 },
+  qwen3_yarn: {},
+  "qwen3_yarn with a factor": {
+    rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 0.8 },
+  },
+};
+
+export const caseNames: readonly string[] = Object.keys(cases);
+
+/** Longer than windows and than contexts before positions were stretched. */
+export const prompt: readonly number[] = Array.from({ length: 72 }, (_, i) => (i * 37 + 7) % 251);
+
+/** How many tokens are generated. */
+export const steps = 12;
+
+const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+
+const tokenizer = {
+  version: "1.0",
+  added_tokens: [],
+  pre_tokenizer: byteLevel,
+  decoder: byteLevel,
+  model: { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: [["a", "b"]] },
+};
+
+interface WriteOptions {
+  type?: ExportOptions["type"];
+  /** Settings beside those of the case. */
+  settings?: Settings;
+}
+
+/** The model of a case, in a folder of its own, and its GGUF file. */
+export async function writeCase(
+  name: string,
+  folder: string,
+  { type = "F32", settings = {} }: WriteOptions = {},
+): Promise<{ folder: string; file: string }> {
+  const { config: original, salt } = fixture<FormulaModel>(`models/${name.split(" ")[0]}.json`);
+  const text = original.text_config as Settings | undefined;
+  const own = { ...cases[name], ...settings };
+  const config = text
+    ? { ...original, text_config: { ...text, ...own } }
+    : { ...original, max_position_embeddings: original.max_position_embeddings ?? 256, ...own };
+  const [source, target] = [join(folder, `${name}.source`), join(folder, name)];
+  mkdirSync(source, { recursive: true });
+  writeFileSync(join(source, "tokenizer.json"), JSON.stringify(tokenizer));
+  const weights = await shapesOf(config);
+  await saveModel(target, await formulaModel({ config, salt, weights }), config, { source });
+  await exportGguf(target, `${target}.gguf`, { type });
+  return { folder: target, file: `${target}.gguf` };
+}
+
+/** Of the model's own parameters: the configuration may differ from the fixture's. */
+async function shapesOf(config: FormulaModel["config"]): Promise<Record<string, number[]>> {
+  const { Args, Model } = await architecture(config.model_type);
+  const model: LanguageModel = new Model(Args.parse(config));
+  const shapes = model.namedParameters().map(([name, { shape }]): [string, number[]] => [name, [...shape]]);
+  model.dispose();
+  return Object.fromEntries(shapes);
+}
+
+/** A hash of what llama.cpp reads of a file: tensors and the architecture's metadata. */
+export async function fingerprint(file: string): Promise<string> {
+  const bytes = readFileSync(file);
+  const { tensors, metadata } = await readGgufHeader(file);
+  const architecture = String(metadata.get("general.architecture"));
+  const hash = createHash("sha256");
+  for (const [key, value] of [...metadata].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    if (key.startsWith(`${architecture}.`)) hash.update(JSON.stringify([key, value]));
+  }
+  for (const [name, { type, shape, start, bytes: length }] of [...tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(JSON.stringify([name, type.name, shape])).update(bytes.subarray(start, start + length));
+  }
+  return hash.digest("hex").slice(0, 16);
+}
+
+if (import.meta.main) {
+  const [folder, ...names] = process.argv.slice(2);
+  const written: Record<string, string> = {};
+  for (const name of names.length > 0 ? names : caseNames) {
+    written[name] = await fingerprint((await writeCase(name, folder!)).file);
+  }
+  writeFileSync(join(folder!, "cases.json"), JSON.stringify({ prompt, steps, files: written }));
+}
