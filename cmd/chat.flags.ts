@@ -1,5 +1,6 @@
 /** The flags of `mlxlm chat`: mlx-lm's, with its defaults. */
 import { settingFlags } from "../src/cli/chat/settings";
+import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 
 export const chatFlags = {
@@ -13,6 +14,7 @@ export const chatFlags = {
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
+  ...draftFlags,
   adapterPath: flag.path("folder of a LoRA adapter"),
   pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
 };

@@ -1,5 +1,6 @@
 /** `mlxlm chat`: a conversation with a model. */
 import { command } from "../src/cli/command";
+import { draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { ExitCode, UserError } from "../src/errors";
 import { chatFlags } from "./chat.flags";
@@ -33,7 +34,8 @@ export default command({
     const open = async (named: string | undefined, adapterPath?: string) => {
       const { model, tokenizer, contextLength, folder } = await openModel(named, out, signal, { adapterPath });
       const name = named ?? (folder === demoFolder() ? demoName : folder);
-      const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength };
+      const drafts = draftsOf(flags) ?? undefined;
+      const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts };
       const answerer = new ChatAnswerer(model, tokenizer, limits);
       const close = () => {
         answerer.forget();

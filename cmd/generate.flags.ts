@@ -1,4 +1,5 @@
 /** The flags of `mlxlm generate`: mlx-lm's, with its defaults. */
+import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
@@ -38,5 +39,5 @@ export const generateFlags = {
   quantizeActivations: flag.switch("quantize activations too; on GPUs", { alias: ["qa"] }),
   ...kvQuantizationFlags,
   draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
-  numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),
+  ...draftFlags,
 };

@@ -1,6 +1,7 @@
 /** `mlxlm generate`: text from a prompt. */
 import { checkSettings } from "../src/cli/chat/settings";
 import { command } from "../src/cli/command";
+import { checkDrafts, draftLine, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { wasGiven } from "../src/cli/parse";
@@ -16,6 +17,7 @@ export default command({
     'mlxlm generate demo "What is 27 + 58?"',
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
+    "mlxlm generate --model ./my-model --draft ngram --prompt - < text-to-edit.txt",
   ],
   flags: generateFlags,
   computes: true,
@@ -23,6 +25,7 @@ export default command({
   async run({ flags, out, signal }) {
     checkPromptText(flags.prompt);
     checkSettings(flags);
+    checkDrafts(flags);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
@@ -66,9 +69,8 @@ export default command({
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
     const { prefillStepSize } = flags;
     const settings = { prefillStepSize, kvQuantization: kvQuantization(flags), maxMemory: gigabytes(flags.maxMemory) };
-    const stepper = draft
-      ? new DraftStepper(model, { model: draft.model, tokens: flags.numDraftTokens }, settings)
-      : new LoneStepper(model, settings);
+    const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags);
+    const stepper = drafts ? new DraftStepper(model, drafts, settings) : new LoneStepper(model, settings);
 
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
     const cache = saved?.cache ?? model.makeCache({ maxSize: flags.maxKvSize });
@@ -117,17 +119,18 @@ export default command({
     if (end) {
       const { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason } = end;
       const figures = { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason };
-      out.result({ text, ...figures });
+      out.result({ text, ...figures, ...(end.drafts && { drafts: end.drafts }) });
     }
     if (signal.aborted) process.exitCode = ExitCode.interrupted;
   },
 });
 
-/** The three lines that mlx-lm prints. */
+/** The three lines that mlx-lm prints, and one about drafts. */
 function statistics(end: End): string[] {
   return [
     `Prompt: ${end.prompt_tokens} tokens, ${end.prompt_tps.toFixed(3)} tokens-per-sec`,
     `Generation: ${end.generation_tokens} tokens, ${end.generation_tps.toFixed(3)} tokens-per-sec`,
     `Peak memory: ${end.peak_memory.toFixed(3)} GB`,
+    ...(end.drafts ? [`Drafts: ${draftLine(end.drafts)}, ${end.drafts.passes} passes`] : []),
   ];
 }

@@ -56,6 +56,17 @@ export type Part = TextPart & {
 
 export type FinishReason = "stop" | "length" | "interrupted" | "tool_calls";
 
+/** How drafts did. */
+export interface DraftFigures {
+  /** How many tokens were drafted, and how many of them were the model's own choice. */
+  proposed: number;
+  accepted: number;
+  /** Their share; 0 where none was drafted. */
+  acceptance: number;
+  /** How often the model ran. Without drafts that is once for each token. */
+  passes: number;
+}
+
 /** Always the last. Field names are mlx-lm's. */
 export interface End {
   type: "end";
@@ -72,6 +83,8 @@ export interface End {
   generation_tps: number;
   /** GB (10⁹ bytes). */
   peak_memory: number;
+  /** Of a stepper that drafts. */
+  drafts?: DraftFigures;
   /** All tokens that were generated, one that stopped the answer too. */
   generated: readonly number[];
   /** The tokens since the last part, where asked for. */
@@ -114,6 +127,7 @@ export async function* answer(
   let began = performance.now();
   let promptTps = 0;
   let finish: FinishReason = "length";
+  const drafts: DraftFigures = { proposed: 0, accepted: 0, acceptance: 0, passes: 0 };
   try {
     for await (const { token, logprobs } of stepper.steps({
       prompt: cached > 0 ? prompt.slice(cached) : prompt,
@@ -126,6 +140,12 @@ export async function* answer(
       logprobs: wanted !== undefined,
       inputEmbeddings: request.inputEmbeddings,
       onPrefill: request.onPrefill,
+      onDrafts(proposed, accepted) {
+        drafts.proposed += proposed;
+        drafts.accepted += accepted;
+        drafts.acceptance = drafts.accepted / Math.max(drafts.proposed, 1);
+        drafts.passes += 1;
+      },
       onEnd: loan ? (layers, held) => loan.settle(held, layers) : undefined,
       signal,
     })) {
@@ -154,6 +174,7 @@ export async function* answer(
       generation_tokens: generated.length,
       generation_tps: generated.length / ((performance.now() - began) / 1000),
       peak_memory: mx.peakMemory() / 1e9,
+      ...(drafts.passes > 0 && { drafts }),
     };
     for (const part of text.end()) yield withTokens(part);
     if (finish === "stop" && request.tools?.length && text.hasCalled) finish = "tool_calls";

@@ -52,7 +52,7 @@ export function checkEmbeddings(prompt: readonly number[], embeddings: Tensor | 
  * @throws UserError for a packing of the cache that there is not, before any work
  */
 export async function prefill(
-  model: LanguageModel,
+  model: Pick<LanguageModel, "forward">,
   prompt: readonly number[],
   cache: Cache[],
   { prefillStepSize = 2048, kvQuantization, maxMemory, inputEmbeddings, onPrefill, signal }: PrefillOptions,

@@ -35,7 +35,7 @@ export interface StepInput {
 
 /** Feeds token ids (B, T) and chooses what follows. Neither result is evaluated yet. */
 export function samplingStep(
-  model: LanguageModel,
+  model: Pick<LanguageModel, "forward">,
   input: Tensor,
   { cache, choosers, positions = 1, inputEmbeddings, isChecked = false }: StepInput,
 ): Chosen {

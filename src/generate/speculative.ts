@@ -1,179 +1,186 @@
 /**
- * Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192): a small model drafts a few tokens, the large one checks
- * them all in one pass. What comes out is what the large model alone would give.
+ * Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192): someone drafts a few tokens at little cost, the model
+ * checks them all in one pass. What comes out is what the model alone would give: each draft is held against the token
+ * that the model chooses in its place.
  */
 import { ExitCode, UserError } from "../errors";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { Cache, LanguageModel } from "../models";
+import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import { greedy } from "../sample";
+import type { Drafter } from "./draft/drafter";
+import { ModelDrafter, type ModelDrafterOptions } from "./draft/model-drafter";
+import { canReturn, ReturnPoint } from "./draft/return-point";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
-import { type Chosen, checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
+import { checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
 import type { StepOptions } from "./step";
 import type { Step } from "./stepper";
 
 export interface SpeculativeOptions extends StepOptions {
-  /** How many tokens the draft model proposes at a time. */
+  /** How many tokens are drafted at a time. */
   numDraftTokens?: number;
-  /** The draft model's cache, as `cache` is the model's. */
-  draftCache?: Cache[];
 }
 
-/** A model with what it has read. */
-interface Reader {
-  model: LanguageModel;
-  cache: Cache[];
-}
+/** So many tokens that were right are read anew together with the next drafts; more of them in a pass of their own. */
+const mostReread = 8;
 
-/** Whether a cache can be taken back, after so many more tokens too. */
-const canTrim = (cache: readonly Cache[], more = 0) => cache.every((layer) => layer.isTrimmable(more));
-
-function rewind(cache: readonly Cache[], count: number): void {
-  if (count > 0) for (const layer of cache) layer.trim(count);
-}
+const cannotReturn = ({ flag }: Drafter) =>
+  new UserError("speculative decoding needs a KV cache that can be taken back, and this model's cannot", {
+    code: ExitCode.usage,
+    hint: `Leave out ${flag}.`,
+  });
 
 /**
- * Yields the tokens that follow `prompt`, like `generateSteps`. Where a cache can no longer be taken back (a sliding
- * window that is full), it goes on without drafts. When the loop ends after N tokens, both caches hold prompt and
- * tokens, but perhaps the last.
+ * The same with a draft model, which must be able to take its own cache back. Where it no longer can (a sliding window
+ * that is full), it goes on without drafts.
  * @throws UserError for an empty prompt, token ids that a model does not know, and caches that cannot be taken back
  */
 export async function* speculativeSteps(
   model: LanguageModel,
   draftModel: LanguageModel,
   prompt: readonly number[],
+  options: SpeculativeOptions & ModelDrafterOptions = {},
+): AsyncGenerator<Step, void, void> {
+  yield* draftedSteps(model, new ModelDrafter(draftModel, options), prompt, options);
+}
+
+/**
+ * Yields the tokens that follow `prompt`, like `generateSteps`, and disposes of the drafter at the end. When the loop ends
+ * after N tokens, the cache holds prompt and tokens, but perhaps some of the last.
+ * @throws UserError for an empty prompt, token ids that the model does not know, and caches that cannot be taken back
+ */
+export async function* draftedSteps(
+  model: LanguageModel,
+  drafter: Drafter,
+  prompt: readonly number[],
   options: SpeculativeOptions = {},
 ): AsyncGenerator<Step, void, void> {
   const { maxTokens = 256, numDraftTokens = 2, sampler = greedy, logitsProcessors = [] } = options;
-  const { cachedTokens = [], stopTokens, signal, onPrefill, onEnd } = options;
+  const { cachedTokens = [], stopTokens, signal, onPrefill, onDrafts, onEnd } = options;
   const isPlain = logitsProcessors.length === 0;
-  checkPrompt(prompt, Math.min(model.vocabSize, draftModel.vocabSize));
-  if (options.inputEmbeddings) {
-    throw new UserError("input embeddings do not go with a draft model", {
-      code: ExitCode.usage,
-      hint: "Leave out --draft-model.",
-    });
-  }
-  const target: Reader = { model, cache: options.cache ?? model.makeCache({ maxSize: options.maxKvSize }) };
-  const draft: Reader = { model: draftModel, cache: options.draftCache ?? draftModel.makeCache() };
-  if (!canTrim(target.cache) || !canTrim(draft.cache)) {
-    throw new UserError("speculative decoding needs a KV cache that can be taken back, and this model's cannot", {
-      code: ExitCode.usage,
-      hint: "Leave out --draft-model.",
-    });
+  const reader = drafter.reader ?? model;
+  const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
+  try {
+    checkPrompt(prompt, Math.min(model.vocabSize, drafter.vocabSize ?? model.vocabSize));
+    if (options.inputEmbeddings) {
+      throw new UserError(`input embeddings do not go with ${drafter.name}`, {
+        code: ExitCode.usage,
+        hint: `Leave out ${drafter.flag}.`,
+      });
+    }
+    const returns = drafter.needsTrim ? cache.every((layer) => layer.isTrimmable()) : canReturn(cache);
+    if (!returns) throw cannotReturn(drafter);
+  } catch (error) {
+    drafter.dispose();
+    if (!options.cache) for (const layer of cache) layer.dispose();
+    throw error;
   }
 
   /** The sequence so far, the newest token last, which the model has not read. */
-  const history = [...cachedTokens, ...prompt.slice(0, -1)];
+  const history = [...cachedTokens, ...prompt];
+  /** How many of them the cache holds. */
+  let held = cachedTokens.length;
+  /** Between two passes, when `held` is right. */
+  let settled = true;
+  let passes = 0;
 
-  let rounds = 0;
-
-  /** The choices after each of the last `count` tokens of `input` (T), given all tokens up to its end. */
-  const read = ({ model, cache }: Reader, input: Tensor, count: number, seen: readonly number[]): Chosen => {
-    // Logits processors see another end of the sequence in each row, and each row is drawn by itself then, as in Python.
-    const choosers = Array.from({ length: isPlain ? 1 : count }, (_, i) => ({
-      sampler: isPlain ? sampler : (logprobs: Tensor) => sampler(logprobs),
-      logitsProcessors,
-      seen: () => mx.array(seen.slice(0, seen.length - count + i + 1), "uint32"),
-    }));
-    // Each round is read at once anyway, so its logits can be looked at; a draft's tokens are checked by the model.
-    const isChecked = model === target.model && isStepToCheck(rounds++, history.slice(-1));
-    const chosen = samplingStep(model, input.reshape(1, -1), { cache, choosers, positions: count, isChecked });
-    quantizeCaches(cache, options.kvQuantization);
-    return chosen;
-  };
-
-  /** Up to `count` tokens that the draft model puts after `pending`. */
-  const propose = (pending: readonly number[], count: number): number[] => {
-    const proposed: number[] = [];
-    for (let input = pending; proposed.length < count; input = proposed.slice(-1)) {
-      const seen = [...history, ...proposed];
-      proposed.push(mx.scope(() => read(draft, mx.array(input, "uint32"), 1, seen).tokens.item()));
-    }
-    return proposed;
-  };
-
-  /** The model's own choices after the last token and after each of the proposed ones; (V) for each, where asked for. */
-  const check = (last: number, proposed: readonly number[]): [tokens: number[], logprobs: Tensor[]] =>
+  /** Feeds what the model has not read, and what was proposed; the choices after the newest token and after each proposal. */
+  const check = (input: readonly number[], proposed: readonly number[]): [tokens: number[], logprobs: Tensor[]] =>
     mx.scope(() => {
-      const input = mx.array([last, ...proposed], "uint32");
-      const step = read(target, input, proposed.length + 1, [...history, ...proposed]);
+      const count = proposed.length + 1;
+      const seen = [...history, ...proposed];
+      // Logits processors see another end of the sequence in each row, and each row is drawn by itself then, as in Python.
+      const choosers = Array.from({ length: isPlain ? 1 : count }, (_, i) => ({
+        sampler: isPlain ? sampler : (logprobs: Tensor) => sampler(logprobs),
+        logitsProcessors,
+        seen: () => mx.array(seen.slice(0, seen.length - count + i + 1), "uint32"),
+      }));
+      // Each pass is read at once anyway, so its logits can be looked at.
+      const isChecked = isStepToCheck(passes++, history.slice(-1));
+      const row = mx.array(input, "uint32").reshape(1, -1);
+      const step = samplingStep(reader, row, { cache, choosers, positions: count, isChecked });
+      quantizeCaches(cache, options.kvQuantization);
       const { tokens, logprobs } = step;
       mx.eval(tokens, logprobs, step.highest);
       checkLogits(step);
-      const rows = options.logprobs ? logprobs.split(proposed.length + 1, 0).map((row) => row.squeeze(0)) : [];
+      const rows = options.logprobs ? logprobs.split(count, 0).map((row) => row.squeeze(0)) : [];
       return [[...(tokens.toArray() as Uint32Array)], rows];
     });
 
-  let drafted = 0;
-  let accepted = 0;
-  /** How many tokens of the sequence the model's cache holds. */
-  let held = cachedTokens.length;
-  /** Between two rounds, when `held` is right. */
-  let settled = true;
-  const rewindBoth = () => {
-    rewind(target.cache, drafted - accepted);
-    rewind(draft.cache, Math.max(drafted - accepted - 1, 0));
-    held -= drafted - accepted;
-    drafted = accepted = 0;
+  /** Reads tokens again that the cache had to forget, all but the newest. */
+  const reread = () => {
+    const input = history.slice(held, -1);
+    mx.scope(() => void reader.forward(mx.array(input, "uint32").reshape(1, -1), { cache }));
+    quantizeCaches(cache, options.kvQuantization);
+    mx.eval(cache.map((layer) => layer.state));
+    held += input.length;
   };
+
   const onChunk = (done: number, total: number) => {
     [held, settled] = [cachedTokens.length + done, true];
+    drafter.onChunk?.();
     onPrefill?.(done, total);
     settled = false;
   };
 
+  /** The pass that is under way: how many tokens it read, how many of them are right, and how the others are forgotten. */
+  let pass: { read: number; right: number; point: ReturnPoint | null } | null = null;
+  const settle = () => {
+    if (!pass) return;
+    const { read, right, point } = pass;
+    held += point && right < read ? point.back(read, right) : read;
+    point?.dispose();
+    pass = null;
+  };
+
   const restoreWiredLimit = withWiredLimit();
   try {
-    const unread = options.draftCache ? prompt : [...cachedTokens, ...prompt];
-    (await prefill(draft.model, unread, draft.cache, { ...options, onPrefill: undefined })).dispose();
-    (await prefill(target.model, prompt, target.cache, { ...options, onPrefill: onChunk })).dispose();
-    let last = prompt.at(-1)!;
-    let pending = [last];
+    await drafter.prefill?.(prompt);
+    (await prefill(reader, prompt, cache, { ...options, onPrefill: onChunk })).dispose();
     let ended = false;
-    history.push(last);
     for (let made = 0; !ended && made !== maxTokens && !signal?.aborted; ) {
+      if (history.length - held > mostReread) reread();
+      const from = held;
       const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);
-      const rewindable = canTrim(target.cache, room + 1) && canTrim(draft.cache, room + 1);
-      const proposed = propose(pending, rewindable ? room : 0);
-      const [tokens, logprobs] = check(last, proposed);
-      drafted = proposed.length;
-      held += 1 + drafted;
+      const proposed = drafter.propose(history, room);
+      const input = [...history.slice(held), ...proposed];
+      const point = proposed.length > 0 ? new ReturnPoint(cache, input.length) : null;
+      pass = { read: input.length, right: input.length - proposed.length, point };
+      const [tokens, logprobs] = check(input, proposed);
+      const wrong = proposed.findIndex((token, i) => token !== tokens[i]);
+      const accepted = wrong < 0 ? proposed.length : wrong;
+      onDrafts?.(proposed.length, accepted);
       settled = true;
       if (made === 0) onPrefill?.(prompt.length, prompt.length);
       try {
-        for (let i = 0; !ended && i <= drafted && made !== maxTokens && !signal?.aborted; i++) {
+        for (let i = 0; !ended && i <= accepted && made !== maxTokens && !signal?.aborted; i++) {
           const token = tokens[i]!;
-          const fromDraft = token === proposed[i];
-          if (fromDraft) accepted += 1;
+          const fromDraft = i < accepted;
+          if (fromDraft) pass.right += 1;
           made += 1;
           history.push(token);
           yield { token, logprobs: logprobs.shift() ?? null, fromDraft };
           ended = stopTokens?.has(token) ?? false;
-          if (!fromDraft) break;
         }
       } finally {
         for (const unread of logprobs) unread.dispose();
       }
       settled = false;
-      const all = accepted === drafted;
-      last = history.at(-1)!;
-      // A proposal that was right to the end has not been read by its own model yet.
-      pending = all && drafted > 0 ? history.slice(-2) : [last];
-      rewindBoth();
+      settle();
+      drafter.settle(history, { from, accepted });
       checkMemory(options.maxMemory);
       await breathe();
     }
     settled = true;
   } finally {
     restoreWiredLimit();
-    rewindBoth();
-    if (settled && onEnd) onEnd(target.cache, history.slice(0, held));
-    else if (!options.cache) for (const layer of target.cache) layer.dispose();
-    if (!options.draftCache) for (const layer of draft.cache) layer.dispose();
+    settle();
+    drafter.dispose();
+    if (settled && onEnd) onEnd(cache, history.slice(0, held));
+    else if (!options.cache) for (const layer of cache) layer.dispose();
   }
 }

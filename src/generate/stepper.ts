@@ -1,4 +1,4 @@
-/** What gives an answer its tokens: a model alone, with a draft model, or in a batch with other answers. */
+/** What gives an answer its tokens: a model alone, with drafts, or in a batch with other answers. */
 import type { Tensor } from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { LogitsProcessor, Sampler } from "../sample";
@@ -22,6 +22,8 @@ export interface StepRequest {
   inputEmbeddings?: Tensor;
   /** Called as the prompt is read. */
   onPrefill?: (done: number, total: number) => void;
+  /** Called after each pass of a model with drafts: how many it checked, and how many were right from the first on. */
+  onDrafts?: (proposed: number, accepted: number) => void;
   /**
    * Called once, when the steps end in whatever way but an error: the caches as they are then, and the tokens that they
    * stand for. They are `cache` itself, or new ones that the receiver disposes of; then `cache` is as it was.
@@ -35,7 +37,7 @@ export interface Step {
   token: number;
   /** (V), where asked for. The receiver disposes of it. */
   logprobs: Tensor | null;
-  /** Whether a draft model proposed the token. */
+  /** Whether it was drafted. */
   fromDraft: boolean;
 }
 

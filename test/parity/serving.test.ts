@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { UserError } from "../../src/errors";
 import { batchGenerate } from "../../src/generate/batch";
+import type { Drafter } from "../../src/generate/draft/drafter";
 import { loadPromptCache, savePromptCache } from "../../src/generate/prompt-cache-file";
-import { speculativeSteps } from "../../src/generate/speculative";
+import { draftedSteps, speculativeSteps } from "../../src/generate/speculative";
 import { generateSteps } from "../../src/generate/step";
 import * as mx from "../../src/mlx";
 import type { Cache, LanguageModel } from "../../src/models";
@@ -40,6 +41,23 @@ function takesBack(model: LanguageModel, more = 0): boolean {
   const can = cache.every((layer) => layer.isTrimmable(more));
   dispose(cache);
   return can;
+}
+
+/** Drafts of which a given number is right, by turns; the rest is the token behind the right one. */
+function halfRight(promptLength: number, answer: readonly number[]): Drafter {
+  const turns = [1, 0, 2, 3, 2, 2, 0, 1, 2, 3];
+  let turn = 0;
+  return {
+    name: "a test",
+    flag: "--test",
+    propose(history, count) {
+      const right = turns[turn++ % turns.length]!;
+      const next = answer.slice(history.length - promptLength).slice(0, count);
+      return next.map((token, i) => (i < right ? token : token + 1));
+    },
+    settle() {},
+    dispose() {},
+  };
 }
 
 /** Cross-entropy of a row of tokens. */
@@ -114,6 +132,29 @@ for (const file of readdirSync(new URL("../fixtures/models/", import.meta.url)).
       } else {
         expect(await run().catch((thrown) => thrown)).toBeInstanceOf(UserError);
       }
+      expect(mx.liveHandles()).toBe(before);
+      model.dispose();
+    });
+
+    test("with drafts that are right and wrong by turns the text is the same, whatever the caches can forget", async () => {
+      const model = await formulaModel(expected);
+      const before = mx.liveHandles();
+      const right = float32.greedy;
+      const tokens: number[] = [];
+      const counts = { proposed: 0, accepted: 0 };
+      const options = {
+        maxTokens: 24,
+        numDraftTokens: 3,
+        onDrafts(proposed: number, accepted: number) {
+          counts.proposed += proposed;
+          counts.accepted += accepted;
+        },
+      };
+      for await (const { token } of draftedSteps(model, halfRight(prompt.length, right), prompt, options))
+        tokens.push(token);
+      expect(tokens).toEqual(right.slice(0, 24));
+      expect(counts.accepted).toBeGreaterThan(8);
+      expect(counts.proposed - counts.accepted).toBeGreaterThan(8);
       expect(mx.liveHandles()).toBe(before);
       model.dispose();
     });

@@ -1,8 +1,10 @@
 /** Answers a conversation: its prompt, the cache that carries over from turn to turn, the text as it comes. */
 import { ExitCode, UserError } from "../../errors";
 import { answer, type End, type Part } from "../../generate/answer";
+import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import { LoneStepper } from "../../generate/lone-stepper";
 import { PrefixStore } from "../../generate/prefix-store";
+import type { Stepper } from "../../generate/stepper";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import type { Tokenizer } from "../../text/tokenizer";
@@ -17,6 +19,8 @@ export interface ChatAnswererOptions {
   prefillStepSize: number;
   /** Bytes that may be in use. */
   maxMemory?: number;
+  /** Who drafts tokens, if anyone. */
+  drafts?: Drafts;
 }
 
 export interface AnswerEvents {
@@ -39,8 +43,8 @@ export interface Answer {
 
 /** mlx-lm's figures: `prompt_tokens` are those that were fed. */
 export interface Figures extends Omit<End, "type" | "generated" | "tokens" | "cached_tokens"> {
-  /** No draft model proposes tokens in a chat. */
-  from_draft: false;
+  /** Whether some of the tokens were drafted. */
+  from_draft: boolean;
 }
 
 export class ChatAnswerer {
@@ -48,7 +52,7 @@ export class ChatAnswerer {
   /** Tokens of the conversation, its last answer among them; null before the first. */
   used: number | null = null;
 
-  readonly #stepper: LoneStepper;
+  readonly #stepper: Stepper;
   readonly #prefixes: PrefixStore;
 
   constructor(
@@ -56,7 +60,8 @@ export class ChatAnswerer {
     private readonly tokenizer: Tokenizer,
     options: ChatAnswererOptions,
   ) {
-    this.#stepper = new LoneStepper(model, options);
+    const { drafts } = options;
+    this.#stepper = drafts ? new DraftStepper(model, drafts, options) : new LoneStepper(model, options);
     this.#prefixes = new PrefixStore(() => model.makeCache({ maxSize: options.maxKvSize }));
     this.contextLength = options.maxKvSize === undefined ? options.contextLength : null;
   }
@@ -109,7 +114,7 @@ export class ChatAnswerer {
     return {
       ...said,
       cachedTokens,
-      figures: { from_draft: false, ...figures },
+      figures: { from_draft: (figures.drafts?.accepted ?? 0) > 0, ...figures },
       cutBy: cut ? (generated.length === room ? "context" : "max-tokens") : null,
     };
   }

@@ -2,6 +2,7 @@
 import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import { coloursOf } from "../colour";
+import { draftLine } from "../drafts";
 import { takeInterrupts } from "../interrupt";
 import type { Output } from "../output";
 import { reportError } from "../report-error";
@@ -178,7 +179,7 @@ export class ChatSession implements CommandedChat {
   }
 
   #report({ text, reasoning, cachedTokens, figures, cutBy }: Answer): void {
-    const { generation_tokens: count, generation_tps, prompt_tps, peak_memory } = figures;
+    const { generation_tokens: count, generation_tps, prompt_tps, peak_memory, drafts } = figures;
     const { out } = this.options;
     const cut = cutBy === "max-tokens" ? ["cut off: /set max-tokens N allows more"] : [];
     this.tell(
@@ -187,6 +188,7 @@ export class ChatSession implements CommandedChat {
         `${generation_tps.toFixed(1)} tok/s`,
         `prompt ${prompt_tps.toFixed(1)} tok/s`,
         `peak ${peak_memory.toFixed(2)} GB`,
+        ...(drafts ? [draftLine(drafts)] : []),
         ...cut,
       ].join(" · "),
     );

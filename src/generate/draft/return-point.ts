@@ -1,0 +1,62 @@
+/** A place in what caches hold that they can be taken back to. */
+import * as mx from "../../mlx";
+import type { Cache } from "../../models";
+import { kindNamed, kindOf, savedStateOf } from "../../nn";
+
+/** The caches that caches are made of. */
+const leaves = (cache: readonly Cache[]): Cache[] =>
+  cache.flatMap((layer) => {
+    const parts = kindOf(layer)?.parts?.(layer);
+    return parts ? leaves(parts) : [layer];
+  });
+
+/** Whether caches can be taken back to where they are now: each forgets its last tokens, or can be copied. */
+export const canReturn = (cache: readonly Cache[]): boolean =>
+  leaves(cache).every((layer) => layer.isTrimmable() || kindOf(layer) !== undefined);
+
+/**
+ * Holds the present state of caches that cannot forget single tokens: recurrent state, windows that are full. Arrays are
+ * shared with them until they change.
+ */
+export class ReturnPoint {
+  readonly #trimmable: readonly Cache[];
+  #held: (readonly [layer: Cache, copy: Cache])[];
+
+  /** @param more how many tokens will be read at most before it is decided how many of them are forgotten */
+  constructor(cache: readonly Cache[], more: number) {
+    const all = leaves(cache);
+    this.#trimmable = all.filter((layer) => layer.isTrimmable(more));
+    this.#held = mx.scope(() =>
+      all.filter((layer) => !layer.isTrimmable(more)).map((layer) => [layer, copyOf(layer)] as const),
+    );
+  }
+
+  /** Whether caches can go back to any token since; else only to this point. */
+  get isFine(): boolean {
+    return this.#held.length === 0;
+  }
+
+  /**
+   * Takes all caches back.
+   * @param count how many tokens were read since
+   * @param kept how many of them stay, where that can be chosen
+   * @returns how many stay
+   */
+  back(count: number, kept: number): number {
+    const stays = this.isFine ? kept : 0;
+    if (count > stays) for (const layer of this.#trimmable) layer.trim(count - stays);
+    for (const [layer, copy] of this.#held) layer.state = copy.state;
+    this.dispose();
+    return stays;
+  }
+
+  dispose(): void {
+    for (const [, copy] of this.#held) copy.dispose();
+    this.#held = [];
+  }
+}
+
+function copyOf(layer: Cache): Cache {
+  const kind = kindOf(layer)!;
+  return kind.restore(savedStateOf(layer) as Parameters<typeof kind.restore>[0], kindNamed);
+}
