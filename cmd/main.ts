@@ -16,33 +16,7 @@ import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 import { onWarning } from "../src/warnings";
-
-/** Every command of mlx-lm, and our own; null where it is not available yet. */
-const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
-  awq: () => import("./awq"),
-  benchmark: () => import("./benchmark"),
-  cache_prompt: () => import("./cache_prompt"),
-  chat: () => import("./chat"),
-  convert: () => import("./convert"),
-  dwq: () => import("./dwq"),
-  dynamic_quant: () => import("./dynamic_quant"),
-  evaluate: () => import("./evaluate"),
-  fuse: () => import("./fuse"),
-  generate: () => import("./generate"),
-  gptq: () => import("./gptq"),
-  lora: () => import("./lora"),
-  manage: () => import("./manage"),
-  models: () => import("./models"),
-  perplexity: () => import("./perplexity"),
-  server: null,
-  share: null,
-  upload: () => import("./upload"),
-};
-
-async function loadedCommands(): Promise<Command[]> {
-  const loaders = Object.values(commands).filter((load) => load !== null);
-  return (await Promise.all(loaders.map((load) => load()))).map((module) => module.default);
-}
+import { commands, loadedCommands } from "./commands";
 
 async function printOverview(): Promise<void> {
   const loaded = await loadedCommands();

@@ -8,7 +8,7 @@ SCRIPTS = [
     "weights", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization",
     "limited_caches", "prompt_caches", "samplers", "draws", "models", "prism", "checkpoint", "convert", "text", "templates",
     "tools", "chat", "formats", "layouts", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq",
-    "quant_dwq", "gguf", "gguf_words", "gguf_models",
+    "quant_dwq", "gguf", "gguf_words", "gguf_models", "flags",
 ]
 
 for script in SCRIPTS:
