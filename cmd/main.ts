@@ -1,4 +1,5 @@
 #!/usr/bin/env bun
+import { basename } from "node:path";
 import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
@@ -99,7 +100,13 @@ async function main([name, ...words]: string[]): Promise<void> {
   });
 }
 
-const words = process.argv.slice(2);
+/** The command of a link by which the program was started: `mlxlm.generate`, and mlx-lm's `mlx_lm.generate`. */
+function ownCommand(): string[] {
+  const [, name] = /^mlx_?lm\.(\w+)$/.exec(basename(process.argv0)) ?? [];
+  return name === undefined ? [] : [name];
+}
+
+const words = [...ownCommand(), ...process.argv.slice(2)];
 
 /** How errors are printed; known for sure once the flags are understood. */
 const report = { json: words.includes("--json"), debug: words.includes("--debug") };

@@ -80,6 +80,11 @@ describe("without a model", () => {
     expect(await mlxlm(["--version"])).toEqual({ code: 0, out: `${version}\n`, problems: "" });
   });
 
+  test.each(["mlxlm.generate", "/usr/local/bin/mlx_lm.generate"])("a link named %s is that command", async (argv0) => {
+    const child = Bun.spawn([process.execPath, main, "--help"], { argv0, stdout: "pipe" });
+    expect(await child.stdout.text()).toBe((await mlxlm(["generate", "--help"])).out);
+  });
+
   test("completion has a help", async () => {
     const { code, out } = await mlxlm(["completion", "--help"]);
     expect([code, out.split("\n")[0]]).toEqual([0, "Usage: mlxlm completion bash|zsh|fish"]);
