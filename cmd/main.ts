@@ -3,11 +3,9 @@ import { basename } from "node:path";
 import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
-import { completion, shells } from "../src/cli/completion";
 import { useDevice } from "../src/cli/device";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
-import { knownModels } from "../src/cli/known-models";
 import { Output, print } from "../src/cli/output";
 import { parseFlags } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
@@ -17,6 +15,7 @@ import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
 import { nearest } from "../src/nearest";
 import { onWarning } from "../src/warnings";
+import { builtIns, topicNames, topicPage } from "./built-ins";
 import { commands, loadedCommands } from "./commands";
 
 async function printOverview(): Promise<void> {
@@ -25,41 +24,21 @@ async function printOverview(): Promise<void> {
     const command = loaded.find((one) => one.name === name);
     return { name, summary: command?.summary ?? "", available: command !== undefined };
   });
-  print(overview(listed, version, columnsOf(1)));
+  print(overview(listed, Object.values(builtIns), version, columnsOf(1)));
 }
 
+/** The help of a command, of a word beside them, or of a topic. */
 async function printHelp(name: string): Promise<void> {
-  print(commandHelp(await commandNamed(name), columnsOf(1)));
+  const known = Object.hasOwn(builtIns, name) ? builtIns[name]!.help : topicPage(name);
+  print(known ?? commandHelp(await commandNamed(name, topicNames), columnsOf(1)));
 }
 
-const completionHelp = `Usage: mlxlm completion ${shells.join("|")}
-
-Print the completions of a shell: commands, flags, and the names of models.
-
-  bash   mlxlm completion bash > ~/.local/share/bash-completion/completions/mlxlm
-  zsh    mlxlm completion zsh >> ~/.zshrc
-  fish   mlxlm completion fish > ~/.config/fish/completions/mlxlm.fish
-`;
-
-async function printCompletion(shell: string | undefined): Promise<void> {
-  if (shell === "--help" || shell === "-h") return print(completionHelp);
-  // What the scripts ask for as they complete the name of a model.
-  if (shell === "models") return print((await knownModels()).map((name) => `${name}\n`).join(""));
-  const known = shells.find((name) => name === shell);
-  if (!known) {
-    throw new UserError(`completion needs the name of a shell: ${shells.join(", ")}`, {
-      code: ExitCode.usage,
-      hint: "For example: mlxlm completion bash > ~/.local/share/bash-completion/completions/mlxlm",
-    });
-  }
-  print(completion(known, await loadedCommands()));
-}
-
-async function commandNamed(name: string): Promise<Command> {
+/** @param others what else may have been meant @throws UserError (usage) where there is no such command */
+async function commandNamed(name: string, others: readonly string[] = []): Promise<Command> {
   if (!Object.hasOwn(commands, name)) {
     const meaning = commandMeaning(name);
     const isFlag = name.startsWith("-");
-    const known = isFlag ? ["--help", "--version"] : Object.keys(commands);
+    const known = isFlag ? ["--help", "--version"] : [...Object.keys(commands), ...Object.keys(builtIns), ...others];
     const [similar] = /^-v$/i.test(name) ? ["--version"] : nearest(name, known, 1);
     throw new UserError(isFlag ? `there is no flag ${name}` : `there is no command "${name}"`, {
       code: ExitCode.usage,
@@ -78,10 +57,12 @@ async function commandNamed(name: string): Promise<Command> {
 
 async function main([name, ...words]: string[]): Promise<void> {
   if (name === undefined || name === "--help" || name === "-h") return printOverview();
-  if (name === "help" && words[0] === "completion") return print(completionHelp);
   if (name === "help") return words[0] === undefined ? printOverview() : printHelp(words[0]);
   if (name === "--version") return print(`${version}\n`);
-  if (name === "completion") return printCompletion(words[0]);
+  if (Object.hasOwn(builtIns, name)) {
+    const { help, run } = builtIns[name]!;
+    return words.some((word) => word === "--help" || word === "-h") ? print(help) : run(words[0], loadedCommands);
+  }
 
   const command = await commandNamed(name);
   if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command, columnsOf(1)));

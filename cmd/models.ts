@@ -9,15 +9,16 @@ import { modelsFlags } from "./models.flags";
 type CachedModel = import("../src/convert/cached-checkpoints").CachedCheckpoint;
 type LocalModel = import("../src/convert/local-checkpoint").LocalCheckpoint;
 
-const actions = ["list", "info", "rm"] as const;
+const actions = ["list", "info", "arch", "rm"] as const;
 
 export default command({
   name: "models",
-  summary: "Show the models in the Hugging Face cache, or remove some",
+  summary: "Show models of the cache and what they take, or remove some",
   examples: [
     "mlxlm models list",
     "mlxlm models info mlx-community/Qwen3-4B-4bit",
     "mlxlm models info ./my-model",
+    "mlxlm models arch qwen",
     "mlxlm models rm mlx-community/Qwen3-4B-4bit",
   ],
   flags: modelsFlags,
@@ -32,6 +33,7 @@ export default command({
         hint: `${similar ? `Did you mean ${similar}? ` : ""}It knows ${actions.join(", ")}.`,
       });
     }
+    if (action === "arch") return arch(names, out);
     if (action !== "list" && names.length === 0) {
       throw new UserError(`models ${action} needs the name of a model`, {
         code: ExitCode.usage,
@@ -54,6 +56,18 @@ export default command({
     out.result({ removed: await remove(chosen, flags.yes, out) });
   },
 });
+
+/** The model types that run here, or those with one of the parts in their names or families. */
+async function arch(parts: readonly string[], out: Output): Promise<void> {
+  const { modelTypesTable } = await import("../src/cli/model-types");
+  const { catalogue } = await import("../src/models/catalogue");
+  const has = (part: string) => (text: string) => text.toLowerCase().includes(part.toLowerCase());
+  const shown = (await catalogue()).filter(
+    ({ model_type, family }) => parts.length === 0 || parts.some((part) => [model_type, family].some(has(part))),
+  );
+  out.text(shown.length > 0 ? `${modelTypesTable(shown)}\n` : "no model types\n");
+  out.result({ architectures: shown });
+}
 
 /** Those of the cache; none where there is no cache yet. */
 async function cachedModels(out: Output): Promise<CachedModel[]> {

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { resolveModel } from "../src/hub/resolve";
+import { modelTypes, modelTypesWith } from "../src/models";
 import { ggufBytes, tinyLlama } from "./gguf-file";
 import { hubEnvironment } from "./hub-environment";
 import { commit } from "./hub-server";
@@ -178,5 +179,28 @@ describe("models", () => {
     expect(await models(["lst"])).toMatchObject({ code: 2, problems: expect.stringContaining("Did you mean list?") });
     expect(await models(["rm"])).toMatchObject({ code: 2, problems: expect.stringContaining("name of a model") });
     expect(await models(["--words", "list"])).toMatchObject({ code: 2 });
+  });
+});
+
+describe("models arch", () => {
+  test("lists model types with what they take", async () => {
+    const { code, out } = await models(["arch", "gemma3", "falcon_m"]);
+    expect(code).toBe(0);
+    expect(out).toMatch(/^MODEL TYPE +FAMILY +CACHES +KV-BITS +LORA +AWQ +GGUF +BATCH +MTP/);
+    expect(out).toMatch(/^falcon_mamba = mamba +Falcon +state +- +yes +- +- +yes +/m);
+    expect(out).toMatch(/^gemma3_text +Gemma +full, window +some +yes +yes +in, out +yes +/m);
+    expect(out).not.toContain("qwen");
+  });
+
+  test("as JSON: all of the registry, each with its caches and its facts", async () => {
+    const { architectures } = JSON.parse((await models(["arch", "--json"])).out);
+    expect(architectures.map((one: { model_type: string }) => one.model_type)).toEqual([...modelTypes]);
+    expect(architectures.filter((one: { caches: string[] }) => one.caches.length === 0)).toEqual([]);
+    const withAwq = architectures.filter((one: { quantizers: string[] }) => one.quantizers.includes("awq"));
+    expect(withAwq.map((one: { model_type: string }) => one.model_type)).toEqual(await modelTypesWith("awq"));
+    expect(architectures.find((one: { model_type: string }) => one.model_type === "bitnet")).toMatchObject({
+      lora: false,
+      quantizers: [],
+    });
   });
 });

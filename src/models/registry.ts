@@ -128,9 +128,13 @@ const remappedArchitectures: Record<string, Record<string, string>> = {
 /** The model types that can be loaded, in alphabetical order. */
 export const modelTypes: readonly string[] = [...Object.keys(architectures), ...Object.keys(remapping)].sort();
 
+/** The model type that another one is by name only; itself where it is its own. */
+export const ownName = (modelType: string): string =>
+  Object.hasOwn(remapping, modelType) ? remapping[modelType]! : modelType;
+
 /** @throws UserError for a model type that is not supported */
 export async function architecture(modelType: string): Promise<Architecture> {
-  const name = Object.hasOwn(remapping, modelType) ? remapping[modelType]! : modelType;
+  const name = ownName(modelType);
   if (Object.hasOwn(architectures, name)) return architectures[name]!();
   const similar = nearest(modelType, modelTypes);
   throw new UserError(`models of type "${modelType}" are not supported`, {
