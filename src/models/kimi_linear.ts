@@ -34,6 +34,25 @@ import {
 import { count, size, trunkFields } from "./args";
 import { CausalLM } from "./language-model";
 
+interface ExpertCounts {
+  num_experts: number;
+  num_experts_per_token: number;
+  num_expert_group: number;
+  topk_group: number;
+}
+
+/** For `superRefine`: no more experts or groups in use than there are. */
+export function checkKimiExperts(args: ExpertCounts, context: z.RefinementCtx): void {
+  const { num_experts: experts, num_experts_per_token: used, num_expert_group: groups, topk_group } = args;
+  const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+  if (experts === 0) return;
+  if (used > experts) problem("num_experts_per_token", `is ${used}, but "num_experts" is ${experts}`);
+  if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
+    problem("num_expert_group", `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`);
+  }
+  if (topk_group > groups) problem("topk_group", `is ${topk_group}, but "num_expert_group" is ${groups}`);
+}
+
 export const Args = z
   .object({
     ...trunkFields,
@@ -64,25 +83,12 @@ export const Args = z
     num_expert_group: size.default(1),
     topk_group: size.default(1),
   })
-  .superRefine(
-    ({ num_experts: experts, num_experts_per_token: used, num_expert_group: groups, topk_group }, context) => {
-      const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
-      if (experts === 0) return;
-      if (used > experts) problem("num_experts_per_token", `is ${used}, but "num_experts" is ${experts}`);
-      if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
-        problem(
-          "num_expert_group",
-          `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`,
-        );
-      }
-      if (topk_group > groups) problem("topk_group", `is ${topk_group}, but "num_expert_group" is ${groups}`);
-    },
-  );
+  .superRefine(checkKimiExperts);
 
 type Args = z.infer<typeof Args>;
 
 /** A convolution under a name of its own. */
-class ShortConv extends Module {
+export class ShortConv extends Module {
   conv: CausalConv1d;
 
   constructor(channels: number, kernelSize: number) {

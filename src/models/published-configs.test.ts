@@ -84,6 +84,26 @@ test("MiniMax M3's words in eight bits become MLX's", async () => {
   model.dispose();
 });
 
+test("Kimi K3's words in four bits become MLX's, and rows that fill a device are cut off", async () => {
+  const model = await createModel(config("kimi_k3"), "a test");
+  mx.scope(() => {
+    const layer = "language_model.model.layers.1";
+    const expert = (e: number, kind: string) => `${layer}.block_sparse_moe.experts.${e}.w1.weight_${kind}`;
+    const experts = Array.from({ length: 8 }, (_, e): [string, mx.Tensor][] => [
+      [expert(e, "packed"), mx.zeros([32, 16], "uint8")],
+      [expert(e, "scale"), mx.zeros([32, 1], "uint8")],
+    ]);
+    const rates: [string, mx.Tensor] = [`${layer}.self_attn.A_log`, mx.zeros([1, 1, 4, 1])];
+    const sanitized = model.sanitize(new Map([...experts.flat(), rates]));
+    expect([...sanitized].map(([path, { dtype, shape }]) => [path, dtype, [...shape]]).sort()).toEqual([
+      [`${layer}.mlp.switch_mlp.gate_proj.scales`, "uint8", [8, 32, 1]],
+      [`${layer}.mlp.switch_mlp.gate_proj.weight`, "uint32", [8, 32, 4]],
+      [`${layer}.self_attn.A_log`, "float32", [2]],
+    ]);
+  });
+  model.dispose();
+});
+
 const unsupported: [string, string, Record<string, unknown>, string][] = [
   ["MiniMax M1's linear attention", "minimax", { layer_types: ["linear_attention"] }, '"layer_types.0" is'],
   ["too few groups of experts", "glm4_moe", { n_group: 2, topk_group: 3 }, '"topk_group" is 3, but "n_group" is 2'],

@@ -63,6 +63,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   hunyuan_v1_dense: () => import("./hunyuan_v1_dense"),
   jamba: () => import("./jamba"),
   kimi_k25: () => import("./kimi_k25"),
+  kimi_k3: () => import("./kimi_k3"),
   kimi_linear: () => import("./kimi_linear"),
   laguna: () => import("./laguna"),
   lfm2: () => import("./lfm2"),

@@ -20,11 +20,9 @@ export interface KimiDeltaSizes {
 }
 
 /** What the models share; their names of convolutions and of the projections to decays and gates are their own. */
-export abstract class KimiDeltaAttention extends Module {
-  q_proj: Layer;
-  k_proj: Layer;
-  v_proj: Layer;
-  b_proj: Layer;
+export abstract class KimiDelta extends Module {
+  // Declared only, so that it stands with the projections ahead of the others: adapters draw their weights in that order.
+  declare b_proj: Layer;
   /** The logarithm of each head's decay rate, in a shape with H entries. */
   A_log: Tensor;
   /** (H · D) */
@@ -32,25 +30,27 @@ export abstract class KimiDeltaAttention extends Module {
   o_norm: RMSNorm;
   o_proj: Layer;
 
+  /** @param inputs makes the layers that take hidden states, `b_proj` (dims → heads) among them, by their names */
   constructor(
     readonly sizes: KimiDeltaSizes,
     rateShape: readonly number[],
+    inputs: () => Record<string, Module>,
   ) {
     super();
     const { dims, heads, headDim, eps } = sizes;
     const inner = heads * headDim;
-    this.q_proj = new Linear(dims, inner, { bias: false });
-    this.k_proj = new Linear(dims, inner, { bias: false });
-    this.v_proj = new Linear(dims, inner, { bias: false });
-    this.b_proj = new Linear(dims, heads, { bias: false });
+    Object.assign(this, inputs());
     this.A_log = parameter(mx.scope(() => mx.random.uniform({ low: 1, high: 16, shape: rateShape }).log()));
     this.dt_bias = parameter(mx.zeros([inner]));
     this.o_norm = new RMSNorm(headDim, eps);
     this.o_proj = new Linear(inner, dims, { bias: false });
   }
 
-  /** Of queries, keys and values. */
-  protected abstract convolutions(): readonly [CausalConv1d, CausalConv1d, CausalConv1d];
+  /** Which of the cache's arrays is the state of the rule. */
+  protected abstract readonly stateAt: number;
+
+  /** Queries, keys and values, convolved: x (B, T, D) → (B, T, H · headDim) each. Their own arrays of the cache are put. */
+  protected abstract convolved(x: Tensor, own: Tensor | null, cache?: ArraysCache): [q: Tensor, k: Tensor, v: Tensor];
 
   /** What each channel's decay is made from: x (B, T, D) → (B, T, H · headDim) */
   protected abstract fading(x: Tensor): Tensor;
@@ -73,14 +73,7 @@ export abstract class KimiDeltaAttention extends Module {
     const [batch, length] = x.shape as [number, number, number];
     const { heads, headDim } = this.sizes;
     const byHead = (part: Tensor) => part.reshape(batch, length, heads, headDim);
-    const lengths = cache?.lengthsWithin(length);
-    const entering = project(x, [this.q_proj, this.k_proj, this.v_proj]);
-    const [q, k, v] = this.convolutions().map((convolution, i) => {
-      const kept = own ? mx.where(own.expandDims(-1), entering[i]!, 0) : entering[i]!;
-      const [convolved, recent] = convolution.forward(kept, cache?.get(i) ?? null, lengths);
-      cache?.put(i, recent);
-      return byHead(silu(convolved));
-    }) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = this.convolved(x, own, cache).map((part) => byHead(silu(part))) as [Tensor, Tensor, Tensor];
 
     const keys = ofLength(k, 1);
     const strength = this.strength(x).astype("float32").expandDims(-1);
@@ -93,8 +86,8 @@ export abstract class KimiDeltaAttention extends Module {
       a: keys.multiply(strength).negative(),
       decay: this.decay(fading, rates),
     };
-    const [y, state] = channelDeltaRule(inputs, cache?.get(3) ?? null, own);
-    cache?.put(3, state);
+    const [y, state] = channelDeltaRule(inputs, cache?.get(this.stateAt) ?? null, own);
+    cache?.put(this.stateAt, state);
     cache?.advance(length);
     const gates = byHead(this.gates(x)).sigmoid().astype(x.dtype);
     return this.o_proj.forward(
@@ -103,5 +96,47 @@ export abstract class KimiDeltaAttention extends Module {
         .multiply(gates)
         .reshape(batch, length, heads * headDim),
     );
+  }
+}
+
+/** x (B, T, C) through a convolution; what it looks back at is the cache's array `index`. */
+export function convolve(
+  convolution: CausalConv1d,
+  x: Tensor,
+  own: Tensor | null,
+  cache: ArraysCache | undefined,
+  index: number,
+): Tensor {
+  const kept = own ? mx.where(own.expandDims(-1), x, 0) : x;
+  const lengths = cache?.lengthsWithin(x.dim(1));
+  const [convolved, recent] = convolution.forward(kept, cache?.get(index) ?? null, lengths);
+  cache?.put(index, recent);
+  return convolved;
+}
+
+/** With a projection and a convolution for each of queries, keys and values. */
+export abstract class KimiDeltaAttention extends KimiDelta {
+  declare q_proj: Layer;
+  declare k_proj: Layer;
+  declare v_proj: Layer;
+  protected readonly stateAt = 3;
+
+  constructor(sizes: KimiDeltaSizes, rateShape: readonly number[]) {
+    const { dims, heads, headDim } = sizes;
+    super(sizes, rateShape, () => ({
+      q_proj: new Linear(dims, heads * headDim, { bias: false }),
+      k_proj: new Linear(dims, heads * headDim, { bias: false }),
+      v_proj: new Linear(dims, heads * headDim, { bias: false }),
+      b_proj: new Linear(dims, heads, { bias: false }),
+    }));
+  }
+
+  /** Of queries, keys and values. */
+  protected abstract convolutions(): readonly [CausalConv1d, CausalConv1d, CausalConv1d];
+
+  protected override convolved(x: Tensor, own: Tensor | null, cache?: ArraysCache): [Tensor, Tensor, Tensor] {
+    const entering = project(x, [this.q_proj, this.k_proj, this.v_proj]);
+    const through = this.convolutions().map((one, i) => convolve(one, entering[i]!, own, cache, i));
+    return through as [Tensor, Tensor, Tensor];
   }
 }

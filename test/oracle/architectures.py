@@ -234,6 +234,22 @@ CONFIGS = {
             "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32, "short_conv_kernel_size": 4,
         },
     ),
+    "kimi_k3": {
+        "model_type": "kimi_k3",
+        "text_config": {
+            "model_type": "kimi_linear", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 5,
+            "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 96, "rms_norm_eps": 1e-5,
+            "activation_situ_beta": 3.0, "activation_situ_linear_beta": 4.0, "attn_res_block_size": 2, "q_lora_rank": 32,
+            "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
+            "mla_use_output_gate": True, "num_experts": 8, "num_experts_per_token": 3, "num_shared_experts": 1,
+            "moe_intermediate_size": 32, "first_k_dense_replace": 1, "num_expert_group": 2, "topk_group": 1,
+            "routed_scaling_factor": 2.5, "routed_expert_hidden_size": 32, "latent_moe_use_norm": True,
+            "linear_attn_config": {
+                "kda_layers": [1, 2, 4, 5], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32,
+                "short_conv_kernel_size": 4, "gate_lower_bound": -5.0, "use_full_rank_gate": True,
+            },
+        },
+    },
     "rwkv7": {
         "model_type": "rwkv7", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "norm_eps": 1e-5,
         "head_dim": 32, "num_hidden_layers": 3, "a_low_rank_dim": 32, "v_low_rank_dim": 32, "gate_low_rank_dim": 32,
@@ -470,6 +486,7 @@ SALTS = {
     "minicpm": 8,
     "muse_glimmer": 27,
     "muse_glimmer_tied": 2,
+    "kimi_k3": 8,
 }
 
 
@@ -577,6 +594,19 @@ def kimi(path, shape):
     return {path: shape}
 
 
+def kimi_k3(path, shape):
+    """A tensor of Kimi K3 as its checkpoint has it, but for experts and what is taken apart."""
+    if ".mlp." in path and any(part in path for part in ("e_score", ".gate.", "shared_experts", "routed_expert")):
+        path = path.replace(".mlp.", ".block_sparse_moe.").replace(".e_score", ".gate.e_score")
+    if "qkv_proj" in path:
+        return {path.replace("qkv", part): [shape[0] // 3, shape[1]] for part in "qkv"}
+    if "qkv_conv" in path:
+        return {path.replace("qkv_conv.conv", f"{part}_conv1d"): [shape[0] // 3, 1, shape[1]] for part in "qkv"}
+    for part in ("proj", "norm"):
+        path = path.replace(f"res_{part}.weight", f"res.{part}_weight")
+    return {path: shape}
+
+
 def laguna(path):
     return path.replace("mlp.gate.proj", "mlp.gate").replace("mlp.gate.e_score", "mlp.experts.e_score")
 def step(path):
@@ -602,7 +632,7 @@ def checkpoint(name, parameters):
         elif name.startswith(TURNED) and name != "mamba2" and path.endswith("conv1d.weight"):
             channels, size, _ = x.shape
             shapes[path] = [channels, 1, size]
-        elif name == "kimi_linear" and "switch_mlp." in path:
+        elif name in ("kimi_linear", "kimi_k3") and "switch_mlp." in path:
             shapes |= experts(path.replace(".mlp.", ".block_sparse_moe."), list(x.shape))
         elif "switch_mlp." in path and name == "qwen3_vl_moe":
             shapes |= transposed(path, list(x.shape))
@@ -618,6 +648,8 @@ def checkpoint(name, parameters):
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
+        elif name == "kimi_k3":
+            shapes |= kimi_k3(path, list(x.shape))
         elif name == "kimi_linear":
             shapes |= kimi(path, list(x.shape))
         elif name == "rwkv7" and path.split("attn.")[-1] in ("k_k", "k_a", "g_norm.weight", "g_norm.bias"):

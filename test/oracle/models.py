@@ -103,9 +103,9 @@ def widen_scans():
     rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__ = wkv7, lora
 
 
-def fits(_, layer):
-    """Whether a layer's rows are whole groups. mlx-lm's convert leaves the others too."""
-    return hasattr(layer, "to_quantized") and layer.weight.shape[-1] % QUANTIZATION["group_size"] == 0
+def fits(path, layer):
+    """Whether a layer's rows are whole groups. mlx-lm's convert leaves the others too, and what scores Kimi K3's states."""
+    return not path.endswith("res_proj") and hasattr(layer, "to_quantized") and layer.weight.shape[-1] % QUANTIZATION["group_size"] == 0
 
 
 def build(name, salt, dtype=mx.float32, quantized=False):
