@@ -2,6 +2,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type JsonObject, readJson } from "../json-file";
+import { architectureOf } from "../models/registry";
+import type { LoadOptions } from "../text/tokenizer";
 
 export interface ModelConfig extends JsonObject {
   model_type?: unknown;
@@ -35,6 +37,14 @@ async function foreignSettings(folder: string, { text_config }: ModelConfig): Pr
 /** The ids that end a text: one, a list, or none. Anything else in the field is passed over. */
 export function eosTokenIds({ eos_token_id: ids }: ModelConfig): number[] {
   return (Array.isArray(ids) ? ids : [ids]).filter((id): id is number => Number.isInteger(id));
+}
+
+/** How the tokenizer of a model is loaded: its architecture has a say where the checkpoint has none. */
+export async function tokenizerOptions(config: ModelConfig): Promise<LoadOptions> {
+  // A type that is not supported is told where the model is made.
+  const { tokenizer: defaults } = await architectureOf(config).catch(() => ({ tokenizer: undefined }));
+  const ids = eosTokenIds(config);
+  return { eosTokenIds: ids.length > 0 ? ids : defaults?.eos_token_ids, defaults };
 }
 
 /** How many tokens the model was made for, where the configuration says so. */

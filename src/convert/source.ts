@@ -6,7 +6,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
 import { openCheckpoint } from "./checkpoint";
-import { eosTokenIds, type ModelConfig, readFolderConfig } from "./config";
+import { type ModelConfig, readFolderConfig, tokenizerOptions } from "./config";
 import { wholes } from "./gguf/parts";
 import { ggufSource } from "./gguf/source";
 
@@ -73,7 +73,7 @@ async function folderSource(folder: string): Promise<CheckpointSource> {
         read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
       };
     },
-    tokenizer: () => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) }),
+    tokenizer: async () => loadTokenizer(folder, await tokenizerOptions(config)),
     companions: (use) => use(folder),
   };
 }

@@ -30,6 +30,8 @@ export interface Architecture {
   keepsDtype?: (path: string) => boolean;
   /** The architecture in GGUF files. */
   gguf?: GgufFacts;
+  /** What its tokenizer goes by where a checkpoint does not say; field names of tokenizer_config.json, and stop tokens. */
+  tokenizer?: { chat_template_type: string; tool_parser_type: string; eos_token_ids: number[] };
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {
@@ -83,6 +85,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   mistral4: () => import("./mistral4"),
   mixtral: () => import("./mixtral"),
   muse_glimmer: () => import("./muse_glimmer"),
+  muse_spark: () => import("./muse_spark"),
   nanbeige: () => import("./nanbeige"),
   nemotron_h: () => import("./nemotron_h"),
   olmo2: () => import("./olmo2"),

@@ -1,5 +1,5 @@
 /** AWQ from a model's folder to a quantized one. */
-import { eosTokenIds } from "../convert/config";
+import { tokenizerOptions } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
 import { readConfig } from "../convert/source";
@@ -109,7 +109,7 @@ async function calibrationFor(
   { numSamples, sequenceLength, dataPath }: AwqSettings,
   { onDownload, signal }: AwqHooks,
 ): Promise<Calibration> {
-  const tokenizer = await loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
+  const tokenizer = await loadTokenizer(folder, await tokenizerOptions(config));
   const { vocabSize } = model;
   return loadCalibration(tokenizer, {
     numSamples,

@@ -1,4 +1,4 @@
-import { eosTokenIds, type ModelConfig } from "../convert/config";
+import { type ModelConfig, tokenizerOptions } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
@@ -133,7 +133,7 @@ function checkSettings({ bits, groupSize, targetDir, targetsOnly, learningRate }
 /** The samples, after a look at the models that are to learn from them: their weights are not read yet. */
 async function readData(source: Folders, settings: DwqSettings, { onDownload, signal }: DwqHooks): Promise<DwqData> {
   const config = await readConfig(source.path);
-  const tokenizer = await loadTokenizer(source.path, { eosTokenIds: eosTokenIds(config) });
+  const tokenizer = await loadTokenizer(source.path, await tokenizerOptions(config));
   const { model: original } = await openWeights(source.path, config);
   const { vocabSize } = original;
   original.dispose();

@@ -1,5 +1,5 @@
 /** Dynamic quantization from a model's folder to a quantized one: more bits for the layers that feel it most. */
-import { eosTokenIds, type ModelConfig } from "../convert/config";
+import { type ModelConfig, tokenizerOptions } from "../convert/config";
 import { bitsPerWeight, parameterCount, quantizeModel } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
 import { ExitCode, UserError } from "../errors";
@@ -135,7 +135,7 @@ async function calibrationFor(
   settings: DynamicSettings,
   { onDownload, signal }: DynamicHooks,
 ): Promise<Calibration> {
-  const tokenizer = await loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
+  const tokenizer = await loadTokenizer(folder, await tokenizerOptions(config));
   mx.random.seed(settings.seed);
   return loadCalibration(tokenizer, {
     numSamples: settings.numSamples,

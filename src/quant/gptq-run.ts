@@ -1,5 +1,5 @@
 /** GPTQ from a model's folder to a quantized one. */
-import { eosTokenIds } from "../convert/config";
+import { tokenizerOptions } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
 import * as mx from "../mlx";
@@ -67,7 +67,7 @@ export async function quantizeByGptq(
   let isSaving = false;
   try {
     checkLayers(model, settings);
-    const tokenizer = await loadTokenizer(source.path, { eosTokenIds: eosTokenIds(config) });
+    const tokenizer = await loadTokenizer(source.path, await tokenizerOptions(config));
     const calibration = await loadCalibration(tokenizer, {
       ...settings,
       vocabSize: model.vocabSize,

@@ -3,7 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { removeUnfinished, replaceFile } from "../atomic-file";
-import { eosTokenIds } from "../convert/config";
+import { tokenizerOptions } from "../convert/config";
 import { openWeights } from "../convert/load";
 import { readConfig } from "../convert/source";
 import { counted } from "../counted";
@@ -80,7 +80,7 @@ export async function fineTune(
   const logs = logPaths(settings);
   hooks.onStage?.("Loading pretrained model");
   const config = await readConfig(folder);
-  const tokenizer = await loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) });
+  const tokenizer = await loadTokenizer(folder, await tokenizerOptions(config));
   const { model } = await openWeights(folder, config);
   try {
     hooks.onStage?.("Loading datasets");

@@ -457,6 +457,17 @@ CONFIGS = {
     "muse_glimmer": seeing(
         "muse_glimmer", **MUSE, output_multiplier=2.0, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
+    "muse_spark": {
+        "model_type": "muse_spark",
+        "text_config": {
+            "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "num_hidden_layers": 4,
+            "vocab_size": 256, "rms_norm_eps": 1e-5, "post_norm_eps": 1e-8, "qk_scale_factor": 4.0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "layer_rope_theta": [1e4, 1e4, 1e4, 0],
+            "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 6,
+            "final_logit_softcapping": 20.0, "output_multiplier": 2.0, "num_local_experts": 6, "num_experts_per_tok": 2,
+            "moe_hidden_size": 32, "moe_intermediate_size": 32, "routed_scaling_factor": 1.5,
+        },
+    },
     "muse_glimmer_tied": config(
         "muse_glimmer", **MUSE, output_multiplier=1.0, tie_word_embeddings=True,
         layer_types=["sliding_attention", "full_attention"] * 2, layer_rope_theta=[10000.0, 0, 0, 10000.0],
@@ -487,6 +498,7 @@ SALTS = {
     "muse_glimmer": 27,
     "muse_glimmer_tied": 2,
     "kimi_k3": 8,
+    "muse_spark": 11,
 }
 
 
@@ -607,6 +619,21 @@ def kimi_k3(path, shape):
     return {path: shape}
 
 
+def muse_spark(path, shape):
+    """A tensor of Muse Spark as its checkpoint has it."""
+    if path.endswith("_beta") or path.endswith("up_proj.weight"):
+        return {}
+    if path.endswith("_alpha"):
+        part = "attention" if "_attn_" in path else "feedforward"
+        return {f"{path.split('add_')[0]}post_{part}_residual_gate.gate": shape}
+    if path.endswith("gate_proj.weight"):
+        return {path.replace("gate_proj.weight", "gate_up_proj"): [shape[0], 2 * shape[1], shape[2]]}
+    if "qkvg_proj" in path:
+        rows = {"q_proj": 64, "k_proj": 32, "v_proj": 32, "gate_proj": 64}
+        return {path.replace("qkvg_proj", part): [count, shape[1]] for part, count in rows.items()}
+    return {path.replace("experts.down_proj.weight", "experts.down_proj"): shape}
+
+
 def laguna(path):
     return path.replace("mlp.gate.proj", "mlp.gate").replace("mlp.gate.e_score", "mlp.experts.e_score")
 def step(path):
@@ -648,6 +675,8 @@ def checkpoint(name, parameters):
             shapes |= keys_values(path.split(".embed_q.")[0], dict(parameters))
         elif ".unembed_out." in path:
             continue
+        elif name == "muse_spark":
+            shapes |= muse_spark(path, list(x.shape))
         elif name == "kimi_k3":
             shapes |= kimi_k3(path, list(x.shape))
         elif name == "kimi_linear":

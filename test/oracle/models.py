@@ -23,6 +23,7 @@ from mlx_lm.utils import _get_classes
 
 import encode
 from architectures import CONFIGS, SALTS, checkpoint
+from unfused import made_for, unfuse_muse_spark
 from weights import weight
 
 PROMPT = [7, 201, 42, 99, 13, 250, 128, 64]
@@ -110,6 +111,7 @@ def fits(path, layer):
 
 def build(name, salt, dtype=mx.float32, quantized=False):
     """The model and the shapes of its checkpoint."""
+    made_for(dtype)
     Model, Args = _get_classes(CONFIGS[name])
     model = Model(Args.from_dict(CONFIGS[name]))
     shapes = checkpoint(name, tree_flatten(model.parameters()))
@@ -233,6 +235,7 @@ def search(name, tries):
 if __name__ == "__main__":
     widen_gather_mm()
     widen_scans()
+    unfuse_muse_spark()
     names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
     for name in names:
         search(name, 60) if "--search" in sys.argv else fixture(name)

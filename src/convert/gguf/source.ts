@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { removeLeftovers, uniqueMark } from "../../leftovers";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
-import { eosTokenIds } from "../config";
+import { tokenizerOptions } from "../config";
 import { Metadata } from "./metadata";
 import { tokenizerFiles } from "./tokenizer";
 import { type GgufModel, ggufTensors, openGguf } from "./weights";
@@ -27,7 +27,7 @@ export async function ggufSource(path: string) {
       read: () => ggufTensors(file),
     }),
     tokenizer: (): Promise<Tokenizer> =>
-      companions((folder) => loadTokenizer(folder, { eosTokenIds: eosTokenIds(config) })),
+      companions(async (folder) => loadTokenizer(folder, await tokenizerOptions(config))),
     companions,
   };
 }
