@@ -7,6 +7,7 @@ import type { Cache, LanguageModel } from "../../models";
 import { greedy, type LogitsProcessor, makeLogitsProcessors, makeSampler } from "../../sample";
 import { generateSteps, type StepOptions } from "../step";
 import { type BatchEvent, BatchGenerator, type BatchRequest, batchGenerate } from ".";
+import { evenChunk } from "./sequence";
 
 const sliding = ["sliding_attention", "full_attention", "sliding_attention"];
 
@@ -262,6 +263,45 @@ describe("a batch generator", () => {
     for (let n = 0; n < 5; n++) generator.step();
     generator.dispose();
     expect(mx.liveHandles()).toBe(before);
+    model.dispose();
+  });
+});
+
+describe("chunks of several prompts", () => {
+  test.each([
+    { lengths: [10, 2048], most: Infinity, chunk: 10 },
+    { lengths: [900, 1000, 1000], most: Infinity, chunk: 1000 },
+    { lengths: [3, 3, 3, 200], most: Infinity, chunk: 3 },
+    { lengths: [500], most: 64, chunk: 64 },
+    { lengths: [500, 500, 500], most: 64, chunk: 21 },
+    { lengths: [500, 500, 500], most: 2, chunk: 1 },
+  ])("of $lengths, at most $most tokens: $chunk each", ({ lengths, most, chunk }) => {
+    expect(evenChunk(lengths, most)).toBe(chunk);
+  });
+
+  test("a pace bounds what a step reads, and is told whether others wait for it", async () => {
+    const model = await tinyModel();
+    const told: boolean[] = [];
+    const promptPace = (_: unknown, isAnswering: boolean) => {
+      told.push(isAnswering);
+      return 4;
+    };
+    const generator = new BatchGenerator(model, { promptPace });
+    generator.add({ prompt: prompt(3), maxTokens: 20 });
+    const answers = new Map<number, number[]>();
+    collect(generator.step(), answers);
+    const long = generator.add({ prompt: prompt(17), maxTokens: 3 });
+    const read: number[] = [];
+    while (generator.size > 0) {
+      const events = generator.step();
+      for (const event of events) if (event.type === "prefill" && event.id === long) read.push(event.done);
+      collect(events, answers);
+    }
+    expect(read).toEqual([4, 8, 12, 16, 17]);
+    expect(told[0]).toBe(false);
+    expect(told.slice(1)).toEqual([true, true, true, true]);
+    expect(answers.get(long)).toEqual(await alone(model, prompt(17), { maxTokens: 3 }));
+    generator.dispose();
     model.dispose();
   });
 });

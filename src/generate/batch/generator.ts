@@ -15,6 +15,8 @@ export interface BatchGeneratorOptions {
   prefillBatchSize?: number;
   /** How many tokens of each prompt are read at a time. */
   prefillStepSize?: number;
+  /** How many tokens of all prompts are read in a step, given the work so far; no limit where absent. */
+  promptPace?: (work: Readonly<BatchWork>, isAnswering: boolean) => number;
   /** Keep only so many tokens of layers that attend to all. */
   maxKvSize?: number | null;
   /** Start no further sequence while the caches have more bytes than this, unless there is no other. */
@@ -73,10 +75,12 @@ export class BatchGenerator {
   ) {
     const { completionBatchSize = 32, prefillBatchSize = 8, prefillStepSize = 2048 } = options;
     const { maxKvSize = null, maxCacheBytes = Number.POSITIVE_INFINITY } = options;
+    const { promptPace = () => Number.POSITIVE_INFINITY } = options;
     this.#options = {
       completionBatchSize: Math.max(completionBatchSize, prefillBatchSize),
       prefillBatchSize,
       prefillStepSize,
+      promptPace,
       maxKvSize,
       maxCacheBytes,
     };
@@ -185,8 +189,9 @@ export class BatchGenerator {
   }
 
   #read(): PrefillEvent[] {
+    if (this.#prompts.sequences.length === 0) return [];
     const began = performance.now();
-    this.work.promptTokens += this.#prompts.feed();
+    this.work.promptTokens += this.#prompts.feed(this.#options.promptPace(this.work, this.#answering > 0));
     this.work.promptTime += (performance.now() - began) / 1000;
     return this.#prompts.sequences.map(({ id, fed, prompt }) => ({
       type: "prefill",

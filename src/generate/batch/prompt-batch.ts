@@ -3,7 +3,7 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { BatchCache } from "../../nn";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
-import { nextChunk, type Sequence } from "./sequence";
+import { evenChunk, nextChunk, type Sequence } from "./sequence";
 
 export class PromptBatch {
   sequences: Sequence[] = [];
@@ -44,15 +44,14 @@ export class PromptBatch {
     return { sequences, layers };
   }
 
-  /** Feeds the next chunk of every prompt and returns how many tokens that were. */
-  feed(): number {
+  /** Feeds the next chunk of every prompt, no more than `most` tokens in all, and returns how many that were. */
+  feed(most = Number.POSITIVE_INFINITY): number {
     const { sequences } = this;
     if (sequences.length === 0) return 0;
     const layers = this.#layers!;
-    const chunks = sequences.map((sequence) => {
-      const count = nextChunk(sequence, this.stepSize);
-      return sequence.prompt.slice(sequence.fed, sequence.fed + count);
-    });
+    const possible = sequences.map((sequence) => nextChunk(sequence, this.stepSize));
+    const chunk = evenChunk(possible, most);
+    const chunks = sequences.map(({ prompt, fed }, i) => prompt.slice(fed, fed + Math.min(possible[i]!, chunk)));
     const lengths = chunks.map(({ length }) => length);
     const longest = Math.max(...lengths);
     const padded = chunks.flatMap((chunk) => [...chunk, ...new Array<number>(longest - chunk.length).fill(0)]);

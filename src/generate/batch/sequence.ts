@@ -88,6 +88,22 @@ export function nextChunk({ prompt, fed, boundaries }: Sequence, stepSize: numbe
   return Math.min(stepSize, halt - fed);
 }
 
+/** How much of a chunk may be padding. */
+const mostPadding = 0.25;
+
+/**
+ * How long the next chunk of several prompts is, which can take so many tokens each: as long as padding allows, and no
+ * more than `most` tokens in all.
+ */
+export function evenChunk(lengths: readonly number[], most: number): number {
+  const isEven = (length: number) => {
+    const fed = lengths.reduce((sum, one) => sum + Math.min(one, length), 0);
+    return fed >= (1 - mostPadding) * length * lengths.length;
+  };
+  const longest = Math.max(...lengths.filter(isEven));
+  return Math.max(1, Math.min(longest, Math.floor(most / lengths.length)));
+}
+
 /** Whether what has been generated ends with one of the sequences that stop it. */
 export function isStopped({ tokens, generated, stop }: Sequence): boolean {
   return stop.some(
