@@ -18,7 +18,7 @@ export const commands: Record<string, (() => Promise<{ default: Command }>) | nu
   manage: () => import("./manage"),
   models: () => import("./models"),
   perplexity: () => import("./perplexity"),
-  server: null,
+  server: () => import("./server"),
   share: null,
   upload: () => import("./upload"),
 };

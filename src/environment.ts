@@ -75,6 +75,12 @@ export const variables = {
     from: "mlxlm",
     readBy: "typescript",
   },
+  MLXLM_API_KEY: {
+    meaning: "the key that mlxlm server asks its clients for, as --api-key says it",
+    standard: "none",
+    from: "mlxlm",
+    readBy: "typescript",
+  },
   MLXLM_USE_MODELSCOPE: {
     meaning: "as in mlx-lm; mlxlm takes no models from ModelScope, and says so where this is true",
     standard: "false",

@@ -130,7 +130,9 @@ ${cases.map(([line]) => `try mlxlm ${line.replace(/ $/, ' ""')}`).join("\n")}`;
 
   test.each([
     [["genrate"], /no command "genrate"\n.*Did you mean generate\?/],
-    [["server", "--port", "8080"], /"server" is not available yet/],
+    [["share"], /"share" is not available yet/],
+    [["server", "--host", "0.0.0.0"], /nothing protects it\n.*--api-key/],
+    [["server", "--keep-alive", "soon"], /--keep-alive must be a time/],
     [["__proto__"], /no command/],
     [["completion"], /name of a shell/],
     [["generate", "--temp"], /--temp needs a value/],

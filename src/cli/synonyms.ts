@@ -5,7 +5,7 @@ const commands: Readonly<Record<string, string>> = {
   run: 'It is mlxlm chat MODEL, or mlxlm generate MODEL "PROMPT" for one answer.',
   ask: 'It is mlxlm generate MODEL "PROMPT".',
   complete: 'It is mlxlm generate MODEL "PROMPT".',
-  serve: "It will be mlxlm server, which is not available yet.",
+  serve: "It is mlxlm server.",
   pull: "A model is downloaded when it is first used: mlxlm chat REPO",
   download: "A model is downloaded when it is first used: mlxlm chat REPO",
   get: "A model is downloaded when it is first used: mlxlm chat REPO",

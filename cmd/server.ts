@@ -1,0 +1,58 @@
+/** `mlxlm server`: a model, or many, over HTTP. */
+import { version } from "../package.json";
+import { command } from "../src/cli/command";
+import { gigabytes } from "../src/cli/flags";
+import { kvQuantization } from "../src/cli/kv-quantization";
+import { environment } from "../src/environment";
+import { readServerFlags } from "../src/serve/flags";
+import { serverFlags } from "./server.flags";
+
+export default command({
+  name: "server",
+  summary: "Answer over HTTP, as OpenAI's, Anthropic's and Ollama's APIs do",
+  examples: [
+    "mlxlm server demo",
+    "mlxlm server mlx-community/Qwen3-4B-4bit --port 8080",
+    "mlxlm server --host 0.0.0.0 --api-key SECRET --allowed-models mlx-community/Qwen3-4B-4bit,./my-model",
+  ],
+  flags: serverFlags,
+  computes: true,
+
+  async run({ flags, out, signal }) {
+    const read = readServerFlags(flags, environment("MLXLM_API_KEY"));
+    const { runServer } = await import("../src/serve/run");
+    await runServer(
+      {
+        ...read,
+        model: flags.model,
+        adapterPath: flags.adapterPath,
+        chatTemplate: flags.chatTemplate || undefined,
+        draftModel: flags.draftModel,
+        maxMemory: gigabytes(flags.maxMemory),
+        address: { host: flags.host, port: flags.port },
+        defaults: {
+          ...{ temp: flags.temp, topP: flags.topP, topK: flags.topK, minP: flags.minP, maxTokens: flags.maxTokens },
+          templateVariables: flags.chatTemplateArgs ?? {},
+        },
+        settings: {
+          ...{ decodeConcurrency: flags.decodeConcurrency, promptConcurrency: flags.promptConcurrency },
+          ...{ prefillStepSize: flags.prefillStepSize, maxQueue: flags.maxQueue, numDraftTokens: flags.numDraftTokens },
+          ...{ promptCacheSize: flags.promptCacheSize, promptCacheBytes: read.promptCacheBytes },
+          kvQuantization: kvQuantization(flags),
+        },
+        logLevel: flags.logLevel ?? "INFO",
+        version,
+      },
+      {
+        log: (line) => out.info(line),
+        warn: (line) => out.warn(line),
+        onListening: (url, model) => {
+          out.info(`mlxlm server: ${url}  (${model})`);
+          out.info(`OpenAI ${url}/v1 · Anthropic ${url} · Ollama ${url} · Ctrl-C ends it`);
+          out.event({ type: "listening", url, model });
+        },
+        signal,
+      },
+    );
+  },
+});

@@ -1,0 +1,74 @@
+/** All routes behind their guards, and errors in each API's own shape. */
+import { Hono } from "hono";
+import { ApiError, apiErrorOf } from "./api-error";
+import type { ServeContext } from "./context";
+import { healthRoutes } from "./routes/health";
+import { chatRoutes } from "./routes/openai/chat";
+import { completionRoutes } from "./routes/openai/completions";
+import { embeddingRoutes } from "./routes/openai/embeddings";
+import { openAiError } from "./routes/openai/errors";
+import { modelRoutes } from "./routes/openai/models";
+import { tokenRoutes } from "./routes/tokens";
+
+/** What is answered without a key: nothing of it tells of models or of what is asked. */
+const open = new Set(["/", "/health", "/favicon.ico"]);
+
+export function serverApp(context: ServeContext): Hono {
+  const { guard, log, metrics } = context;
+  const app = new Hono();
+  app.use(async (c, next) => {
+    const { headers } = c.req.raw;
+    guard.checkHost(headers);
+    const origin = guard.checkOrigin(headers);
+    if (c.req.method === "OPTIONS") {
+      // A page that may not ask has been refused already.
+      if (origin === null) throw new ApiError(405, "OPTIONS is for pages of other origins");
+      return c.body(null, 204, { ...corsHeaders(origin), ...preflightHeaders });
+    }
+    if (!open.has(c.req.path)) guard.checkKey(headers);
+    await next();
+    if (origin !== null)
+      for (const [name, value] of Object.entries(corsHeaders(origin))) c.res.headers.set(name, value);
+    metrics.request(c.req.routePath, c.res.status);
+  });
+  chatRoutes(app, context);
+  completionRoutes(app, context);
+  modelRoutes(app, context);
+  embeddingRoutes(app, context);
+  tokenRoutes(app, context);
+  healthRoutes(app, context);
+  app.notFound((c) => respond(new ApiError(404, `there is no ${c.req.method} ${c.req.path}`), c.req.path));
+  app.onError((error, c) => {
+    const { status, message, facts } = apiErrorOf(error);
+    const inside = facts.cause instanceof Error && status >= 500 ? `: ${facts.cause.stack ?? facts.cause.message}` : "";
+    log(status >= 500 ? "ERROR" : "INFO", `${c.req.method} ${c.req.path} ${status} ${message}${inside}`);
+    metrics.request(c.req.routePath, status);
+    const response = respond(error, c.req.path);
+    const origin = c.req.header("origin");
+    if (origin && status !== 403) {
+      for (const [name, value] of Object.entries(corsHeaders(origin))) response.headers.set(name, value);
+    }
+    return response;
+  });
+  return app;
+}
+
+const corsHeaders = (origin: string) => ({ "access-control-allow-origin": origin, vary: "Origin" });
+
+const preflightHeaders = {
+  "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
+  "access-control-allow-headers": "*, Authorization",
+  "access-control-max-age": "600",
+};
+
+function respond(error: unknown, path: string): Response {
+  const { status, facts } = apiErrorOf(error);
+  const headers: Record<string, string> = {};
+  if (facts.retryAfter !== undefined) headers["retry-after"] = String(facts.retryAfter);
+  if (status === 401) headers["www-authenticate"] = "Bearer";
+  return Response.json(errorBody(error, path), { status, headers });
+}
+
+function errorBody(error: unknown, _path: string): object {
+  return openAiError(error);
+}

@@ -1,0 +1,68 @@
+/** The models that a server finds by itself: those that are whole in the shared cache, and the demo. */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { cachedCheckpoints } from "../convert/cached-checkpoints";
+import { openSource } from "../convert/source";
+import { demoName } from "../demo/folder";
+import { findModel, type OpenedModel, openModel } from "../generate/open-model";
+import { loadTokenizer } from "../text/tokenizer";
+import type { ModelSource, Open } from "./models/models";
+
+/** Milliseconds for which a look at the cache counts. */
+const fresh = 5000;
+
+let looked: { at: number; models: Promise<ModelSource[]> } | null = null;
+
+/** The models that can be had without a download. */
+export function cachedModels(): Promise<ModelSource[]> {
+  if (!looked || performance.now() - looked.at > fresh) looked = { at: performance.now(), models: look() };
+  return looked.models;
+}
+
+async function look(): Promise<ModelSource[]> {
+  const repos = await cachedCheckpoints(() => {}).catch(() => []);
+  const whole = repos.filter(({ snapshot, model_type }) => snapshot !== null && model_type !== null);
+  return [demoName, ...whole.map(({ id }) => id)].map((name) => ({ name, open: name }));
+}
+
+/** A model of that name among them: what a client says is compared with names, and never becomes a path. */
+export async function cachedModel(name: string): Promise<ModelSource | null> {
+  return (await cachedModels()).find((one) => one.name === name) ?? null;
+}
+
+export interface OpenerOptions {
+  /** Takes the place of the checkpoint's own chat template. */
+  chatTemplate?: string;
+  onDownload?: (model: string, done: number, total: number) => void;
+  warn?: (message: string) => void;
+}
+
+/** Opens what the operator named, downloaded where need be. */
+export function opener({ chatTemplate, onDownload, warn }: OpenerOptions): Open {
+  return async ({ open, adapterPath }) => {
+    const opened = await openModel(open, {
+      adapterPath,
+      warn,
+      onDownload: (done, total) => onDownload?.(open ?? "", done, total),
+    });
+    return chatTemplate === undefined ? opened : withTemplate(opened, chatTemplate);
+  };
+}
+
+async function withTemplate(opened: OpenedModel, chatTemplate: string): Promise<OpenedModel> {
+  const source = await openSource(opened.folder);
+  const { eosTokenIds } = opened.tokenizer;
+  const tokenizer = await source.companions((folder) => loadTokenizer(folder, { chatTemplate, eosTokenIds }));
+  return { ...opened, tokenizer };
+}
+
+/** Bytes of a model's weight files; 0 where they are not here yet. */
+export async function weightBytes({ open }: ModelSource): Promise<number> {
+  if (open === undefined) return 0;
+  const { path } = await findModel(open);
+  const facts = await stat(path);
+  if (!facts.isDirectory()) return facts.size;
+  const names = [...new Bun.Glob("*.{safetensors,gguf}").scanSync({ cwd: path })];
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(path, name))).size));
+  return sizes.reduce((sum, size) => sum + size, 0);
+}

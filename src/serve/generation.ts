@@ -1,0 +1,190 @@
+/** What every API asks of a model in the end, and how it is answered. */
+import { UserError } from "../errors";
+import { answer, type End, type Part } from "../generate/answer";
+import { checkContext } from "../generate/prompt";
+import {
+  type LogitsProcessor,
+  type LogitsProcessorOptions,
+  makeLogitsProcessors,
+  type SamplerOptions,
+} from "../sample";
+import type { ChatMessage, ChatOptions } from "../text/chat-template";
+import { invalid } from "./api-error";
+import type { ServedModel } from "./models/served-model";
+
+export interface Generation {
+  prompt: readonly number[];
+  /** -1: as many as fit. */
+  maxTokens: number;
+  sampling: SamplerOptions;
+  penalties?: LogitsProcessorOptions;
+  seed?: number;
+  stop?: readonly string[];
+  /** How many likely tokens to tell beside each; absent: no log-probabilities. */
+  logprobs?: number;
+  /** The tools on offer. */
+  tools?: readonly unknown[] | null;
+  /** Take thoughts and calls out of the text. */
+  takesApart: boolean;
+  /** Keeps the answer to a form: what tokens may come next. */
+  form?: LogitsProcessor;
+  /** One call of a tool is enough: the answer ends behind it. */
+  isSingle?: boolean;
+}
+
+export type { End, Part };
+
+export interface GenerateOptions {
+  signal: AbortSignal;
+  /** Called as the prompt is read. */
+  onPrefill?: (done: number, total: number) => void;
+}
+
+export interface EncodeChatOptions extends Pick<ChatOptions, "tools" | "kwargs"> {
+  /** For a model without a template. */
+  roleMapping?: Readonly<Record<string, string>>;
+}
+
+/** Token ids of a chat. @throws ApiError for what the template refuses */
+export async function encodeChat(
+  { tokenizer }: ServedModel,
+  messages: ChatMessage[],
+  { roleMapping, ...options }: EncodeChatOptions = {},
+): Promise<number[]> {
+  if (!tokenizer.hasChatTemplate) return tokenizer.encode(prefixed(messages, roleMapping ?? usualRoles));
+  if (roleMapping)
+    throw invalid('"role_mapping" is for models without a chat template: this one has one', "role_mapping");
+  if (messages.length === 0) throw invalid("there must be a message", "messages");
+  const last = messages.at(-1)!;
+  // An answer that has begun is gone on with.
+  const isOpen = last.role === "assistant" && typeof last.content === "string" && !last.tool_calls;
+  const how = isOpen ? { continueFinalMessage: true } : { addGenerationPrompt: true };
+  try {
+    return await tokenizer.encodeChat(messages, { ...how, ...options });
+  } catch (error) {
+    if (error instanceof UserError) throw invalid(error.message, "messages");
+    throw error;
+  }
+}
+
+/** What stands before each role's text for a model without a template, and behind it; mlx-lm's. */
+const usualRoles = { system: "ASSISTANT's RULE: ", user: "USER: ", assistant: "ASSISTANT: ", stop: "\n" };
+
+function prefixed(messages: readonly ChatMessage[], roles: Readonly<Record<string, string>>): string {
+  const prefix = (name: string) => (Object.hasOwn(roles, name) ? roles[name]! : "");
+  const lines = messages.map(({ role, content }) => `${prefix(role)}${content ?? ""}${prefix("stop")}`);
+  return `${lines.join("")}${prefix("assistant")}`.trimEnd();
+}
+
+/**
+ * Looks at all that can be wrong with a request before it begins, while it can still be answered with a status.
+ * @throws ApiError or UserError
+ */
+export function checkGeneration(served: ServedModel, generation: Generation, count = 1): void {
+  const { prompt, maxTokens, penalties } = generation;
+  if (prompt.length === 0) throw invalid("the prompt is empty", "prompt");
+  checkContext(prompt.length, served.contextLength);
+  makeLogitsProcessors(penalties);
+  const foreign = biasOutside(penalties, served.model.vocabSize);
+  if (foreign !== undefined)
+    throw invalid(`"logit_bias" names token ${foreign}, which the model does not know`, "logit_bias");
+  served.scheduler.check(prompt.length, roomFor(served, prompt.length, maxTokens), count);
+}
+
+function biasOutside({ logitBias = {} }: LogitsProcessorOptions = {}, vocabSize: number): string | undefined {
+  return Object.keys(logitBias).find((id) => !/^\d+$/.test(id) || Number(id) >= vocabSize);
+}
+
+/** How many tokens an answer may have: those that were asked for, as far as the context goes. */
+function roomFor({ contextLength }: ServedModel, prompt: number, maxTokens: number): number {
+  if (contextLength === null) return maxTokens;
+  const room = Math.max(1, contextLength - prompt);
+  return maxTokens < 0 ? room : Math.min(maxTokens, room);
+}
+
+/** Waits for a place, and answers. Where the caller leaves, or the signal aborts, the place is free by the next step. */
+export async function* generate(
+  served: ServedModel,
+  generation: Generation,
+  { signal, onPrefill }: GenerateOptions,
+): AsyncGenerator<Part | End, void, void> {
+  const { scheduler, tokenizer } = served;
+  const { prompt, sampling, penalties, form } = generation;
+  const maxTokens = roomFor(served, prompt.length, generation.maxTokens);
+  const sampler = await served.sampler(sampling);
+  const own = new OwnEnd(signal);
+  let hasCalled = false;
+  const place = await scheduler.enter(prompt.length, maxTokens, signal);
+  try {
+    const request = {
+      ...{ prompt, maxTokens, sampler },
+      seed: generation.seed,
+      stopTexts: generation.stop,
+      stopsInThoughts: false,
+      takeApart: generation.takesApart,
+      tools: generation.tools,
+      logprobs: generation.logprobs,
+      logitsProcessors: [...makeLogitsProcessors(penalties), ...(form ? [form] : [])].map((one) => own.guarded(one)),
+      onPrefill: (done: number, total: number) => {
+        scheduler.beat();
+        onPrefill?.(done, total);
+      },
+      signal: own.signal,
+    };
+    for await (const part of answer(request, { stepper: scheduler.stepper, tokenizer, prefixes: served.prefixes })) {
+      scheduler.beat();
+      own.check();
+      if (part.type === "end") yield hasCalled ? { ...part, finish_reason: "tool_calls" } : part;
+      else if (generation.isSingle && part.type === "tool_calls" && !hasCalled) {
+        hasCalled = true;
+        yield { ...part, calls: part.calls.slice(0, 1) };
+        own.end();
+      } else if (!hasCalled) yield part;
+    }
+  } finally {
+    place.leave();
+    own.dispose();
+  }
+}
+
+/** An answer that ends by itself: a logits processor that fails ends its own, and the others in the batch go on. */
+class OwnEnd {
+  readonly #controller = new AbortController();
+  readonly #abort = () => this.#controller.abort();
+  #failure: { error: unknown } | null = null;
+
+  constructor(private readonly outer: AbortSignal) {
+    if (outer.aborted) this.#abort();
+    outer.addEventListener("abort", this.#abort);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  guarded(process: LogitsProcessor): LogitsProcessor {
+    return (tokens, logits) => {
+      if (this.#failure) return logits;
+      try {
+        return process(tokens, logits);
+      } catch (error) {
+        this.#failure = { error };
+        this.#abort();
+        return logits;
+      }
+    };
+  }
+
+  end(): void {
+    this.#abort();
+  }
+
+  /** @throws what a processor threw */
+  check(): void {
+    if (this.#failure) throw this.#failure.error;
+  }
+
+  dispose(): void {
+    this.outer.removeEventListener("abort", this.#abort);
+  }
+}

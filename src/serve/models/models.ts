@@ -1,0 +1,219 @@
+/** The models that are served: found by name, loaded when they are asked for, unloaded when they are not. */
+import { ExitCode, UserError } from "../../errors";
+import type { OpenedModel } from "../../generate/open-model";
+import { ApiError, apiErrorOf } from "../api-error";
+import type { MemoryBudget } from "../engine/memory-budget";
+import type { EngineSettings } from "../settings";
+import { ServedModel } from "./served-model";
+
+/** A model as the operator named it, or as it lies in the cache. */
+export interface ModelSource {
+  /** What clients call it. */
+  name: string;
+  /** What is opened: a folder, a repo, or undefined for what mlxlm takes where none is named. */
+  open: string | undefined;
+  adapterPath?: string;
+}
+
+/** Opens a model. @throws UserError where there is none such */
+export type Open = (source: ModelSource) => Promise<OpenedModel>;
+
+export interface ModelsOptions {
+  open: Open;
+  budget: MemoryBudget;
+  settings: EngineSettings;
+  /** The model that answers where a request names none, and any name where it is the only one. */
+  main?: ModelSource;
+  /** Others that may be asked for. */
+  allowed?: readonly ModelSource[];
+  /** Finds one that the operator did not name; absent where only those that were named are served. */
+  find?: (name: string) => Promise<ModelSource | null>;
+  /** Those that `find` finds. */
+  others?: () => Promise<ModelSource[]>;
+  /** Adapters by name, for requests that ask for one. */
+  adapters?: ReadonlyMap<string, string>;
+  /** Beside every model that answers: proposes tokens. */
+  draft?: () => Promise<OpenedModel>;
+  /** Bytes that a model's weights take, told without loading it. */
+  size?: (source: ModelSource) => Promise<number>;
+  /** Seconds without a request after which a model is unloaded; never where negative. */
+  keepAlive?: number;
+  /** Told as models come and go. */
+  onEvent?: (event: { type: "loading" | "loaded" | "unloaded"; model: string; seconds?: number }) => void;
+}
+
+/** A model in use: it stays loaded until it is released. */
+export interface Lease {
+  served: ServedModel;
+  release(): void;
+}
+
+interface Loaded {
+  served: ServedModel;
+  users: number;
+  lastUse: number;
+  /** Seconds; a request may say. */
+  keepAlive: number;
+  timer: ReturnType<typeof setTimeout> | null;
+}
+
+/** Names that stand for the model that the server was started with. */
+const defaultNames = new Set(["", "default", "default_model"]);
+
+export class Models {
+  readonly #loaded = new Map<string, Loaded>();
+  /** Models are loaded one after the other. */
+  #loading: Promise<unknown> = Promise.resolve();
+  /** Called when a model is free again. */
+  #onFree: (() => void)[] = [];
+
+  constructor(private readonly options: ModelsOptions) {}
+
+  /** The models that are loaded. */
+  get loaded(): { served: ServedModel; users: number; expires: Date | null }[] {
+    return [...this.#loaded.values()].map(({ served, users, lastUse, keepAlive }) => {
+      return { served, users, expires: keepAlive < 0 ? null : new Date(lastUse + keepAlive * 1000) };
+    });
+  }
+
+  /** The models that can be asked for, the main one first. */
+  async list(): Promise<ModelSource[]> {
+    const { main, allowed = [], others } = this.options;
+    const named = [...(main ? [main] : []), ...allowed];
+    const more = others ? await others() : [];
+    return [...named, ...more.filter(({ name }) => !named.some((one) => one.name === name))];
+  }
+
+  /** @throws ApiError 404 for a name that is not served */
+  async find(name = ""): Promise<ModelSource> {
+    const { main, allowed = [], find } = this.options;
+    // Ollama's clients add a tag.
+    const plain = name.replace(/:latest$/, "");
+    if (defaultNames.has(plain) && main) return main;
+    const known = [...(main ? [main] : []), ...allowed].find((one) => one.name === name || one.name === plain);
+    if (known) return known;
+    const found = find ? ((await find(name)) ?? (plain === name ? null : await find(plain))) : null;
+    if (found) return found;
+    if (main && allowed.length === 0 && !find) return main;
+    if (defaultNames.has(plain)) throw new ApiError(400, '"model" must name a model', { param: "model" });
+    throw new ApiError(404, `the model ${JSON.stringify(name)} is not served here`, {
+      param: "model",
+      code: "model_not_found",
+    });
+  }
+
+  /**
+   * The named model, loaded where need be.
+   * @param keepAlive seconds that it stays loaded behind this request, in place of the server's own
+   * @throws ApiError for a name that is not served, an adapter that there is not, a model that there is no memory for
+   */
+  async lease(name?: string, { adapter, keepAlive }: { adapter?: string; keepAlive?: number } = {}): Promise<Lease> {
+    const source = await this.find(name);
+    const wanted = adapter === undefined ? source : { ...source, adapterPath: this.#adapter(adapter) };
+    const key = adapter === undefined ? source.name : `${source.name} with ${adapter}`;
+    const loaded = this.#loaded.get(key) ?? (await this.#queued(key, wanted));
+    loaded.users++;
+    if (loaded.timer) clearTimeout(loaded.timer);
+    loaded.timer = null;
+    if (keepAlive !== undefined) loaded.keepAlive = keepAlive;
+    let isHeld = true;
+    return {
+      served: loaded.served,
+      release: () => {
+        if (isHeld) this.#release(key, loaded);
+        isHeld = false;
+      },
+    };
+  }
+
+  /** Unloads what nobody uses. @returns whether it was loaded and free */
+  async unload(name?: string): Promise<boolean> {
+    const source = await this.find(name);
+    const loaded = this.#loaded.get(source.name);
+    if (!loaded || loaded.users > 0) return false;
+    this.#drop(source.name, loaded);
+    return true;
+  }
+
+  #adapter(name: string): string {
+    const path = this.options.adapters?.get(name);
+    if (path !== undefined) return path;
+    const known = [...(this.options.adapters?.keys() ?? [])];
+    const others = known.length === 0 ? "the server has none" : `there are ${known.join(", ")}`;
+    throw new ApiError(404, `there is no adapter ${JSON.stringify(name)}: ${others}`, { param: "adapters" });
+  }
+
+  #queued(key: string, source: ModelSource): Promise<Loaded> {
+    const loading = this.#loading.then(() => this.#loaded.get(key) ?? this.#load(key, source));
+    this.#loading = loading.catch(() => {});
+    return loading;
+  }
+
+  async #load(key: string, source: ModelSource): Promise<Loaded> {
+    const { open, settings, budget, draft, keepAlive = -1, onEvent, size } = this.options;
+    onEvent?.({ type: "loading", model: key });
+    const began = performance.now();
+    await this.#makeRoom((await size?.(source).catch(() => 0)) ?? 0);
+    const opened = await open(source).catch((error) => {
+      throw openError(error);
+    });
+    let served: ServedModel;
+    try {
+      served = new ServedModel(opened, { name: key, budget, settings, draft: await draft?.() });
+    } catch (error) {
+      opened.model.dispose();
+      throw error;
+    }
+    const loaded: Loaded = { served, users: 0, lastUse: Date.now(), keepAlive, timer: null };
+    this.#loaded.set(key, loaded);
+    onEvent?.({ type: "loaded", model: key, seconds: (performance.now() - began) / 1000 });
+    return loaded;
+  }
+
+  /** Unloads what has not been used for the longest time, until so many bytes fit. Waits for what is in use. */
+  async #makeRoom(bytes: number): Promise<void> {
+    const { budget } = this.options;
+    while (budget.weights + bytes > budget.limit && this.#loaded.size > 0) {
+      const free = [...this.#loaded].filter(([, { users }]) => users === 0);
+      const [oldest] = free.sort(([, a], [, b]) => a.lastUse - b.lastUse);
+      if (oldest) this.#drop(...oldest);
+      else await new Promise<void>((resolve) => this.#onFree.push(resolve));
+    }
+    if (bytes <= budget.limit) return;
+    const [needed, limit] = [bytes, budget.limit].map((count) => `${(count / 1e9).toFixed(1)} GB`);
+    throw new ApiError(503, `the model needs ${needed} of memory, and ${limit} are allowed`, { code: "out_of_memory" });
+  }
+
+  #release(key: string, loaded: Loaded): void {
+    loaded.users--;
+    loaded.lastUse = Date.now();
+    if (loaded.users > 0) return;
+    for (const resolve of this.#onFree.splice(0)) resolve();
+    if (loaded.keepAlive < 0) return;
+    const idle = () => {
+      if (loaded.users === 0) this.#drop(key, loaded);
+    };
+    // Longer than a timer can run is as good as for ever.
+    if (loaded.keepAlive < 2_000_000) loaded.timer = setTimeout(idle, loaded.keepAlive * 1000);
+    loaded.timer?.unref();
+  }
+
+  #drop(key: string, { served, timer }: Loaded): void {
+    if (timer) clearTimeout(timer);
+    if (!this.#loaded.delete(key)) return;
+    served.dispose();
+    this.options.onEvent?.({ type: "unloaded", model: key });
+  }
+
+  /** Unloads all, whoever uses them. */
+  dispose(): void {
+    for (const [key, loaded] of [...this.#loaded]) this.#drop(key, loaded);
+  }
+}
+
+/** A model that cannot be opened is the server's trouble, but one that is not there is the request's. */
+function openError(error: unknown): unknown {
+  if (!(error instanceof UserError)) return error;
+  if (error.code === ExitCode.notFound) return apiErrorOf(error);
+  return new ApiError(503, `the model cannot be loaded: ${error.message}`, { code: "model_unavailable", cause: error });
+}

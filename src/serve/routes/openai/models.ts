@@ -1,0 +1,29 @@
+/** GET /v1/models and /v1/models/NAME */
+import type { Hono } from "hono";
+import { ApiError } from "../../api-error";
+import type { ServeContext } from "../../context";
+import { seconds } from "./fields";
+
+export function modelRoutes(app: Hono, { models }: ServeContext): void {
+  const created = seconds();
+  const cardOf = (name: string) => {
+    const loaded = models.loaded.find(({ served }) => served.name === name)?.served;
+    return {
+      ...{ id: name, object: "model", created, owned_by: "mlxlm" },
+      ...(loaded?.contextLength && { context_length: loaded.contextLength }),
+      loaded: loaded !== undefined,
+    };
+  };
+  app.get("/v1/models", async (c) => {
+    return c.json({ object: "list", data: (await models.list()).map(({ name }) => cardOf(name)) });
+  });
+  // Names of repos have a slash.
+  app.get("/v1/models/:name{.+}", async (c) => {
+    const name = decodeURIComponent(c.req.param("name"));
+    if ((await models.list()).some((one) => one.name === name)) return c.json(cardOf(name));
+    throw new ApiError(404, `the model ${JSON.stringify(name)} is not served here`, {
+      param: "model",
+      code: "model_not_found",
+    });
+  });
+}

@@ -1,0 +1,111 @@
+/** A server from what the operator asked for to its end. */
+import { demoName } from "../demo/folder";
+import { ExitCode, UserError } from "../errors";
+import { openModel } from "../generate/open-model";
+import * as mx from "../mlx";
+import { cachedModel, cachedModels, opener, weightBytes } from "./catalogue";
+import type { ServeContext } from "./context";
+import { MemoryBudget } from "./engine/memory-budget";
+import type { ReadServerFlags } from "./flags";
+import { Guard } from "./guard";
+import { type LogLevel, leveledLog } from "./log";
+import { Metrics } from "./metrics";
+import { Models } from "./models/models";
+import { startServer } from "./server";
+import type { EngineSettings, RequestDefaults } from "./settings";
+
+export interface RunOptions extends ReadServerFlags {
+  model?: string;
+  adapterPath?: string;
+  chatTemplate?: string;
+  draftModel?: string;
+  /** Bytes. */
+  maxMemory?: number;
+  address: { host: string; port: number };
+  defaults: RequestDefaults;
+  settings: EngineSettings;
+  logLevel: LogLevel;
+  version: string;
+}
+
+export interface RunEvents {
+  log(line: string): void;
+  warn(line: string): void;
+  onListening(url: string, model: string): void;
+  /** Ends the server: it takes no more requests, and those that run may finish. */
+  signal: AbortSignal;
+}
+
+/** Seconds for the whole body of a request, and for a connection that says nothing. */
+const bodyTimeout = 60;
+const headerTimeout = 30;
+
+/** Seconds that running answers get when the server is to end. */
+const grace = 30;
+
+/** Runs until the signal. @throws UserError where the model cannot be opened, or the address not be had */
+export async function runServer(
+  options: RunOptions,
+  { log: write, warn, onListening, signal }: RunEvents,
+): Promise<void> {
+  const { model, adapterPath, chatTemplate, draftModel, maxMemory, address, settings } = options;
+  const log = leveledLog(options.logLevel, write);
+  // Answers without a seed of their own differ from start to start.
+  mx.random.seed(crypto.getRandomValues(new Uint32Array(1))[0]!);
+  const isNamed = model !== undefined;
+  const isClosed = isNamed || options.allowed.length > 0;
+  const name = model ?? (options.allowed.length > 0 ? undefined : demoName);
+  const main = name === undefined ? undefined : { name, open: name, adapterPath };
+  const models = new Models({
+    open: opener({ chatTemplate, warn, onDownload: progressLog(log) }),
+    size: weightBytes,
+    budget: new MemoryBudget(maxMemory),
+    ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },
+    ...(!isClosed && { find: cachedModel, others: cachedModels }),
+    ...(draftModel !== undefined && { draft: () => openModel(draftModel, { warn }) }),
+    onEvent: ({ type, model, seconds }) =>
+      log("INFO", `${type} ${model}${seconds === undefined ? "" : ` in ${seconds.toFixed(1)} s`}`),
+  });
+  const context: ServeContext = {
+    ...{ models, log, defaults: options.defaults, version: options.version },
+    limits: { maxBody: options.maxBody, bodyTimeout },
+    guard: new Guard(options),
+    metrics: new Metrics(),
+  };
+  // What is wrong with the model is said before anyone asks.
+  if (main) (await models.lease(main.name)).release();
+  const server = listening(context, address);
+  const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+  onListening(server.url, name ?? options.allowed.map((one) => one.name).join(", "));
+  if (!signal.aborted) await ended;
+  log("INFO", `ending: running answers have ${grace} seconds`);
+  await server.drain(grace);
+}
+
+function listening(context: ServeContext, { host, port }: { host: string; port: number }) {
+  try {
+    return startServer(context, { host, port, headerTimeout });
+  } catch (error) {
+    const { code } = error as { code?: string };
+    const taken = code === "EADDRINUSE";
+    throw new UserError(
+      taken ? `port ${port} of ${host} is taken` : `${host}:${port} cannot be listened on: ${(error as Error).message}`,
+      {
+        code: ExitCode.usage,
+        hint: taken ? "Take another one: --port 0 takes one that is free." : "Check --host and --port.",
+        cause: error,
+      },
+    );
+  }
+}
+
+/** A line every 10 % of a download. */
+function progressLog(log: ServeContext["log"]): (model: string, done: number, total: number) => void {
+  let last = -1;
+  return (model, done, total) => {
+    const tenth = Math.floor((10 * done) / total);
+    if (tenth === last) return;
+    last = tenth;
+    log("INFO", `downloading ${model}: ${tenth * 10} %`);
+  };
+}
