@@ -36,9 +36,9 @@ export class AnswerText {
     this.#reader = options.takeApart ? tokenizer.response(prompt, { tools: options.tools }) : null;
   }
 
-  /** Whether a stop text has ended the answer. */
-  get stopped(): boolean {
-    return this.#stops?.found ?? false;
+  /** The stop text that has ended the answer; null while there is none. */
+  get stoppedBy(): string | null {
+    return this.#stops?.match ?? null;
   }
 
   /** Whether the model has called a tool, be it well or badly. */

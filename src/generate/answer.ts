@@ -72,6 +72,8 @@ export interface End {
   type: "end";
   /** "tool_calls": the model stopped after it had called tools on offer. */
   finish_reason: FinishReason;
+  /** The stop text that ended it, where one did. */
+  stop_text?: string;
   /** Tokens of the prompt that were fed. */
   prompt_tokens: number;
   /** Tokens of the prompt that needed no work. */
@@ -160,7 +162,7 @@ export async function* answer(
         break;
       }
       for (const part of text.push(token)) yield withTokens(part);
-      if (text.stopped) {
+      if (text.stoppedBy !== null) {
         finish = "stop";
         break;
       }
@@ -178,7 +180,8 @@ export async function* answer(
     };
     for (const part of text.end()) yield withTokens(part);
     if (finish === "stop" && request.tools?.length && text.hasCalled) finish = "tool_calls";
-    yield { type: "end", ...figures, finish_reason: finish, generated, ...(tokens && { tokens }) };
+    const stopText = text.stoppedBy === null ? {} : { stop_text: text.stoppedBy };
+    yield { type: "end", ...figures, finish_reason: finish, ...stopText, generated, ...(tokens && { tokens }) };
   } finally {
     own?.dispose();
     loan?.close();

@@ -51,3 +51,12 @@ describe("stop texts", () => {
     }
   });
 });
+
+test("the text that was found is told", () => {
+  const stops = new StopTexts(["end", "stop", "top"], null);
+  expect(stops.match).toBeNull();
+  stops.push("don't st");
+  expect(stops.match).toBeNull();
+  stops.push("op here, at the end");
+  expect(stops.match).toBe("stop");
+});

@@ -11,17 +11,18 @@ export interface Thoughts {
 
 const answering = "answer";
 const thinking = "thought";
-const ended = "end";
+/** The state behind a stop text is its place in the list, after this. */
+const ended = "end ";
 
 export class StopTexts {
   readonly #states: TextStates;
 
   /** @param thoughts null: stop texts count everywhere */
   constructor(
-    texts: readonly string[],
+    private readonly texts: readonly string[],
     private readonly thoughts: Thoughts | null,
   ) {
-    const transitions: Record<string, Transition[]> = { [answering]: texts.map((text) => [text, ended]) };
+    const transitions: Record<string, Transition[]> = { [answering]: texts.map((text, i) => [text, ended + i]) };
     if (thoughts) {
       transitions[answering]!.push([thoughts.start, thinking]);
       transitions[thinking] = [[thoughts.end, answering]];
@@ -31,7 +32,12 @@ export class StopTexts {
 
   /** Whether a stop text has been found: what follows is no part of the answer. */
   get found(): boolean {
-    return this.#states.state === ended;
+    return this.#states.state.startsWith(ended);
+  }
+
+  /** Which one; null where there is none. */
+  get match(): string | null {
+    return this.found ? this.texts[Number(this.#states.state.slice(ended.length))]! : null;
   }
 
   /** What is certain to stand before a stop text. The end of the text is held back while it may be the start of one. */
@@ -41,7 +47,7 @@ export class StopTexts {
     let before = this.#states.state;
     for (const segment of this.#states.push(text)) {
       if (segment.state !== before) {
-        if (segment.state === ended) break;
+        if (segment.state.startsWith(ended)) break;
         // Markers of thoughts stay in the text.
         passed += segment.state === thinking ? this.thoughts!.start : this.thoughts!.end;
         before = segment.state;
