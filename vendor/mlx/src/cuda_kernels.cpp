@@ -1,82 +1,18 @@
 #include "cuda_kernels.h"
 
 #include <bit>
-#include <map>
 
+#include "cuda_kernel.h"
 #include "cuda_sources.h"
-#include "environment.h"
-#include "mlx/backend/cuda/cuda.h"
 
 namespace mlxlm::cuda {
 
 namespace {
 
-// MLXLM_CUDA_KERNELS=0 leaves everything to MLX.
-bool enabled() {
-  static const bool wanted = mx::cu::is_available() && environment("MLXLM_CUDA_KERNELS") != "0";
-  return wanted;
-}
-
-bool on_gpu(mx::StreamOrDevice s) {
-  return enabled() && mx::to_stream(s).device == mx::Device::gpu;
-}
-
-template <class... Arrays>
-bool traced(const Arrays&... arrays) {
-  return (arrays.is_tracer() || ...);
-}
-
-bool is_half(mx::Dtype dtype) {
-  return dtype == mx::bfloat16 || dtype == mx::float16;
-}
-
 // Floats travel as template integers.
 int bits_of(float value) {
   return std::bit_cast<int>(value);
 }
-
-// A kernel whose source is put together once for each set of constants. MLX would do that anew in every call, which
-// takes longer than all else on the host's side; the primitive that comes of it is the same each time.
-class Kernel {
- public:
-  Kernel(
-      std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
-      std::string header = "")
-      : make_(mx::fast::cuda_kernel(name, inputs, outputs, source, header)) {}
-
-  struct Launch {
-    std::tuple<int, int, int> grid;
-    int threads;
-    std::vector<std::pair<std::string, int>> constants;
-  };
-
-  std::vector<array> operator()(
-      const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const Launch& launch,
-      mx::StreamOrDevice s) {
-    auto dtype = inputs[0].dtype();
-    std::vector<mx::Dtype> dtypes(shapes.size(), dtype);
-    auto stream = mx::to_stream(s);
-    auto [x, y, z] = launch.grid;
-    std::vector<int> key = {stream.index, static_cast<int>(dtype.val()), x, y, z, launch.threads};
-    for (const auto& [_, value] : launch.constants) {
-      key.push_back(value);
-    }
-    auto known = made_.find(key);
-    if (known != made_.end()) {
-      return array::make_arrays(shapes, dtypes, known->second, inputs);
-    }
-    std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {{"T", dtype}};
-    arguments.insert(arguments.end(), launch.constants.begin(), launch.constants.end());
-    auto results =
-        make_(inputs, shapes, dtypes, launch.grid, {launch.threads, 1, 1}, arguments, std::nullopt, false, stream);
-    made_.emplace(std::move(key), results[0].primitive_ptr());
-    return results;
-  }
-
- private:
-  mx::fast::CustomKernelFunction make_;
-  std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made_;
-};
 
 } // namespace
 
@@ -99,7 +35,7 @@ add_rms_norm(const array& x, const array& delta, const array& weight, float eps,
   int chunks = (vectors + threads - 1) / threads;
   return kernel(
       {x, delta, weight}, {x.shape(), x.shape()},
-      {{rows * threads, 1, 1}, threads, {{"DIMS", dims}, {"CHUNKS", chunks}, {"EPS", bits_of(eps)}}}, s);
+      {{rows, 1, 1}, threads, {{"DIMS", dims}, {"CHUNKS", chunks}, {"EPS", bits_of(eps)}}}, s);
 }
 
 bool takes_rotate_heads(const array& joint, int dims, int rotated, mx::StreamOrDevice s) {
@@ -145,7 +81,7 @@ std::vector<array> rotate_heads(
   mx::Shape others = {batch, kv_heads, 1, dims};
   return (*kernel)(
       inputs, {queries, others, others},
-      {{blocks * threads, batch, 1},
+      {{blocks, batch, 1},
        threads,
        {{"HEADS", heads},
         {"KV_HEADS", kv_heads},
@@ -186,7 +122,7 @@ array quantized_row(
   int blocks = (warps * 32 + threads - 1) / threads;
   return kernel(
       {x, w, scales, biases}, {shape},
-      {{blocks * threads, 1, 1}, threads, {{"BITS", bits}, {"GROUP", group_size}, {"ROWS", rows}}}, s)[0];
+      {{blocks, 1, 1}, threads, {{"BITS", bits}, {"GROUP", group_size}, {"ROWS", rows}}}, s)[0];
 }
 
 } // namespace mlxlm::cuda

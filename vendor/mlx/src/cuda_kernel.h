@@ -1,0 +1,54 @@
+// What our CUDA kernels are launched by, and what each of them asks about its arguments.
+#pragma once
+
+#include <map>
+
+#include "abi.h"
+
+namespace mlxlm::cuda {
+
+// A CUDA stream, and MLXLM_CUDA_KERNELS is not 0, which leaves everything to MLX.
+bool on_gpu(mx::StreamOrDevice s);
+
+template <class... Arrays>
+bool traced(const Arrays&... arrays) {
+  return (arrays.is_tracer() || ...);
+}
+
+inline bool is_half(mx::Dtype dtype) {
+  return dtype == mx::bfloat16 || dtype == mx::float16;
+}
+
+struct Launch {
+  std::tuple<int, int, int> blocks;
+  int threads;
+  std::vector<std::pair<std::string, int>> constants;
+};
+
+// A kernel whose source is put together once for each set of constants. MLX would do that anew in every call, which
+// takes longer than all else on the host's side; the primitive that comes of it is the same each time.
+class Kernel {
+ public:
+  Kernel(
+      std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
+      std::string header = "")
+      : make_(mx::fast::cuda_kernel(name, inputs, outputs, source, header)) {}
+
+  // The source knows the first input's dtype as T, and the first output's as Out.
+  std::vector<array> operator()(
+      const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes,
+      const Launch& launch, mx::StreamOrDevice s);
+
+  // Outputs of the first input's dtype.
+  std::vector<array> operator()(
+      const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const Launch& launch,
+      mx::StreamOrDevice s) {
+    return (*this)(inputs, shapes, std::vector<mx::Dtype>(shapes.size(), inputs[0].dtype()), launch, s);
+  }
+
+ private:
+  mx::fast::CustomKernelFunction make_;
+  std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made_;
+};
+
+} // namespace mlxlm::cuda

@@ -1,0 +1,28 @@
+// Products with quantized weights on CUDA, where there is more than one row.
+#pragma once
+
+#include "abi.h"
+
+namespace mlxlm::cuda {
+
+struct Packed {
+  array w;
+  array scales;
+  std::optional<array> biases;
+  int group;
+  int bits;
+  std::string mode;
+};
+
+// x (…, K) in half precision, on a CUDA device, times packed weights of one matrix.
+bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
+
+// x (…, K) and w (N, K) transposed, or (K, N) → (…, N). Has a gradient for x alone.
+array quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
+
+// x (…, 1, K) times the expert of each use, w (experts, N, K) transposed. Where `sorted`, x has a row for each use.
+bool takes_expert_rows(
+    const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s);
+array expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s);
+
+} // namespace mlxlm::cuda
