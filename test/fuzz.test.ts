@@ -136,7 +136,7 @@ describe("GGUF", () => {
       for (const { start, bytes: length } of read.tensors.values()) {
         if (!(start >= 0 && length > 0 && start + length <= whole.length)) throw new Error(`${start}, ${length}`);
       }
-      await architectureOf(read, "fuzzed.gguf");
+      await architectureOf(read, new Map(), "fuzzed.gguf");
       tokenizerFiles(new Metadata(read.metadata, "fuzzed.gguf"));
     });
     expect(refused).toBeGreaterThan(rounds.gguf / 4);

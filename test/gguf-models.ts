@@ -15,29 +15,72 @@ import { type FormulaModel, formulaModel } from "./parity/formula-model";
 
 type Settings = Record<string, unknown>;
 
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 8192,
+};
+
 /**
  * What is changed of a fixture's configuration, or of the part of it that is the language model's. Names begin with the
  * fixture's.
  */
 const cases: Record<string, Settings> = {
+  cohere2: {},
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
   deepseek_v2_lite: { num_hidden_layers: 27 },
   deepseek_v3: {},
+  ernie4_5: { use_bias: false },
+  exaone4: { sliding_window: null, sliding_window_pattern: null, rope_scaling: llama3 },
+  "exaone4 with windows": { num_hidden_layers: 64, sliding_window_pattern: "LLLG", rope_scaling: llama3 },
+  falcon_h1: { tie_word_embeddings: false },
+  falcon_mamba: { mixer_rms_eps: 1e-5 },
+  gemma: {},
+  gemma2: {},
+  gemma3: {},
   gemma3_text: {},
+  glm4: {},
+  glm4_moe: {},
   glm4_moe_lite: { rms_norm_eps: 1e-6 },
   gpt_oss: {},
+  granite: {},
+  granitemoe: {},
+  granitemoehybrid: { mamba_n_heads: 8 },
+  granitemoehybrid_dense: { mamba_n_heads: 8 },
+  jamba: {},
   kimi_k25: { q_lora_rank: 32 },
+  lfm2: { conv_bias: false },
+  "lfm2-vl": {},
+  lfm2_moe: { routed_scaling_factor: 1 },
   llama: {},
   llama_bias: { rope_traditional: false },
+  llama_llama3: { rope_scaling: llama3 },
+  mamba: {},
+  mamba2: { n_groups: 1 },
+  minicpm: {},
+  minimax: {},
   mixtral: {},
+  nemotron_h: { hybrid_override_pattern: "M-M*-" },
+  "nemotron_h with experts": { hybrid_override_pattern: "MEM*E", n_group: 1 },
+  olmo2: {},
+  olmo3: {},
+  phi3: {},
+  phi3_longrope: { original_max_position_embeddings: 64 },
   qwen2: {},
+  qwen2_moe: {},
   qwen3: {},
   qwen3_5: { linear_value_head_dim: 16 },
   qwen3_5_moe: { linear_value_head_dim: 16 },
+  qwen3_moe: { mlp_only_layers: [] },
+  qwen3_next: { mlp_only_layers: [], linear_value_head_dim: 16 },
   qwen3_yarn: {},
   "qwen3_yarn with a factor": {
     rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 0.8 },
   },
+  seed_oss: {},
+  smollm3: {},
 };
 
 export const caseNames: readonly string[] = Object.keys(cases);
@@ -50,12 +93,15 @@ export const steps = 12;
 
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
 
+/** llama.cpp asks some of these of every Phi-3. */
+const vocab = { a: 0, b: 1, ab: 2, "<unk>": 3, "<s>": 4, "</s>": 5, "<|endoftext|>": 6 };
+
 const tokenizer = {
   version: "1.0",
   added_tokens: [],
   pre_tokenizer: byteLevel,
   decoder: byteLevel,
-  model: { type: "BPE", vocab: { a: 0, b: 1, ab: 2 }, merges: [["a", "b"]] },
+  model: { type: "BPE", vocab, merges: [["a", "b"]] },
 };
 
 interface WriteOptions {

@@ -18,6 +18,7 @@ import {
   type Residual,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -90,3 +91,17 @@ export class Model extends CausalLM {
     });
   }
 }
+
+export const gguf = decoder("cohere2", {
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  ropeBase: 50_000,
+  windows: {
+    period: 4,
+    typeOf: (settings, index) => {
+      const { layer_types: types, sliding_window_pattern: period } = settings as unknown as Args;
+      return types?.[index] ?? ((index + 1) % period === 0 ? "full_attention" : "sliding_attention");
+    },
+  },
+  floats: { logit_scale: "logit_scale" },
+  only: { attention_bias: false, layer_norm_bias: false },
+});

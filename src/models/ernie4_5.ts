@@ -3,6 +3,7 @@ import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -28,3 +29,5 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("ernie4_5", { only: { use_bias: false } });

@@ -2,8 +2,11 @@
 import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
-import { PostNormBlock } from "./olmo2";
+import { normedLayer, PostNormBlock } from "./olmo2";
 import { Attention } from "./qwen3";
 
 export const Args = z
@@ -25,16 +28,19 @@ export const Args = z
     context.addIssue({ code: "custom", path: ["sliding_window"], message: `is missing, but there is a pattern` });
   });
 
+type Args = z.infer<typeof Args>;
+
+/** Whether a layer slides. */
+function slidesAt({ layer_types: types, sliding_window_pattern: given }: Args, index: number): boolean {
+  if (types) return types[index] === "sliding_attention";
+  const pattern = typeof given === "number" ? `${"L".repeat(given - 1)}G` : given;
+  return pattern ? pattern[index % pattern.length] === "L" : false;
+}
+
 export class Model extends CausalLM {
-  constructor(args: z.infer<typeof Args>) {
-    const given = args.sliding_window_pattern;
-    const pattern = typeof given === "number" ? `${"L".repeat(given - 1)}G` : given;
-    const isLocal = (index: number) => {
-      if (args.layer_types) return args.layer_types[index] === "sliding_attention";
-      return pattern ? pattern[index % pattern.length] === "L" : null;
-    };
+  constructor(args: Args) {
     // All layers have positions where none slides.
-    const slides = Array.from({ length: args.num_hidden_layers }, (_, index) => isLocal(index));
+    const slides = Array.from({ length: args.num_hidden_layers }, (_, index) => slidesAt(args, index));
     const isMixed = slides.some((one) => one);
     super(args, (index) => {
       const rope = isMixed && !slides[index] ? null : ropeOf({ ...args, rope_traditional: false });
@@ -48,3 +54,20 @@ export class Model extends CausalLM {
     });
   }
 }
+
+/** Norms of heads as well. llama.cpp knows by the number of layers which models have windows. */
+export const gguf = decoder("exaone4", {
+  names: new TensorNames(normedLayer),
+  windows: {
+    period: 4,
+    typeOf: (settings, index) =>
+      slidesAt(settings as unknown as Args, index) ? "sliding_attention" : "full_attention",
+  },
+  only: { attention_bias: false },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const slides = Array.from({ length: args.num_hidden_layers }, (_, index) => slidesAt(args, index));
+    if (slides.includes(true) && args.num_hidden_layers !== 64) noPlace("a window in a model of other than 64 layers");
+    return {};
+  },
+});

@@ -24,6 +24,10 @@ import {
   swiglu,
 } from "../nn";
 import { attentionFields, checkHeads, ropeOf, size, trunkFields } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
+import { mixerChanges, mixerNames, readMixer, writeMixer } from "./gguf/state-space";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -90,7 +94,7 @@ class NormBeforeGate extends GatedRMSNorm {
 
 function mamba(args: Args): Mamba2Mixer {
   const Norm = args.mamba_norm_before_gate ? NormBeforeGate : GatedRMSNorm;
-  const norm = new Norm(args.mamba_d_ssm, args.rms_norm_eps, args.mamba_n_groups);
+  const norm = () => new Norm(args.mamba_d_ssm, args.rms_norm_eps, args.mamba_n_groups);
   return new Mamba2Mixer(
     {
       dims: args.hidden_size,
@@ -105,7 +109,7 @@ function mamba(args: Args): Mamba2Mixer {
       outputBias: args.projectors_bias,
       convBias: args.mamba_conv_bias,
       limits: [0, Infinity],
-      norm: args.mamba_rms_norm ? norm : undefined,
+      norm: args.mamba_rms_norm ? norm() : undefined,
     },
   );
 }
@@ -214,3 +218,66 @@ function mixerFactors(args: Args): Tensor {
   const sizes = [args.mamba_d_ssm, args.mamba_d_ssm, state, state, args.mamba_n_heads];
   return mx.array(args.ssm_multipliers.flatMap((by, i) => new Array<number>(sizes[i]!).fill(by)));
 }
+
+const { layer, parameters } = mixerNames("mamba");
+
+export const gguf = decoder("falcon-h1", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...layer,
+      ffn_gate: "feed_forward.gate_proj",
+      ffn_up: "feed_forward.up_proj",
+      ffn_down: "feed_forward.down_proj",
+    },
+    {
+      // Without an end, as llama.cpp asks for it.
+      parameters: { ...parameters, ffn_norm: "pre_ff_layernorm.weight" },
+      outer: { output_norm: "model.final_layernorm" },
+    },
+  ),
+  changes: (config) => mixerChanges("mamba", (config as Args).mamba_n_groups),
+  ropeBase: 100_000_000_000,
+  integers: { vocab_size: "vocab_size" },
+  only: { rope_traditional: false, mamba_proj_bias: false, projectors_bias: false, mamba_norm_before_gate: false },
+  read(file) {
+    const { heads, headDim, groups, stateSize, kernelSize } = readMixer(file);
+    return {
+      mamba_n_heads: heads,
+      mamba_d_head: headDim,
+      mamba_d_ssm: heads * headDim,
+      mamba_n_groups: groups,
+      mamba_d_state: stateSize,
+      mamba_d_conv: kernelSize,
+      mamba_conv_bias: file.shape("blk.0.ssm_conv1d.bias") !== undefined,
+      mamba_rms_norm: file.shape("blk.0.ssm_norm.weight") !== undefined,
+      // They are in the weights.
+      ...plainFactors,
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    if (args.tie_word_embeddings && args.lm_head_multiplier !== args.embedding_multiplier) {
+      noPlace('"lm_head_multiplier" of a tied embedding');
+    }
+    return writeMixer({
+      heads: args.mamba_n_heads,
+      headDim: args.mamba_d_head,
+      groups: args.mamba_n_groups,
+      stateSize: args.mamba_d_state,
+      kernelSize: args.mamba_d_conv,
+    });
+  },
+});
+
+const plainFactors = {
+  attention_in_multiplier: 1,
+  attention_out_multiplier: 1,
+  embedding_multiplier: 1,
+  key_multiplier: 1,
+  lm_head_multiplier: 1,
+  mlp_multipliers: [1, 1],
+  ssm_in_multiplier: 1,
+  ssm_multipliers: [1, 1, 1, 1, 1],
+  ssm_out_multiplier: 1,
+};

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { GatedMLP, gelu, type KeyValueCache, type Mask, Module, type Residual, ZeroCenteredRMSNorm } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -41,3 +42,5 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("gemma", { normOffset: 1 });

@@ -21,6 +21,9 @@ import {
 } from "../nn";
 import { type AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, size, slidingFields } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { sandwichLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -97,14 +100,19 @@ export class SandwichBlock extends Module implements DecoderLayer {
   }
 }
 
+function typeOf(
+  { layer_types, sliding_window }: Pick<Args, "layer_types" | "sliding_window">,
+  index: number,
+): AttentionType {
+  return layer_types?.[index] ?? (sliding_window && index % 2 === 0 ? "sliding_attention" : "full_attention");
+}
+
 export class Model extends CausalLM {
   constructor(args: Args) {
     const cap = args.final_logit_softcapping;
-    const usual = (index: number): AttentionType =>
-      args.sliding_window && index % 2 === 0 ? "sliding_attention" : "full_attention";
     super(
       { ...args, tie_word_embeddings: true },
-      (index) => new SandwichBlock(new Attention(args), args, maskOf(args.layer_types?.[index] ?? usual(index), args)),
+      (index) => new SandwichBlock(new Attention(args), args, maskOf(typeOf(args, index), args)),
       {
         norm: (dims, eps) => new ZeroCenteredRMSNorm(dims, eps),
         embeddingScale: Math.sqrt(args.hidden_size),
@@ -115,3 +123,24 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq({ before: "pre_feedforward_layernorm" });
+
+/** Layers of the 27B: the one size whose attention is not scaled by its heads' width. llama.cpp knows it, and takes no other scale. */
+const largest = 46;
+
+export const gguf = decoder("gemma2", {
+  names: new TensorNames(sandwichLayer),
+  normOffset: 1,
+  windows: { period: 2, typeOf: (args, index) => typeOf(args as unknown as Args, index) },
+  floats: { attn_logit_softcapping: "attn_logit_softcapping", final_logit_softcapping: "final_logit_softcapping" },
+  read(file, common) {
+    const { hidden_size: width, num_attention_heads: heads, head_dim: dims } = common as unknown as Args;
+    return { query_pre_attn_scalar: file.number("block_count") === largest ? width / heads : dims };
+  },
+  write(settings) {
+    const { num_hidden_layers: layers, hidden_size: width, num_attention_heads: heads, headDim } = settings;
+    const expected = layers === largest ? width / heads : headDim;
+    const scalar = settings.query_pre_attn_scalar;
+    if (scalar !== expected) noPlace(`"query_pre_attn_scalar" ${scalar} (not ${expected})`);
+    return {};
+  },
+});

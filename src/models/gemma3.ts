@@ -27,3 +27,5 @@ export class Model extends NestedLM {
 }
 
 export const awq: AwqFacts = { ...text.awq, inner: "language_model" };
+
+export const gguf = text.facts("language_model.");

@@ -10,6 +10,7 @@ import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOpt
 import { denseAwq } from "./awq-facts";
 import { SandwichBlock } from "./gemma2";
 import { decoder, precise } from "./gguf/decoder";
+import type { GgufFacts } from "./gguf/facts";
 import { sandwichLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
@@ -130,38 +131,42 @@ const largest = 62;
 const attentionScalar = (layers: number | undefined, width: number, heads: number, headDim: number) =>
   layers === largest ? width / heads : headDim;
 
-export const gguf = decoder("gemma3", {
-  names: new TensorNames(sandwichLayer),
-  normOffset: 1,
-  ropeBase: 1_000_000,
-  hasWindows: true,
-  read(file) {
-    const [width, heads] = [file.need("embedding_length"), file.need("attention.head_count")];
-    const headDim = file.number("attention.key_length") ?? width / heads;
-    return {
-      sliding_window: file.need("attention.sliding_window"),
-      sliding_window_pattern: file.number("attention.sliding_window_pattern") ?? 6,
-      query_pre_attn_scalar: attentionScalar(file.number("block_count"), width, heads, headDim),
-      rope_theta: precise(file.number("rope.freq_base") ?? 1_000_000),
-      rope_local_base_freq: precise(file.number("rope.freq_base_swa") ?? 10_000),
-    };
-  },
-  write({ headDim, ...settings }) {
-    const args = settings as unknown as Args;
-    const { query_pre_attn_scalar: scalar, num_hidden_layers: layers } = args;
-    const expected = attentionScalar(layers, args.hidden_size, args.num_attention_heads, headDim);
-    if (scalar !== expected) noPlace(`"query_pre_attn_scalar" ${scalar} (not ${expected})`);
-    const pattern = patternOf(args);
-    const types = Array.from({ length: layers }, (_, index) => typeOf(args, index));
-    if (types.some((type, index) => type !== typeOf({ sliding_window_pattern: pattern }, index))) {
-      noPlace('"layer_types" without a period');
-    }
-    const { base, scaling } = { scaling: null, ...slidingRope(args) };
-    if ((scaling?.factor ?? 1) !== 1) noPlace("a stretched rotation of sliding layers");
-    return {
-      ...(pattern === 6 ? {} : { "attention.sliding_window_pattern": ["uint32", pattern] as const }),
-      "attention.sliding_window": ["uint32", args.sliding_window],
-      "rope.freq_base_swa": ["float32", base],
-    };
-  },
-});
+/** @param prefix what stands before the names of the checkpoint */
+export const facts = (prefix?: string): GgufFacts =>
+  decoder("gemma3", {
+    names: new TensorNames(sandwichLayer, { prefix }),
+    normOffset: 1,
+    ropeBase: 1_000_000,
+    hasWindows: true,
+    read(file) {
+      const [width, heads] = [file.need("embedding_length"), file.need("attention.head_count")];
+      const headDim = file.number("attention.key_length") ?? width / heads;
+      return {
+        sliding_window: file.need("attention.sliding_window"),
+        sliding_window_pattern: file.number("attention.sliding_window_pattern") ?? 6,
+        query_pre_attn_scalar: attentionScalar(file.number("block_count"), width, heads, headDim),
+        rope_theta: precise(file.number("rope.freq_base") ?? 1_000_000),
+        rope_local_base_freq: precise(file.number("rope.freq_base_swa") ?? 10_000),
+      };
+    },
+    write({ headDim, ...settings }) {
+      const args = settings as unknown as Args;
+      const { query_pre_attn_scalar: scalar, num_hidden_layers: layers } = args;
+      const expected = attentionScalar(layers, args.hidden_size, args.num_attention_heads, headDim);
+      if (scalar !== expected) noPlace(`"query_pre_attn_scalar" ${scalar} (not ${expected})`);
+      const pattern = patternOf(args);
+      const types = Array.from({ length: layers }, (_, index) => typeOf(args, index));
+      if (types.some((type, index) => type !== typeOf({ sliding_window_pattern: pattern }, index))) {
+        noPlace('"layer_types" without a period');
+      }
+      const { base, scaling } = { scaling: null, ...slidingRope(args) };
+      if ((scaling?.factor ?? 1) !== 1) noPlace("a stretched rotation of sliding layers");
+      return {
+        ...(pattern === 6 ? {} : { "attention.sliding_window_pattern": ["uint32", pattern] as const }),
+        "attention.sliding_window": ["uint32", args.sliding_window],
+        "rope.freq_base_swa": ["float32", base],
+      };
+    },
+  });
+
+export const gguf = facts();

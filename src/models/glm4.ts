@@ -14,6 +14,8 @@ import {
   swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -85,3 +87,20 @@ export class Model extends CausalLM {
     super(args, () => new Block(args));
   }
 }
+
+export const gguf = decoder("glm4", {
+  names: new TensorNames({
+    attn_norm: "input_layernorm",
+    attn_q: "self_attn.q_proj",
+    attn_k: "self_attn.k_proj",
+    attn_v: "self_attn.v_proj",
+    attn_output: "self_attn.o_proj",
+    post_attention_norm: "post_self_attn_layernorm",
+    ffn_norm: "post_attention_layernorm",
+    ffn_up: "mlp.gate_up_proj",
+    ffn_down: "mlp.down_proj",
+    post_ffw_norm: "post_mlp_layernorm",
+  }),
+  only: { rope_traditional: true },
+  turning: (settings) => rotated(settings as unknown as Args).dims,
+});

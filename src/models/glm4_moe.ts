@@ -6,6 +6,10 @@ import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import { withoutDraftLayers } from "./draft-layers";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -66,3 +70,37 @@ export class Model extends CausalLM {
 export const { keepsDtype } = deepseek;
 
 export const awq = expertsAwq("mlp");
+
+export const gguf = decoder("glm4moe", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      post_attention_norm: "post_attention_layernorm",
+    },
+    { parameters: { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" }, halves: fusedExperts("mlp") },
+  ),
+  turning: (settings) => rotated(settings as unknown as Args).dims,
+  integers: {
+    expert_count: "n_routed_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "n_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    leading_dense_block_count: "first_k_dense_replace",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { moe_layer_freq: 1 },
+  read: (file) => ({ use_qk_norm: file.shape("blk.0.attn_q_norm.weight") !== undefined }),
+  write(settings) {
+    const { n_group: groups, topk_group: used } = settings as unknown as Args;
+    const isGrouped = groups > 1 && used < groups;
+    return {
+      expert_gating_func: u32(gating.sigmoid),
+      ...(isGrouped ? {} : { expert_group_count: undefined, expert_group_used_count: undefined }),
+    };
+  },
+});

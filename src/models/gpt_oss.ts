@@ -34,7 +34,7 @@ import {
   ropeOptions,
   size,
 } from "./args";
-import { decoder } from "./gguf/decoder";
+import { decoder, expertCounts } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
@@ -198,6 +198,7 @@ export const gguf = decoder("gpt-oss", {
   ),
   ropeBase: 150_000,
   hasWindows: true,
+  integers: expertCounts,
   read: (file) => ({
     intermediate_size: file.number("expert_feed_forward_length") ?? file.need("feed_forward_length"),
     sliding_window: file.need("attention.sliding_window"),

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { GatedMLP, type KeyValueCache, type Layer, type Mask, type Residual } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM, type TrunkOptions } from "./language-model";
 import * as llama from "./llama";
 
@@ -73,3 +74,13 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+/** The factors that all of the family have, in GGUF files. */
+export const factorNames = {
+  logit_scale: "logits_scaling",
+  "attention.scale": "attention_multiplier",
+  embedding_scale: "embedding_multiplier",
+  residual_scale: "residual_multiplier",
+};
+
+export const gguf = decoder("granite", { pairsRows: true, floats: factorNames });

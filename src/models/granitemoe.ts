@@ -17,6 +17,8 @@ import {
   softmaxOfHighest,
 } from "../nn";
 import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { decoder, expertCounts } from "./gguf/decoder";
+import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
 import * as granite from "./granite";
 import { CausalLM } from "./language-model";
 
@@ -156,3 +158,14 @@ export function quantize(path: string): { groupSize: number; bits: number } | un
   const isKept = /(router\.layer|self_attn\.o_proj|mlp\.down_proj|^lm_head)$/.test(path);
   return isKept ? { groupSize: 64, bits: 8 } : undefined;
 }
+
+export const gguf = decoder("granitemoe", {
+  names: new TensorNames({
+    ...plainLayer,
+    ...expertLayer("block_sparse_moe"),
+    ffn_gate_inp: "block_sparse_moe.router.layer",
+  }),
+  pairsRows: true,
+  integers: expertCounts,
+  floats: granite.factorNames,
+});

@@ -25,6 +25,11 @@ import {
   turnConvolutions,
 } from "../nn";
 import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { decoder, expertCounts } from "./gguf/decoder";
+import { flag, u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
+import { checkLimits, mixerChanges, mixerNames, readMixer, writeMixer } from "./gguf/state-space";
 import * as granite from "./granite";
 import { checkExperts, MoE, splitExperts } from "./granitemoe";
 import { CausalLM } from "./language-model";
@@ -194,3 +199,73 @@ function splitMLP(weights: Map<string, Tensor>, from: string, to: string): void 
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("router.layer") ? { groupSize: 64, bits: 8 } : undefined);
+
+const { layer, parameters } = mixerNames("mamba");
+
+/** Gate and value of the shared expert are two tensors in files. */
+const joined = () => ({
+  "shared_mlp.input_linear": {
+    parts: ["ffn_gate_shexp", "ffn_up_shexp"],
+    movesRows: true,
+    join: (parts: readonly Tensor[]) => mx.concatenate([...parts], { axis: 0 }),
+    split: (x: Tensor) => x.split(2, 0),
+  },
+});
+
+export const gguf = decoder("granitehybrid", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...layer,
+      ...expertLayer("block_sparse_moe"),
+      ffn_gate_inp: "block_sparse_moe.router.layer",
+      ffn_down_shexp: "shared_mlp.output_linear",
+    },
+    { parameters },
+  ),
+  joined,
+  changes: (config) => mixerChanges("mamba", (config as Args).mamba_n_groups ?? 1),
+  pairsRows: true,
+  integers: { ...expertCounts, expert_shared_feed_forward_length: "shared_intermediate_size" },
+  floats: granite.factorNames,
+  only: { mamba_proj_bias: false },
+  read(file, { num_hidden_layers: count }) {
+    const { heads, headDim, groups, stateSize, kernelSize } = readMixer(file);
+    if (groups > 1) file.wrong(`its norms are by ${groups} groups; mlxlm has them whole`);
+    const kvHeads = file.list("attention.head_count_kv") ?? [];
+    const types = Array.from({ length: count as number }, (_, index) => (kvHeads[index] ? "attention" : "mamba"));
+    const first = types.indexOf("mamba");
+    return {
+      layer_types: types,
+      mamba_n_heads: heads,
+      mamba_d_head: headDim,
+      mamba_n_groups: groups,
+      mamba_d_state: stateSize,
+      mamba_d_conv: kernelSize,
+      mamba_conv_bias: file.shape(`blk.${first}.ssm_conv1d.bias`) !== undefined,
+      mamba_proj_bias: false,
+      position_embedding_type: (file.list("rope.scaling.finetuned")?.[0] ?? 0) === 0 ? "nope" : "rope",
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    if (!args.layer_types.includes("mamba")) noPlace('"layer_types" without "mamba"');
+    if (args.mamba_n_groups !== 1) noPlace(`"mamba_n_groups" ${args.mamba_n_groups} (not 1)`);
+    const inner = args.mamba_n_heads! * args.mamba_d_head!;
+    if (inner !== 2 * args.hidden_size) noPlace(`"mamba_n_heads" that make ${inner} (not twice "hidden_size")`);
+    checkLimits(args.time_step_limit);
+    return {
+      "attention.head_count_kv": u32(
+        args.layer_types.map((type) => (type === "attention" ? args.num_key_value_heads : 0)),
+      ),
+      "rope.scaling.finetuned": flag(args.position_embedding_type !== "nope"),
+      ...writeMixer({
+        heads: args.mamba_n_heads!,
+        headDim: args.mamba_d_head!,
+        groups: args.mamba_n_groups!,
+        stateSize: args.mamba_d_state!,
+        kernelSize: args.mamba_d_conv!,
+      }),
+    };
+  },
+});

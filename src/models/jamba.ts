@@ -24,6 +24,10 @@ import {
   turnConvolutions,
 } from "../nn";
 import { checkHeads, size, trunkFields } from "./args";
+import { decoder } from "./gguf/decoder";
+import { u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
+import { scanChanges, scanNames } from "./gguf/state-space";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -109,6 +113,11 @@ class MoE extends Module {
   }
 }
 
+const attendsAt = (args: Args, index: number): boolean =>
+  args.layers_block_type
+    ? args.layers_block_type[index] === "attention"
+    : index % args.attn_layer_period === args.attn_layer_offset;
+
 type HybridCache = KeyValueCache | ArraysCache;
 
 class Block extends Module implements DecoderLayer<HybridCache> {
@@ -122,8 +131,8 @@ class Block extends Module implements DecoderLayer<HybridCache> {
 
   constructor(args: Args, index: number) {
     super();
-    const { hidden_size: D, rms_norm_eps: eps, layers_block_type: types } = args;
-    const attends = types ? types[index] === "attention" : index % args.attn_layer_period === args.attn_layer_offset;
+    const { hidden_size: D, rms_norm_eps: eps } = args;
+    const attends = attendsAt(args, index);
     if (attends) this.self_attn = new Attention({ ...args, ...plain }, { rope: null });
     else this.mamba = new Mixer(args);
     const isSparse = args.num_experts > 1 && index % args.expert_layer_period === args.expert_layer_offset;
@@ -168,3 +177,67 @@ export class Model extends CausalLM<HybridCache> {
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("router") ? { groupSize: 64, bits: 8 } : undefined);
+
+const { layer, parameters } = scanNames("mamba");
+
+/** The distance of some layers, and the first of them: Jamba's way to say which they are. */
+function periodOf(is: readonly boolean[]): { offset: number; period: number } {
+  const offset = Math.max(is.indexOf(true), 0);
+  const next = is.indexOf(true, offset + 1);
+  return { offset, period: next < 0 ? Math.max(is.length, 1) : next - offset };
+}
+
+export const gguf = decoder("jamba", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...layer,
+      ...expertLayer("feed_forward"),
+      ffn_gate_inp: "feed_forward.router",
+      ssm_dt_norm: "mamba.dt_layernorm",
+      ssm_b_norm: "mamba.b_layernorm",
+      ssm_c_norm: "mamba.c_layernorm",
+      ffn_norm: "pre_ff_layernorm",
+      ffn_gate: "feed_forward.gate_proj",
+      ffn_up: "feed_forward.up_proj",
+      ffn_down: "feed_forward.down_proj",
+    },
+    { parameters, outer: { output_norm: "model.final_layernorm" } },
+  ),
+  changes: () => scanChanges("mamba"),
+  stretches: false,
+  integers: { expert_count: "num_experts", expert_used_count: "num_experts_per_tok" },
+  only: { mamba_proj_bias: false, mamba_conv_bias: true },
+  read(file, { hidden_size: width, num_hidden_layers: count }) {
+    const heads = file.list("attention.head_count_kv") ?? [];
+    const layers = Array.from({ length: count as number }, (_, index) => index);
+    const attends = layers.map((index) => (heads[index] ?? 0) > 0);
+    const attention = periodOf(attends);
+    const sparse = periodOf(layers.map((index) => file.shape(`blk.${index}.ffn_gate_inp.weight`) !== undefined));
+    return {
+      layers_block_type: attends.map((is) => (is ? "attention" : "mamba")),
+      attn_layer_offset: attention.offset,
+      attn_layer_period: attention.period,
+      expert_layer_offset: sparse.offset,
+      expert_layer_period: sparse.period,
+      mamba_d_conv: file.need("ssm.conv_kernel"),
+      mamba_d_state: file.need("ssm.state_size"),
+      mamba_expand: file.need("ssm.inner_size") / (width as number),
+      mamba_dt_rank: file.need("ssm.time_step_rank"),
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { hidden_size: width, mamba_dt_rank: rank } = args;
+    const heads = Array.from({ length: args.num_hidden_layers }, (_, index) =>
+      attendsAt(args, index) ? args.num_key_value_heads : 0,
+    );
+    return {
+      "attention.head_count_kv": u32(heads),
+      "ssm.conv_kernel": u32(args.mamba_d_conv),
+      "ssm.inner_size": u32(args.mamba_expand * width),
+      "ssm.state_size": u32(args.mamba_d_state),
+      "ssm.time_step_rank": u32(rank === "auto" ? Math.ceil(width / 16) : rank),
+    };
+  },
+});

@@ -15,3 +15,5 @@ export class Model extends NestedLM {
 export const { joins } = lfm2;
 
 export const awq: AwqFacts = { inner: "language_model", ...lfm2.awq };
+
+export const gguf = lfm2.facts("language_model.");

@@ -35,6 +35,10 @@ import {
 } from "../nn";
 import { checkHeads, headsOf, ropeFields, ropeOf, size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { convolution } from "./gguf/changes";
+import { type DecoderSettings, decoder } from "./gguf/decoder";
+import { type GgufDescription, type GgufFacts, u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
 import type { LanguageModel } from "./language-model";
 
 /** What the layers around the feed-forward blocks take. */
@@ -222,6 +226,9 @@ class ConvBlock extends Module implements DecoderLayer<ArraysCache> {
 
 type AnyCache = KeyValueCache | ArraysCache;
 
+const attendsAt = ({ full_attn_idxs: attending, layer_types: types }: HybridArgs, index: number): boolean =>
+  attending?.includes(index) ?? types?.[index] === "full_attention";
+
 class Trunk extends Module {
   embed_tokens: Embedding;
   layers: DecoderLayer<AnyCache>[];
@@ -229,11 +236,9 @@ class Trunk extends Module {
 
   constructor(args: HybridArgs, feedForward: (index: number) => Layer) {
     super();
-    const attends = (index: number) =>
-      args.full_attn_idxs?.includes(index) ?? args.layer_types?.[index] === "full_attention";
     this.embed_tokens = new Embedding(args.vocab_size, args.hidden_size);
     this.layers = Array.from({ length: args.num_hidden_layers }, (_, index): DecoderLayer<AnyCache> => {
-      const Block = attends(index) ? AttentionBlock : ConvBlock;
+      const Block = attendsAt(args, index) ? AttentionBlock : ConvBlock;
       return new Block(args, feedForward(index));
     });
     this.embedding_norm = new RMSNorm(args.hidden_size, args.norm_eps);
@@ -308,3 +313,63 @@ export const awq: AwqFacts = {
     { before: "ffn_norm", layers: ["feed_forward.w1", "feed_forward.w3"], part: "feed_forward" },
   ],
 };
+
+/** The parts of a layer ahead of its feed-forward block, in GGUF files. */
+export const mixingLayer = {
+  attn_norm: "operator_norm",
+  attn_q: "self_attn.q_proj",
+  attn_k: "self_attn.k_proj",
+  attn_v: "self_attn.v_proj",
+  attn_output: "self_attn.out_proj",
+  attn_q_norm: "self_attn.q_layernorm",
+  attn_k_norm: "self_attn.k_layernorm",
+  "shortconv.conv": "conv.conv",
+  "shortconv.in_proj": "conv.in_proj",
+  "shortconv.out_proj": "conv.out_proj",
+  ffn_norm: "ffn_norm",
+};
+
+/** The last norm. */
+export const embeddingNorm = { token_embd_norm: "model.embedding_norm" };
+
+/** What the family has in GGUF files: layers without heads of keys are convolutions. */
+export const shortConv = {
+  epsilon: ["attention.layer_norm_rms_epsilon", "norm_eps"] as const,
+  ropeBase: 1_000_000,
+  integers: { "shortconv.l_cache": "conv_L_cache", vocab_size: "vocab_size" },
+  only: { conv_bias: false },
+  changes: () => ({ "conv.conv": convolution }),
+  read(file: GgufDescription, { num_hidden_layers: count }: Readonly<Record<string, unknown>>) {
+    const heads = file.list("attention.head_count_kv") ?? [];
+    const attends = (index: number) => (heads.length === 1 ? heads[0] : heads[index]) !== 0;
+    const types = Array.from({ length: count as number }, (_, index) => (attends(index) ? "full_attention" : "conv"));
+    return { layer_types: types };
+  },
+  write(settings: DecoderSettings) {
+    const args = settings as unknown as HybridArgs;
+    const { kvHeads } = headsOf(args);
+    const heads = Array.from({ length: args.num_hidden_layers }, (_, index) => (attendsAt(args, index) ? kvHeads : 0));
+    return { "attention.head_count_kv": u32(heads) };
+  },
+};
+
+/** @param prefix what stands before the names of the checkpoint */
+export const facts = (prefix?: string): GgufFacts =>
+  decoder("lfm2", {
+    names: new TensorNames(
+      { ...mixingLayer, ffn_gate: "feed_forward.w1", ffn_up: "feed_forward.w3", ffn_down: "feed_forward.w2" },
+      { outer: embeddingNorm, prefix },
+    ),
+    ...shortConv,
+    read: (file, common) => ({
+      ...shortConv.read(file, common),
+      block_ff_dim: common.intermediate_size,
+      block_auto_adjust_ff_dim: false,
+    }),
+    write(settings) {
+      const args = settings as unknown as Args;
+      return { ...shortConv.write(settings), feed_forward_length: u32(feedForwardDims(args)) };
+    },
+  });
+
+export const gguf = facts();

@@ -4,7 +4,11 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
 import { checkExperts, checkHeads, size } from "./args";
-import { checkLayers, hybridFields, ShortConvLM } from "./lfm2";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, TensorNames } from "./gguf/names";
+import { checkLayers, embeddingNorm, hybridFields, mixingLayer, ShortConvLM, shortConv } from "./lfm2";
 
 export const Args = z
   .object({
@@ -91,3 +95,26 @@ export const quantize = (path: string) => (path.endsWith("feed_forward.gate") ? 
 
 /** What evens the experts' load stays in float32. */
 export const keepsDtype = (path: string): boolean => path.endsWith("expert_bias");
+
+export const gguf = decoder("lfm2moe", {
+  ...shortConv,
+  names: new TensorNames(
+    {
+      ...mixingLayer,
+      ...expertLayer("feed_forward"),
+      ffn_gate: "feed_forward.gate_proj",
+      ffn_up: "feed_forward.up_proj",
+      ffn_down: "feed_forward.down_proj",
+    },
+    { outer: embeddingNorm, parameters: { "exp_probs_b.bias": "feed_forward.expert_bias" } },
+  ),
+  integers: {
+    ...shortConv.integers,
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+    leading_dense_block_count: "num_dense_layers",
+  },
+  only: { conv_bias: false, norm_topk_prob: true, use_expert_bias: true, routed_scaling_factor: 1 },
+  write: (settings) => ({ ...shortConv.write(settings), expert_gating_func: u32(gating.sigmoid) }),
+});

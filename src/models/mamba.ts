@@ -15,6 +15,7 @@ import {
 } from "../nn";
 import { size } from "./args";
 import { BackboneLM } from "./backbone";
+import * as stateSpace from "./gguf/state-space";
 
 /** Names of the first implementation, by those of transformers. */
 const oldNames = {
@@ -107,3 +108,5 @@ export class Model extends BackboneLM<ArraysCache> {
     super(args, blocks, args.layer_norm_epsilon);
   }
 }
+
+export const gguf = stateSpace.mamba();

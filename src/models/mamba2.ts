@@ -14,6 +14,7 @@ import {
 } from "../nn";
 import { size } from "./args";
 import { BackboneLM } from "./backbone";
+import * as stateSpace from "./gguf/state-space";
 
 export const Args = z
   .object({
@@ -84,3 +85,5 @@ export class Model extends BackboneLM<ArraysCache> {
     super(args, blocks, args.layer_norm_epsilon);
   }
 }
+
+export const gguf = stateSpace.mamba2();

@@ -4,6 +4,8 @@ import type { Tensor } from "../mlx";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder, precise } from "./gguf/decoder";
+import { f32 } from "./gguf/facts";
 import { ScaledBlock } from "./granite";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
@@ -51,3 +53,24 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("minicpm", {
+  pairsRows: true,
+  read(file, { hidden_size: width, num_hidden_layers: layers }) {
+    const scale = file.number("logit_scale");
+    const depth = (file.number("residual_scale") ?? 1.4 / Math.sqrt(layers as number)) * Math.sqrt(layers as number);
+    return {
+      dim_model_base: scale === undefined ? 256 : Math.round((width as number) / scale),
+      scale_depth: Number(depth.toPrecision(6)),
+      scale_emb: precise(file.number("embedding_scale") ?? 12),
+    };
+  },
+  write(settings) {
+    const { hidden_size: width, num_hidden_layers: layers, ...args } = settings as unknown as Args;
+    return {
+      embedding_scale: f32(args.scale_emb),
+      residual_scale: f32(args.scale_depth / Math.sqrt(layers)),
+      logit_scale: f32(width / args.dim_model_base),
+    };
+  },
+});

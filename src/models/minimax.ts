@@ -24,6 +24,10 @@ import {
 } from "../nn";
 import { checkExperts, checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
+import { decoder, expertCounts } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import * as olmo2 from "./olmo2";
@@ -137,3 +141,18 @@ export const quantize = (path: string) =>
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
 
 export const awq = expertsAwq("block_sparse_moe");
+
+export const gguf = decoder("minimax-m2", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("block_sparse_moe") },
+    {
+      parameters: { "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias" },
+      halves: fusedExperts("block_sparse_moe"),
+    },
+  ),
+  turning: (settings) => rotated(settings as unknown as Args).dims,
+  integers: { ...expertCounts, expert_feed_forward_length: "intermediate_size" },
+  only: { use_qk_norm: true, tie_word_embeddings: false },
+  read: (file) => ({ rotary_dim: file.number("rope.dimension_count"), partial_rotary_factor: undefined }),
+  write: () => ({ expert_gating_func: u32(gating.sigmoid) }),
+});

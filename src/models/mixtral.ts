@@ -17,7 +17,7 @@ import {
 } from "../nn";
 import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
-import { decoder } from "./gguf/decoder";
+import { decoder, expertCounts } from "./gguf/decoder";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
@@ -106,12 +106,12 @@ export class Model extends CausalLM {
 
 export const awq = expertsAwq("block_sparse_moe");
 
-/** llama.cpp calls it a Llama that has experts. */
 export const gguf = decoder("llama", {
   matches: (file) => (file.number("expert_count") ?? 0) > 0,
   pairsRows: true,
   ropeBase: 1e6,
   stretches: false,
+  integers: expertCounts,
   names: new TensorNames(
     { ...plainLayer, ...expertLayer("block_sparse_moe") },
     { experts: { path: "block_sparse_moe.experts", parts: { ffn_gate: "w1", ffn_down: "w2", ffn_up: "w3" } } },

@@ -28,6 +28,11 @@ import {
 } from "../nn";
 import { checkHeads, size } from "./args";
 import { BackboneLM } from "./backbone";
+import { decoder } from "./gguf/decoder";
+import { f32, u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
+import { backboneNames, checkLimits, mixerChanges, mixerNames, readMixer, writeMixer } from "./gguf/state-space";
 import { Attention } from "./llama";
 
 /** What a block is, by its letter in the pattern. */
@@ -113,7 +118,7 @@ export const Args = z
         problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
       }
     }
-    return { ...args, pattern: pattern.data };
+    return { ...args, num_hidden_layers: pattern.data.length, pattern: pattern.data };
   });
 
 type Args = z.infer<typeof Args>;
@@ -250,3 +255,92 @@ export class Model extends BackboneLM<HybridCache> {
 
 /** Decay rates, and the small biases of the routing, are learned in float32. */
 export const keepsDtype = (path: string) => /(A_log|e_score_correction_bias)$/.test(path);
+
+const { layer, parameters } = mixerNames("mixer");
+
+const integers = {
+  expert_count: "n_routed_experts",
+  expert_used_count: "num_experts_per_tok",
+  expert_shared_count: "n_shared_experts",
+  expert_feed_forward_length: "moe_intermediate_size",
+  expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
+  moe_latent_size: "moe_latent_size",
+};
+
+export const gguf = decoder("nemotron_h", {
+  variant: (settings) => ((settings as unknown as Args).pattern.includes("E") ? "nemotron_h_moe" : "nemotron_h"),
+  names: new TensorNames(
+    {
+      ...layer,
+      attn_norm: "norm",
+      attn_q: "mixer.q_proj",
+      attn_k: "mixer.k_proj",
+      attn_v: "mixer.v_proj",
+      attn_output: "mixer.o_proj",
+      ffn_up: "mixer.up_proj",
+      ffn_down: "mixer.down_proj",
+      ffn_gate_inp: "mixer.gate",
+      ffn_up_exps: "mixer.switch_mlp.fc1",
+      ffn_down_exps: "mixer.switch_mlp.fc2",
+      ffn_up_shexp: "mixer.shared_experts.up_proj",
+      ffn_down_shexp: "mixer.shared_experts.down_proj",
+      ffn_latent_down: "mixer.fc1_latent_proj",
+      ffn_latent_up: "mixer.fc2_latent_proj",
+    },
+    {
+      parameters: { ...parameters, "exp_probs_b.bias": "mixer.gate.e_score_correction_bias" },
+      outer: backboneNames,
+      layers: "backbone.layers",
+    },
+  ),
+  changes: (config) => mixerChanges("mixer", (config as Args).n_groups),
+  epsilon: ["attention.layer_norm_rms_epsilon", "layer_norm_epsilon"],
+  stretches: false,
+  integers,
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { attention_bias: false, mamba_proj_bias: false, mlp_bias: false },
+  read(file, { num_hidden_layers: count, intermediate_size: width }) {
+    const { heads, headDim, groups, stateSize, kernelSize } = readMixer(file);
+    const [kvHeads, widths] = [file.list("attention.head_count_kv") ?? [], file.list("feed_forward_length") ?? []];
+    const isSparse = file.number("expert_count") !== undefined;
+    const letter = (index: number) => (widths[index] ? (isSparse ? "E" : "-") : kvHeads[index] ? "*" : "M");
+    const pattern = Array.from({ length: count as number }, (_, index) => letter(index));
+    return {
+      intermediate_size: width,
+      hybrid_override_pattern: pattern.join(""),
+      mamba_num_heads: heads,
+      mamba_head_dim: headDim,
+      n_groups: groups,
+      ssm_state_size: stateSize,
+      conv_kernel: kernelSize,
+      use_conv_bias: file.shape(`blk.${pattern.indexOf("M")}.ssm_conv1d.bias`) !== undefined,
+      n_group: 1,
+      topk_group: 1,
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { pattern, n_group: groups, topk_group: used } = args;
+    if (pattern.includes("E") && pattern.includes("-")) noPlace("MLPs beside experts");
+    if (pattern.includes("E") && !args.n_shared_experts) noPlace("experts without a shared one");
+    checkLimits(args.time_step_limit as [number, number] | null);
+    const width = pattern.includes("E") ? args.moe_intermediate_size! : args.intermediate_size;
+    if (pattern.includes("E") && (groups ?? 1) > (used ?? 1)) noPlace(`"n_group" ${groups} (not "topk_group")`);
+    const none = pattern.includes("E") ? [] : Object.keys(integers).map((key) => [key, undefined]);
+    return {
+      ...Object.fromEntries(none),
+      "attention.head_count_kv": u32(pattern.map((kind) => (kind === "*" ? args.num_key_value_heads : 0))),
+      feed_forward_length: u32(pattern.map((kind) => (kind === "E" || kind === "-" ? width : 0))),
+      "attention.layer_norm_epsilon": f32(args.layer_norm_epsilon),
+      block_count: u32(pattern.length),
+      ...writeMixer({
+        heads: args.mamba_num_heads,
+        headDim: args.mamba_head_dim,
+        groups: args.n_groups,
+        stateSize: args.ssm_state_size,
+        kernelSize: args.conv_kernel,
+      }),
+    };
+  },
+});

@@ -21,6 +21,8 @@ import {
   splitHeads,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import type { SelfAttention } from "./llama";
 
@@ -100,3 +102,17 @@ export class Model extends CausalLM {
     super(args, () => new PostNormBlock(new Attention(args, ropeOf(args)), mlp(), args));
   }
 }
+
+/** Norms behind the sublayers alone. */
+const { attn_norm: _, ffn_norm: __, ...unnormed } = plainLayer;
+
+export const normedLayer = {
+  ...unnormed,
+  post_attention_norm: "post_attention_layernorm",
+  post_ffw_norm: "post_feedforward_layernorm",
+};
+
+export const gguf = decoder("olmo2", {
+  names: new TensorNames(normedLayer),
+  only: { attention_bias: false, mlp_bias: false, tie_word_embeddings: false },
+});

@@ -2,8 +2,10 @@
 import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
-import { Attention, PostNormBlock } from "./olmo2";
+import { Attention, normedLayer, PostNormBlock } from "./olmo2";
 
 export const Args = z
   .object({
@@ -15,10 +17,15 @@ export const Args = z
   .superRefine(checkHeads)
   .superRefine(checkLayerTypes);
 
+type Args = z.infer<typeof Args>;
+
+const typeOf = ({ layer_types }: Pick<Args, "layer_types">, index: number): AttentionType =>
+  layer_types?.[index] ?? ((index + 1) % 4 === 0 ? "full_attention" : "sliding_attention");
+
 export class Model extends CausalLM {
-  constructor(args: z.infer<typeof Args>) {
+  constructor(args: Args) {
     super(args, (index) => {
-      const type = args.layer_types?.[index] ?? ((index + 1) % 4 === 0 ? "full_attention" : "sliding_attention");
+      const type = typeOf(args, index);
       const rope = ropeOf(args, { layerType: type });
       const attention = new Attention(args, type === "sliding_attention" ? { ...rope, scaling: null } : rope);
       const mlp = new GatedMLP(args.hidden_size, args.intermediate_size);
@@ -26,3 +33,10 @@ export class Model extends CausalLM {
     });
   }
 }
+
+export const gguf = decoder("olmo2", {
+  matches: (file) => (file.number("attention.sliding_window") ?? 0) > 0,
+  names: new TensorNames(normedLayer),
+  windows: { period: 4, typeOf: (args, index) => typeOf(args as unknown as Args, index) },
+  only: { attention_bias: false, tie_word_embeddings: false },
+});

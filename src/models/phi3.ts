@@ -16,6 +16,8 @@ import {
   swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, type RopeFields, ropeOptions, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -110,3 +112,16 @@ export class Model extends CausalLM {
     super(args, () => new Block(new Attention(args, rope), new MLP(args.hidden_size, args.intermediate_size), args));
   }
 }
+
+export const gguf = decoder("phi3", {
+  names: new TensorNames({
+    attn_norm: "input_layernorm",
+    attn_qkv: "self_attn.qkv_proj",
+    attn_output: "self_attn.o_proj",
+    ffn_norm: "post_attention_layernorm",
+    ffn_up: "mlp.gate_up_proj",
+    ffn_down: "mlp.down_proj",
+  }),
+  only: { rope_traditional: false },
+  turning: (settings) => phiRope(settings as unknown as Args).dims,
+});

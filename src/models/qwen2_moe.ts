@@ -3,6 +3,8 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GatedMLP, type Layer, SharedExpertMLP, stackExperts } from "../nn";
 import { checkExperts, checkHeads, checkLayerTypes, denseFields, layerType, maskOf, size, slidingFields } from "./args";
+import { decoder } from "./gguf/decoder";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { attentionOf } from "./qwen2";
@@ -62,3 +64,20 @@ export class Model extends CausalLM {
     return sanitized;
   }
 }
+
+export const gguf = decoder("qwen2moe", {
+  names: new TensorNames({
+    ...plainLayer,
+    ...expertLayer("mlp"),
+    ...sharedExpert("mlp.shared_expert"),
+    ffn_gate_inp_shexp: "mlp.shared_expert_gate",
+  }),
+  ropeBase: 1_000_000,
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_shared_feed_forward_length: "shared_expert_intermediate_size",
+  },
+  only: { norm_topk_prob: false, decoder_sparse_step: 1, mlp_only_layers: [], tie_word_embeddings: false },
+});

@@ -13,6 +13,8 @@ import {
   size,
   slidingFields,
 } from "./args";
+import { decoder } from "./gguf/decoder";
+import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./qwen3";
@@ -72,3 +74,14 @@ export class Model extends CausalLM {
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("mlp.gate") ? { groupSize: 64, bits: 8 } : undefined);
+
+export const gguf = decoder("qwen3moe", {
+  names: new TensorNames({ ...plainLayer, ...expertLayer("mlp") }, { halves: fusedExperts("mlp") }),
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+  },
+  // llama.cpp has experts in every layer, and weights that sum to one.
+  only: { norm_topk_prob: true, decoder_sparse_step: 1, mlp_only_layers: [] },
+});

@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GroupedDeltaNet, type Joins, stackExperts, usualJoins } from "../nn";
 import { checkHeads, count, size } from "./args";
+import { qwen3Next } from "./gguf/qwen35";
 import { checkHybrid, deltaSizes, feedForward, HybridLM, textFields } from "./qwen3_5";
 
 export const Args = z
@@ -62,3 +63,5 @@ export class Model extends HybridLM {
 export { keepsDtype, quantize } from "./qwen3_5";
 
 export const joins: Joins = [...usualJoins, ["in_proj_qkvz", "in_proj_ba"]];
+
+export const gguf = qwen3Next();

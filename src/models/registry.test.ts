@@ -27,7 +27,13 @@ describe("architectures", () => {
   });
 
   test("those that say how GGUF has them are found by that name", async () => {
-    const described = { number: () => undefined, text: () => undefined, list: () => undefined, shape: () => undefined };
+    const described = {
+      number: () => undefined,
+      text: () => undefined,
+      list: () => undefined,
+      factors: () => undefined,
+      shape: () => undefined,
+    };
     const file = { ...described, need: () => 1, wrong: (problem: string): never => expect.unreachable(problem) };
     for (const type of modelTypes) {
       const { gguf } = await architecture(type);

@@ -3,6 +3,8 @@ import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { postNormLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -27,3 +29,8 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("seed_oss", {
+  names: new TensorNames(postNormLayer),
+  only: { attention_out_bias: false, mlp_bias: false },
+});

@@ -1,8 +1,11 @@
 /** SmolLM 3: Llama with no rotary embedding on every fourth layer (NoPE). */
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -33,3 +36,13 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("smollm3", {
+  pairsRows: true,
+  only: { attention_bias: false, mlp_bias: false, no_rope_layer_interval: 4 },
+  write({ num_hidden_layers, no_rope_layers: layers }) {
+    const usual = Array.from({ length: num_hidden_layers }, (_, index) => ((index + 1) % 4 === 0 ? 0 : 1));
+    if (layers && !isDeepStrictEqual(layers, usual)) noPlace('"no_rope_layers" other than every fourth');
+    return {};
+  },
+});

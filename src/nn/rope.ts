@@ -174,7 +174,8 @@ function longRoPE(
   return new FrequencyRoPE(dims, () => frequencies.longrope(dims, base, longFactor), { magnitude });
 }
 
-function longMagnitude(maxPositions: number, originalMaxPositions: number): number {
+/** LongRoPE's factor on queries and keys. */
+export function longMagnitude(maxPositions: number, originalMaxPositions: number): number {
   const stretch = maxPositions / originalMaxPositions;
   return stretch <= 1 ? 1 : Math.sqrt(1 + Math.log(stretch) / Math.log(originalMaxPositions));
 }

@@ -1,4 +1,4 @@
-"""What llama.cpp makes of the files of test/gguf-models.ts, which Bun writes ($BUN): greedy tokens and the first logits."""
+"""What llama.cpp makes of the files of test/gguf-models.ts, which Bun writes ($BUN): tokens and the first logits."""
 
 import base64
 import json
@@ -18,7 +18,10 @@ ROOT = Path(here).parent.parent
 
 
 def answer(path, prompt, steps):
-    """Greedy tokens, and the log-probabilities of the first, everything in float32."""
+    """
+    What llama.cpp generates, which is never the end of a text, what is likeliest of all at each step, and the
+    log-probabilities at the first. Everything in float32.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.n_ctx = 256
@@ -35,8 +38,9 @@ def answer(path, prompt, steps):
     headers = {"content-type": "application/json"}
     request = urllib.request.Request(f"{server.listening_address}/completion", json.dumps(body).encode(), headers)
     answered = json.load(urllib.request.urlopen(request))
-    first = {entry["id"]: entry["logprob"] for entry in answered["completion_probabilities"][0]["top_logprobs"]}
-    return answered["tokens"], [first[i] for i in range(len(first))]
+    steps = [{entry["id"]: entry["logprob"] for entry in step["top_logprobs"]} for step in answered["completion_probabilities"]]
+    likeliest = [max(step, key=step.get) for step in steps]
+    return answered["tokens"], likeliest, [steps[0][i] for i in range(len(steps[0]))]
 
 
 if len(sys.argv) > 1:
@@ -56,7 +60,7 @@ with tempfile.TemporaryDirectory() as folder:
         ran = subprocess.run(command, capture_output=True, text=True)
         if ran.returncode != 0:
             sys.exit(f"llama.cpp does not take {name}:\n{ran.stderr[-2000:]}")
-        tokens, first = json.loads(ran.stdout.splitlines()[-1])
+        tokens, likeliest, first = json.loads(ran.stdout.splitlines()[-1])
         last = base64.b64encode(np.array(first, np.float32).tobytes()).decode()
-        rows.append([name, {"file": fingerprint, "tokens": tokens, "last": last}])
+        rows.append([name, {"file": fingerprint, "tokens": tokens, "likeliest": likeliest, "last": last}])
     encode.write_lines("gguf-models.json", rows)

@@ -13,8 +13,15 @@ export interface GgufArchitecture extends Pick<GgufModelType, "keepsDtype"> {
   facts: GgufModelType["gguf"];
 }
 
-/** @throws UserError for an architecture that is not supported, or metadata that is missing or wrong */
-export async function architectureOf(header: GgufHeader, path: string): Promise<GgufArchitecture> {
+/**
+ * @param factors how positions are stretched, by the names of tensors
+ * @throws UserError for an architecture that is not supported, or metadata that is missing or wrong
+ */
+export async function architectureOf(
+  header: GgufHeader,
+  factors: ReadonlyMap<string, readonly number[]>,
+  path: string,
+): Promise<GgufArchitecture> {
   const metadata = new Metadata(header.metadata, path);
   const name = metadata.text("general.architecture") ?? metadata.wrong('"general.architecture" is missing');
   const file = {
@@ -22,6 +29,7 @@ export async function architectureOf(header: GgufHeader, path: string): Promise<
     need: (key: string) => metadata.need(`${name}.${key}`),
     text: (key: string) => metadata.text(`${name}.${key}`),
     list: (key: string) => metadata.list(`${name}.${key}`),
+    factors: (tensor: string) => factors.get(tensor),
     shape: (tensor: string) => header.tensors.get(tensor)?.shape,
     wrong: (problem: string) => metadata.wrong(problem),
   };

@@ -1,16 +1,17 @@
 /** What a model's configuration comes to in a GGUF file: metadata, and how weights change. */
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
-import { architecture, changeOf, type GgufFacts, type GgufField, modelTypesWith } from "../../models";
+import { architecture, changeOf, type GgufField, modelTypesWith } from "../../models";
 import { parseArgs } from "../../models/parse-args";
 import type { ModelConfig } from "../config";
 
 export interface ExportPlan {
-  facts: GgufFacts;
+  /** `general.architecture` */
+  architecture: string;
   /** The architecture's metadata. */
   fields: [string, GgufField][];
-  /** How many times longer the waves of the rotation become. */
-  ropeFactors: number[] | null;
+  /** Factors on the waves of the rotation, by the names of their tensors. */
+  factors: Readonly<Record<string, readonly number[]>>;
   /** A parameter under the names, and in the form, that the file has it, lazily; null where it has no place. */
   change: (name: string, weight: Tensor) => [name: string, tensor: Tensor][] | null;
 }
@@ -26,13 +27,14 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
     });
   }
   const settings = { ...config, ...(parseArgs(Args, config, folder) as object) };
-  const { fields, ropeFactors } = facts.write(settings, folder);
+  const { architecture: variant, fields, tensors } = facts.write(settings, folder);
   const changes = facts.changes?.(settings) ?? {};
   const joined = facts.joined?.(settings) ?? {};
+  const name = variant ?? facts.architecture;
   return {
-    facts,
-    fields: Object.entries(fields).map(([key, field]) => [`${facts.architecture}.${key}`, field]),
-    ropeFactors,
+    architecture: name,
+    fields: Object.entries(fields).map(([key, field]) => [`${name}.${key}`, field]),
+    factors: tensors,
     change(parameter, weight) {
       const [layer, own] = facts.names.withinLayer(parameter);
       const path = own.slice(0, Math.max(own.lastIndexOf("."), 0));
@@ -40,12 +42,12 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
         const { parts, split } = joined[path]!;
         return split(weight).map((tensor, i) => [`blk.${layer}.${parts[i]}${own.slice(path.length)}`, tensor]);
       }
-      const name = facts.names.ofParameter(parameter);
-      if (name === null) return null;
+      const written = facts.names.ofParameter(parameter);
+      if (written === null) return null;
       const change = changeOf(changes, facts.names, parameter);
-      if (change) return [[name, change.write(weight)]];
+      if (change) return [[written, change.write(weight)]];
       const isNorm = facts.normOffset && path.endsWith("norm");
-      return [[name, isNorm ? weight.astype("float32").add(facts.normOffset) : weight]];
+      return [[written, isNorm ? weight.astype("float32").add(facts.normOffset) : weight]];
     },
   };
 }

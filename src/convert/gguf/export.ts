@@ -3,7 +3,7 @@ import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { type LanguageModel, ropeFactorsName } from "../../models";
+import type { LanguageModel } from "../../models";
 import { dequantize } from "../../nn";
 import { eosTokenIds } from "../config";
 import { openWeights } from "../load";
@@ -50,7 +50,7 @@ export async function exportGguf(
   await writeGguf(
     path,
     new Map([
-      ["general.architecture", ["string", plan.facts.architecture]],
+      ["general.architecture", ["string", plan.architecture]],
       ["general.name", ["string", basename(named)]],
       ["general.file_type", ["uint32", fileTypes[type]]],
       ["general.quantization_version", ["uint32", quantizationVersion]],
@@ -66,7 +66,7 @@ export async function exportGguf(
 /** The model's tensors as the file has them, lazily. */
 function writtenTensors(
   model: LanguageModel,
-  { change, ropeFactors: factors }: ExportPlan,
+  { change, factors }: ExportPlan,
   type: keyof typeof fileTypes,
   folder: string,
 ): Map<string, WrittenTensor> {
@@ -76,7 +76,9 @@ function writtenTensors(
       tensors.set(written, { tensor, type: typeOf(written, tensor, type) });
     }
   }
-  if (factors) tensors.set(ropeFactorsName, { tensor: mx.array(factors, "float32"), type: "F32" });
+  for (const [name, values] of Object.entries(factors)) {
+    tensors.set(name, { tensor: mx.array([...values], "float32"), type: "F32" });
+  }
   return tensors;
 }
 
@@ -85,7 +87,8 @@ const precise = /ffn_gate_inp|conv1d|shortconv\.conv/;
 
 /** The same holds for vectors and for biases. */
 function typeOf(name: string, weight: Tensor, type: keyof typeof fileTypes): WrittenType {
-  if (weight.ndim === 1 || !name.endsWith(".weight") || precise.test(name)) return "F32";
+  if (weight.ndim === 1 || !name.endsWith(".weight") || name.endsWith("_norm.weight") || precise.test(name))
+    return "F32";
   return type === "Q8_0" && weight.dim(-1) % 32 !== 0 ? "F16" : type;
 }
 

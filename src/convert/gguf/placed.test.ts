@@ -25,7 +25,7 @@ const tensor = (type: "F32" | "Q8_0" = "F32"): GgufTensor => ({
   bytes: 0,
 });
 
-function header(tensors: Record<string, GgufTensor>, metadata: Record<string, number> = {}): GgufHeader {
+function header(tensors: Record<string, GgufTensor>, metadata: Record<string, number | string> = {}): GgufHeader {
   return { tensors: new Map(Object.entries(tensors)), metadata: new Map(Object.entries(metadata)) };
 }
 
@@ -69,7 +69,11 @@ test("a projection in two tensors needs both; old files have it whole", async ()
 
 test("layers that draft tokens are left out, where the file says that it has some", async () => {
   const tensors = { "blk.1.attn_norm.weight": tensor(), "blk.2.nextn.eh_proj.weight": tensor() };
-  const own = await parameters("qwen3_5", delta, header(tensors, { "qwen35.nextn_predict_layers": 1 }));
+  const own = await parameters(
+    "qwen3_5",
+    delta,
+    header(tensors, { "general.architecture": "qwen35", "qwen35.nextn_predict_layers": 1 }),
+  );
   expect(own.map(({ path }) => path)).toEqual(["language_model.model.layers.1.input_layernorm"]);
   await expect(parameters("qwen3_5", delta, header(tensors))).rejects.toThrow(/"blk\.2\.nextn\.eh_proj\.weight"/);
 });

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
-import { changeOf, type GgufFacts, type JoinedTensor, ropeFactorsName, TensorNames } from "../../models";
+import { changeOf, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
 import type { ElementType } from "./types";
@@ -26,9 +26,9 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const joined = joinedParameters(header, config, facts, file);
   const parts = new Set(joined.flatMap(({ sources }) => sources));
   const parameters: PlacedParameter[] = joined;
-  const drafts = firstDraft(header, config, facts);
+  const drafts = firstDraft(header, config);
   for (const [name, tensor] of header.tensors) {
-    if (name === ropeFactorsName || parts.has(tensor) || (TensorNames.layerOf(name) ?? -1) >= drafts) continue;
+    if (stretchNames.includes(name) || parts.has(tensor) || (TensorNames.layerOf(name) ?? -1) >= drafts) continue;
     const own = placesOf(name, tensor, config, facts, file);
     if (own.length === 0) {
       throw new UserError(`${file} has the tensor "${name}", which mlxlm has no place for`, {
@@ -41,8 +41,10 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
 }
 
 /** The number of the first layer behind the model's own, where the file says that it has some: they draft tokens. */
-const firstDraft = ({ metadata }: GgufHeader, config: ModelConfig, { architecture }: GgufFacts) =>
-  metadata.get(`${architecture}.nextn_predict_layers`) ? (config.num_hidden_layers as number) : Infinity;
+const firstDraft = ({ metadata }: GgufHeader, config: ModelConfig) =>
+  metadata.get(`${metadata.get("general.architecture")}.nextn_predict_layers`)
+    ? (config.num_hidden_layers as number)
+    : Infinity;
 
 function placesOf(
   name: string,

@@ -1,15 +1,14 @@
 /** The weights of a GGUF file under the checkpoint's names, with the configuration that goes with them. */
 import { stat } from "node:fs/promises";
-import { basename } from "node:path";
-import { UserError } from "../../errors";
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { type GgufModelType, ropeFactorsName, stretches, usualBands } from "../../models";
+import type { GgufModelType } from "../../models";
 import type { ModelConfig } from "../config";
 import { architectureOf } from "./architecture";
 import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
 import { type Affine, type PlacedParameter, placed } from "./placed";
+import { llama3Scaling, rotationFactors } from "./stretches";
 import { GgufData } from "./tensors";
 import type { Unpacked } from "./types";
 
@@ -37,14 +36,15 @@ export async function openGguf(path: string): Promise<GgufModel> {
 
 async function readGguf(path: string): Promise<GgufModel> {
   const header = await readGgufParts(path);
-  const { config, facts, keepsDtype } = await architectureOf(header, path);
+  const factors = rotationFactors(header);
+  const { config, facts, keepsDtype } = await architectureOf(header, factors, path);
   const parameters = placed(header, config, facts, path);
   const packed = new Map(parameters.flatMap(({ path, affine }) => (affine ? [[path, affine] as const] : [])));
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
     path,
     header,
-    config: { ...config, ...(await llama3Scaling(header, config, path)), ...quantization },
+    config: { ...config, ...(facts.readsFactors ? {} : llama3Scaling(factors, config, path)), ...quantization },
     parameters,
     keepsDtype,
   };
@@ -63,34 +63,6 @@ function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelC
     .reduce((a, b) => (b.bits < a.bits ? b : a));
   const others = [...packed].filter(([, how]) => key(how) !== key(common));
   return { ...entry(common), ...Object.fromEntries(others.map(([path, how]) => [path, entry(how)])) };
-}
-
-async function llama3Scaling(header: GgufHeader, config: ModelConfig, path: string): Promise<ModelConfig> {
-  const tensor = header.tensors.get(ropeFactorsName);
-  if (!tensor) return {};
-  const data = new GgufData();
-  let factors: number[];
-  try {
-    factors = mx.scope(() => [...(data.read(tensor).weight.astype("float32").toArray() as Float32Array)]);
-  } finally {
-    data.close();
-  }
-  const factor = Math.max(...factors);
-  const scaling = { factor, ...usualBands };
-  const headDim = config.head_dim as number;
-  // A file may claim any width of a head.
-  const expected = headDim === 2 * factors.length ? stretches(headDim, config.rope_theta as number, scaling) : [];
-  const isUsual =
-    factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
-  if (!isUsual) {
-    throw new UserError(
-      `${basename(path)} stretches the rotation by ${ropeFactorsName} in a way that is not Llama 3's`,
-      {
-        hint: "Take the model's safetensors.",
-      },
-    );
-  }
-  return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
 }
 
 /**

@@ -1,10 +1,12 @@
 /** The facts of decoders with rotary attention and gated feed-forward blocks, which most architectures vary. */
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { count, headsOf, layerType, ropeFields, ropeOptions, size, slidingFields } from "../args";
+import { type AttentionType, count, headsOf, layerType, ropeFields, ropeOptions, size, slidingFields } from "../args";
 import { parseArgs } from "../parse-args";
 import { pairedRows, type TensorChanges } from "./changes";
 import {
   f32,
+  flag,
   type GgufDescription,
   type GgufFacts,
   type GgufField,
@@ -19,23 +21,24 @@ import { noPlace, readScaling, writeScaling } from "./rope";
 const Settings = z.looseObject({
   hidden_size: size,
   num_hidden_layers: size,
-  intermediate_size: size,
+  intermediate_size: count.nullish(),
   num_attention_heads: size,
   num_key_value_heads: size.nullish(),
   head_dim: size.nullish(),
-  rms_norm_eps: z.number(),
   max_position_embeddings: size,
   ...ropeFields,
   ...slidingFields,
-  num_local_experts: count.nullish(),
-  num_experts_per_tok: count.nullish(),
+  layer_types: z.array(z.string()).nullish(),
 });
 
 export type DecoderSettings = z.infer<typeof Settings> & { headDim: number };
 
+/** Metadata keys, and the fields of config.json that they are. */
+type FieldNames = Readonly<Record<string, string>>;
+
 /** What differs from the plain decoder. */
 export interface DecoderFacts
-  extends Partial<Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined">> {
+  extends Partial<Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined" | "readsFactors">> {
   /** Queries and keys have the rows of a head as pairs. */
   pairsRows?: boolean;
   /** Base of the rotation where the configuration says none. */
@@ -44,8 +47,20 @@ export interface DecoderFacts
   turning?: (settings: DecoderSettings) => number;
   /** False: positions are never stretched, whatever the configuration says. */
   stretches?: boolean;
+  /** The key and the field of the norms' epsilon, where they are others. */
+  epsilon?: readonly [key: string, field: string];
+  /** Which layers have a window, where metadata can say it: all but every so manieth, unless they say otherwise. */
+  windows?: { period: number; typeOf?: (settings: DecoderSettings, index: number) => AttentionType };
   /** Layers with a window have metadata of their own, which `write` gives. */
   hasWindows?: boolean;
+  /** Whole numbers and others beside the common ones; of files that lack them nothing is read. */
+  integers?: FieldNames;
+  floats?: FieldNames;
+  flags?: FieldNames;
+  /** What fields of config.json must be, if they are anything: files have no form for other values. */
+  only?: Readonly<Record<string, unknown>>;
+  /** Another architecture that files of a configuration have. */
+  variant?: (settings: DecoderSettings) => string;
   /** Fields of config.json beside the common ones, or in their place. */
   read?: (file: GgufDescription, common: Readonly<Record<string, unknown>>) => Record<string, unknown>;
   /** Metadata beside the common ones, or in their place. */
@@ -60,6 +75,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     names,
     normOffset,
     joined: own.joined,
+    readsFactors: own.readsFactors,
     changes(config): TensorChanges {
       const others = own.changes?.(config) ?? {};
       if (!own.pairsRows || (config as { rope_traditional?: boolean }).rope_traditional) return others;
@@ -67,77 +83,161 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
       return { "self_attn.q_proj": pairedRows(heads), "self_attn.k_proj": pairedRows(kvHeads), ...others };
     },
     read(file) {
-      const common = readCommon(file, own.turning !== undefined);
+      const common = { ...readCommon(file, own), ...own.only, ...readFields(file, own) };
       return { ...common, ...own.read?.(file, common) };
     },
     write(config, source) {
       const parsed = parseArgs(Settings, config, source);
-      const { heads, kvHeads, headDim } = headsOf(parsed);
-      const { base, scaling } = ropeOptions(parsed, { base: own.ropeBase ?? 10_000 });
+      const settings = { ...parsed, headDim: headsOf(parsed).headDim };
+      const { base, scaling } = ropeOptions(settings, { base: own.ropeBase ?? 10_000 });
       const stretching = own.stretches === false ? null : (scaling ?? null);
-      const { fields: stretched, ropeFactors } = writeScaling(stretching, headDim, base);
-      if (!own.hasWindows && slides(parsed)) noPlace('"layer_types" with sliding_attention');
-      const { num_local_experts: experts, num_experts_per_tok: used } = parsed;
-      const fields: GgufFields = {
-        context_length: u32(parsed.max_position_embeddings),
-        embedding_length: u32(parsed.hidden_size),
-        block_count: u32(parsed.num_hidden_layers),
-        feed_forward_length: u32(parsed.intermediate_size),
-        "rope.dimension_count": u32(own.turning?.({ ...parsed, headDim }) ?? headDim),
-        "attention.head_count": u32(heads),
-        "attention.head_count_kv": u32(kvHeads),
-        "attention.key_length": u32(headDim),
-        "attention.value_length": u32(headDim),
-        "attention.layer_norm_rms_epsilon": f32(parsed.rms_norm_eps),
+      const { fields: stretched, tensors } = writeScaling(
+        stretching,
+        { ...settings, headDim: own.turning?.(settings) ?? settings.headDim },
+        base,
+      );
+      checkOnly(settings, own);
+      const fields = {
+        ...writeCommon(settings, own),
         "rope.freq_base": f32(base),
-        expert_count: experts ? u32(experts) : undefined,
-        expert_used_count: used ? u32(used) : undefined,
         ...stretched,
-        ...own.write?.({ ...parsed, headDim }),
+        ...writeWindows(settings, own),
+        ...writeFields(settings, own),
+        ...own.write?.(settings),
       };
-      return { fields: defined(fields), ropeFactors };
+      return { architecture: own.variant?.(settings), fields: defined(fields), tensors };
     },
   };
 }
 
-const defined = (fields: GgufFields): WrittenMetadata["fields"] =>
+export const defined = (fields: GgufFields): WrittenMetadata["fields"] =>
   Object.fromEntries(Object.entries(fields).filter((entry): entry is [string, GgufField] => entry[1] !== undefined));
 
-const slides = (settings: z.infer<typeof Settings>) =>
-  Array.from({ length: settings.num_hidden_layers }, (_, index) => layerType(settings, index)).includes(
-    "sliding_attention",
-  );
+function checkOnly(settings: Record<string, unknown>, { only = {} }: DecoderFacts): void {
+  for (const [field, value] of Object.entries(only)) {
+    const given = settings[field];
+    if (given === undefined || given === null || isDeepStrictEqual(given, value)) continue;
+    noPlace(`"${field}" ${JSON.stringify(given)} (not ${JSON.stringify(value)})`);
+  }
+}
 
-function readCommon(file: GgufDescription, mayTurnInPart: boolean): Record<string, unknown> {
+const usualEpsilon = ["attention.layer_norm_rms_epsilon", "rms_norm_eps"] as const;
+
+function writeCommon(settings: DecoderSettings, own: DecoderFacts): GgufFields {
+  const { heads, kvHeads, headDim } = headsOf(settings);
+  const [key, field] = own.epsilon ?? usualEpsilon;
+  const width = settings.intermediate_size;
+  return {
+    context_length: u32(settings.max_position_embeddings),
+    embedding_length: u32(settings.hidden_size),
+    block_count: u32(settings.num_hidden_layers),
+    feed_forward_length: width ? u32(width) : undefined,
+    "rope.dimension_count": u32(own.turning?.(settings) ?? headDim),
+    "attention.head_count": u32(heads),
+    "attention.head_count_kv": u32(kvHeads),
+    "attention.key_length": u32(headDim),
+    "attention.value_length": u32(headDim),
+    [key]: f32(settings[field] as number),
+  };
+}
+
+function writeFields(settings: Record<string, unknown>, { integers, floats, flags }: DecoderFacts): GgufFields {
+  const written = (names: FieldNames | undefined, make: (value: never) => GgufField) =>
+    Object.entries(names ?? {}).map(([key, field]): [string, GgufField | undefined] => {
+      const value = settings[field];
+      return [key, value === undefined || value === null ? undefined : make(value as never)];
+    });
+  return Object.fromEntries([...written(integers, u32), ...written(floats, f32), ...written(flags, flag)]);
+}
+
+function readFields(file: GgufDescription, { integers = {}, floats = {}, flags = {} }: DecoderFacts) {
+  const fields: Record<string, unknown> = {};
+  const put = (field: string, value: unknown) => {
+    if (value !== undefined) fields[field] = value;
+  };
+  for (const [key, field] of Object.entries(integers)) put(field, file.number(key));
+  for (const [key, field] of Object.entries(floats)) {
+    const value = file.number(key);
+    put(field, value === undefined ? undefined : precise(value));
+  }
+  for (const [key, field] of Object.entries(flags)) {
+    const value = file.list(key)?.[0];
+    put(field, value === undefined ? undefined : value !== 0);
+  }
+  return fields;
+}
+
+function writeWindows(settings: DecoderSettings, { windows, hasWindows }: DecoderFacts): GgufFields {
+  const usual = (_: unknown, index: number) => layerType(settings as Parameters<typeof layerType>[0], index);
+  const typeOf = windows?.typeOf ?? usual;
+  const slides = Array.from(
+    { length: settings.num_hidden_layers },
+    (_, index) => typeOf(settings, index) === "sliding_attention",
+  );
+  if (!windows) {
+    if (!hasWindows && slides.includes(true)) noPlace('"layer_types" with sliding_attention');
+    return {};
+  }
+  const { sliding_window: window } = settings;
+  if (!slides.includes(true) || !window) return {};
+  return { "attention.sliding_window": u32(window), "attention.sliding_window_pattern": flag(slides) };
+}
+
+/** Types of all layers, where some slide. */
+function readWindows(file: GgufDescription, layers: number, period: number): Record<string, unknown> {
+  const window = file.number("attention.sliding_window");
+  if (!window) return {};
+  const said = file.list("attention.sliding_window_pattern") ?? [period];
+  const every = said.length === 1 ? said[0]! : 0;
+  const slides = (index: number) => (every > 0 ? (index + 1) % every !== 0 : said[index] !== 0);
+  return {
+    sliding_window: window,
+    layer_types: Array.from({ length: layers }, (_, i) => (slides(i) ? "sliding_attention" : "full_attention")),
+  };
+}
+
+function readCommon(file: GgufDescription, own: DecoderFacts): Record<string, unknown> {
   const width = file.need("embedding_length");
-  const heads = file.need("attention.head_count");
+  const heads = largest(file, "attention.head_count") ?? file.need("attention.head_count");
   const headDim = file.number("attention.key_length") ?? width / heads;
   const turning = file.number("rope.dimension_count") ?? headDim;
-  if (turning !== headDim && !mayTurnInPart)
+  if (turning !== headDim && !own.turning) {
     file.wrong(`${turning} of the ${headDim} features of a head turn; mlxlm needs all to`);
+  }
   const embedding = file.shape("token_embd.weight") ?? file.wrong("there is no token_embd.weight");
+  const [epsilonKey, epsilonField] = own.epsilon ?? usualEpsilon;
   const experts = file.number("expert_count") ?? 0;
   const expertWidth = experts > 0 ? file.number("expert_feed_forward_length") : undefined;
+  // Layers that draft tokens are counted too.
+  const layers = file.need("block_count") - (file.number("nextn_predict_layers") ?? 0);
   return {
     hidden_size: width,
-    // Layers that draft tokens are counted too.
-    num_hidden_layers: file.need("block_count") - (file.number("nextn_predict_layers") ?? 0),
-    intermediate_size: file.number("feed_forward_length") ?? expertWidth ?? file.need("feed_forward_length"),
+    num_hidden_layers: layers,
+    intermediate_size: largest(file, "feed_forward_length") ?? expertWidth ?? file.need("feed_forward_length"),
     num_attention_heads: heads,
-    num_key_value_heads: file.number("attention.head_count_kv") ?? heads,
+    num_key_value_heads: largest(file, "attention.head_count_kv") ?? heads,
     head_dim: headDim,
-    rms_norm_eps: precise(file.need("attention.layer_norm_rms_epsilon")),
+    [epsilonField]: precise(file.need(epsilonKey)),
     vocab_size: embedding[0],
     max_position_embeddings: file.need("context_length"),
     rope_theta: precise(file.number("rope.freq_base") ?? 10_000),
     rope_scaling: readScaling(file),
     ...(turning === headDim ? {} : { partial_rotary_factor: turning / headDim }),
+    ...(own.windows ? readWindows(file, layers, own.windows.period) : {}),
     tie_word_embeddings: file.shape("output.weight") === undefined,
     attention_bias: file.shape("blk.0.attn_q.bias") !== undefined,
     mlp_bias: file.shape("blk.0.ffn_down.bias") !== undefined,
-    ...(experts > 0 ? { num_local_experts: experts, num_experts_per_tok: file.need("expert_used_count") } : {}),
   };
+}
+
+/** A number, or the largest of those of all layers: some have none of what it counts. */
+function largest(file: GgufDescription, key: string): number | undefined {
+  const all = file.list(key);
+  return all && all.length > 0 ? Math.max(...all) : undefined;
 }
 
 /** The number that was meant by a float32: 1e-5, not 9.999999747378752e-6. */
 export const precise = (value: number): number => Number(Math.fround(value).toPrecision(7));
+
+/** How many experts there are, and how many a token uses, by the fields' usual names. */
+export const expertCounts: FieldNames = { expert_count: "num_local_experts", expert_used_count: "num_experts_per_tok" };

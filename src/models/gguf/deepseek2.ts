@@ -93,7 +93,7 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
         head_dim: undefined,
         partial_rotary_factor: undefined,
         num_key_value_heads: common.num_attention_heads,
-        num_local_experts: undefined,
+        num_experts_per_tok: file.need("expert_used_count"),
         rope_scaling: readStretch(file, common.rope_scaling as object | undefined),
         kv_lora_rank: file.need("attention.kv_lora_rank"),
         q_lora_rank: file.number("attention.q_lora_rank") ?? null,

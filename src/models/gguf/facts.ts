@@ -25,6 +25,8 @@ export interface GgufDescription {
   text(key: string): string | undefined;
   /** A list of numbers or of truths (1, 0); one that stands alone is a list of one. */
   list(key: string): readonly number[] | undefined;
+  /** The numbers of one of the tensors that say how positions are stretched. */
+  factors(tensor: string): readonly number[] | undefined;
   /** Row-major; undefined for a tensor that the file lacks. */
   shape(tensor: string): readonly number[] | undefined;
   /** @throws UserError that names the file */
@@ -32,14 +34,16 @@ export interface GgufDescription {
 }
 
 export interface WrittenMetadata {
+  /** `general.architecture`, where it is not the usual one of the model type. */
+  architecture?: string;
   /** Keys are without the architecture's name before them. */
   fields: Record<string, GgufField>;
-  /** How many times longer the waves of a rotation become, (headDim / 2), where the file needs a tensor for that. */
-  ropeFactors: number[] | null;
+  /** Factors on the waves of a rotation, (headDim / 2) each, by the names of their tensors. */
+  tensors: Record<string, readonly number[]>;
 }
 
 export interface GgufFacts {
-  /** `general.architecture` */
+  /** `general.architecture`; `write` may name another. */
   architecture: string;
   /** Whether a file is of this model type, where several have the same architecture. */
   matches?(file: GgufDescription): boolean;
@@ -50,6 +54,8 @@ export interface GgufFacts {
   joined?(config: object): JoinedTensors;
   /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
   normOffset: 0 | 1;
+  /** `read` knows what the factors on the waves come to; where it does not, they must be Llama 3's. */
+  readsFactors?: boolean;
   /** A file's metadata as config.json has them. */
   read(file: GgufDescription): Record<string, unknown>;
   /**

@@ -3,6 +3,13 @@
 /** The tensor with the factors. */
 export const ropeFactorsName = "rope_freqs.weight";
 
+/** LongRoPE's, for contexts that are longer than that of the first training, and for the others. */
+export const longFactorsName = "rope_factors_long.weight";
+export const shortFactorsName = "rope_factors_short.weight";
+
+/** All tensors that say how positions are stretched. */
+export const stretchNames: readonly string[] = [ropeFactorsName, longFactorsName, shortFactorsName];
+
 export interface Llama3Scaling {
   factor: number;
   low_freq_factor: number;

@@ -34,7 +34,8 @@ export const sandwichLayer: LayerNames = {
 };
 
 /** Layers whose second norm is called after what it follows. */
-export const postNormLayer: LayerNames = { ...plainLayer, post_attention_norm: "post_attention_layernorm" };
+const { ffn_norm, ...unnormed } = plainLayer as Record<"ffn_norm", string>;
+export const postNormLayer: LayerNames = { ...unnormed, post_attention_norm: ffn_norm };
 
 /** Experts in a module `moe` of the layer, stacked. */
 export const expertLayer = (moe: string): LayerNames => ({
@@ -124,7 +125,7 @@ export class TensorNames {
    * for a name that the architecture does not have, or one of two halves.
    */
   path(name: string): Place | null {
-    const parts = /^(?:blk\.(\d+)\.)?([a-z0-9_]+)(?:\.(\d+))?(?:\.(weight|bias))?$/.exec(name);
+    const parts = /^(?:blk\.(\d+)\.)?([a-z][a-z0-9_]*(?:\.[a-z][a-z_]*)??)(?:\.(\d+))?(?:\.(weight|bias))?$/.exec(name);
     if (!parts) return null;
     const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, string?];
     if (layer === undefined) {

@@ -1,10 +1,13 @@
-/** Qwen 3.5 in GGUF files, with and without experts. */
+/** Qwen 3.5 and Qwen 3 Next in GGUF files. */
+import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
 import type { RopeScaling } from "../../nn";
 import {
   convolution,
   decayRate,
   type HeadGroups,
   inTurn,
+  type JoinedTensors,
   spreadColumns,
   spreadRows,
   type TensorChanges,
@@ -176,3 +179,53 @@ export function qwen35(architecture: "qwen35" | "qwen35moe"): GgufFacts {
     },
   });
 }
+
+/** Queries, keys, values and gates lie by heads of keys in checkpoints, and one after the other in two tensors of files. */
+function qwen3NextInputs(config: object): JoinedTensors {
+  const { linear_num_key_heads: heads, linear_key_head_dim: keyDim, ...args } = config as HybridConfig;
+  const valueDim = (args.linear_num_value_heads / heads) * args.linear_value_head_dim;
+  const within = [keyDim, 2 * keyDim, 2 * keyDim + valueDim];
+  const byHead = (x: Tensor, dims: number) => x.reshape(heads, dims, -1);
+  const flat = (x: Tensor) => x.reshape(-1, x.dim(-1));
+  return {
+    "linear_attn.in_proj_qkvz": {
+      parts: ["attn_qkv", "attn_gate"],
+      movesRows: true,
+      join([qkv, gate]) {
+        const [q, k, v] = qkv!.split([heads * keyDim, 2 * heads * keyDim], 0) as [Tensor, Tensor, Tensor];
+        const parts = [byHead(q, keyDim), byHead(k, keyDim), byHead(v, valueDim), byHead(gate!, valueDim)];
+        return flat(mx.concatenate(parts, { axis: 1 }));
+      },
+      split(x) {
+        const [q, k, v, z] = byHead(x, 2 * (keyDim + valueDim))
+          .split(within, 1)
+          .map(flat) as [Tensor, Tensor, Tensor, Tensor];
+        return [mx.concatenate([q, k, v], { axis: 0 }), z];
+      },
+    },
+  };
+}
+
+export const qwen3Next = (): GgufFacts =>
+  decoder("qwen3next", {
+    names: new TensorNames(
+      {
+        ...layer,
+        ...experts,
+        // Of old files.
+        ssm_in: "linear_attn.in_proj_qkvz",
+        ssm_ba: "linear_attn.in_proj_ba",
+      },
+      {
+        parameters: { ssm_a: "linear_attn.A_log", "ssm_dt.bias": "linear_attn.dt_bias" },
+        halves: fusedExperts("mlp"),
+      },
+    ),
+    joined: qwen3NextInputs,
+    changes: () => ({ "linear_attn.conv1d": convolution, "linear_attn.A_log": decayRate }),
+    ropeBase: 100_000,
+    turning: (settings) => Math.trunc(settings.headDim * turningShare(argsOf(settings))),
+    only: { decoder_sparse_step: 1, mlp_only_layers: [] },
+    read: (file) => ({ ...readExperts(file), ...readHybrid(file) }),
+    write: (settings) => ({ ...writeHybrid(argsOf(settings)), ...writeExperts(argsOf(settings)) }),
+  });

@@ -6,12 +6,15 @@ import { readScaling, writeScaling } from "./rope";
 
 const yarn = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 64 };
 
+const sizes = { headDim: 16, max_position_embeddings: 256 };
+
 /** What is read of a file with the fields that are written. */
 function back(scaling: object) {
-  const { fields } = writeScaling(scaling, 16, 10_000);
+  const { fields, tensors } = writeScaling(scaling, sizes, 10_000);
   const value = (key: string) => fields[key]?.[1];
   const file = {
     number: (key: string) => value(key) as number | undefined,
+    factors: (name: string) => tensors[name],
     text: (key: string) => value(key) as string | undefined,
   } as GgufDescription;
   const read = readScaling(file) ?? {};
@@ -23,9 +26,18 @@ test("the usual bounds of the ramp need no place", () => {
   expect(back(yarn)).toEqual({ type, ...numbers });
   expect(back({ ...yarn, beta_fast: 32, beta_slow: 1, mscale: 1 })).toEqual({ type, ...numbers });
   for (const change of [{ beta_fast: 16 }, { beta_slow: 2 }, { truncate: false }]) {
-    expect(() => writeScaling({ ...yarn, ...change }, 16, 10_000)).toThrow(UserError);
-    expect(() => writeScaling({ ...yarn, ...change }, 16, 10_000)).toThrow(/of yarn.* has no place/);
+    expect(() => writeScaling({ ...yarn, ...change }, sizes, 10_000)).toThrow(UserError);
+    expect(() => writeScaling({ ...yarn, ...change }, sizes, 10_000)).toThrow(/of yarn.* has no place/);
   }
+});
+
+test("LongRoPE's factors are tensors", () => {
+  const factors = { long_factor: [1, 2.5, 4, 8, 8, 8, 8, 8], short_factor: [1, 1, 1, 1, 1, 1, 1, 1.5] };
+  const longrope = { type: "longrope", ...factors, original_max_position_embeddings: 64 };
+  const { attention_factor, ...read } = back(longrope);
+  expect(read).toEqual(longrope);
+  expect(attention_factor).toBeCloseTo(Math.sqrt(1 + Math.log(4) / Math.log(64)), 6);
+  expect(() => writeScaling({ ...longrope, short_factor: 2 }, sizes, 10_000)).toThrow(/"short_factor".* has no place/);
 });
 
 test("a factor on queries and keys comes back, whichever numbers it is from", () => {
