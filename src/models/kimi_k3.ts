@@ -20,7 +20,6 @@ import {
   type Layer,
   Linear,
   latentJoins,
-  layerMasks,
   type Mask,
   type MaskRule,
   Module,
@@ -33,6 +32,7 @@ import {
   SwitchGLU,
   splitKeysValues,
   stackExperts,
+  throughLayers,
   usualJoins,
 } from "../nn";
 import { count, size } from "./args";
@@ -299,13 +299,26 @@ class Block extends Module implements DecoderLayer<HybridCache> {
   }
 }
 
+/** Hidden states with those at the starts of blocks of layers so far, (K, B, T, D); null for none. */
+class DepthResidual extends Residual {
+  constructor(
+    base: Tensor,
+    delta: Tensor | null,
+    readonly starts: Tensor | null,
+  ) {
+    super(base, delta);
+  }
+}
+
+const startsOf = (x: Residual): Tensor | null => (x instanceof DepthResidual ? x.starts : null);
+
 /** A block of which each part reads a mix of the hidden states at hand and at the starts of blocks of layers. */
 class MixingBlock extends Block {
   self_attention_res_proj: ScoreProjection;
   self_attention_res_norm: RMSNorm;
   mlp_res_proj: ScoreProjection;
   mlp_res_norm: RMSNorm;
-  readonly starts: boolean;
+  readonly isStart: boolean;
 
   constructor(args: Args, index: number, blockSize: number) {
     super(args, index);
@@ -314,18 +327,17 @@ class MixingBlock extends Block {
     this.self_attention_res_norm = new RMSNorm(D, eps);
     this.mlp_res_proj = new ScoreProjection(D);
     this.mlp_res_norm = new RMSNorm(D, eps);
-    this.starts = index % blockSize === 0;
+    this.isStart = index % blockSize === 0;
   }
 
-  /** @param starts the hidden states at the starts of blocks so far, (K, B, T, D); null for none */
-  through(x: Tensor, starts: Tensor | null, mask: Mask, cache?: HybridCache): [x: Tensor, starts: Tensor | null] {
-    const read = mixStates(starts, x, this.self_attention_res_norm, this.self_attention_res_proj);
+  override forward(x: Residual, mask: Mask, cache?: HybridCache): Residual {
+    const before = startsOf(x);
+    const read = mixStates(before, x.value, this.self_attention_res_norm, this.self_attention_res_proj);
     const attended = this.attend(this.input_layernorm.forward(read), mask, cache);
-    const known = this.starts ? appended(starts, x) : starts;
-    // The sum begins anew with each block.
-    const h = this.starts ? attended : x.add(attended);
-    const mixed = mixStates(known, h, this.mlp_res_norm, this.mlp_res_proj);
-    return [h.add(this.mlp.forward(this.post_attention_layernorm.forward(mixed))), known];
+    // The sum begins anew with each block of layers.
+    const [h, starts] = this.isStart ? [attended, appended(before, x.value)] : [x.value.add(attended), before];
+    const mixed = mixStates(starts, h, this.mlp_res_norm, this.mlp_res_proj);
+    return new DepthResidual(h, this.mlp.forward(this.post_attention_layernorm.forward(mixed)), starts);
   }
 }
 
@@ -343,17 +355,9 @@ class MixingDecoder extends Decoder<HybridCache> {
   }
 
   override forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<HybridCache> = {}): Tensor {
-    const layers = this.layers as MixingBlock[];
-    let x = inputEmbeddings ?? this.embedding.forward(inputs);
-    const masks = layerMasks(
-      x,
-      layers.map(({ mask }) => mask as MaskRule<HybridCache>),
-      cache,
-    );
-    let starts: Tensor | null = null;
-    for (const [i, layer] of layers.entries()) [x, starts] = layer.through(x, starts, masks[i]!, cache?.[i]);
-    const mixed = mixStates(starts, x, this.output_attn_res_norm, this.output_attn_res_proj);
-    return new Residual(mixed).branch(this.lastNorm);
+    const x = throughLayers(inputEmbeddings ?? this.embedding.forward(inputs), this.layers, cache);
+    const mixed = mixStates(startsOf(x), x.value, this.output_attn_res_norm, this.output_attn_res_proj);
+    return this.lastNorm.forward(mixed);
   }
 }
 

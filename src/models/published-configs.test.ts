@@ -104,6 +104,33 @@ test("Kimi K3's words in four bits become MLX's, and rows that fill a device are
   model.dispose();
 });
 
+test("DeepSeek V4.1's words become MLX's: one scale a block of 32 × 32 is one for each row", async () => {
+  const model = await createModel(config("deepseek_v41"), "a test");
+  mx.scope(() => {
+    const experts = Array.from({ length: 6 }, (_, e): [string, mx.Tensor][] => [
+      [`layers.0.ffn.experts.${e}.w1.weight`, mx.zeros([32, 32], "uint8")],
+      [`layers.0.ffn.experts.${e}.w1.scale`, mx.zeros([32, 2], "uint8")],
+    ]);
+    const weights = new Map([
+      ...experts.flat(),
+      ["layers.0.attn.wo_a.weight", mx.zeros([64, 64], "uint8")],
+      ["layers.0.attn.wo_a.scale", mx.full([2, 2], 2)],
+      ["vision.x.weight", mx.zeros([1])],
+      ["mtp.0.x.weight", mx.zeros([1])],
+      ["layers.0.ffn.gate.bias_vl", mx.zeros([1])],
+    ] as [string, mx.Tensor][]);
+    const sanitized = model.sanitize(weights);
+    expect([...sanitized].map(([path, { dtype, shape }]) => [path, dtype, [...shape]]).sort()).toEqual([
+      ["model.layers.0.mlp.experts.switch_mlp.gate_proj.scales", "uint8", [6, 32, 2]],
+      ["model.layers.0.mlp.experts.switch_mlp.gate_proj.weight", "uint32", [6, 32, 8]],
+      ["model.layers.0.self_attn.o_a_proj.scales", "uint8", [2, 32, 2]],
+      ["model.layers.0.self_attn.o_a_proj.weight", "uint32", [2, 32, 16]],
+    ]);
+    expect(sanitized.get("model.layers.0.self_attn.o_a_proj.scales")!.max().item()).toBe(128);
+  });
+  model.dispose();
+});
+
 const unsupported: [string, string, Record<string, unknown>, string][] = [
   ["MiniMax M1's linear attention", "minimax", { layer_types: ["linear_attention"] }, '"layer_types.0" is'],
   ["too few groups of experts", "glm4_moe", { n_group: 2, topk_group: 3 }, '"topk_group" is 3, but "n_group" is 2'],
@@ -116,6 +143,9 @@ const unsupported: [string, string, Record<string, unknown>, string][] = [
     "rope_parameters.original_max_position_embeddings",
   ],
   ["bases for too few layers", "step3p5", { rope_theta: [1e4] }, '"rope_theta" has 1 entries, but "num_hidden_layers"'],
+  ["a memory of n-grams", "deepseek_v41", { engram_layer_ids: [2] }, '"engram_layer_ids" has layers with a memory'],
+  ["groups of a layer without any", "deepseek_v41", { kv_source_layer_ids: [5] }, '"kv_source_layer_ids" has 5'],
+  ["a choice without keys", "deepseek_v41", { kv_source_layer_ids: [] }, '"index_source_layer_ids" has 0'],
   ["heads that do not divide into groups", "step3p5", { num_attention_groups: 3 }, '"num_attention_groups" is 3'],
 ];
 

@@ -42,6 +42,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   cohere2: () => import("./cohere2"),
   deepseek_v2: () => import("./deepseek_v2"),
   deepseek_v32: () => import("./deepseek_v32"),
+  deepseek_v41: () => import("./deepseek_v41"),
   deepseek_v3: () => import("./deepseek_v3"),
   ernie4_5: () => import("./ernie4_5"),
   ernie4_5_moe: () => import("./ernie4_5_moe"),
@@ -111,6 +112,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
 
 /** Model types that are another one by name only. */
 const remapping: Record<string, string> = {
+  deepseek_v41_text: "deepseek_v41",
   falcon_mamba: "mamba",
   gemma4_unified: "gemma4",
   iquestcoder: "llama",

@@ -61,7 +61,7 @@ export class SparseIndexer extends Module {
     const queries = this.rope.forward(splitHeads(this.wq_b.forward(latentQueries), heads), offset);
     const factors = this.weights_proj.forward(x).multiply(heads ** -0.5 * headDim ** -0.5);
     const weights = factors.swapaxes(-1, -2).expandDims(-1);
-    const scores = x.dim(1) === 1 ? scoresAtOnce(queries, keys, weights) : scoresByHead(queries, keys, weights);
+    const scores = indexScores(queries, keys, weights);
     const seen = mask instanceof mx.Tensor ? mx.where(mask, scores, Number.NEGATIVE_INFINITY) : scores;
     const order = mx.argpartition(seen, -topK, { axis: -1 });
     return { chosen: mx.stopGradient(order.at(mx.ellipsis, mx.slice(-topK))), held };
@@ -69,6 +69,9 @@ export class SparseIndexer extends Module {
 }
 
 /** Σ over heads of weight · max(q kᵀ, 0): q (B, H, T, D), k (B, 1, S, D), weights (B, H, T, 1) → (B, 1, T, S) */
+export const indexScores = (q: Tensor, k: Tensor, weights: Tensor): Tensor =>
+  q.dim(2) === 1 ? scoresAtOnce(q, k, weights) : scoresByHead(q, k, weights);
+
 function scoresAtOnce(q: Tensor, k: Tensor, weights: Tensor): Tensor {
   return q.matmul(k.swapaxes(-1, -2)).maximum(0).multiply(weights).sum({ axis: 1, keepdims: true });
 }

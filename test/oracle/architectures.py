@@ -457,6 +457,17 @@ CONFIGS = {
     "muse_glimmer": seeing(
         "muse_glimmer", **MUSE, output_multiplier=2.0, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
+    # No head has whole blocks of those that are rounded: rounding has no slope. What it computes is held in rounding.json.
+    "deepseek_v41": {
+        "model_type": "deepseek_v41", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "head_dim": 24, "q_lora_rank": 32, "qk_rope_head_dim": 8, "o_groups": 2,
+        "o_lora_rank": 32, "moe_intermediate_size": 32, "n_routed_experts": 6, "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-6, "sliding_window": 6, "compress_ratios": [3, 2, 2, 2, 2, 0],
+        "kv_source_layer_ids": [0, 1, 3], "index_source_layer_ids": [0, 1, 2, 3], "candidate_source_layer_id": 1,
+        "candidate_topk_blocks": 3, "candidate_block_size": 2, "index_n_heads": 4, "index_head_dim": 24, "index_topk": 3,
+        "rope_scaling": {"factor": 16, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1},
+        "hc_mult": 2, "hc_sinkhorn_iters": 4,
+    },
     "muse_spark": {
         "model_type": "muse_spark",
         "text_config": {
@@ -499,6 +510,7 @@ SALTS = {
     "muse_glimmer_tied": 2,
     "kimi_k3": 8,
     "muse_spark": 11,
+    "deepseek_v41": 10,
 }
 
 
@@ -619,6 +631,29 @@ def kimi_k3(path, shape):
     return {path: shape}
 
 
+DEEPSEEK_V41 = (
+    ("model.", ""), ("self_attn", "attn"), (".mlp.", ".ffn."), ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"), ("attn_hc.", "hc_attn_"), ("ffn_hc.", "hc_ffn_"), ("sinks", "attn_sink"),
+    ("q_a_proj", "wq_a"), ("q_b_proj", "wq_b"), ("compressor.kv_norm", "compressor.norm"), ("k_proj", "wk"),
+    ("q_a_norm", "q_norm"), ("o_a_proj", "wo_a"), ("o_b_proj", "wo_b"), ("e_score_correction_bias", "bias"),
+    ("embed_tokens", "embed"), ("lm_head", "head"),
+)
+
+
+def deepseek_v41(path, shape):
+    """A tensor of DeepSeek V4.1 as its checkpoint has it."""
+    if "switch_mlp" in path or "shared_experts" in path:
+        for ours, theirs in MIXTRAL.items():
+            path = path.replace(ours, theirs)
+    else:
+        path = path.replace("gate_proj", "wgate").replace("kv_proj", "wkv")
+    for ours, theirs in DEEPSEEK_V41:
+        path = path.replace(ours, theirs)
+    if "switch_mlp." in path:
+        return {path.replace("switch_mlp", str(e)): shape[1:] for e in range(shape[0])}
+    return {path: [shape[0] * shape[1], shape[2]] if "wo_a" in path else shape}
+
+
 def muse_spark(path, shape):
     """A tensor of Muse Spark as its checkpoint has it."""
     if path.endswith("_beta") or path.endswith("up_proj.weight"):
@@ -650,7 +685,9 @@ def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
     for path, x in parameters:
-        if name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
+        if name == "deepseek_v41":
+            shapes |= deepseek_v41(path, list(x.shape))
+        elif name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
             shapes |= original(path, list(x.shape))
         elif name.startswith("granitemoe") and path.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight")):
             shapes |= granite_mlp(path, list(x.shape))

@@ -22,3 +22,4 @@ export { mergeCaches } from "./merge";
 export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
 export { checkKvQuantization, type KvQuantization, QuantizedRows } from "./rows";
+export { LoneCacheList, RowsApart } from "./rows-apart";

@@ -12,6 +12,7 @@ import {
   KVCache,
   kindNamed,
   kindOf,
+  LoneCacheList,
   mergeCaches,
   QuantizedKVCache,
   RotatingKVCache,
@@ -38,12 +39,13 @@ test("kinds are found by name and by cache; a batch of lists is no list", () => 
     new ChunkedKVCache(3),
     new ArraysCache(1),
     new CacheList([new KVCache()]),
+    new LoneCacheList([new KVCache()]),
   ];
   for (const cache of made) {
     expect(savedKindOf(cache).name).toBe(cache.constructor.name);
     expect(kindNamed(cache.constructor.name)).toBe(kindOf(cache)!);
   }
-  for (const name of ["BatchKVCache", "BatchCacheList", "constructor", "toString", ""]) {
+  for (const name of ["BatchKVCache", "BatchCacheList", "RowsApart", "constructor", "toString", ""]) {
     expect(kindNamed(name)).toBeUndefined();
   }
   const batch = mergeCaches([new CacheList([new KVCache()])]);

@@ -7,6 +7,7 @@ import type { CacheKind } from "./kind";
 import { KVCache } from "./kv";
 import { QuantizedKVCache } from "./quantized";
 import { RotatingKVCache } from "./rotating";
+import { LoneCacheList } from "./rows-apart";
 
 const kinds: readonly CacheKind[] = [
   KVCache.kind,
@@ -16,6 +17,7 @@ const kinds: readonly CacheKind[] = [
   ChunkedKVCache.kind,
   ArraysCache.kind,
   CacheList.kind,
+  LoneCacheList.kind,
 ];
 
 /** The kind with mlx-lm's name of the class. */
