@@ -42,6 +42,7 @@ import {
   yarnTemperature,
 } from "../nn";
 import { count, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { attendsToAll } from "./bailing_moe_v3";
 import { CausalLM } from "./language-model";
 
@@ -332,3 +333,5 @@ export function quantize(path: string): { groupSize: number; bits: number } | "l
 export const keepsDtype = (path: string) => path.endsWith("expert_bias");
 
 export const joins = [...usualJoins, ...latentJoins];
+
+export const awq = blockAwq({ attention: "attention", router: "gate.gate_proj" });

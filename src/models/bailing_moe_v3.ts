@@ -38,6 +38,7 @@ import {
   yarnTemperature,
 } from "../nn";
 import { count, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 
 export const Args = z
@@ -285,3 +286,5 @@ export function quantize(path: string, config: Record<string, unknown>): "leave"
 }
 
 export const joins = [...usualJoins, ...latentJoins];
+
+export const awq = blockAwq({ attention: "attention" });

@@ -18,6 +18,7 @@ import {
   type Residual,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOf, size } from "./args";
+import { type AwqFacts, downGroup } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
@@ -105,3 +106,16 @@ export const gguf = decoder("cohere2", {
   floats: { logit_scale: "logit_scale" },
   only: { attention_bias: false, layer_norm_bias: false },
 });
+
+/** One norm is ahead of attention and of the feed-forward block. */
+export const awq: AwqFacts = {
+  noClip: ["q_proj", "k_proj"],
+  groups: [
+    {
+      before: "input_layernorm",
+      layers: ["mlp.gate_proj", "mlp.up_proj", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+      part: "mlp",
+    },
+    downGroup("mlp"),
+  ],
+};

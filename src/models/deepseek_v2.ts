@@ -25,6 +25,7 @@ import {
   stackExperts,
 } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import { latent } from "./gguf/deepseek2";
 import { CausalLM } from "./language-model";
@@ -194,3 +195,5 @@ export class Model extends CausalLM {
 export const { joins } = deepseek;
 
 export const gguf = latent({ scores: "softmax", joins: true });
+
+export const awq = blockAwq();

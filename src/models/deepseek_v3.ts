@@ -26,6 +26,7 @@ import {
   yarnTemperature,
 } from "../nn";
 import { type RopeFields, ropeFields, ropeOptions, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { withoutDraftLayers } from "./draft-layers";
 import { gating, latent } from "./gguf/deepseek2";
 import { CausalLM, type TrunkArgs } from "./language-model";
@@ -226,3 +227,5 @@ export const joins = [...usualJoins, ...latentJoins];
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
 
 export const gguf = latent({ matches: (file) => file.number("expert_gating_func") === gating.sigmoid });
+
+export const awq = blockAwq();

@@ -20,6 +20,7 @@ import {
   SparseIndexer,
 } from "../nn";
 import { ropeOptions, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 
 export const indexerFields = {
@@ -125,3 +126,5 @@ export class Model extends deepseek.LatentLM<SparseCache> {
 }
 
 export const { joins, keepsDtype } = deepseek;
+
+export const awq = blockAwq();

@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
 import { checkExperts, checkHeads, count, denseFields, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -122,3 +123,5 @@ export class Model extends CausalLM {
 
 /** What evens the experts' load stays in float32. */
 export const keepsDtype = (path: string): boolean => path.endsWith("e_score_correction_bias");
+
+export const awq = blockAwq();

@@ -71,3 +71,5 @@ export const gguf = decoder("exaone4", {
     return {};
   },
 });
+
+export { awq } from "./olmo2";

@@ -24,6 +24,7 @@ import {
   swiglu,
 } from "../nn";
 import { attentionFields, checkHeads, ropeOf, size, trunkFields } from "./args";
+import { type AwqFacts, downGroup } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -280,4 +281,22 @@ const plainFactors = {
   ssm_in_multiplier: 1,
   ssm_multipliers: [1, 1, 1, 1, 1],
   ssm_out_multiplier: 1,
+};
+
+/** One norm is ahead of attention and of the layer with a state. */
+export const awq: AwqFacts = {
+  noClip: ["q_proj", "k_proj"],
+  groups: [
+    {
+      before: "input_layernorm",
+      layers: ["mamba.in_proj", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+      part: "self_attn",
+    },
+    downGroup("feed_forward"),
+    {
+      before: "pre_ff_layernorm",
+      layers: ["feed_forward.gate_proj", "feed_forward.up_proj"],
+      part: "feed_forward",
+    },
+  ],
 };

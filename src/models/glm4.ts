@@ -14,6 +14,7 @@ import {
   swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -104,3 +105,5 @@ export const gguf = decoder("glm4", {
   only: { rope_traditional: true },
   turning: (settings) => rotated(settings as unknown as Args).dims,
 });
+
+export const awq = blockAwq();

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { LatentAttention } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import { latent } from "./gguf/deepseek2";
 import { Block } from "./llama";
@@ -46,3 +47,5 @@ export const gguf = latent({
   matches: (file) => file.shape("token_embd.weight")?.[0] === 154_880 && [47, 48].includes(file.need("block_count")),
   ropeBase: 1_000_000,
 });
+
+export const awq = blockAwq();

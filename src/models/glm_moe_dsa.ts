@@ -1,6 +1,7 @@
 /** GLM 5: DeepSeek V3.2 whose indexer turns neighbouring features. */
 import { z } from "zod";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import * as deepseek32 from "./deepseek_v32";
 
@@ -22,3 +23,5 @@ export const Args = z
   .superRefine(deepseek.checkExperts);
 
 export const { Model, joins, keepsDtype } = deepseek32;
+
+export const awq = blockAwq();

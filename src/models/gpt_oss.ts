@@ -34,6 +34,7 @@ import {
   ropeOptions,
   size,
 } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder, expertCounts } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -215,3 +216,5 @@ export const gguf = decoder("gpt-oss", {
     };
   },
 });
+
+export const awq = blockAwq({ router: "router", isLinear: false });

@@ -17,6 +17,7 @@ import {
   softmaxOfHighest,
 } from "../nn";
 import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder, expertCounts } from "./gguf/decoder";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
 import * as granite from "./granite";
@@ -169,3 +170,5 @@ export const gguf = decoder("granitemoe", {
   integers: expertCounts,
   floats: granite.factorNames,
 });
+
+export const awq = blockAwq({ mlp: "block_sparse_moe", router: "router.layer" });

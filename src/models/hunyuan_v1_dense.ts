@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { attention, GatedMLP, joinHeads, type KeyValueCache, type Mask, project, RMSNorm, splitHeads } from "../nn";
 import { checkHeads, denseFields, headsOf, size } from "./args";
+import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -53,3 +54,5 @@ export class Model extends CausalLM {
     super(args, () => new llama.Block(new Attention(args), mlp(), args));
   }
 }
+
+export const awq = denseAwq();

@@ -24,6 +24,7 @@ import {
   turnConvolutions,
 } from "../nn";
 import { checkHeads, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
@@ -240,4 +241,11 @@ export const gguf = decoder("jamba", {
       "ssm.time_step_rank": u32(rank === "auto" ? Math.ceil(width / 16) : rank),
     };
   },
+});
+
+export const awq = blockAwq({
+  attention: ["self_attn", "mamba"],
+  mlp: "feed_forward",
+  mlpNorm: "pre_ff_layernorm",
+  router: "router",
 });

@@ -1,4 +1,6 @@
 /** Kimi K2.5: DeepSeek V3 in a checkpoint that also sees. */
+
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import { latent } from "./gguf/deepseek2";
 import { NestedLM, nestedArgs } from "./nested";
@@ -14,3 +16,5 @@ export class Model extends NestedLM {
 export const { joins, keepsDtype } = deepseek;
 
 export const gguf = latent({ prefix: "language_model." });
+
+export const awq = blockAwq({ inner: "language_model" });

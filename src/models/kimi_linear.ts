@@ -32,6 +32,7 @@ import {
   usualJoins,
 } from "../nn";
 import { count, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 
 interface ExpertCounts {
@@ -261,3 +262,5 @@ export const quantize = (path: string) => (path.endsWith("mlp.gate") ? { groupSi
 export const keepsDtype = (path: string) => /(A_log|dt_bias|e_score_correction_bias)$/.test(path);
 
 export const joins = [...usualJoins, ...latentJoins];
+
+export const awq = blockAwq();

@@ -28,6 +28,7 @@ import {
   stackExperts,
 } from "../nn";
 import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -220,3 +221,5 @@ export const quantize = (path: string) => (path.endsWith("mlp.gate.proj") ? { gr
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
+
+export const awq = blockAwq({ router: "gate.proj" });

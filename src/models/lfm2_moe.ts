@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
 import { checkExperts, checkHeads, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
@@ -117,4 +118,11 @@ export const gguf = decoder("lfm2moe", {
   },
   only: { conv_bias: false, norm_topk_prob: true, use_expert_bias: true, routed_scaling_factor: 1 },
   write: (settings) => ({ ...shortConv.write(settings), expert_gating_func: u32(gating.sigmoid) }),
+});
+
+export const awq = blockAwq({
+  attention: ["self_attn", "conv"],
+  attentionNorm: "operator_norm",
+  mlp: "feed_forward",
+  mlpNorm: "ffn_norm",
 });

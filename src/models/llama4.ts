@@ -19,6 +19,7 @@ import {
   SwitchGLU,
 } from "../nn";
 import { checkHeads, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Attention, attentionFields, Block, checkRotated } from "./llama4_text";
 import { NestedLM, nestedArgs } from "./nested";
@@ -124,3 +125,5 @@ export class Model extends NestedLM {
     super(new TextModel(args));
   }
 }
+
+export const awq = blockAwq({ inner: "language_model", mlp: "feed_forward", router: "router" });

@@ -22,6 +22,7 @@ import {
   RMSNorm,
 } from "../nn";
 import { checkHeads, ropeFields, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -173,3 +174,5 @@ export class Model extends CausalLM {
     return super.sanitize(renamed);
   }
 }
+
+export const awq = blockAwq({ mlp: "feed_forward" });

@@ -14,6 +14,7 @@ import {
   type Selection,
 } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { BackboneLM } from "./backbone";
 import * as stateSpace from "./gguf/state-space";
 
@@ -110,3 +111,5 @@ export class Model extends BackboneLM<ArraysCache> {
 }
 
 export const gguf = stateSpace.mamba();
+
+export const awq = blockAwq({ attention: "mixer", attentionNorm: "norm" });

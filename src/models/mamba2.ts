@@ -13,6 +13,7 @@ import {
   recurrent,
 } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { BackboneLM } from "./backbone";
 import * as stateSpace from "./gguf/state-space";
 
@@ -87,3 +88,5 @@ export class Model extends BackboneLM<ArraysCache> {
 }
 
 export const gguf = stateSpace.mamba2();
+
+export const awq = blockAwq({ attention: "mixer", attentionNorm: "norm" });

@@ -26,6 +26,7 @@ import {
   stackExperts,
 } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -199,3 +200,5 @@ export class Model extends CausalLM {
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
+
+export const awq = blockAwq();

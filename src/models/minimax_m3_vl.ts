@@ -34,6 +34,7 @@ import {
   ZeroCenteredRMSNorm,
 } from "../nn";
 import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
@@ -314,3 +315,5 @@ export const quantize = (path: string) =>
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
+
+export const awq = blockAwq({ inner: "language_model", mlp: "block_sparse_moe", isLinear: false });

@@ -23,6 +23,7 @@ import {
   yarnTemperature,
 } from "../nn";
 import { size } from "./args";
+import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import { Block } from "./llama";
 import { GrowingRope, growthOf } from "./ministral3";
@@ -130,3 +131,5 @@ export class Model extends deepseek.LatentLM {
 }
 
 export const { joins } = deepseek;
+
+export const awq = blockAwq();

@@ -21,6 +21,7 @@ import {
   splitHeads,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf } from "./args";
+import { type AwqFacts, downGroup } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -116,3 +117,6 @@ export const gguf = decoder("olmo2", {
   names: new TensorNames(normedLayer),
   only: { attention_bias: false, mlp_bias: false, tie_word_embeddings: false },
 });
+
+/** What goes into a part has no norm ahead that could take factors. */
+export const awq: AwqFacts = { noClip: ["q_proj", "k_proj"], groups: [downGroup("mlp")] };

@@ -40,3 +40,5 @@ export const gguf = decoder("olmo2", {
   windows: { period: 4, typeOf: (args, index) => typeOf(args as unknown as Args, index) },
   only: { attention_bias: false, tie_word_embeddings: false },
 });
+
+export { awq } from "./olmo2";

@@ -16,6 +16,7 @@ import {
   swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, type RopeFields, ropeOptions, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -125,3 +126,5 @@ export const gguf = decoder("phi3", {
   only: { rope_traditional: false },
   turning: (settings) => phiRope(settings as unknown as Args).dims,
 });
+
+export const awq = blockAwq();

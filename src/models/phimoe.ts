@@ -19,6 +19,7 @@ import {
   stackExperts,
 } from "../nn";
 import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -122,3 +123,5 @@ export class Model extends CausalLM {
     return sanitized;
   }
 }
+
+export const awq = blockAwq({ mlp: "block_sparse_moe" });

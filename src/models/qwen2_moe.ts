@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GatedMLP, type Layer, SharedExpertMLP, stackExperts } from "../nn";
 import { checkExperts, checkHeads, checkLayerTypes, denseFields, layerType, maskOf, size, slidingFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -81,3 +82,5 @@ export const gguf = decoder("qwen2moe", {
   },
   only: { norm_topk_prob: false, decoder_sparse_step: 1, mlp_only_layers: [], tie_word_embeddings: false },
 });
+
+export const awq = blockAwq();

@@ -1,5 +1,6 @@
 /** Qwen 3.5's mixture of experts: Qwen 3.5, in checkpoints that have the experts' first two projections as one tensor. */
 import type { Tensor } from "../mlx";
+import { blockAwq } from "./awq-facts";
 import { qwen35 } from "./gguf/qwen35";
 import * as qwen3_5 from "./qwen3_5";
 
@@ -25,3 +26,5 @@ export class Model extends qwen3_5.Model {
 export const { quantize, keepsDtype, joins } = qwen3_5;
 
 export const gguf = qwen35("qwen35moe");
+
+export const awq = blockAwq({ inner: "language_model", attention: ["self_attn", "linear_attn"] });

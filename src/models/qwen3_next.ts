@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GroupedDeltaNet, type Joins, stackExperts, usualJoins } from "../nn";
 import { checkHeads, count, size } from "./args";
+import { blockAwq } from "./awq-facts";
 import { qwen3Next } from "./gguf/qwen35";
 import { checkHybrid, deltaSizes, feedForward, HybridLM, textFields } from "./qwen3_5";
 
@@ -65,3 +66,5 @@ export { keepsDtype, quantize } from "./qwen3_5";
 export const joins: Joins = [...usualJoins, ["in_proj_qkvz", "in_proj_ba"]];
 
 export const gguf = qwen3Next();
+
+export const awq = blockAwq({ attention: ["self_attn", "linear_attn"] });

@@ -1,6 +1,7 @@
 /** Qwen 3 VL's mixture of experts, its language model: that of Qwen 3, with experts that lie the other way round. */
 import type { z } from "zod";
 import type { Tensor } from "../mlx";
+import { blockAwq } from "./awq-facts";
 import { NestedLM, nestedArgs } from "./nested";
 import * as qwen3_moe from "./qwen3_moe";
 
@@ -28,3 +29,5 @@ export class Model extends NestedLM {
 }
 
 export const { quantize } = qwen3_moe;
+
+export const awq = blockAwq({ inner: "language_model" });

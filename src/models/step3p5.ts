@@ -27,6 +27,7 @@ import {
   splitHeads,
 } from "../nn";
 import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
+import { blockAwq } from "./awq-facts";
 import { withoutDraftLayers } from "./draft-layers";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
@@ -222,3 +223,5 @@ export const quantize = (path: string) => (path.endsWith("mlp.gate.gate") ? { gr
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("router_bias");
+
+export const awq = blockAwq({ router: "gate.gate", isLinear: false });

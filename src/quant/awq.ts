@@ -69,7 +69,8 @@ const child = (module: Module, path: string): Module | undefined =>
 /** Paths of the embedding and, where there is one, the head. */
 function endsOf(model: LanguageModel, { inner }: AwqFacts): string[] {
   const root = inner === undefined ? "" : `${inner}.`;
-  return [`${root}model.embed_tokens`, `${root}lm_head`].filter((path) => child(model, path) !== undefined);
+  const names = ["model.embed_tokens", "model.word_embeddings", "backbone.embeddings", "lm_head"];
+  return names.map((name) => `${root}${name}`).filter((path) => child(model, path) !== undefined);
 }
 
 const packables = (block: Module): [string, Packable][] =>

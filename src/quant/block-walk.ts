@@ -143,7 +143,8 @@ function giveStreams(model: LanguageModel, tokens: Tensor): boolean {
     intercept(block, (original, args) => {
       const result = original(...args);
       called.push(i);
-      plain &&= result instanceof Residual;
+      // A stream that carries more than hidden states is of a class of its own.
+      plain &&= result instanceof Residual && result.constructor === Residual;
       return result;
     }),
   );

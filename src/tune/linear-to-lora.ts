@@ -69,7 +69,8 @@ export function linearToLora(model: LanguageModel, numLayers: number, options: A
   });
 }
 
-function defaultKeys(model: LanguageModel): string[] {
+/** Paths within a block of the layers that get an adapter unless others are named. */
+export function defaultKeys(model: LanguageModel): string[] {
   return model.layers.flatMap((block) =>
     walk(block).flatMap(([path, module]) => (adaptable.some((kind) => module instanceof kind) ? [path] : [])),
   );
