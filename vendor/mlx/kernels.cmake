@@ -13,7 +13,9 @@ function(add_cpu_kernels target)
     add_library(kernels_${isa} OBJECT
       ${source}/cpu/attention_kernels.cpp
       ${source}/cpu/product_kernels.cpp
-      ${source}/cpu/row_kernels.cpp)
+      ${source}/cpu/recurrence_kernels.cpp
+      ${source}/cpu/row_kernels.cpp
+      ${source}/cpu/scan_kernels.cpp)
     target_include_directories(kernels_${isa} PRIVATE ${source})
     target_compile_definitions(kernels_${isa} PRIVATE MLXLM_ISA=${isa})
     # Kernels pass vectors between inlined functions only, so no caller disagrees about their ABI.

@@ -330,6 +330,39 @@ const ours = [
   ),
 ];
 
+const recurrent = [
+  op(
+    "short_conv",
+    "x: array, opening: array?, gate: array?, before: array?, weight: array, bias: array?, own: array?, lengths: ints, silu: bool",
+    "array[]",
+    { ours: true },
+  ),
+  op(
+    "delta_layer",
+    "entering: array, gate: array, strength: array, decay: array, before: array?, convWeight: array, rates: array, decayBias: array, weight: array, state: array?, own: array?, lengths: ints, keyHeads: int, eps: float",
+    "array[]",
+    { ours: true },
+  ),
+  op(
+    "recurrence",
+    "queries: array, keys: array, values: array, decay: array, strength: array?, readers: array?, changes: array?, state: array?, own: array?, queryLength: float, keyLength: float",
+    "array[]",
+    { ours: true },
+  ),
+  op(
+    "state_space",
+    "mixed: array, steps: array, gate: array?, rates: array, passing: array, stepBias: array, state: array?, own: array?, groups: int, headDims: int, leastStep: float, mostStep: float",
+    "array[]",
+    { ours: true },
+  ),
+  op(
+    "selective_scan",
+    "x: array, steps: array, entering: array, reading: array, gate: array, rates: array, passing: array, state: array?, own: array?",
+    "array[]",
+    { ours: true },
+  ),
+];
+
 const random = [
   op("random::key", "seed: seed", "array", { stream: false }),
   op("random::split", "key: array, num: int", "array"),
@@ -419,6 +452,7 @@ export const ops: readonly Op[] = [
   ...quantized,
   ...fast,
   ...ours,
+  ...recurrent,
   ...random,
   ...linalg,
   ...fft,

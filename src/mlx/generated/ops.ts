@@ -959,6 +959,28 @@ export function rotate_heads(joint: Handle, heads: number, kvHeads: number, quer
   return readHandles(native.mlxlm_rotate_heads(joint, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, scale, offset, freqs ?? 0));
 }
 
+export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_short_conv(x, opening ?? 0, gate ?? 0, before ?? 0, weight, bias ?? 0, own ?? 0, writeInts(lengths), silu));
+}
+
+export function delta_layer(entering: Handle, gate: Handle, strength: Handle, decay: Handle, before: Handle | null, convWeight: Handle, rates: Handle, decayBias: Handle, weight: Handle, state: Handle | null, own: Handle | null, lengths: readonly number[], keyHeads: number, eps: number): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_delta_layer(entering, gate, strength, decay, before ?? 0, convWeight, rates, decayBias, weight, state ?? 0, own ?? 0, writeInts(lengths), keyHeads, eps));
+}
+
+export function recurrence(queries: Handle, keys: Handle, values: Handle, decay: Handle, strength: Handle | null, readers: Handle | null, changes: Handle | null, state: Handle | null, own: Handle | null, queryLength: number, keyLength: number): Handle[] {
+  return readHandles(native.mlxlm_recurrence(queries, keys, values, decay, strength ?? 0, readers ?? 0, changes ?? 0, state ?? 0, own ?? 0, queryLength, keyLength));
+}
+
+export function state_space(mixed: Handle, steps: Handle, gate: Handle | null, rates: Handle, passing: Handle, stepBias: Handle, state: Handle | null, own: Handle | null, groups: number, headDims: number, leastStep: number, mostStep: number): Handle[] {
+  return readHandles(native.mlxlm_state_space(mixed, steps, gate ?? 0, rates, passing, stepBias, state ?? 0, own ?? 0, groups, headDims, leastStep, mostStep));
+}
+
+export function selective_scan(x: Handle, steps: Handle, entering: Handle, reading: Handle, gate: Handle, rates: Handle, passing: Handle, state: Handle | null, own: Handle | null): Handle[] {
+  return readHandles(native.mlxlm_selective_scan(x, steps, entering, reading, gate, rates, passing, state ?? 0, own ?? 0));
+}
+
 export function random_key(seed: number): Handle {
   return checked(native.mlxlm_random_key(seed));
 }

@@ -11,6 +11,7 @@ enum class Sweep { all, few };
 void check_threads(Sweep sweep);
 void check_products(Sweep sweep);
 void check_attention(Sweep sweep);
+void check_recurrence(Sweep sweep);
 void check_rows(Sweep sweep);
 
 // Counts a comparison, and reports it where |got - wanted| exceeds `tolerance` or one of them alone is no number.

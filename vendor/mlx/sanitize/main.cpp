@@ -44,6 +44,7 @@ int check_all(Sweep sweep) {
   check_rows(sweep);
   check_products(sweep);
   check_attention(sweep);
+  check_recurrence(sweep);
   std::printf(
       "%lld comparisons on %d threads, %lld wrong\n", static_cast<long long>(comparisons), cpu::thread_count(),
       static_cast<long long>(failures));

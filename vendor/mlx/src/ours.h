@@ -3,6 +3,7 @@
 #pragma once
 
 #include "abi.h"
+#include "recurrent.h"
 
 namespace mlxlm::ours {
 
