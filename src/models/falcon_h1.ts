@@ -88,6 +88,8 @@ type Args = z.infer<typeof Args>;
 
 /** Gates after the norm, not before. */
 class NormBeforeGate extends GatedRMSNorm {
+  override readonly gatesFirst = false;
+
   override gated(x: Tensor, gate: Tensor): Tensor {
     return swiglu(gate, this.forward(x));
   }

@@ -4,7 +4,6 @@
  */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
-import * as mx from "../mlx";
 import {
   ArraysCache,
   attention,
@@ -147,13 +146,12 @@ class ShortConv extends Module {
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
     const length = x.dim(1);
-    const [opened, gate, values] = this.in_proj.forward(x).split(3, -1) as [Tensor, Tensor, Tensor];
-    const entering = opened.multiply(values);
-    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
-    const [convolved, recent] = this.conv.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
+    const [opening, gate, values] = this.in_proj.forward(x).split(3, -1) as [Tensor, Tensor, Tensor];
+    const lengths = cache?.lengthsWithin(length);
+    const [y, recent] = this.conv.forward(values, { before: cache?.get(0), own, lengths, opening, gate });
     cache?.put(0, recent);
     cache?.advance(length);
-    return this.out_proj.forward(gate.multiply(convolved));
+    return this.out_proj.forward(y);
   }
 }
 

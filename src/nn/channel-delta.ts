@@ -38,6 +38,8 @@ export function channelDeltaRule(
   state: Tensor | null,
   own: Tensor | null,
 ): [y: Tensor, state: Tensor] {
+  const made = mx.fast.recurrence({ queries: r, keys: k, values: v, readers: a, changes: b, decay, state, own });
+  if (made) return made;
   const [batch, length, heads, valueDims] = v.shape as [number, number, number, number];
   const wide = (x: Tensor) => x.astype("float32");
   const kept = (x: Tensor) => wide(own ? mx.where(own.expandDims([-1, -2]), x, 0) : x);

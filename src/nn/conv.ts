@@ -1,6 +1,7 @@
 /** Convolution along time. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { silu } from "./activations";
 import { uniformWeight } from "./init";
 import { Module, parameter } from "./module";
 
@@ -21,17 +22,43 @@ export class CausalConv1d extends Module {
   }
 
   /**
-   * x (B, T, C), and the K − 1 inputs before it (B, K − 1, C), zeros where null → (B, T, C), and the inputs that the next
-   * call looks back at.
-   * @param lengths how many of the T are each row's own; null for all
+   * x (B, T, C) → (B, T, C), and the inputs that the next call looks back at. One kernel for all of it where there is one.
    */
-  forward(x: Tensor, before: Tensor | null, lengths: readonly number[] | null = null): [y: Tensor, after: Tensor] {
+  forward(x: Tensor, options: ConvolutionOptions = {}): [y: Tensor, after: Tensor] {
+    const { weight, bias } = this;
+    return mx.fast.shortConvolution(x, { weight, bias, ...options }) ?? this.#byOperations(x, options);
+  }
+
+  #byOperations(
+    x: Tensor,
+    { before, own, lengths, opening, gate, silu: active }: ConvolutionOptions,
+  ): [Tensor, Tensor] {
     const [batch, length] = x.shape as [number, number, number];
     const kept = this.kernelSize - 1;
-    const padded = mx.concatenate([before ?? mx.zeros([batch, kept, this.channels], x.dtype), x], { axis: 1 });
-    const y = depthwise(padded, this.weight);
-    return [this.bias ? y.add(this.bias) : y, lastOwn(padded, kept, lengths ?? new Array<number>(batch).fill(length))];
+    const opened = opening ? opening.multiply(x) : x;
+    const entering = own ? mx.where(own.expandDims(-1), opened, 0) : opened;
+    const padded = mx.concatenate([before ?? mx.zeros([batch, kept, this.channels], x.dtype), entering], { axis: 1 });
+    const sums = depthwise(padded, this.weight);
+    const biased = this.bias ? sums.add(this.bias) : sums;
+    const y = active ? silu(biased) : biased;
+    const after = lastOwn(padded, kept, lengths ?? new Array<number>(batch).fill(length));
+    return [gate ? gate.multiply(y) : y, after];
   }
+}
+
+export interface ConvolutionOptions {
+  /** The K − 1 inputs before the first, (B, K − 1, C); zeros where null. */
+  before?: Tensor | null;
+  /** Which tokens are a row's own, (B, T); others count as zeros. Null for all. */
+  own?: Tensor | null;
+  /** How many of the tokens are each row's own; null for all. */
+  lengths?: readonly number[] | null;
+  /** x is multiplied by it, (B, T, C). */
+  opening?: Tensor;
+  /** Results are multiplied by it, (B, T, C). */
+  gate?: Tensor;
+  /** Whether sums pass silu. */
+  silu?: boolean;
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The layer around the gated delta rule: Gated DeltaNet. Yang et al. 2024, arXiv:2412.06464. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { preciseSwiglu, silu } from "./activations";
+import { preciseSwiglu } from "./activations";
 import type { ArraysCache } from "./cache";
 import { CausalConv1d } from "./conv";
 import { gatedDeltaRule, ofLength } from "./gated-delta";
@@ -47,6 +47,9 @@ const decayOf = mx.compile(
  */
 type Projected = [entering: Tensor, gate: Tensor, strength: Tensor, decay: Tensor];
 
+/** What the tokens before left, inputs of the convolution and the state; and which of those to come are a row's own. */
+type Carried = [before: Tensor | null, state: Tensor | null, own: Tensor | null, lengths: readonly number[] | null];
+
 /** Queries, keys and values through a short convolution and the gated delta rule, normalized and gated. */
 export abstract class DeltaLayer extends Module {
   conv1d: CausalConv1d;
@@ -83,13 +86,37 @@ export abstract class DeltaLayer extends Module {
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
     const [batch, length] = x.shape as [number, number, number];
+    const projected = this.project(x);
+    const before = cache?.get(0) ?? null;
+    const state = cache?.get(1) ?? null;
+    const lengths = cache?.lengthsWithin(length) ?? null;
+    const [out, recent, after] =
+      this.#atOnce(projected, before, state, own, lengths) ??
+      this.#byOperations(projected, before, state, own, lengths);
+    cache?.put(0, recent);
+    cache?.put(1, after);
+    cache?.advance(length);
+    return this.out_proj.forward(out.reshape(batch, length, -1));
+  }
+
+  /** In one call for all of it, where there are kernels. */
+  #atOnce([entering, gate, strength, decay]: Projected, ...rest: Carried): Triple | null {
+    const [before, state, own, lengths] = rest;
+    const { A_log: rates, dt_bias: decayBias, keyHeads, norm } = this;
+    return mx.fast.deltaLayer({
+      ...{ entering, gate, strength, decay, rates, decayBias, keyHeads },
+      ...{ convWeight: this.conv1d.weight, normWeight: norm.weight, eps: norm.eps },
+      ...{ before, state, own, lengths },
+    });
+  }
+
+  #byOperations([entering, z, b, a]: Projected, ...rest: Carried): Triple {
+    const [before, carried, own, lengths] = rest;
+    const [batch, length] = entering.shape as [number, number, number];
     const { keyHeads, valueHeads, keyDim, valueDim } = this;
     const keys = keyHeads * keyDim;
-    const [entering, z, b, a] = this.project(x);
-
-    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
-    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
-    const [q, k, v] = silu(convolved).split([keys, 2 * keys], -1) as Triple;
+    const [convolved, recent] = this.conv1d.forward(entering, { before, own, lengths, silu: true });
+    const [q, k, v] = convolved.split([keys, 2 * keys], -1) as Triple;
     const perKeyHead = (part: Tensor) => part.reshape(batch, length, keyHeads, keyDim);
     const inputs = {
       q: ofLength(perKeyHead(q), keyDim ** -0.5),
@@ -98,13 +125,8 @@ export abstract class DeltaLayer extends Module {
       strength: b.sigmoid(),
       decay: decayOf(this.A_log, a, this.dt_bias),
     };
-    const [y, state] = gatedDeltaRule(inputs, cache?.get(1) ?? null, own);
-    cache?.put(0, recent);
-    cache?.put(1, state);
-    cache?.advance(length);
-
-    const out = this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim));
-    return this.out_proj.forward(out.reshape(batch, length, valueHeads * valueDim));
+    const [y, state] = gatedDeltaRule(inputs, carried, own);
+    return [this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim)), recent, state];
   }
 }
 

@@ -43,6 +43,8 @@ export function gatedDeltaRule(
 ): [y: Tensor, state: Tensor] {
   const { q, k, v, strength, decay } = inputs;
   const [batch, length, heads, valueDims] = v.shape as [number, number, number, number];
+  const made = mx.fast.recurrence({ queries: q, keys: k, values: v, decay, strength, state, own });
+  if (made) return made;
   const before = state ?? mx.zeros([batch, heads, valueDims, k.dim(-1)], "float32");
   const inOneCall = ({ q, k, v, strength, decay }: GatedDeltaInputs) =>
     mx.fast.gatedDeltaUpdate(q, k, v, decay.exp(), strength, { state: before, mask: own });

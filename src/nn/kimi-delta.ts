@@ -1,7 +1,6 @@
 /** Kimi delta attention: the delta rule with a decay for each channel. Kimi Team 2025, arXiv:2510.26692. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { silu } from "./activations";
 import type { ArraysCache } from "./cache";
 import { channelDeltaRule } from "./channel-delta";
 import type { CausalConv1d } from "./conv";
@@ -49,7 +48,7 @@ export abstract class KimiDelta extends Module {
   /** Which of the cache's arrays is the state of the rule. */
   protected abstract readonly stateAt: number;
 
-  /** Queries, keys and values, convolved: x (B, T, D) → (B, T, H · headDim) each. Their own arrays of the cache are put. */
+  /** Queries, keys and values through convolutions and SiLU: x (B, T, D) → (B, T, H · headDim) each. Their own arrays of the cache are put. */
   protected abstract convolved(x: Tensor, own: Tensor | null, cache?: ArraysCache): [q: Tensor, k: Tensor, v: Tensor];
 
   /** What each channel's decay is made from: x (B, T, D) → (B, T, H · headDim) */
@@ -73,20 +72,13 @@ export abstract class KimiDelta extends Module {
     const [batch, length] = x.shape as [number, number, number];
     const { heads, headDim } = this.sizes;
     const byHead = (part: Tensor) => part.reshape(batch, length, heads, headDim);
-    const [q, k, v] = this.convolved(x, own, cache).map((part) => byHead(silu(part))) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = this.convolved(x, own, cache).map(byHead) as [Tensor, Tensor, Tensor];
 
-    const keys = ofLength(k, 1);
-    const strength = this.strength(x).astype("float32").expandDims(-1);
+    const strength = this.strength(x).astype("float32");
     const fading = byHead(this.fading(x)).add(this.dt_bias.reshape(heads, headDim));
     const rates = this.A_log.astype("float32").exp().reshape(heads, 1);
-    const inputs = {
-      r: ofLength(q, headDim ** -0.5),
-      k: keys,
-      v: v.multiply(strength),
-      a: keys.multiply(strength).negative(),
-      decay: this.decay(fading, rates),
-    };
-    const [y, state] = channelDeltaRule(inputs, cache?.get(this.stateAt) ?? null, own);
+    const decay = this.decay(fading, rates);
+    const [y, state] = kimiDeltaRule(q, k, v, strength, decay, cache?.get(this.stateAt) ?? null, own);
     cache?.put(this.stateAt, state);
     cache?.advance(length);
     const gates = byHead(this.gates(x)).sigmoid().astype(x.dtype);
@@ -99,7 +91,7 @@ export abstract class KimiDelta extends Module {
   }
 }
 
-/** x (B, T, C) through a convolution; what it looks back at is the cache's array `index`. */
+/** x (B, T, C) through a convolution and SiLU; what it looks back at is the cache's array `index`. */
 export function convolve(
   convolution: CausalConv1d,
   x: Tensor,
@@ -107,9 +99,8 @@ export function convolve(
   cache: ArraysCache | undefined,
   index: number,
 ): Tensor {
-  const kept = own ? mx.where(own.expandDims(-1), x, 0) : x;
   const lengths = cache?.lengthsWithin(x.dim(1));
-  const [convolved, recent] = convolution.forward(kept, cache?.get(index) ?? null, lengths);
+  const [convolved, recent] = convolution.forward(x, { before: cache?.get(index), own, lengths, silu: true });
   cache?.put(index, recent);
   return convolved;
 }
@@ -139,4 +130,24 @@ export abstract class KimiDeltaAttention extends KimiDelta {
     const through = this.convolutions().map((one, i) => convolve(one, entering[i]!, own, cache, i));
     return through as [Tensor, Tensor, Tensor];
   }
+}
+
+/** q, k, v and decay (B, T, H, D), strength (B, T, H): queries and keys are stretched to length one first. */
+function kimiDeltaRule(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  strength: Tensor,
+  decay: Tensor,
+  state: Tensor | null,
+  own: Tensor | null,
+): [y: Tensor, state: Tensor] {
+  const queryLength = q.dim(-1) ** -0.5;
+  const lengths = { queryLength, keyLength: 1 };
+  const made = mx.fast.recurrence({ queries: q, keys: k, values: v, decay, strength, state, own, ...lengths });
+  if (made) return made;
+  const keys = ofLength(k, 1);
+  const column = strength.expandDims(-1);
+  const a = keys.multiply(column).negative();
+  return channelDeltaRule({ r: ofLength(q, queryLength), k: keys, v: v.multiply(column), a, decay }, state, own);
 }

@@ -1,12 +1,12 @@
 /** The layer around Mamba's selective scan. Gu & Dao 2023, arXiv:2312.00752, figure 3. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { silu, swiglu } from "./activations";
+import { swiglu } from "./activations";
 import type { ArraysCache } from "./cache";
 import { CausalConv1d } from "./conv";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
-import { selectiveScan } from "./selective-scan";
+import { type SelectiveScanInputs, selectiveScan } from "./selective-scan";
 
 export interface MambaSizes {
   dims: number;
@@ -24,6 +24,11 @@ export interface MambaSizes {
 }
 
 export type Selection = [steps: Tensor, B: Tensor, C: Tensor];
+
+interface GatedScanInputs extends SelectiveScanInputs {
+  /** (B, T, C) */
+  gate: Tensor;
+}
 
 /** A short convolution, the scan, and a gate. */
 export class MambaMixer extends Module {
@@ -58,16 +63,25 @@ export class MambaMixer extends Module {
     const length = x.dim(1);
     const { stepRank, stateSize } = this.sizes;
     const [entering, gate] = this.in_proj.forward(x).split(2, -1) as [Tensor, Tensor];
-    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
-    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
-    const hidden = silu(convolved);
+    const lengths = cache?.lengthsWithin(length);
+    const [hidden, recent] = this.conv1d.forward(entering, { before: cache?.get(0), own, lengths, silu: true });
     const parts = this.x_proj.forward(hidden).split([stepRank, stepRank + stateSize], -1) as Selection;
     const [narrow, B, C] = this.normalized(parts);
-    const steps = mx.logaddexp(this.dt_proj.forward(narrow), 0);
-    const [y, state] = selectiveScan({ x: hidden, steps, B, C }, this, cache?.get(1) ?? null, own);
+    const inputs = { x: hidden, steps: this.dt_proj.forward(narrow), B, C, gate };
+    const [y, state] = this.#scan(inputs, cache?.get(1) ?? null, own);
     cache?.put(0, recent);
     cache?.put(1, state);
     cache?.advance(length);
-    return this.out_proj.forward(swiglu(gate, y));
+    return this.out_proj.forward(y);
+  }
+
+  /** The scan, and the gate behind it; `steps` are ahead of softplus. */
+  #scan(inputs: GatedScanInputs, state: Tensor | null, own: Tensor | null): [y: Tensor, state: Tensor] {
+    const { A_log: rates, D: passing } = this;
+    const made = mx.fast.selectiveScan({ ...inputs, rates, passing, state, own });
+    if (made) return made;
+    const { gate, steps, ...rest } = inputs;
+    const [y, after] = selectiveScan({ ...rest, steps: mx.logaddexp(steps, 0) }, this, state, own);
+    return [swiglu(gate, y), after];
   }
 }

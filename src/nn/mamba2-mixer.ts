@@ -1,7 +1,7 @@
 /** The layer around Mamba-2's selective state space. Dao & Gu 2024, arXiv:2405.21060, figure 6. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { silu, swiglu } from "./activations";
+import { swiglu } from "./activations";
 import type { ArraysCache } from "./cache";
 import { CausalConv1d } from "./conv";
 import { type Layer, Linear } from "./linear";
@@ -33,12 +33,17 @@ export interface Mamba2Options {
 }
 
 export interface GatedNorm extends Module {
+  /** Whether `gated` is the norm of silu(gate) · x, not gated behind it. */
+  readonly gatesFirst: boolean;
+  forward(x: Tensor): Tensor;
   /** x and gate (B, T, H · P) → (B, T, H · P) */
   gated(x: Tensor, gate: Tensor): Tensor;
 }
 
 /** RMSNorm of gated values, all together or each group by itself. */
 export class GatedRMSNorm extends GroupedRMSNorm implements GatedNorm {
+  readonly gatesFirst: boolean = true;
+
   gated(x: Tensor, gate: Tensor): Tensor {
     return this.forward(swiglu(gate, x));
   }
@@ -75,27 +80,57 @@ export class Mamba2Mixer extends Module {
 
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
-    const [batch, length] = x.shape as [number, number, number];
-    const { heads, headDim, groups, stateSize } = this.sizes;
-    const inner = heads * headDim;
+    const length = x.dim(1);
+    const inner = this.sizes.heads * this.sizes.headDim;
     const [gate, entering, dt] = this.in_proj.forward(x).split([inner, inner + this.conv1d.channels], -1) as Triple;
 
-    const kept = own ? mx.where(own.expandDims(-1), entering, 0) : entering;
-    const [convolved, recent] = this.conv1d.forward(kept, cache?.get(0) ?? null, cache?.lengthsWithin(length));
-    const [hidden, B, C] = silu(convolved).split([inner, inner + groups * stateSize], -1) as Triple;
+    const lengths = cache?.lengthsWithin(length);
+    const [mixed, recent] = this.conv1d.forward(entering, { before: cache?.get(0), own, lengths, silu: true });
+    const [y, state] = this.#stateSpace({ mixed, dt, gate, own }, cache?.get(1) ?? null);
+    cache?.put(0, recent);
+    cache?.put(1, state);
+    cache?.advance(length);
+    return this.out_proj.forward(y);
+  }
+
+  /** The state space, its gate and its norm: [(B, T, H · P), state]. In one call for the first two where there is a kernel. */
+  #stateSpace({ mixed, dt, gate, own }: Convolved, before: Tensor | null): [y: Tensor, state: Tensor] {
+    const [batch, length] = mixed.shape as [number, number, number];
+    const { heads, headDim, groups, stateSize } = this.sizes;
+    const inner = heads * headDim;
+    const { A_log: rates, D: passing, dt_bias: stepBias, limits, norm } = this;
+    const gatesFirst = norm?.gatesFirst ?? true;
+    const made = mx.fast.stateSpace({
+      ...{ mixed, steps: dt, rates, passing, stepBias, limits, groups, headDim, own },
+      gate: gatesFirst ? gate : null,
+      state: before,
+    });
+    if (made) {
+      const [y, state] = made;
+      if (!norm) return made;
+      return [gatesFirst ? norm.forward(y) : norm.gated(y, gate), state];
+    }
+    const [hidden, B, C] = mixed.split([inner, inner + groups * stateSize], -1) as Triple;
     const grouped = (part: Tensor) => part.reshape(batch, length, groups, stateSize);
     const [y, state] = selectiveStateSpace(
       { x: hidden.reshape(batch, length, heads, headDim), B: grouped(B), C: grouped(C), dt },
       this,
-      cache?.get(1) ?? null,
+      before,
       own,
     );
-    cache?.put(0, recent);
-    cache?.put(1, state);
-    cache?.advance(length);
     const flat = y.reshape(batch, length, inner);
-    return this.out_proj.forward(this.norm ? this.norm.gated(flat, gate) : swiglu(gate, flat));
+    return [norm ? norm.gated(flat, gate) : swiglu(gate, flat), state];
   }
+}
+
+interface Convolved {
+  /** x, B and C, (B, T, H · P + 2 · G · N) */
+  mixed: Tensor;
+  /** Step sizes, (B, T, H) */
+  dt: Tensor;
+  /** (B, T, H · P) */
+  gate: Tensor;
+  own: Tensor | null;
 }
 
 type Triple = [Tensor, Tensor, Tensor];

@@ -77,6 +77,8 @@ export function decayingAttention(
   { entering, B, C, decays }: DecayingAttentionInputs,
   state: Tensor | null,
 ): [y: Tensor, state: Tensor] {
+  const made = mx.fast.recurrence({ queries: C, keys: B, values: entering, decay: decays, state });
+  if (made) return made;
   const length = entering.dim(1);
   const ys: Tensor[] = [];
   let carried = state;
