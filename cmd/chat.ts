@@ -1,6 +1,6 @@
 /** `mlxlm chat`: a conversation with a model. */
 import { command } from "../src/cli/command";
-import { draftsOf } from "../src/cli/drafts";
+import { checkDrafts, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { ExitCode, UserError } from "../src/errors";
 import { chatFlags } from "./chat.flags";
@@ -19,6 +19,7 @@ export default command({
   async run({ flags, out, signal }) {
     const { checkSettings } = await import("../src/cli/chat/settings");
     checkSettings(flags);
+    checkDrafts(flags);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { demoFolder, demoName } = await import("../src/demo/folder");
@@ -32,21 +33,33 @@ export default command({
 
     /** A model with its side of the conversation. */
     const open = async (named: string | undefined, adapterPath?: string) => {
-      const { model, tokenizer, contextLength, folder } = await openModel(named, out, signal, { adapterPath });
+      const draftHead = flags.mtp !== undefined;
+      const loaded = await openModel(named, out, signal, { adapterPath, draftHead });
+      const { model, tokenizer, contextLength, folder } = loaded;
       const name = named ?? (folder === demoFolder() ? demoName : folder);
-      const drafts = draftsOf(flags) ?? undefined;
-      const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts };
-      const answerer = new ChatAnswerer(model, tokenizer, limits);
-      const close = () => {
-        answerer.forget();
+      const dispose = () => {
         model.dispose();
+        loaded.draftHead?.dispose();
       };
-      if (tokenizer.hasChatTemplate) return { answerer, model: name, close };
-      close();
-      throw new UserError(`${name} has no chat template`, {
-        code: ExitCode.usage,
-        hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
-      });
+      try {
+        const drafts = draftsOf(flags, loaded.draftHead) ?? undefined;
+        if (!tokenizer.hasChatTemplate) {
+          throw new UserError(`${name} has no chat template`, {
+            code: ExitCode.usage,
+            hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
+          });
+        }
+        const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts };
+        const answerer = new ChatAnswerer(model, tokenizer, limits);
+        const close = () => {
+          answerer.forget();
+          dispose();
+        };
+        return { answerer, model: name, close };
+      } catch (error) {
+        dispose();
+        throw error;
+      }
     };
     let opened = await open(flags.model, flags.adapterPath);
     try {

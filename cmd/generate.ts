@@ -39,7 +39,10 @@ export default command({
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
     const saved = flags.promptCacheFile === undefined ? null : await openSavedCache(flags);
-    const { model, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal, flags);
+    const { model, draftHead, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal, {
+      ...flags,
+      draftHead: flags.mtp !== undefined,
+    });
     saved?.checkModel(model);
     const draft = flags.draftModel === undefined ? null : await openModel(flags.draftModel, out, signal);
     if (draft && draft.tokenizer.vocabSize !== tokenizer.vocabSize) {
@@ -69,7 +72,7 @@ export default command({
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
     const { prefillStepSize } = flags;
     const settings = { prefillStepSize, kvQuantization: kvQuantization(flags), maxMemory: gigabytes(flags.maxMemory) };
-    const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags);
+    const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags, draftHead);
     const stepper = drafts ? new DraftStepper(model, drafts, settings) : new LoneStepper(model, settings);
 
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
@@ -106,6 +109,7 @@ export default command({
       bar.end();
       for (const layer of cache) layer.dispose();
       model.dispose();
+      draftHead?.dispose();
       draft?.model.dispose();
     }
 

@@ -1,9 +1,15 @@
 /** Nothing may grow with work done: handles, closures, memory; and no view of native memory may go stale. */
 import { expect, test } from "bun:test";
+import type { Drafter } from "../src/generate/draft/drafter";
+import { HeadDrafter } from "../src/generate/draft/head-drafter";
+import { draftedSteps } from "../src/generate/speculative";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { mail } from "../src/mlx/mailbox";
-import { tinyHybrid, tinyMamba, tinyModel } from "./tiny-model";
+import type { DraftHead, LanguageModel } from "../src/models";
+import type { Trunk } from "../src/models/mtp/draft-head";
+import { architecture } from "../src/models/registry";
+import { tinyHybrid, tinyLlama, tinyMamba, tinyModel } from "./tiny-model";
 
 test("200,000 calls through kept views read what was written", () => {
   // A typed array whose storage the JIT moves would read back old numbers (its address is handed over once).
@@ -85,6 +91,64 @@ test.each([
     expect(last.handles).toBe(first.handles);
     // Buffers grow by 256 tokens at a time; a few KiB of whatever is on its way come and go.
     expect(last.memory - first.memory).toBeLessThan(512 * bytes + 32 * 1024);
+    model.dispose();
+  },
+);
+
+/** Drafts of which every other one is right. */
+function everyOther(answer: readonly number[], promptLength: number, inner?: Drafter): Drafter {
+  let turn = 0;
+  return {
+    name: "a test",
+    flag: "--test",
+    reader: inner?.reader,
+    propose(history, count) {
+      inner?.propose(history, count);
+      const next = answer.slice(history.length - promptLength).slice(0, count);
+      return next.map((token, i) => (i < turn % (count + 1) ? token : token + 1));
+    },
+    settle(history, checked) {
+      turn += 1;
+      inner?.settle(history, checked);
+    },
+    dispose: () => inner?.dispose(),
+  };
+}
+
+async function draftLayers(model: LanguageModel): Promise<DraftHead> {
+  const { Args, mtp } = await architecture("qwen3_5");
+  const trunk = (model as LanguageModel & { language_model: LanguageModel & Trunk }).language_model;
+  return mx.scope(() => mtp!.head(trunk, Args.parse({ ...tinyLlama, ...tinyHybrid }), 1));
+}
+
+test.each([
+  ["sliding windows", windows, false],
+  ["recurrent state", tinyMamba, false],
+  ["recurrent state and full attention", tinyHybrid, false],
+  ["draft layers", tinyHybrid, true],
+])(
+  "600 tokens with drafts and %s leave handles and memory as they are, but for the cache",
+  async (_, overrides, own) => {
+    const model = await tinyModel(overrides);
+    const answer: number[] = [];
+    for await (const { token } of generateSteps(model, [1, 2, 3], { maxTokens: 610 })) answer.push(token);
+    const head = own ? await draftLayers(model) : null;
+    const inner = head ? new HeadDrafter(head, [1, 2, 3], { cached: 0, tokens: 3 }) : undefined;
+    const drafter = everyOther(answer, 3, inner);
+    const seen: { handles: number; memory: number }[] = [];
+    let count = 0;
+    for await (const step of draftedSteps(model, drafter, [1, 2, 3], { maxTokens: 600, numDraftTokens: 3 })) {
+      expect(step.token).toBe(answer[count]!);
+      // The last token of a pass in which all drafts were right, so that nothing is left to be read again.
+      if (++count % 6 === 0) seen.push({ handles: mx.liveHandles(), memory: mx.activeMemory() });
+    }
+    // A pass that is under way holds a few more or fewer.
+    const late = seen.slice(seen.length / 2);
+    expect(
+      Math.max(...late.map(({ handles }) => handles)) - Math.min(...late.map(({ handles }) => handles)),
+    ).toBeLessThan(12);
+    expect(late.at(-1)!.memory - late[0]!.memory).toBeLessThan(256 * 1024);
+    head?.dispose();
     model.dispose();
   },
 );

@@ -5,7 +5,8 @@ import { createModel, type LanguageModel } from "../src/models";
 /** How many tokens they know. */
 export const tinyVocabulary = 97;
 
-const llama = {
+/** A Llama, whose fields the others have too. */
+export const tinyLlama = {
   model_type: "llama",
   hidden_size: 32,
   num_hidden_layers: 2,
@@ -45,7 +46,7 @@ export const tinyHybrid = {
 /** A Llama with random weights, the same for one seed; `overrides` change its configuration. */
 export async function tinyModel(overrides: object = {}, { seed = 3 } = {}): Promise<LanguageModel> {
   mx.random.seed(seed);
-  const model = await createModel({ ...llama, ...overrides }, "a test");
+  const model = await createModel({ ...tinyLlama, ...overrides }, "a test");
   mx.eval(model.parameters());
   return model;
 }

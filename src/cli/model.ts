@@ -14,12 +14,13 @@ export function openModel(
   name: string | undefined,
   out: Output,
   signal: AbortSignal,
-  { adapterPath, quantizeActivations }: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations"> = {},
+  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead"> = {},
 ): Promise<models.OpenedModel> {
+  const { adapterPath, quantizeActivations, draftHead } = options;
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   return models
     .openModel(name, {
-      ...{ adapterPath, quantizeActivations, signal },
+      ...{ adapterPath, quantizeActivations, draftHead, signal },
       onDownload(done, total) {
         bar.at(done, total);
         if (done >= total) bar.end();

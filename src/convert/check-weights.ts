@@ -2,8 +2,7 @@
 import { UserError } from "../errors";
 import type { Dtype, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { LanguageModel } from "../models";
-import { isQuantizable, type Packing, packing, type Quantizable, type QuantizationConfig } from "../nn";
+import { isQuantizable, type Module, type Packing, packing, type Quantizable, type QuantizationConfig } from "../nn";
 
 /** Says which file of which checkpoint a tensor is in. */
 export type Whereabouts = (name: string) => string;
@@ -25,7 +24,7 @@ const again = "Download the model again, or make it anew from the original.";
  * @throws UserError for a way of packing that MLX lacks, or tensors that do not fit their layer
  */
 export function checkQuantization(
-  model: LanguageModel,
+  model: Module,
   config: QuantizationConfig,
   weights: ReadonlyMap<string, Tensor>,
   path: string,
@@ -128,7 +127,7 @@ function checkLayer(module: Quantizable, parts: Parts, how: Packing, wrong: (pro
 }
 
 /** @throws UserError for a tensor of integers where the model computes with numbers, or the other way round */
-export function checkDtypes(model: LanguageModel, weights: ReadonlyMap<string, Tensor>, where: Whereabouts): void {
+export function checkDtypes(model: Module, weights: ReadonlyMap<string, Tensor>, where: Whereabouts): void {
   for (const [name, { dtype: expected }] of model.namedParameters()) {
     const dtype = weights.get(name)?.dtype;
     if (dtype === undefined) continue;
@@ -147,7 +146,7 @@ const looked = 2 ** 16;
  * Looks for NaN in the weights: the model would answer with one token for ever.
  * @throws UserError that names the first tensor with one
  */
-export function checkNumbers(model: LanguageModel, where: Whereabouts): void {
+export function checkNumbers(model: Module, where: Whereabouts): void {
   const found = mx.scope(() => {
     const floating = model.namedParameters().filter(([, tensor]) => mx.isFloating(tensor.dtype) && tensor.size > 0);
     const bad = floating.map(([, tensor]) => mx.isnan(sample(tensor)).any());

@@ -2,18 +2,26 @@
 import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
-import { architectureOf, createModel, type LanguageModel } from "../models";
+import { architectureOf, createModel, type DraftHead, type LanguageModel } from "../models";
 import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
 import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
 import type { ModelConfig } from "./config";
+import { findDraftLayers } from "./draft-layers";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
 import { makeReady } from "./ready";
 import { type CheckpointSource, openSource } from "./source";
 
+export interface LoadOptions {
+  /** Load the model's own layers for drafting too, which must be there. */
+  draftHead?: boolean;
+}
+
 export interface LoadedModel {
   model: LanguageModel;
+  /** Where asked for. */
+  draftHead?: DraftHead;
   tokenizer: Tokenizer;
   config: ModelConfig;
 }
@@ -22,16 +30,17 @@ export interface LoadedModel {
  * Loads model and tokenizer from a folder or a GGUF file. Weights are mapped from their files and copied to the device once.
  * @throws UserError for whatever is missing, unsound or not supported, before anything is allocated where possible
  */
-export async function loadModel(path: string): Promise<LoadedModel> {
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<LoadedModel> {
   const source = await openSource(path);
   // The tokenizer is read on another thread meanwhile.
   const reading = source.tokenizer();
   reading.catch(() => {});
-  const { model, config } = await ready(await openFrom(source, path, source.config));
+  const { model, draftHead, config } = await ready(await openFrom(source, path, source.config, options));
   try {
-    return { model, tokenizer: await reading, config };
+    return { model, draftHead, tokenizer: await reading, config };
   } catch (error) {
     model.dispose();
+    draftHead?.dispose();
     throw error;
   }
 }
@@ -53,10 +62,15 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
 
 async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
   try {
-    makeReady(opened.model, await architectureOf(opened.config));
-    checkNumbers(opened.model, opened.where);
+    const facts = await architectureOf(opened.config);
+    for (const part of [opened.model, opened.draftHead]) {
+      if (!part) continue;
+      makeReady(part, facts);
+      checkNumbers(part, opened.where);
+    }
   } catch (error) {
     opened.model.dispose();
+    opened.draftHead?.dispose();
     throw error;
   }
   return opened;
@@ -64,6 +78,8 @@ async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
 
 export interface OpenedWeights {
   model: LanguageModel;
+  /** Where asked for. */
+  draftHead?: DraftHead;
   /** With MLX's settings in the place of another tool's. */
   config: ModelConfig;
   /** The file that a tensor is in. */
@@ -71,23 +87,36 @@ export interface OpenedWeights {
 }
 
 /** The model with weights that are read from their files when they are first needed. */
-export async function openWeights(path: string, config: ModelConfig): Promise<OpenedWeights> {
-  return openFrom(await openSource(path), path, config);
+export async function openWeights(
+  path: string,
+  config: ModelConfig,
+  options: LoadOptions = {},
+): Promise<OpenedWeights> {
+  return openFrom(await openSource(path), path, config, options);
 }
 
-async function openFrom(source: CheckpointSource, path: string, config: ModelConfig): Promise<OpenedWeights> {
+async function openFrom(
+  source: CheckpointSource,
+  path: string,
+  config: ModelConfig,
+  options: LoadOptions,
+): Promise<OpenedWeights> {
   refuseCode(config, path);
   const format = foreignFormat(config, path);
   const loaded = loadedConfig(config, format);
   const { count, read, lacking, fileOf } = await source.tensors();
   checkCounts(config, count, path);
+  const draftLayers = options.draftHead ? await findDraftLayers(config, source.folder, path) : null;
   const model = await createModel(config, path);
   const where = (name: string) => fileOf(name) ?? path;
+  let draftHead: DraftHead | undefined;
   try {
     mx.scope(() => {
       const tensors = read();
       const hasHead = tensors.has(head);
-      const weights = model.sanitize(format?.translate?.(tensors) ?? tensors);
+      const translated = format?.translate?.(tensors) ?? tensors;
+      draftHead = draftLayers?.open(model, translated, loaded.quantization as QuantizationConfig | undefined);
+      const weights = model.sanitize(translated);
       if (hasHead && !weights.has(head)) {
         for (const part of packedParts) weights.delete(part);
         if (!saysTied(config)) warnOfHead(path);
@@ -104,9 +133,10 @@ async function openFrom(source: CheckpointSource, path: string, config: ModelCon
     });
   } catch (error) {
     model.dispose();
+    draftHead?.dispose();
     throw explained(error, path, lacking);
   }
-  return { model, config: loaded, where };
+  return { model, draftHead, config: loaded, where };
 }
 
 /** What to say of weights that do not make a model. */

@@ -1,13 +1,14 @@
 /** Answers by a model with drafts. */
-import type { LanguageModel } from "../models";
+import type { DraftHead, LanguageModel } from "../models";
 import type { Drafter } from "./draft/drafter";
+import { HeadDrafter } from "./draft/head-drafter";
 import { ModelDrafter } from "./draft/model-drafter";
 import { NgramDrafter } from "./draft/ngram-drafter";
 import { draftedSteps } from "./speculative";
 import type { Step, Stepper, StepperOptions, StepRequest } from "./stepper";
 
-/** Who drafts, and how many tokens at a time: a smaller model, or the text so far ("ngram"). */
-export type Drafts = { model: LanguageModel; tokens: number } | { from: "ngram"; tokens: number };
+/** Who drafts, and how many tokens at a time: a smaller model, the model's own draft layers, or the text so far ("ngram"). */
+export type Drafts = { tokens: number } & ({ model: LanguageModel } | { head: DraftHead } | { from: "ngram" });
 
 /** One answer at a time, several tokens a step where the drafts are right. */
 export class DraftStepper implements Stepper {
@@ -23,7 +24,12 @@ export class DraftStepper implements Stepper {
   }
 
   #drafter(options: StepperOptions & StepRequest): Drafter {
-    return "model" in this.drafts ? new ModelDrafter(this.drafts.model, options) : new NgramDrafter();
+    const { drafts } = this;
+    if ("model" in drafts) return new ModelDrafter(drafts.model, options);
+    if ("from" in drafts) return new NgramDrafter();
+    const { cachedTokens = [], prompt } = options;
+    const { head, tokens } = drafts;
+    return new HeadDrafter(head, [...cachedTokens, ...prompt], { cached: cachedTokens.length, tokens });
   }
 
   dispose(): void {}

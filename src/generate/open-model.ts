@@ -38,6 +38,8 @@ export interface OpenOptions extends FindOptions {
   adapterPath?: string;
   /** Have quantized layers pack their inputs too. */
   quantizeActivations?: boolean;
+  /** Load the model's own layers for drafting too. */
+  draftHead?: boolean;
   /** No model was named, and it is the demo model. */
   onDemo?: () => void;
 }
@@ -61,12 +63,13 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     });
   }
   const folder = name === undefined ? await defaultFolder(options) : (await findModel(name, options)).path;
-  const loaded = await loadModel(folder);
+  const loaded = await loadModel(folder, { draftHead: options.draftHead });
   try {
     if (adapterPath !== undefined) await applyAdapters(loaded.model, adapterPath);
     if (packsInputs) quantizeActivations(loaded.model);
   } catch (error) {
     loaded.model.dispose();
+    loaded.draftHead?.dispose();
     throw error;
   }
   const tight = tightFit(loaded.model);

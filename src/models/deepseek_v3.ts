@@ -27,10 +27,13 @@ import {
 } from "../nn";
 import { type RopeFields, ropeFields, ropeOptions, size } from "./args";
 import { blockAwq } from "./awq-facts";
-import { withoutDraftLayers } from "./draft-layers";
 import { gating, latent } from "./gguf/deepseek2";
 import { CausalLM, type TrunkArgs } from "./language-model";
 import { Block } from "./llama";
+import type { Trunk } from "./mtp/draft-head";
+import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead } from "./mtp/layered-head";
 
 export const expertFields = {
   moe_intermediate_size: size.default(1407),
@@ -217,9 +220,32 @@ export class LatentLM<C extends Cache = KeyValueCache> extends CausalLM<C> {
 
 export class Model extends LatentLM {
   constructor(args: Args) {
-    super(args, (index) => new Block(attentionOf(args), feedForward(args, index), args, arrayMask));
+    super(args, (index) => block(args, index));
   }
 }
+
+/** For draft layers that are the model's next ones. @param block a layer of the model, by its number */
+export const latentMtp = <A extends LatentArgs & { rms_norm_eps: number }>(
+  block: (args: A, index: number) => Module,
+): MtpFacts => ({
+  sanitize(weights, args: A) {
+    const found = draftTensors(weights, behind(args.num_hidden_layers));
+    for (const index of Array.from({ length: depthOf(found) }).keys()) {
+      const [mlp, count] = [`layers.${index}.mlp`, args.n_routed_experts];
+      if (count) stackExperts(found, { count, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+      splitKeysValues(found, `layers.${index}.self_attn`, attentionSizes(args));
+    }
+    return found;
+  },
+  head(trunk: Trunk, args: A, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args);
+  },
+});
+
+const block = (args: Args, index: number) => new Block(attentionOf(args), feedForward(args, index), args, arrayMask);
+
+export const mtp = latentMtp(block);
 
 export const joins = [...usualJoins, ...latentJoins];
 

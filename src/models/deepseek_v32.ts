@@ -125,6 +125,8 @@ export class Model extends deepseek.LatentLM<SparseCache> {
   }
 }
 
+export const mtp = deepseek.latentMtp((args: Args, index) => new Block(args, index));
+
 export const { joins, keepsDtype } = deepseek;
 
 export const awq = blockAwq();

@@ -5,13 +5,15 @@ import { RMSNorm, type RopeOptions, stackExperts } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { withoutDraftLayers } from "./draft-layers";
 import { decoder } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
+import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead } from "./mtp/layered-head";
 
 export const Args = z
   .object({
@@ -47,11 +49,14 @@ class Attention extends llama.Attention {
   }
 }
 
+const block = (args: Args, index: number) =>
+  new llama.Block(new Attention(args), deepseek.feedForward(args, index), args);
+
 export class Model extends CausalLM {
   readonly #experts: number;
 
   constructor(args: Args) {
-    super(args, (index) => new llama.Block(new Attention(args), deepseek.feedForward(args, index), args));
+    super(args, (index) => block(args, index));
     this.#experts = args.n_routed_experts ?? 0;
   }
 
@@ -66,6 +71,21 @@ export class Model extends CausalLM {
     return sanitized;
   }
 }
+
+export const mtp: MtpFacts = {
+  sanitize(weights, { num_hidden_layers: layers, n_routed_experts: count }: Args) {
+    const found = draftTensors(weights, behind(layers));
+    for (const index of Array.from({ length: depthOf(found) }).keys()) {
+      const mlp = `layers.${index}.mlp`;
+      if (count) stackExperts(found, { count, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return found;
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args);
+  },
+};
 
 export const { keepsDtype } = deepseek;
 

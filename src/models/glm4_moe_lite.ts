@@ -29,16 +29,20 @@ export const Args = z
   })
   .superRefine(deepseek.checkExperts);
 
+function block(args: deepseek.Args, index: number): Block {
+  const { rope, scale } = deepseek.latentScaling(args, 1_000_000);
+  const sizes = { ...deepseek.attentionSizes(args), eps: args.rms_norm_eps };
+  const attention = new LatentAttention(sizes, rope, scale);
+  return new Block(attention, deepseek.feedForward(args, index), args, deepseek.arrayMask);
+}
+
 export class Model extends deepseek.LatentLM {
   constructor(args: deepseek.Args) {
-    super(args, (index) => {
-      const { rope, scale } = deepseek.latentScaling(args, 1_000_000);
-      const sizes = { ...deepseek.attentionSizes(args), eps: args.rms_norm_eps };
-      const attention = new LatentAttention(sizes, rope, scale);
-      return new Block(attention, deepseek.feedForward(args, index), args, deepseek.arrayMask);
-    });
+    super(args, (index) => block(args, index));
   }
 }
+
+export const mtp = deepseek.latentMtp(block);
 
 export const { joins, keepsDtype } = deepseek;
 

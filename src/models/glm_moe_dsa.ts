@@ -22,6 +22,6 @@ export const Args = z
   })
   .superRefine(deepseek.checkExperts);
 
-export const { Model, joins, keepsDtype } = deepseek32;
+export const { Model, joins, keepsDtype, mtp } = deepseek32;
 
 export const awq = blockAwq();

@@ -6,6 +6,8 @@ export type { GgufDescription, GgufFacts, GgufField } from "./gguf/facts";
 export { ropeFactorsName, stretches, stretchNames, usualBands } from "./gguf/llama3-scaling";
 export { TensorNames } from "./gguf/names";
 export { CausalLM, type LanguageModel } from "./language-model";
+export type { DraftHead } from "./mtp/draft-head";
+export { makeDraftHead } from "./mtp/make-head";
 export {
   type Architecture,
   architecture,

@@ -13,7 +13,7 @@ export class Model extends NestedLM {
   }
 }
 
-export const { joins, keepsDtype } = deepseek;
+export const { joins, keepsDtype, mtp } = deepseek;
 
 export const gguf = latent({ prefix: "language_model." });
 

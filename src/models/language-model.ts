@@ -13,9 +13,11 @@ import {
   layerCaches,
   Module,
   type Norm,
+  type Residual,
   RMSNorm,
   type TrunkNames,
 } from "../nn";
+import type { Trunk } from "./mtp/draft-head";
 
 export interface LanguageModel extends Module {
   readonly layers: readonly DecoderLayer<Cache>[];
@@ -60,7 +62,7 @@ export interface TrunkOptions<C extends Cache = KeyValueCache> {
  * A decoder and its head: the embedding itself where there is no `lm_head`. Its parts are made in the checkpoint's order, in
  * which Python draws their weights.
  */
-export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel {
+export class CausalLM<C extends Cache = KeyValueCache> extends Module implements LanguageModel, Trunk {
   readonly model: Decoder<C>;
   lm_head?: Layer;
   readonly #adjustHidden: (h: Tensor) => Tensor;
@@ -93,8 +95,25 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
-    const h = this.#adjustHidden(this.hidden(inputs, options));
+    return this.scores(this.hidden(inputs, options));
+  }
+
+  /** Hidden states behind the last norm (B, T, D) → logits (B, T, V) */
+  scores(normed: Tensor): Tensor {
+    const h = this.#adjustHidden(normed);
     return this.#adjustLogits(this.lm_head ? this.lm_head.forward(h) : this.model.embedding.asLinear(h));
+  }
+
+  stream(inputs: Tensor, options?: ForwardOptions<C>): Residual {
+    return this.model.stream(inputs, options);
+  }
+
+  normed(stream: Residual): Tensor {
+    return stream.branch(this.model.lastNorm);
+  }
+
+  embed(inputs: Tensor): Tensor {
+    return this.model.embedding.forward(inputs);
   }
 
   /** Token ids (B, T) → hidden states, behind the last norm (B, T, D) */

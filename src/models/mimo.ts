@@ -1,4 +1,4 @@
-/** MiMo: Qwen 2 without sliding windows, and with layers that predict further tokens, which are left out. */
+/** MiMo: Qwen 2 without sliding windows, and with draft layers. */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { GatedMLP } from "../nn";
@@ -6,6 +6,8 @@ import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
+import { draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead } from "./mtp/layered-head";
 import { attentionOf } from "./qwen2";
 
 export const Args = z
@@ -17,16 +19,36 @@ export const Args = z
   })
   .superRefine(checkHeads);
 
+type Args = z.infer<typeof Args>;
+
+const block = (args: Args) =>
+  new Block(attentionOf(args, "full_attention", 10_000), new GatedMLP(args.hidden_size, args.intermediate_size), args);
+
 export class Model extends CausalLM {
-  constructor(args: z.infer<typeof Args>) {
-    const attention = () => attentionOf(args, "full_attention", 10_000);
-    super(args, () => new Block(attention(), new GatedMLP(args.hidden_size, args.intermediate_size), args));
+  constructor(args: Args) {
+    super(args, () => block(args));
   }
 
+  /** Leaves out the draft layers. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const kept = [...weights].filter(([name]) => !name.startsWith("model.mtp_layers."));
     return super.sanitize(new Map(kept));
   }
 }
+
+const names = {
+  embedding: "token_layernorm",
+  hidden: "hidden_layernorm",
+  projection: "input_proj",
+  last: "final_layernorm",
+};
+
+export const mtp: MtpFacts = {
+  sanitize: (weights) => draftTensors(weights, (name) => /^mtp_(layers\.\d+\..+)$/.exec(name)?.[1] ?? null),
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, () => block(args));
+    return new LayeredHead(trunk, blocks, args, { names, hiddenFirst: true });
+  },
+};
 
 export const awq = denseAwq();

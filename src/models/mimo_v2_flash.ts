@@ -29,6 +29,8 @@ import { size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
+import { draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead, usualNames } from "./mtp/layered-head";
 
 const flags = z.array(z.union([z.literal(0), z.literal(1)]));
 
@@ -171,19 +173,21 @@ class MoE extends Module {
   }
 }
 
+const normsOf = ({ hidden_size, layernorm_epsilon }: Args) => ({ hidden_size, rms_norm_eps: layernorm_epsilon });
+
+function block(args: Args, slides: boolean, isSparse: boolean): Block {
+  const mlp = isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size);
+  // The window that it was trained with has so many tokens before a token's own.
+  const mask = slides ? slidingWindow(args.sliding_window_size + 1) : undefined;
+  return new Block(new Attention(args, slides), mlp, normsOf(args), mask);
+}
+
 export class Model extends CausalLM {
   readonly experts: number;
 
   constructor(args: Args) {
-    const trunk = { ...args, rms_norm_eps: args.layernorm_epsilon, tie_word_embeddings: false };
-    super(trunk, (index) => {
-      const slides = args.hybrid_layer_pattern[index] === 1;
-      const isSparse = args.moe_layer_freq[index] === 1;
-      const mlp = isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size);
-      // The window that it was trained with has so many tokens before a token's own.
-      const mask = slides ? slidingWindow(args.sliding_window_size + 1) : undefined;
-      return new Block(new Attention(args, slides), mlp, trunk, mask);
-    });
+    const trunk = { ...args, ...normsOf(args), tie_word_embeddings: false };
+    super(trunk, (index) => block(args, args.hybrid_layer_pattern[index] === 1, args.moe_layer_freq[index] === 1));
     this.experts = args.n_routed_experts ?? 0;
   }
 
@@ -197,6 +201,22 @@ export class Model extends CausalLM {
     return sanitized;
   }
 }
+
+/** Draft layers are dense and slide. All take the model's hidden states, ahead of its last norm. */
+export const mtp: MtpFacts = {
+  sanitize(weights) {
+    const renamed = [...draftTensors(weights)].map(([name, weight]) => [
+      name.replace(".pre_mlp_layernorm.", ".post_attention_layernorm."),
+      weight,
+    ]);
+    return new Map(renamed as [string, Tensor][]);
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, () => block(args, true, false));
+    const names = { ...usualNames, last: "final_layernorm" };
+    return new LayeredHead(trunk, blocks, normsOf(args), { names, takesStream: true, takesModels: true });
+  },
+};
 
 /** The bias of the routing is learned in float32, and small. */
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");

@@ -8,6 +8,7 @@ import * as mx from "../mlx";
 import {
   ArraysCache,
   attention,
+  type Cache,
   type DecoderLayer,
   type DeltaLayer,
   GatedDeltaNet,
@@ -29,6 +30,7 @@ import {
   recurrent,
   SharedExpertMLP,
   splitHeads,
+  stackExperts,
   usualJoins,
 } from "../nn";
 import { attentionFields, checkHeads, count, headsOf, size, trunkFields } from "./args";
@@ -36,6 +38,8 @@ import { type AwqFacts, denseAwq } from "./awq-facts";
 import { qwen35 } from "./gguf/qwen35";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
+import { DraftHead, type DraftParts, type Trunk } from "./mtp/draft-head";
+import { depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
 import { NestedLM, nestedArgs } from "./nested";
 
 export const textFields = {
@@ -206,6 +210,12 @@ type HybridCache = KeyValueCache | ArraysCache;
 /** Norms that the original checkpoints save as their distance from one. */
 const zeroCentred = /(^model\.norm|\.(input_layernorm|post_attention_layernorm|q_norm|k_norm))\.weight$/;
 
+const isTurned = (name: string, { shape }: Tensor) => name.endsWith("conv1d.weight") && shape.at(-1) !== 1;
+
+/** Whether a checkpoint is an original one: its convolutions tell. */
+const hasOriginalNorms = (weights: ReadonlyMap<string, Tensor>) =>
+  [...weights].some(([name, weight]) => isTurned(name, weight));
+
 export interface HybridParts {
   delta?: () => DeltaLayer;
   mlp?: (index: number) => Layer;
@@ -226,15 +236,80 @@ export class HybridLM extends CausalLM<HybridCache> {
 
   /** Original checkpoints have convolutions as (C, 1, K) and norms less one; both become as ours. Draft layers go. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
-    const turned = (name: string, { shape }: Tensor) => name.endsWith("conv1d.weight") && shape.at(-1) !== 1;
-    const isOriginal = [...weights].some(([name, weight]) => turned(name, weight));
+    const isOriginal = hasOriginalNorms(weights);
     const entries = [...super.sanitize(weights)].filter(([name]) => !name.includes("mtp."));
     const changed = entries.map(([name, weight]): [string, Tensor] => {
-      if (turned(name, weight)) return [name, mx.moveaxis(weight, 2, 1)];
+      if (isTurned(name, weight)) return [name, mx.moveaxis(weight, 2, 1)];
       return [name, isOriginal && zeroCentred.test(name) ? weight.add(1) : weight];
     });
     return new Map(changed);
   }
+}
+
+/** Draft layers with attention, which share what brings them their input, and the last norm. */
+class HybridHead extends DraftHead {
+  fc: Layer;
+  layers: DecoderLayer[];
+  norm: RMSNorm;
+  pre_fc_norm_embedding: RMSNorm;
+  pre_fc_norm_hidden: RMSNorm;
+
+  constructor(trunk: Trunk, args: TextArgs, depth: number) {
+    super(trunk);
+    const { hidden_size: D, rms_norm_eps: eps } = args;
+    this.fc = new Linear(2 * D, D, { bias: false });
+    this.layers = Array.from(
+      { length: depth },
+      () => new llama.Block(new GatedAttention(args), feedForward(args), args),
+    );
+    this.norm = new RMSNorm(D, eps);
+    this.pre_fc_norm_embedding = new RMSNorm(D, eps);
+    this.pre_fc_norm_hidden = new RMSNorm(D, eps);
+  }
+
+  get depth(): number {
+    return this.layers.length;
+  }
+
+  protected parts(index: number): DraftParts {
+    return {
+      embeddingNorm: this.pre_fc_norm_embedding,
+      hiddenNorm: this.pre_fc_norm_hidden,
+      projection: this.fc,
+      blocks: [this.layers[index] as DecoderLayer<Cache>],
+      lastNorm: this.norm,
+    };
+  }
+}
+
+/** Experts one by one or as two tensors, and norms less one, become as ours. */
+export const mtp: MtpFacts = {
+  sanitize(weights, { num_experts: count }: TextArgs) {
+    const isOriginal = hasOriginalNorms(weights);
+    const found = splitGates(draftTensors(weights));
+    for (const index of Array.from({ length: depthOf(found) }).keys()) {
+      const mlp = `layers.${index}.mlp`;
+      stackExperts(found, { count, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    const isNorm = (name: string) => /norm[a-z_]*\.weight$/.test(name);
+    return new Map([...found].map(([name, x]) => [name, isOriginal && isNorm(name) ? x.add(1) : x]));
+  },
+  head: (trunk, args: TextArgs, depth) => new HybridHead(trunk, args, depth),
+};
+
+/** Splits `gate_up_proj` (E, 2 N, K), and names the stacked experts as the layers that take them. */
+export function splitGates(weights: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
+  const split = new Map<string, Tensor>();
+  for (const [name, weight] of weights) {
+    const [path, part] = name.split(".experts.") as [string, string?];
+    const to = `${path}.switch_mlp`;
+    if (part === "gate_up_proj") {
+      const [gate, up] = weight.split(2, -2) as [Tensor, Tensor];
+      split.set(`${to}.gate_proj.weight`, gate).set(`${to}.up_proj.weight`, up);
+    } else if (part === "down_proj") split.set(`${to}.down_proj.weight`, weight);
+    else split.set(name, weight);
+  }
+  return split;
 }
 
 export class Model extends NestedLM {

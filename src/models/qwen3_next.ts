@@ -61,7 +61,7 @@ export class Model extends HybridLM {
   }
 }
 
-export { keepsDtype, quantize } from "./qwen3_5";
+export { keepsDtype, mtp, quantize } from "./qwen3_5";
 
 export const joins: Joins = [...usualJoins, ["in_proj_qkvz", "in_proj_ba"]];
 

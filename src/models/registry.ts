@@ -8,6 +8,7 @@ import type { Joins } from "../nn";
 import type { AwqFacts } from "./awq-facts";
 import type { GgufDescription, GgufFacts } from "./gguf/facts";
 import type { LanguageModel } from "./language-model";
+import type { MtpFacts } from "./mtp/facts";
 import { parseArgs } from "./parse-args";
 
 /**
@@ -32,6 +33,8 @@ export interface Architecture {
   gguf?: GgufFacts;
   /** What its tokenizer goes by where a checkpoint does not say; field names of tokenizer_config.json, and stop tokens. */
   tokenizer?: { chat_template_type: string; tool_parser_type: string; eos_token_ids: number[] };
+  /** Its own layers for drafting. */
+  mtp?: MtpFacts;
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {

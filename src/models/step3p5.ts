@@ -28,9 +28,9 @@ import {
 } from "../nn";
 import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
-import { withoutDraftLayers } from "./draft-layers";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
+import { withoutDraftLayers } from "./mtp/draft-layers";
 
 /** Heads, and how many groups of keys and values they share. */
 const headFields = { num_attention_heads: size, num_attention_groups: size };

@@ -113,9 +113,14 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   }
 
   /** Token ids (B, T) → hidden states (B, T, D) */
-  forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
+  forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+    return this.stream(inputs, options).branch(this.lastNorm);
+  }
+
+  /** The same ahead of the last norm. */
+  stream(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Residual {
     let x = inputEmbeddings ?? this.embedding.forward(inputs);
     if (this.embeddingScale !== null) x = x.multiply(this.embeddingScale);
-    return throughLayers(x, this.layers, cache).branch(this.lastNorm);
+    return throughLayers(x, this.layers, cache);
   }
 }

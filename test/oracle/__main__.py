@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 SCRIPTS = [
-    "weights", "rounding", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches", "kv_quantization",
-    "limited_caches", "prompt_caches", "samplers", "draws", "models", "prism", "checkpoint", "convert", "text", "templates",
+    "weights", "rounding", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches",
+    "kv_quantization", "limited_caches", "prompt_caches", "samplers", "draws", "models", "mtp", "prism", "checkpoint",
+    "convert", "text", "templates",
     "tools", "chat", "formats", "layouts", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq",
     "quant_dwq", "gguf", "gguf_words", "gguf_models", "flags",
 ]

@@ -12,17 +12,17 @@ export interface FormulaModel {
   weights: Record<string, number[]>;
 }
 
-export async function formulaModel({ config, weights: shapes, salt }: FormulaModel, dtype: Dtype = "float32") {
-  const { Args, Model } = await architecture(config.model_type);
-  const model: LanguageModel = new Model(Args.parse(config));
+/** The checkpoint's tensors. They belong to the current scope. */
+export const formulaTensors = ({ weights, salt }: FormulaModel): Map<string, Tensor> =>
+  new Map(
+    Object.entries(weights).map(([name, shape]) => [name, mx.array(weight(name, shape, salt), "float32", shape)]),
+  );
+
+export async function formulaModel(of: FormulaModel, dtype: Dtype = "float32") {
+  const { Args, Model } = await architecture(of.config.model_type);
+  const model: LanguageModel = new Model(Args.parse(of.config));
   mx.scope(() => {
-    const checkpoint = new Map(
-      Object.entries(shapes).map(([name, shape]): [string, Tensor] => [
-        name,
-        mx.array(weight(name, shape, salt), "float32", shape),
-      ]),
-    );
-    const weights = [...model.sanitize(checkpoint)].map(([name, x]) => [name, x.astype(dtype)] as const);
+    const weights = [...model.sanitize(formulaTensors(of))].map(([name, x]) => [name, x.astype(dtype)] as const);
     model.loadWeights(weights, { strict: true });
   });
   mx.eval(model.parameters());

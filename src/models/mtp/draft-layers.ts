@@ -1,5 +1,5 @@
 /** Layers behind a model's last one, which predict further tokens (multi-token prediction). */
-import type { Tensor } from "../mlx";
+import type { Tensor } from "../../mlx";
 
 /** A checkpoint's tensors but those of the layers behind the first `count`. */
 export function withoutDraftLayers(weights: Map<string, Tensor>, count: number): Map<string, Tensor> {

@@ -1,0 +1,72 @@
+/** Draft layers that are a block of the model's kind each, with norms and a projection of their own beside its parts. */
+import { type Cache, type DecoderLayer, Linear, Module, RMSNorm } from "../../nn";
+import { DraftHead, type DraftHeadOptions, type DraftParts, type Trunk } from "./draft-head";
+
+/** What checkpoints call the parts beside the block's. */
+export interface DraftLayerNames {
+  embedding: string;
+  hidden: string;
+  projection: string;
+  /** null: `shared_head.norm` */
+  last: string | null;
+}
+
+/** As DeepSeek's checkpoints have them, and those of most others. */
+export const usualNames: DraftLayerNames = { embedding: "enorm", hidden: "hnorm", projection: "eh_proj", last: null };
+
+class SharedHead extends Module {
+  norm: RMSNorm;
+
+  constructor(dims: number, eps: number) {
+    super();
+    this.norm = new RMSNorm(dims, eps);
+  }
+}
+
+interface Sizes {
+  hidden_size: number;
+  rms_norm_eps: number;
+}
+
+export class LayeredHead extends DraftHead {
+  layers: DecoderLayer<Cache>[];
+  readonly #names: DraftLayerNames;
+
+  /** @param blocks one for each draft layer */
+  constructor(
+    trunk: Trunk,
+    blocks: readonly Module[],
+    { hidden_size: dims, rms_norm_eps: eps }: Sizes,
+    { names = usualNames, ...options }: DraftHeadOptions & { names?: DraftLayerNames } = {},
+  ) {
+    super(trunk, options);
+    this.#names = names;
+    this.layers = blocks.map((block) =>
+      Object.assign(block as DecoderLayer<Cache>, {
+        [names.embedding]: new RMSNorm(dims, eps),
+        [names.hidden]: new RMSNorm(dims, eps),
+        [names.projection]: new Linear(2 * dims, dims, { bias: false }),
+        ...(names.last === null
+          ? { shared_head: new SharedHead(dims, eps) }
+          : { [names.last]: new RMSNorm(dims, eps) }),
+      }),
+    );
+  }
+
+  get depth(): number {
+    return this.layers.length;
+  }
+
+  protected parts(index: number): DraftParts {
+    const { embedding, hidden, projection, last } = this.#names;
+    const block = this.layers[index]!;
+    const part = block as unknown as Record<string, RMSNorm & Linear & SharedHead>;
+    return {
+      embeddingNorm: part[embedding]!,
+      hiddenNorm: part[hidden]!,
+      projection: part[projection]!,
+      blocks: [block],
+      lastNorm: last === null ? part.shared_head!.norm : part[last]!,
+    };
+  }
+}

@@ -1,0 +1,222 @@
+"""Draft layers (multi-token prediction), which mlx-lm drops: what the first and the second draft are made of.
+
+    python mtp.py [NAME ...]
+
+The reference is written down here after the models' papers, with the blocks of mlx-lm: a draft layer is a further layer
+of the model, behind a projection of normed embeddings and normed hidden states. Names of tensors are those of the
+published checkpoints.
+"""
+
+import os
+import sys
+
+os.environ["MLX_DISABLE_COMPILE"] = "1"  # compiled equals eager bit for bit on the CPU, and needs g++
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.models.base import create_attention_mask
+from mlx_lm.utils import _get_classes
+
+import encode
+from architectures import CONFIGS, SALTS, checkpoint
+from models import COLUMNS, PROMPT, build
+from weights import weight
+
+DEEPSEEK = {"embedding": "enorm", "hidden": "hnorm", "projection": "eh_proj", "last": "shared_head.norm"}
+FLASH = {**DEEPSEEK, "last": "final_layernorm"}
+MIMO = {
+    "embedding": "token_layernorm", "hidden": "hidden_layernorm", "projection": "input_proj", "last": "final_layernorm",
+}
+QWEN = {"embedding": "pre_fc_norm_embedding", "hidden": "pre_fc_norm_hidden", "projection": "fc", "last": "norm"}
+
+
+class Behind:
+    """Draft layers under the names of the layers behind the model's last, with copies of embedding and head."""
+
+    parts, more, copies, hidden_first, before_norm, as_array, chained = DEEPSEEK, 1, True, False, False, True, True
+
+    def __init__(self, name):
+        self.name, self.config = name, CONFIGS[name]
+        self.text = self.config.get("text_config", self.config)
+        self.layers = self.text["num_hidden_layers"]
+
+    def wider(self):
+        return {**self.config, "num_hidden_layers": self.layers + self.more}
+
+    def donor(self, index):
+        """The layer of the wider model that a draft layer is."""
+        return self.layers + index
+
+    def prefix(self, index):
+        return f"model.layers.{self.layers + index}."
+
+    def home(self, index):
+        """Where the parts beside the block's are."""
+        return self.prefix(index)
+
+    def published(self, path):
+        return path
+
+    def shift(self, norm):
+        return norm
+
+
+class Two(Behind):
+    more = 2
+
+
+class Grouped(Behind):
+    as_array = False
+
+
+class Mimo(Grouped):
+    parts, copies, hidden_first = MIMO, False, True
+
+    def prefix(self, index):
+        return f"model.mtp_layers.{index}."
+
+
+class Flash(Grouped):
+    parts, copies, more, before_norm, chained = FLASH, False, 2, True, False
+
+    def wider(self):
+        patterns = {"hybrid_layer_pattern": [1, 1], "moe_layer_freq": [0, 0]}
+        return {**super().wider(), **{field: self.config[field] + own for field, own in patterns.items()}}
+
+    def prefix(self, index):
+        return f"model.mtp.layers.{index}."
+
+    def published(self, path):
+        return path.replace("post_attention_layernorm", "pre_mlp_layernorm")
+
+
+class Qwen(Grouped):
+    """Layers with attention; the parts beside the block's are one for all. Norms are saved less one."""
+
+    parts, copies = QWEN, False
+
+    def wider(self):
+        text = {**self.text, "num_hidden_layers": self.donor(0) + 1}
+        return {**self.config, "text_config": text} if "text_config" in self.config else text
+
+    def donor(self, index):
+        interval = self.text["full_attention_interval"]
+        return -(-(self.layers + 1) // interval) * interval - 1
+
+    def prefix(self, index):
+        return f"mtp.layers.{index}."
+
+    def home(self, index):
+        return "mtp."
+
+    def shift(self, norm):
+        return norm + 1
+
+
+FAMILIES = {
+    "deepseek_v3 two": Two, "qwen3_5": Qwen, "qwen3_5_moe": Qwen, "qwen3_next": Qwen, "deepseek_v3": Behind, "deepseek_v32": Behind,
+    "glm_moe_dsa": Behind, "glm4_moe_lite": Behind, "glm4_moe": Grouped, "mimo": Mimo, "mimo_v2_flash": Flash,
+}
+
+
+def core(model):
+    return getattr(model, "language_model", model)
+
+
+def blocks(family, salt):
+    """The draft layers' blocks, and the shapes of their tensors by published name."""
+    Model, Args = _get_classes(family.wider())
+    model = Model(Args.from_dict(family.wider()))
+    names, shapes, tensors = {}, {}, {}
+    for path, shape in checkpoint(family.name, tree_flatten(model.parameters())).items():
+        published = path
+        for index in range(family.more):
+            marker = f"layers.{family.donor(index)}."
+            if marker in path:
+                published = family.published(family.prefix(index) + path.split(marker)[1])
+                shapes[published] = shape
+        tensors[path] = mx.array(weight(published, shape, salt))
+    model.load_weights(list(model.sanitize(tensors).items()))
+    model.eval()
+    inner = core(model).model.layers
+    return [inner[family.donor(index)] for index in range(family.more)], shapes
+
+
+def rms(x, family, part, shapes, salt):
+    eps = family.text.get("rms_norm_eps", family.text.get("layernorm_epsilon"))
+    return mx.fast.rms_norm(x, family.shift(tensor(f"{part}.weight", [x.shape[-1]], shapes, salt)), eps)
+
+
+def tensor(name, shape, shapes, salt):
+    shapes[name] = shape
+    return mx.array(weight(name, shape, salt))
+
+
+def draft(family, block, index, embeddings, hidden, shapes, salt):
+    """Hidden states (1, T, D) of a draft layer."""
+    home = family.home(index)
+    e = rms(embeddings, family, home + family.parts["embedding"], shapes, salt)
+    h = rms(hidden, family, home + family.parts["hidden"], shapes, salt)
+    size = e.shape[-1]
+    projection = tensor(f"{home}{family.parts['projection']}.weight", [size, 2 * size], shapes, salt)
+    x = mx.concatenate([h, e] if family.hidden_first else [e, h], axis=-1) @ projection.T
+    out = block(x, create_attention_mask(x, None, return_array=family.as_array), None)
+    return out, rms(out, family, home + family.parts["last"], shapes, salt)
+
+
+def fixture(title):
+    name = title.split()[0]
+    salt = SALTS.get(name, 0)
+    family = FAMILIES[title](name)
+    model, shapes = build(name, salt)
+    made, own = blocks(family, salt)
+    lm = core(model)
+    trunk, norm = lm.model, lm.model.norm
+    embed = trunk.embed_tokens
+
+    def scores(h):
+        return lm.lm_head(h) if "lm_head" in lm else embed.as_linear(h)
+
+    normed = trunk(mx.array([PROMPT]))
+    trunk.norm = lambda x: x
+    before = trunk(mx.array([PROMPT]))
+    trunk.norm = norm
+    hidden = before if family.before_norm else normed
+    token = mx.argmax(scores(normed)[0, -1]).item()
+
+    drafts, results, gaps = [], [], []
+
+    def choose(logits):
+        best, second = mx.topk(logits[0, -1], 2).tolist()[::-1]
+        gaps.append(best - second)
+        drafts.append(mx.argmax(logits[0, -1]).item())
+        results.append({"logits": encode.float32(logits[..., ::COLUMNS]), "last": encode.float32(logits[0, -1])})
+
+    known = [*PROMPT, token]
+    _, out = draft(family, made[0], 0, embed(mx.array([known[1:]])), hidden, own, salt)
+    choose(scores(out))
+    if family.more == 1:
+        # The layer takes its own result for the next hidden state.
+        further = mx.concatenate([hidden, out[:, -1:]], axis=1)
+        _, out = draft(family, made[0], 0, embed(mx.array([[*known[1:], drafts[0]]])), further, own, salt)
+        choose(scores(out))
+    else:
+        above = out if family.chained else hidden
+        _, out = draft(family, made[1], 1, embed(mx.array([[*known[2:], drafts[0]]])), above, own, salt)
+        choose(scores(out))
+
+    if family.copies:
+        for index in range(family.more):
+            size = [family.text["vocab_size"], family.text["hidden_size"]]
+            own[f"{family.prefix(index)}embed_tokens.weight"] = own[f"{family.prefix(index)}shared_head.head.weight"] = size
+    data = {
+        "config": CONFIGS[name], "salt": salt, "weights": {**shapes, **own}, "prompt": PROMPT, "token": token,
+        "columns": COLUMNS, "depth": family.more, "drafts": drafts, "steps": results,
+    }
+    encode.write(f"mtp/{title.replace(' ', '_')}.json", data)
+    print("  smallest gap:", f"{min(gaps):.1e}")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or list(FAMILIES):
+        fixture(name)
