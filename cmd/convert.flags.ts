@@ -18,5 +18,6 @@ export const convertFlags = {
   ]),
   uploadRepo: flag.text("repo of the Hugging Face hub to upload the result to", { placeholder: "REPO" }),
   dequantize: flag.switch("unpack a quantized model", { alias: ["d"] }),
+  keepMtp: flag.switch("keep the model's draft layers (multi-token prediction), in mtp.safetensors, for --mtp"),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
 };

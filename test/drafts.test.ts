@@ -1,5 +1,12 @@
 /** Drafted tokens as a user asks for them. */
-import { expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { demoFolder } from "../src/demo/folder";
+import * as mx from "../src/mlx";
+import { fixture } from "./parity/fixtures";
+import { type FormulaModel, formulaTensors } from "./parity/formula-model";
 import { runCommand } from "./run-command";
 
 const question = "Tell me a story about a fox.";
@@ -42,4 +49,75 @@ test.each<[string[], RegExp]>([
   const { code, problems } = await runCommand(["generate", "demo", question, ...words]);
   expect(code).toBe(2);
   expect(problems).toMatch(message);
+});
+
+describe("with draft layers", () => {
+  const folder = mkdtempSync(join(tmpdir(), "mlxlm-drafts-"));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const at = (name: string) => join(folder, name);
+
+  /** A tiny checkpoint with draft layers, which knows the demo's tokens. */
+  async function publish(type: string): Promise<string> {
+    const model = fixture<FormulaModel>(`mtp/${type}.json`);
+    const { vocab_size } = JSON.parse(readFileSync(join(demoFolder(), "config.json"), "utf8"));
+    const path = at(type);
+    mkdirSync(path);
+    for (const name of ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]) {
+      cpSync(join(demoFolder(), name), join(path, name));
+    }
+    writeFileSync(join(path, "config.json"), JSON.stringify({ ...model.config, vocab_size }));
+    const weights = Object.entries(model.weights).map(([name, [rows, ...rest]]): [string, number[]] => [
+      name,
+      /embed_tokens|lm_head|shared_head\.head/.test(name) ? [vocab_size, ...rest] : [rows!, ...rest],
+    ]);
+    mx.scope(() => {
+      mx.saveSafetensors(
+        join(path, "model.safetensors"),
+        formulaTensors({ ...model, weights: Object.fromEntries(weights) }),
+      );
+    });
+    return path;
+  }
+
+  test("convert keeps them, generate and chat draft by them", async () => {
+    const source = await publish("glm4_moe");
+    const kept = at("kept");
+    const words = ["--hf-path", source, "-q", "--q-group-size", "32", "--keep-mtp", "--mlx-path", kept];
+    expect((await runCommand(["convert", ...words])).code).toBe(0);
+    expect(existsSync(join(kept, "mtp.safetensors"))).toBe(true);
+
+    const generate = async (...more: string[]) => {
+      const { out } = await runCommand(["generate", kept, question, "--max-tokens", "16", "--json", ...more]);
+      return JSON.parse(out);
+    };
+    const [plain, drafted] = [await generate(), await generate("--mtp", "2")];
+    expect(drafted.text).toBe(plain.text);
+    expect(drafted.drafts.proposed).toBeGreaterThan(10);
+    expect(plain.drafts).toBeUndefined();
+
+    const chat = await runCommand(["chat", "--model", kept, "--json", "--mtp", "1", "-m", "8"], {
+      stdin: "Hello\nWhy?",
+    });
+    const answers = chat.out
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(answers.map(({ drafts }) => drafts.passes)).toEqual([8, 8]);
+  });
+
+  test("a layer for each token is needed where there are several", async () => {
+    const { code, problems } = await runCommand(["generate", await publish("mimo_v2_flash"), question, "--mtp", "3"]);
+    expect(code).toBe(2);
+    expect(problems).toMatch(/--mtp is 3, but the model has 2 draft layers[\s\S]*from 1 to 2/);
+  });
+
+  test.each<[string[], number, RegExp]>([
+    [["demo", question, "--mtp", "1"], 3, /models of type "llama" have no draft layers that mlxlm knows/],
+    [["demo", question, "--mtp", "1", "--draft", "ngram"], 2, /--draft and --mtp exclude each other/],
+    [["demo", question, "--mtp", "0"], 2, /--mtp must be at least 1/],
+    [["demo", question, "--mtp", "17"], 2, /--mtp must be at most 16/],
+  ])("generate %p is refused", async (words, code, message) => {
+    const run = await runCommand(["generate", ...words]);
+    expect([run.code, run.problems]).toEqual([code, expect.stringMatching(message)]);
+  });
 });

@@ -7,6 +7,7 @@ import { dequantize, packing } from "../nn";
 import { cast } from "./cast";
 import { packingForms } from "./check-weights";
 import type { ModelConfig } from "./config";
+import { quantizeDraftHead } from "./draft-layers";
 import { openWeights } from "./load";
 import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
 import { type RecipeName, recipe } from "./recipes";
@@ -18,6 +19,8 @@ export interface ConvertOptions {
   dequantize?: boolean;
   /** Of what is not quantized; the configuration's, or the weights' own, unless given. */
   dtype?: SavedDtype;
+  /** Keep the model's own layers for drafting, in a file that Python passes over. */
+  keepMtp?: boolean;
   /** Called as each part of the work begins, with mlx-lm's words for it. */
   onStage?: (line: string) => void;
   onProgress?: (done: number, total: number) => void;
@@ -47,8 +50,8 @@ export async function convertModel(
   if (options.quantize) checkForm(options.quantize);
   onStage?.("Loading");
   const source = await openSource(path);
-  const opened = await openWeights(path, source.config);
-  const { model } = opened;
+  const opened = await openWeights(path, source.config, { draftHead: options.keepMtp });
+  const { model, draftHead } = opened;
   let { config } = opened;
   let result: Converted;
   try {
@@ -57,14 +60,17 @@ export async function convertModel(
       onStage?.(`Using dtype: ${dtype}`);
       const { keepsDtype } = await architectureOf(config);
       cast(model, dtype, keepsDtype);
+      if (draftHead) cast(draftHead, dtype, keepsDtype);
     }
     if (options.quantize) {
       onStage?.("Quantizing");
+      if (draftHead) quantizeDraftHead(draftHead, packingOf(options.quantize), await architecturePredicate(config));
       config = await quantizeWith(model, config, options.quantize);
     }
     if (options.dequantize) {
       onStage?.("Dequantizing");
       dequantize(model);
+      if (draftHead) dequantize(draftHead);
       const { quantization, quantization_config, ...rest } = config;
       config = rest;
     }
@@ -72,9 +78,11 @@ export async function convertModel(
     if (options.quantize) onStage?.(`Quantized model with ${result.bits_per_weight.toFixed(3)} bits per weight.`);
   } catch (error) {
     model.dispose();
+    draftHead?.dispose();
     throw error;
   }
-  await source.companions((folder) => saveModel(target, model, config, { source: folder, repo, onProgress, signal }));
+  const saving = { repo, draftHead, onProgress, signal };
+  await source.companions((folder) => saveModel(target, model, config, { source: folder, ...saving }));
   return result;
 }
 
@@ -85,9 +93,12 @@ function configuredDtype(config: ModelConfig): SavedDtype | undefined {
   return savedDtypes.find((dtype) => dtype === named);
 }
 
+const packingOf = ({ groupSize, bits, mode }: NonNullable<ConvertOptions["quantize"]>) =>
+  packing({ groupSize: groupSize || null, bits: bits || null, mode });
+
 /** @throws UserError (usage) for numbers that MLX packs no weight with */
 function checkForm(asked: NonNullable<ConvertOptions["quantize"]>): void {
-  const how = packing({ groupSize: asked.groupSize || null, bits: asked.bits || null, mode: asked.mode });
+  const how = packingOf(asked);
   const { bits, groupSizes } = packingForms[how.mode];
   const wrong = [
     ...(bits.includes(how.bits) ? [] : [`${how.bits} bits`]),

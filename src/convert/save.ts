@@ -13,9 +13,10 @@ import { removeLeftovers, uniqueMark } from "../leftovers";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { LanguageModel } from "../models";
+import type { DraftHead, LanguageModel } from "../models";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
+import { draftFile, draftWeights } from "./draft-layers";
 import { parameterCount } from "./quantize-model";
 import { asWritten, writePythonJson } from "./write-json";
 
@@ -34,6 +35,8 @@ export interface SaveOptions {
   source: string;
   /** The repo that it was downloaded from. */
   repo?: string;
+  /** The model's own layers for drafting, which are freed too. */
+  draftHead?: DraftHead;
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }
@@ -61,7 +64,7 @@ export async function saveModel(
   target: string,
   model: LanguageModel,
   config: ModelConfig,
-  { source, repo, onProgress, signal }: SaveOptions,
+  { source, repo, draftHead, onProgress, signal }: SaveOptions,
 ): Promise<void> {
   const count = parameterCount(model);
   const weights = mx.keep(new Map(model.namedParameters()));
@@ -72,10 +75,11 @@ export async function saveModel(
     await checkTarget(target);
     await mkdir(dirname(folder), { recursive: true });
     await removeLeftovers(dirname(folder), (name) => name.includes(".partial-"));
-    const total = [...weights.values()].reduce((sum, tensor) => sum + tensor.nbytes, 0);
-    await checkSpace(dirname(folder), total);
+    const total = bytesOf(weights.values());
+    await checkSpace(dirname(folder), total + (draftHead ? bytesOf(draftWeights(draftHead).values()) : 0));
     await mkdir(temporary);
     const map = await saveWeights(temporary, weights, total, { onProgress, signal });
+    if (draftHead) mx.saveSafetensors(join(temporary, draftFile), draftWeights(draftHead), { format: "mlx" });
     for (const name of (await readdir(source)).filter((name) => companions.test(name))) {
       if (await isFolder(join(source, name))) continue;
       if ((await inputFile(join(source, name))) === null) throw dangling(source, name);
@@ -99,8 +103,11 @@ export async function saveModel(
     throw explained(target, error);
   } finally {
     for (const tensor of weights.values()) mx.release(tensor);
+    draftHead?.dispose();
   }
 }
+
+const bytesOf = (tensors: Iterable<Tensor>) => [...tensors].reduce((sum, { nbytes }) => sum + nbytes, 0);
 
 const isFolder = async (path: string) => (await stat(path).catch(() => null))?.isDirectory() ?? false;
 

@@ -26,10 +26,11 @@ export function checkRevision(revision: string): void {
   });
 }
 
-/** What a model needs of its repo: the allow-list of mlx-lm, top folder only. */
+/** What a model needs of its repo: the allow-list of mlx-lm and draft layers in a file of their own, top folder only. */
 const wanted = [
   /\.json$/,
   /^model.*\.safetensors$/,
+  /^mtp\.safetensors$/,
   /\.py$/,
   /^(tokenizer|tiktoken)\.model$/,
   /\.tiktoken$/,
