@@ -8,6 +8,7 @@ export const commands: Record<string, (() => Promise<{ default: Command }>) | nu
   cache_prompt: () => import("./cache_prompt"),
   chat: () => import("./chat"),
   convert: () => import("./convert"),
+  doctor: () => import("./doctor"),
   dwq: () => import("./dwq"),
   dynamic_quant: () => import("./dynamic_quant"),
   evaluate: () => import("./evaluate"),

@@ -72,7 +72,7 @@ async function main([name, ...words]: string[]): Promise<void> {
   report.debug = flags.debug === true;
   const out = new Output(flags.json === true);
   onWarning((line) => out.warn(line));
-  for (const problem of checkEnvironment()) out.warn(problem);
+  if (!command.diagnoses) for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
   await command.run({
     flags,

@@ -249,14 +249,24 @@ export function allowedWords({ allowed }: Variable): string {
  * @throws UserError for a value that is not allowed
  */
 export function checkEnvironment(env: Environment = process.env): string[] {
-  for (const [name, { allowed }] of listedVariables()) {
+  const [wrong] = wrongVariables(env);
+  if (!wrong) return unknownVariables(env);
+  throw new UserError(
+    `the environment variable ${wrong} is ${JSON.stringify(env[wrong])}, but must be ${allowedWords(variables[wrong])}`,
+    { code: ExitCode.usage, hint: `Correct it, or unset ${wrong}.` },
+  );
+}
+
+/** Those whose values are not allowed. */
+export function wrongVariables(env: Environment = process.env): VariableName[] {
+  return listedVariables().flatMap(([name, { allowed }]) => {
     const text = environment(name, env);
-    if (text === undefined || !allowed || allowed.allows(text)) continue;
-    throw new UserError(`the environment variable ${name} is ${JSON.stringify(text)}, but must be ${allowed.words}`, {
-      code: ExitCode.usage,
-      hint: `Correct it, or unset ${name}.`,
-    });
-  }
+    return text === undefined || !allowed || allowed.allows(text) ? [] : [name];
+  });
+}
+
+/** What to say of each MLXLM_… that mlxlm does not know. */
+export function unknownVariables(env: Environment = process.env): string[] {
   const ours = Object.keys(variables).filter((name) => name.startsWith("MLXLM_"));
   const unknown = Object.keys(env).filter((name) => name.startsWith("MLXLM_") && !ours.includes(name));
   return unknown.map((name) => {

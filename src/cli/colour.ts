@@ -15,6 +15,9 @@ export interface Colours {
   dim: Paint;
   bold: Paint;
   accent: Paint;
+  good: Paint;
+  caution: Paint;
+  bad: Paint;
 }
 
 const painted =
@@ -25,6 +28,15 @@ const painted =
 const plain: Paint = (text) => text;
 
 export function coloursOf(descriptor: number): Colours {
-  if (!hasColour(descriptor)) return { dim: plain, bold: plain, accent: plain };
-  return { dim: painted("2", "22"), bold: painted("1", "22"), accent: painted("1;35", "22;39") };
+  if (!hasColour(descriptor)) {
+    return { dim: plain, bold: plain, accent: plain, good: plain, caution: plain, bad: plain };
+  }
+  return {
+    dim: painted("2", "22"),
+    bold: painted("1", "22"),
+    accent: painted("1;35", "22;39"),
+    good: painted("32", "39"),
+    caution: painted("33", "39"),
+    bad: painted("1;31", "22;39"),
+  };
 }

@@ -20,6 +20,8 @@ export interface CommandSpec<T extends FlagTable> {
   computes?: boolean;
   /** Its steps may take many seconds: the first Ctrl-C is answered at once, in the middle of one too. */
   hasLongSteps?: boolean;
+  /** It tells what is wrong with the environment itself: that does not end it before it begins. */
+  diagnoses?: boolean;
   run(context: Context<T>): Promise<void>;
 }
 
@@ -31,6 +33,7 @@ export interface Command {
   flags: FlagTable;
   computes?: boolean;
   hasLongSteps?: boolean;
+  diagnoses?: boolean;
   run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
 }
 

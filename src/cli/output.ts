@@ -48,8 +48,8 @@ export class Output {
   constructor(readonly json: boolean) {}
 
   /** Part of the answer. In JSON it comes with the result. */
-  text(text: string): void {
-    if (!this.json && text !== "") show(stdout, text);
+  text(text: string, options?: PrintableOptions): void {
+    if (!this.json && text !== "") show(stdout, text, options);
   }
 
   /** Text of a model that comes in pieces: on a terminal, lines end between words. */

@@ -18,7 +18,7 @@ export interface Topic {
 
 const meanings: Readonly<Record<keyof typeof ExitCode, string>> = {
   ok: "done",
-  failure: "it failed",
+  failure: "it failed, or doctor found a fault",
   usage: "the command line was wrong, or asks for what is not available yet",
   notFound: "not found, or a model type that is not supported",
   auth: "the repo is gated or needs a token",
@@ -56,6 +56,7 @@ export const topics: readonly Topic[] = [
       variablesFrom("huggingface_hub"),
       "Of the system, and of what mlxlm stands on:",
       variablesFrom("system", "MLX"),
+      "mlxlm doctor shows those that are set.",
     ],
   },
   {

@@ -6,21 +6,23 @@ import { inputTextSync } from "../input-file";
 
 const isTrue = (text = "") => ["1", "true", "yes", "on"].includes(text.toLowerCase());
 
-function hubHome(): string {
-  const named = environment("HF_HOME");
-  if (named) return expandedPath(named);
-  return join(expandedPath(environment("XDG_CACHE_HOME") || "~/.cache"), "huggingface");
+type Environment = Readonly<Record<string, string | undefined>>;
+
+function hubHome(env: Environment): string {
+  const named = environment("HF_HOME", env);
+  if (named) return expandedPath(named, env);
+  return join(expandedPath(environment("XDG_CACHE_HOME", env) || "~/.cache", env), "huggingface");
 }
 
 /** The cache that is shared with Python. */
-export function hubCache(): string {
-  const named = environment("HF_HUB_CACHE") || environment("HUGGINGFACE_HUB_CACHE");
-  return named ? expandedPath(named) : join(hubHome(), "hub");
+export function hubCache(env: Environment = process.env): string {
+  const named = environment("HF_HUB_CACHE", env) || environment("HUGGINGFACE_HUB_CACHE", env);
+  return named ? expandedPath(named, env) : join(hubHome(env), "hub");
 }
 
 /** The hub's address; undefined: the public one. @throws UserError for what is none */
-export function hubEndpoint(): string | undefined {
-  const given = environment("HF_ENDPOINT")?.trim().replace(/\/+$/, "");
+export function hubEndpoint(env: Environment = process.env): string | undefined {
+  const given = environment("HF_ENDPOINT", env)?.trim().replace(/\/+$/, "");
   if (!given) return undefined;
   if (/^https?:$/.test(URL.parse(given)?.protocol ?? "")) return given;
   throw new UserError(`HF_ENDPOINT is no address: ${given}`, {
@@ -29,8 +31,8 @@ export function hubEndpoint(): string | undefined {
   });
 }
 
-export function isOffline(): boolean {
-  return isTrue(environment("HF_HUB_OFFLINE"));
+export function isOffline(env: Environment = process.env): boolean {
+  return isTrue(environment("HF_HUB_OFFLINE", env));
 }
 
 /** Whether mlx-lm would take models from ModelScope instead. */
@@ -49,13 +51,17 @@ export function usesXet(): boolean {
   return !isTrue(environment("HF_HUB_DISABLE_XET"));
 }
 
+/** The file that a login leaves its token in. */
+export function tokenFile(env: Environment = process.env): string {
+  return expandedPath(environment("HF_TOKEN_PATH", env) || join(hubHome(env), "token"), env);
+}
+
 /** HF_TOKEN, else the token that a login left in its file. @throws UserError where there is a pipe or a folder in its place */
 export function accessToken(): string | undefined {
   const given = environment("HF_TOKEN")?.trim() || environment("HUGGING_FACE_HUB_TOKEN")?.trim();
   if (given) return given;
   try {
-    const path = expandedPath(environment("HF_TOKEN_PATH") || join(hubHome(), "token"));
-    return inputTextSync(path)?.trim() || undefined;
+    return inputTextSync(tokenFile())?.trim() || undefined;
   } catch (error) {
     if (error instanceof UserError) throw error;
     return undefined;

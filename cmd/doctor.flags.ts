@@ -1,0 +1,2 @@
+/** The flags of `mlxlm doctor`: none of its own. */
+export const doctorFlags = {};
