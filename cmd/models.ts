@@ -9,7 +9,7 @@ import { modelsFlags } from "./models.flags";
 type CachedModel = import("../src/convert/cached-checkpoints").CachedCheckpoint;
 type LocalModel = import("../src/convert/local-checkpoint").LocalCheckpoint;
 
-const actions = ["list", "info", "arch", "rm"] as const;
+const actions = ["list", "info", "fit", "arch", "rm"] as const;
 
 export default command({
   name: "models",
@@ -18,12 +18,13 @@ export default command({
     "mlxlm models list",
     "mlxlm models info mlx-community/Qwen3-4B-4bit",
     "mlxlm models info ./my-model",
+    "mlxlm models fit mlx-community/Qwen3-4B-4bit --context 32768",
     "mlxlm models arch qwen",
     "mlxlm models rm mlx-community/Qwen3-4B-4bit",
   ],
   flags: modelsFlags,
 
-  async run({ flags, out }) {
+  async run({ flags, out, signal }) {
     const [word = "list", ...names] = flags.words;
     const action = actions.find((one) => one === word);
     if (!action) {
@@ -37,9 +38,10 @@ export default command({
     if (action !== "list" && names.length === 0) {
       throw new UserError(`models ${action} needs the name of a model`, {
         code: ExitCode.usage,
-        hint: "mlxlm models list shows those that there are.",
+        hint: action === "fit" ? "A repo, a folder or a GGUF file." : "mlxlm models list shows those that there are.",
       });
     }
+    if (action === "fit") return fit(names, flags.context, out, signal);
     const models = await cachedModels(out);
     if (action === "list") {
       const shown = models.filter(({ id }) => names.every((part) => id.toLowerCase().includes(part.toLowerCase())));
@@ -56,6 +58,20 @@ export default command({
     out.result({ removed: await remove(chosen, flags.yes, out) });
   },
 });
+
+/** Whether each fits this machine; exit code 5 where one does not. */
+async function fit(names: readonly string[], context: number | undefined, out: Output, signal: AbortSignal) {
+  const { fitInWords } = await import("../src/cli/model-fit");
+  const { fitModel } = await import("../src/evaluate/fit");
+  const fits: Awaited<ReturnType<typeof fitModel>>[] = [];
+  for (const name of new Set(names)) {
+    const one = await fitModel(name, { context, signal, onWarning: (line) => out.warn(line) });
+    out.text(fitInWords(one), { colours: true });
+    fits.push(one);
+  }
+  out.result({ models: fits });
+  if (fits.some((one) => !one.fits)) process.exitCode = ExitCode.resources;
+}
 
 /** The model types that run here, or those with one of the parts in their names or families. */
 async function arch(parts: readonly string[], out: Output): Promise<void> {

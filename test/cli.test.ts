@@ -114,7 +114,7 @@ describe("without a model", () => {
       ["convert --dtype b", "bfloat16"],
       ["generate --model or", "org/name"],
       ["chat de", "demo"],
-      ["models ", "list info arch rm"],
+      ["models ", "list info fit arch rm"],
       ["models info o", "org/name"],
       ["completion ", "bash zsh fish"],
       ["help lo", "lora"],

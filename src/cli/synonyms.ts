@@ -24,6 +24,8 @@ const commands: Readonly<Record<string, string>> = {
   push: "It is mlxlm upload --path FOLDER --upload-repo REPO.",
   cp: "A model is a folder: copy it with cp -r.",
   create: "It is mlxlm convert, or mlxlm lora to fine-tune.",
+  fit: "It is mlxlm models fit NAME.",
+  arch: "It is mlxlm models arch.",
   quantize: "It is mlxlm convert -q.",
   quant: "It is mlxlm convert -q.",
   gguf: "It is mlxlm fuse --export-gguf; GGUF files are read by every command.",

@@ -98,9 +98,14 @@ export const topics: readonly Topic[] = [
         ],
       },
       "A folder of that name goes before a repo. An interrupted download goes on where it was.",
-      "models arch lists the model types that run.",
+      "Before a large download, models fit says whether it fits this machine. models arch lists the model types that run.",
       {
-        examples: ["mlxlm models list", "mlxlm models arch qwen", "mlxlm models rm mlx-community/Qwen3-4B-4bit"],
+        examples: [
+          "mlxlm models fit mlx-community/Qwen3-4B-4bit",
+          "mlxlm models list",
+          "mlxlm models arch qwen",
+          "mlxlm models rm mlx-community/Qwen3-4B-4bit",
+        ],
       },
     ],
   },
@@ -116,6 +121,7 @@ export const topics: readonly Topic[] = [
             "native libraries",
             "XDG_CACHE_HOME/mlxlm, else ~/.cache/mlxlm (macOS: ~/Library/Caches/mlxlm); unpacked at the first start",
           ],
+          ["measurements", "bandwidth.json there: how fast models fit found that memory is read"],
           ["the chat's history", "XDG_STATE_HOME/mlxlm, else ~/.local/state/mlxlm"],
           [
             "what you make",

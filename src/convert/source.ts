@@ -9,6 +9,7 @@ import { openCheckpoint } from "./checkpoint";
 import { type ModelConfig, readFolderConfig, tokenizerOptions } from "./config";
 import { wholes } from "./gguf/parts";
 import { ggufSource } from "./gguf/source";
+import type { WeightEntry } from "./weight-plan";
 
 export interface CheckpointSource {
   /** The folder; null where all is in one file. */
@@ -16,6 +17,8 @@ export interface CheckpointSource {
   readonly config: ModelConfig;
   /** How many tensors there are of each element type; of GGUF files alone, where nothing else says how they are packed. */
   readonly elementTypes?: ReadonlyMap<string, number>;
+  /** What the weight files hold, by their headers alone. @throws UserError for files that are missing or unsound */
+  entries(): Promise<Map<string, WeightEntry>>;
   /** Checks the weight files. @throws UserError for files that are missing or unsound */
   tensors(): Promise<SourceTensors>;
   tokenizer(): Promise<Tokenizer>;
@@ -64,6 +67,17 @@ async function folderSource(folder: string): Promise<CheckpointSource> {
   return {
     folder,
     config,
+    async entries() {
+      const { shards } = await openCheckpoint(folder);
+      return new Map(
+        shards.flatMap(({ header }) =>
+          [...header.tensors].map(([name, { dtype, shape, start, end }]): [string, WeightEntry] => [
+            name,
+            { dtype, shape, bytes: end - start },
+          ]),
+        ),
+      );
+    },
     async tensors() {
       const { shards, lacking } = await openCheckpoint(folder);
       return {

@@ -11,14 +11,18 @@ const longestProbe = 16_384;
 /** Bytes of the caches of one sequence that has so many tokens. */
 export function cacheBytes(model: LanguageModel, tokens: number): number {
   if (tokens <= longestProbe) return sum(probe(model, tokens).map(({ bytes }) => bytes));
+  return cacheGrowth(model)(tokens);
+}
+
+/** The same as a function, for many lengths. Below the length that it was probed with it is linear. */
+export function cacheGrowth(model: LanguageModel): (tokens: number) => number {
   const whole = probe(model, longestProbe);
   const half = probe(model, longestProbe / 2);
-  return sum(
-    whole.map(({ bytes, size }, layer) => {
-      const perToken = (bytes - half[layer]!.bytes) / (longestProbe / 2);
-      return size < longestProbe ? bytes : bytes + perToken * (tokens - longestProbe);
-    }),
-  );
+  const layers = whole.map(({ bytes, size }, layer) => {
+    const perToken = (bytes - half[layer]!.bytes) / (longestProbe / 2);
+    return size < longestProbe ? { fixed: bytes, perToken: 0 } : { fixed: bytes - perToken * longestProbe, perToken };
+  });
+  return (tokens) => sum(layers.map(({ fixed, perToken }) => fixed + perToken * tokens));
 }
 
 const sum = (numbers: readonly number[]) => numbers.reduce((all, one) => all + one, 0);

@@ -6,7 +6,7 @@ import { ExitCode, UserError } from "../errors";
 import { type HubRepo, isCommit, snapshotFolder } from "./cache-layout";
 import { hubCache, isOffline } from "./environment";
 import { rememberedFiles, rememberFiles } from "./file-list";
-import { hubParameters, hubUrl } from "./http";
+import { type HubOptions, hubParameters, hubUrl } from "./http";
 import { hubError } from "./hub-error";
 import { checkFileName, isWanted } from "./repo-id";
 import { checkCommit, fetchSnapshot, filesOf, type SnapshotOptions, writeRef } from "./snapshot";
@@ -23,8 +23,7 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
   const { cache, revision, signal } = options;
   const repo: HubRepo = { type: "model", name };
   try {
-    const { sha: commit } = await modelInfo({ ...hubParameters(options), name, revision, additionalFields: ["sha"] });
-    checkCommit(commit, name);
+    const commit = await modelCommit(name, revision, options);
     const entries = await modelFiles(repo, commit, options);
     const snapshot = await fetchSnapshot(repo, commit, entries, options);
     await writeRef(cache, repo, revision, commit);
@@ -56,8 +55,15 @@ export async function completeModel(name: string, commit: string, options: Snaps
   }
 }
 
+/** The commit that a branch or tag stands for now. */
+export async function modelCommit(name: string, revision: string, options: HubOptions): Promise<string> {
+  const { sha: commit } = await modelInfo({ ...hubParameters(options), name, revision, additionalFields: ["sha"] });
+  checkCommit(commit, name);
+  return commit;
+}
+
 /** The files that a model needs, from the cache's list or the hub's. @throws UserError where it is no model */
-async function modelFiles(repo: HubRepo, commit: string, options: SnapshotOptions): Promise<ListFileEntry[]> {
+export async function modelFiles(repo: HubRepo, commit: string, options: SnapshotOptions): Promise<ListFileEntry[]> {
   const entries = await allFiles(repo, commit, options);
   if (!entries.some(({ path }) => path === "config.json")) {
     throw new UserError(`${repo.name} is no model: it has no config.json`, {

@@ -104,7 +104,7 @@ export async function writeRef(cache: string, repo: HubRepo, revision: string, c
 }
 
 /** The name of a file's content: the SHA-256 of a large file, git's hash of a small one. */
-function etagOf({ lfs, oid, path }: ListFileEntry): string {
+export function etagOf({ lfs, oid, path }: ListFileEntry): string {
   const etag = lfs?.oid ?? oid ?? "";
   if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(etag))
     throw new UserError(`the hub gives no hash for ${path}`, { hint: "Try again later." });
@@ -119,7 +119,10 @@ async function checkSpace(cache: string, needed: number, repo: string): Promise<
   const gigabytes = (bytes: number) => `${(Math.ceil(bytes / 1e8) / 10).toFixed(1)} GB`;
   throw new UserError(
     `${repo} needs ${gigabytes(needed)} on ${cache}, ${gigabytes(needed - free)} more than are free there`,
-    { code: ExitCode.resources, hint: "Make room, or name another cache: HF_HUB_CACHE=/path" },
+    {
+      code: ExitCode.resources,
+      hint: `${gigabytes(free)} are free. Make room (mlxlm models rm NAME), or name another cache: HF_HUB_CACHE=/path`,
+    },
   );
 }
 

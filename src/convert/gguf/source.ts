@@ -20,6 +20,12 @@ export async function ggufSource(path: string) {
     folder: null,
     config,
     elementTypes,
+    entries: async () =>
+      new Map(
+        [...header.tensors].map(
+          ([name, { type, shape, bytes }]) => [name, { dtype: type.name, shape, bytes }] as const,
+        ),
+      ),
     tensors: async () => ({
       lacking: null,
       fileOf: () => basename(path),
