@@ -2,7 +2,11 @@
 import { Hono } from "hono";
 import { ApiError, apiErrorOf } from "./api-error";
 import type { ServeContext } from "./context";
+import { anthropicError } from "./routes/anthropic/errors";
+import { messageRoutes } from "./routes/anthropic/messages";
 import { healthRoutes } from "./routes/health";
+import { ollamaAnswers } from "./routes/ollama/answers";
+import { ollamaModels } from "./routes/ollama/models";
 import { chatRoutes } from "./routes/openai/chat";
 import { completionRoutes } from "./routes/openai/completions";
 import { embeddingRoutes } from "./routes/openai/embeddings";
@@ -35,6 +39,9 @@ export function serverApp(context: ServeContext): Hono {
   completionRoutes(app, context);
   modelRoutes(app, context);
   embeddingRoutes(app, context);
+  messageRoutes(app, context);
+  ollamaAnswers(app, context);
+  ollamaModels(app, context);
   tokenRoutes(app, context);
   healthRoutes(app, context);
   app.notFound((c) => respond(new ApiError(404, `there is no ${c.req.method} ${c.req.path}`), c.req.path));
@@ -69,6 +76,8 @@ function respond(error: unknown, path: string): Response {
   return Response.json(errorBody(error, path), { status, headers });
 }
 
-function errorBody(error: unknown, _path: string): object {
-  return openAiError(error);
+/** Each API has its own shape. */
+function errorBody(error: unknown, path: string): object {
+  if (path.startsWith("/api/")) return { error: apiErrorOf(error).message };
+  return path.startsWith("/v1/messages") ? anthropicError(error) : openAiError(error);
 }

@@ -5,6 +5,7 @@ import { invalid } from "./api-error";
 import { checkGeneration, encodeChat, type Generation } from "./generation";
 import type { ServedModel } from "./models/served-model";
 import type { RequestDefaults } from "./settings";
+import { thinkingBudget } from "./thinking-budget";
 
 /** A function on offer, as OpenAI's API describes it: chat templates read this form. */
 export interface Tool {
@@ -26,6 +27,10 @@ export interface Chat {
   stop?: readonly string[];
   logprobs?: number;
   form?: LogitsProcessor;
+  /** Tokens of prompt and answer together, at most, where that is less than the model takes. */
+  contextLimit?: number;
+  /** Tokens of a thought, at most. */
+  thinkingBudget?: number;
   /** One call of a tool is enough: the answer ends behind it. */
   isSingle?: boolean;
 }
@@ -37,7 +42,7 @@ export async function prepareChat(
   defaults: RequestDefaults,
   count = 1,
 ): Promise<Generation> {
-  const { messages, tools, templateVariables, roleMapping, ...rest } = chat;
+  const { messages, tools, templateVariables, roleMapping, thinkingBudget: budget, ...rest } = chat;
   const offered = tools && tools.length > 0 ? tools : null;
   const kwargs = { ...defaults.templateVariables, ...templateVariables };
   for (const name of reserved) {
@@ -50,7 +55,9 @@ export async function prepareChat(
     kwargs,
     roleMapping,
   });
-  const generation = { ...rest, prompt, tools: offered, takesApart: true };
+  const { thinking } = served.tokenizer;
+  const limits = budget !== undefined && thinking ? [thinkingBudget(budget, thinking)] : [];
+  const generation = { ...rest, prompt, tools: offered, takesApart: true, limits };
   checkGeneration(served, generation, count);
   return generation;
 }

@@ -16,6 +16,8 @@ export interface Generation {
   prompt: readonly number[];
   /** -1: as many as fit. */
   maxTokens: number;
+  /** Tokens of prompt and answer together, at most, where that is less than the model takes. */
+  contextLimit?: number;
   sampling: SamplerOptions;
   penalties?: LogitsProcessorOptions;
   seed?: number;
@@ -28,6 +30,8 @@ export interface Generation {
   takesApart: boolean;
   /** Keeps the answer to a form: what tokens may come next. */
   form?: LogitsProcessor;
+  /** Further processors of this answer alone. */
+  limits?: readonly LogitsProcessor[];
   /** One call of a tool is enough: the answer ends behind it. */
   isSingle?: boolean;
 }
@@ -81,24 +85,31 @@ function prefixed(messages: readonly ChatMessage[], roles: Readonly<Record<strin
  * @throws ApiError or UserError
  */
 export function checkGeneration(served: ServedModel, generation: Generation, count = 1): void {
-  const { prompt, maxTokens, penalties } = generation;
+  const { prompt, penalties } = generation;
   if (prompt.length === 0) throw invalid("the prompt is empty", "prompt");
-  checkContext(prompt.length, served.contextLength);
+  checkContext(prompt.length, contextOf(served, generation));
   makeLogitsProcessors(penalties);
   const foreign = biasOutside(penalties, served.model.vocabSize);
   if (foreign !== undefined)
     throw invalid(`"logit_bias" names token ${foreign}, which the model does not know`, "logit_bias");
-  served.scheduler.check(prompt.length, roomFor(served, prompt.length, maxTokens), count);
+  served.scheduler.check(prompt.length, roomFor(served, generation), count);
 }
 
 function biasOutside({ logitBias = {} }: LogitsProcessorOptions = {}, vocabSize: number): string | undefined {
   return Object.keys(logitBias).find((id) => !/^\d+$/.test(id) || Number(id) >= vocabSize);
 }
 
+function contextOf({ contextLength }: ServedModel, { contextLimit }: Generation): number | null {
+  const known = [contextLength, contextLimit].filter((one) => typeof one === "number");
+  return known.length === 0 ? null : Math.min(...known);
+}
+
 /** How many tokens an answer may have: those that were asked for, as far as the context goes. */
-function roomFor({ contextLength }: ServedModel, prompt: number, maxTokens: number): number {
-  if (contextLength === null) return maxTokens;
-  const room = Math.max(1, contextLength - prompt);
+function roomFor(served: ServedModel, generation: Generation): number {
+  const { prompt, maxTokens } = generation;
+  const context = contextOf(served, generation);
+  if (context === null) return maxTokens;
+  const room = Math.max(1, context - prompt.length);
   return maxTokens < 0 ? room : Math.min(maxTokens, room);
 }
 
@@ -109,8 +120,8 @@ export async function* generate(
   { signal, onPrefill }: GenerateOptions,
 ): AsyncGenerator<Part | End, void, void> {
   const { scheduler, tokenizer } = served;
-  const { prompt, sampling, penalties, form } = generation;
-  const maxTokens = roomFor(served, prompt.length, generation.maxTokens);
+  const { prompt, sampling, penalties, form, limits = [] } = generation;
+  const maxTokens = roomFor(served, generation);
   const sampler = await served.sampler(sampling);
   const own = new OwnEnd(signal);
   let hasCalled = false;
@@ -124,7 +135,9 @@ export async function* generate(
       takeApart: generation.takesApart,
       tools: generation.tools,
       logprobs: generation.logprobs,
-      logitsProcessors: [...makeLogitsProcessors(penalties), ...(form ? [form] : [])].map((one) => own.guarded(one)),
+      logitsProcessors: [...makeLogitsProcessors(penalties), ...limits, ...(form ? [form] : [])].map((one) =>
+        own.guarded(one),
+      ),
       onPrefill: (done: number, total: number) => {
         scheduler.beat();
         onPrefill?.(done, total);

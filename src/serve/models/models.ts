@@ -126,6 +126,11 @@ export class Models {
     };
   }
 
+  /** Bytes of a model's weights; 0 where that is not known. */
+  async sizeOf(source: ModelSource): Promise<number> {
+    return (await this.options.size?.(source).catch(() => 0)) ?? 0;
+  }
+
   /** Unloads what nobody uses. @returns whether it was loaded and free */
   async unload(name?: string): Promise<boolean> {
     const source = await this.find(name);
@@ -150,10 +155,10 @@ export class Models {
   }
 
   async #load(key: string, source: ModelSource): Promise<Loaded> {
-    const { open, settings, budget, draft, keepAlive = -1, onEvent, size } = this.options;
+    const { open, settings, budget, draft, keepAlive = -1, onEvent } = this.options;
     onEvent?.({ type: "loading", model: key });
     const began = performance.now();
-    await this.#makeRoom((await size?.(source).catch(() => 0)) ?? 0);
+    await this.#makeRoom(await this.sizeOf(source));
     const opened = await open(source).catch((error) => {
       throw openError(error);
     });

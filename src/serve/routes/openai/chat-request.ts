@@ -67,6 +67,8 @@ export const ChatRequest = z.strictObject({
   guided_choice: z.array(z.string()).min(1).optional(),
   guided_grammar: z.string().optional(),
   reasoning_effort: z.enum(efforts).optional(),
+  /** Tokens of a thought, at most. */
+  thinking_budget: z.int().min(0).max(1e9).optional(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).optional(),
   role_mapping: z.record(z.string(), z.string()).optional(),
   /** Words for the log of whoever asks; nothing is kept. */
@@ -96,6 +98,7 @@ export function chatOf(request: ChatRequest, defaults: RequestDefaults): Chat {
     penalties: penaltyOptions(request),
     seed: seedOf(request),
     stop: request.stop,
+    thinkingBudget: request.thinking_budget,
     logprobs: logprobs ? (top_logprobs ?? 0) : undefined,
   };
 }

@@ -1,0 +1,143 @@
+/** Requests of Ollama's API: their fields, and what they ask for. */
+import { z } from "zod";
+import type { ChatMessage } from "../../../text/chat-template";
+import { invalid } from "../../api-error";
+import { type Chat, thinkingVariables } from "../../chat";
+import { duration } from "../../durations";
+import { mostStops, penaltyOptions, samplerOptions } from "../../fields";
+import type { RequestDefaults } from "../../settings";
+import type { FormWish } from "../../structured";
+import { toolField } from "../openai/chat-request";
+
+const options = z.strictObject({
+  num_predict: z.int().min(-2).max(1e9).optional(),
+  temperature: z.number().min(0).max(100).optional(),
+  top_k: z.int().min(-1).max(1e9).optional(),
+  top_p: z.number().min(0).max(1).optional(),
+  min_p: z.number().min(0).max(1).optional(),
+  seed: z
+    .int()
+    .min(-(2 ** 53) + 1)
+    .max(2 ** 53 - 1)
+    .optional(),
+  stop: z.union([z.string(), z.array(z.string()).max(mostStops)]).optional(),
+  repeat_penalty: z.number().min(0).max(1e6).optional(),
+  repeat_last_n: z.int().min(-1).max(1e9).optional(),
+  presence_penalty: z.number().min(-1e6).max(1e6).optional(),
+  frequency_penalty: z.number().min(-1e6).max(1e6).optional(),
+  /** Tokens of prompt and answer together, at most. */
+  num_ctx: z.int().min(1).max(1e9).optional(),
+});
+
+type Options = z.infer<typeof options>;
+
+export const keepAliveField = z
+  .union([z.number(), z.string()])
+  .optional()
+  .transform((value, context) => {
+    if (value === undefined) return undefined;
+    const seconds = typeof value === "number" ? value : duration(value);
+    if (seconds === null) context.addIssue({ code: "custom", message: `"${value}" is no time, as 5m is` });
+    return seconds ?? undefined;
+  });
+
+const thinkField = z.union([z.boolean(), z.enum(["low", "medium", "high"])]);
+
+const shared = {
+  model: z.string().max(1000),
+  stream: z.boolean().optional(),
+  format: z.union([z.enum(["", "json"]), z.looseObject({})]).optional(),
+  options: options.optional(),
+  keep_alive: keepAliveField,
+  think: thinkField.optional(),
+};
+
+const message = z.strictObject({
+  role: z.enum(["system", "user", "assistant", "tool"]),
+  content: z.string().nullish(),
+  thinking: z.string().nullish(),
+  images: z.array(z.never()).nullish(),
+  tool_name: z.string().nullish(),
+  tool_call_id: z.string().nullish(),
+  tool_calls: z
+    .array(
+      z.strictObject({
+        id: z.string().optional(),
+        type: z.literal("function").optional(),
+        function: z.strictObject({
+          index: z.int().optional(),
+          name: z.string(),
+          description: z.string().optional(),
+          arguments: z.looseObject({}).optional(),
+        }),
+      }),
+    )
+    .nullish(),
+});
+
+export const OllamaChatRequest = z.strictObject({
+  ...shared,
+  messages: z.array(message).optional(),
+  tools: z.array(toolField).max(1024).optional(),
+});
+
+export const GenerateRequest = z.strictObject({
+  ...shared,
+  prompt: z.string().optional(),
+  system: z.string().optional(),
+  raw: z.boolean().optional(),
+});
+
+export const EmbedRequest = z.strictObject({
+  model: z.string().max(1000),
+  input: z.union([z.string(), z.array(z.string()).max(2048)]),
+  truncate: z.boolean().optional(),
+  dimensions: z.int().min(1).max(1e6).optional(),
+  keep_alive: keepAliveField,
+});
+
+/** What both generating routes ask for alike. */
+export function askedOf(
+  { options = {}, think }: { options?: Options; think?: z.infer<typeof thinkField> },
+  defaults: RequestDefaults,
+): Omit<Chat, "messages"> {
+  const { num_predict = -1, repeat_penalty, repeat_last_n, stop, ...sampling } = options;
+  // Of the last so many tokens; of all where it is -1.
+  const last = repeat_last_n === -1 ? 1e9 : (repeat_last_n ?? 64);
+  const sizes = { repetition_context_size: last, presence_context_size: last, frequency_context_size: last };
+  const penalties = { ...sampling, repetition_penalty: repeat_penalty, ...sizes };
+  return {
+    maxTokens: num_predict < 1 ? -1 : num_predict,
+    sampling: samplerOptions(sampling, defaults),
+    penalties: last === 0 ? undefined : penaltyOptions(penalties),
+    seed: options.seed === undefined || options.seed < 0 ? undefined : options.seed,
+    stop: typeof stop === "string" ? [stop] : stop,
+    contextLimit: options.num_ctx,
+    templateVariables: think === undefined ? {} : thinkVariables(think),
+  };
+}
+
+function thinkVariables(think: z.infer<typeof thinkField>): Record<string, unknown> {
+  if (typeof think === "boolean") return thinkingVariables(think);
+  return { reasoning_effort: think, ...thinkingVariables(true) };
+}
+
+export function messagesOf(messages: z.infer<typeof message>[]): ChatMessage[] {
+  return messages.map(({ images, thinking, tool_name, content, ...rest }, i) => {
+    if (images && images.length > 0) throw invalid(`"messages.${i}.images" are not supported`, `messages.${i}.images`);
+    return {
+      ...rest,
+      content: content ?? "",
+      ...(thinking && { reasoning_content: thinking }),
+      ...(tool_name && { name: tool_name }),
+      ...(rest.tool_calls && { tool_calls: rest.tool_calls.map((call) => ({ type: "function", ...call })) }),
+    } as ChatMessage;
+  });
+}
+
+export function formWish({ format }: { format?: "" | "json" | object }): FormWish | undefined {
+  if (format === undefined || format === "") return undefined;
+  const form =
+    format === "json" ? ({ type: "json_object" } as const) : ({ type: "json_schema", schema: format } as const);
+  return { param: "format", form };
+}
