@@ -12,6 +12,7 @@ import { completionRoutes } from "./routes/openai/completions";
 import { embeddingRoutes } from "./routes/openai/embeddings";
 import { openAiError } from "./routes/openai/errors";
 import { modelRoutes } from "./routes/openai/models";
+import { responseRoutes } from "./routes/responses/responses";
 import { tokenRoutes } from "./routes/tokens";
 
 /** What is answered without a key: nothing of it tells of models or of what is asked. */
@@ -39,6 +40,7 @@ export function serverApp(context: ServeContext): Hono {
   completionRoutes(app, context);
   modelRoutes(app, context);
   embeddingRoutes(app, context);
+  responseRoutes(app, context);
   messageRoutes(app, context);
   ollamaAnswers(app, context);
   ollamaModels(app, context);

@@ -1,7 +1,6 @@
 /** POST /v1/chat/completions */
 import type { Hono } from "hono";
 import type { AnswerToken } from "../../../generate/answer";
-import type { Tokenizer } from "../../../text/tokenizer";
 import type { ToolCall } from "../../../text/tools";
 import { parsed, readJsonBody } from "../../body";
 import { prepareChat } from "../../chat";
@@ -13,6 +12,7 @@ import { processorOf } from "../../structured";
 import { ChatRequest, chatOf, formWish } from "./chat-request";
 import { openAiError } from "./errors";
 import { finishReason, newId, seconds, usageOf } from "./fields";
+import { logprobEntries } from "./logprobs";
 
 export function chatRoutes(app: Hono, context: ServeContext): void {
   const handler = async ({ req }: { req: { raw: Request } }) => {
@@ -37,12 +37,6 @@ export function chatRoutes(app: Hono, context: ServeContext): void {
   };
   app.post("/v1/chat/completions", handler);
   app.post("/chat/completions", handler);
-}
-
-interface LogprobEntry {
-  token: string;
-  logprob: number;
-  bytes: number[];
 }
 
 class ChatReply {
@@ -138,26 +132,12 @@ class ChatReply {
   }
 
   #logprobs(tokens: readonly AnswerToken[]): object[] {
-    const { tokenizer } = this.session.served;
-    const { logprobs = 0 } = this.generation;
-    return tokens.map(({ token, logprob, top }) => ({
-      id: token,
-      ...entryOf(tokenizer, token, logprob),
-      top_logprobs: top
-        .slice(0, logprobs)
-        .map((one) => ({ id: one.token, ...entryOf(tokenizer, one.token, one.logprob) })),
-    }));
+    return logprobEntries(this.session.served.tokenizer, tokens, this.generation.logprobs ?? 0);
   }
 }
 
 /** mlx-lm's is its versions and its platform; ours is of the same use: it changes where numbers may. */
 const fingerprint = `mlxlm-${process.platform}-${process.arch}`;
-
-function entryOf(tokenizer: Tokenizer, token: number, logprob: number): LogprobEntry {
-  const text = tokenizer.decode([token]);
-  // JSON has no minus infinity; OpenAI writes this for what cannot be.
-  return { token: text, logprob: Math.max(logprob, -9999), bytes: [...new TextEncoder().encode(text)] };
-}
 
 /** A call as deltas: its name, and what it is given in pieces. */
 const pieceLength = 64;
