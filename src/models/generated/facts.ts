@@ -7,6 +7,7 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "deepseek_v2": { caches: ["KVCache"], linear: true },
   "deepseek_v3": { caches: ["KVCache"], linear: true },
   "deepseek_v32": { caches: ["CacheList"], linear: true },
+  "deepseek_v41": { caches: ["LoneCacheList"], linear: true },
   "ernie4_5": { caches: ["KVCache"], linear: true },
   "ernie4_5_moe": { caches: ["KVCache"], linear: true },
   "exaone4": { caches: ["KVCache","RotatingKVCache"], linear: true },
