@@ -412,8 +412,8 @@ describe("a broken file", () => {
     ["with an alignment that is a text", having("general.alignment", raw.text("32")), /alignment is 32/],
     [
       "with a type that is not read",
-      also({ ...zeros("blk.1.ffn_up.weight", [256]), code: 14 }),
-      /"blk\.1\.ffn_up\.weight" is Q6_K; mlxlm reads F32, F16, Q4_0, Q4_1, Q8_0, BF16/,
+      also({ ...zeros("blk.1.ffn_up.weight", [256]), code: 24 }),
+      /"blk\.1\.ffn_up\.weight" is I8; mlxlm reads F32, F16, Q4_0, Q4_1, Q5_0, .*, BF16/,
       ExitCode.notFound,
     ],
     ["with a type of the future", also({ ...zeros("x", [256]), code: 99 }), /type 99/, ExitCode.notFound],

@@ -5,9 +5,7 @@ import type { Tensor } from "../../mlx";
 import { changeOf, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
-import type { ElementType } from "./types";
-
-export type Affine = NonNullable<ElementType["affine"]>;
+import type { Packing } from "./types";
 
 export interface PlacedParameter {
   /** The module's path, and what the parameter is called there. */
@@ -15,7 +13,7 @@ export interface PlacedParameter {
   kind: string;
   sources: readonly GgufTensor[];
   /** How it stays packed; undefined where its sources are unpacked. */
-  affine: Affine | undefined;
+  affine: Packing | undefined;
   /** The parameter, or its codes, scales or biases, of those of the sources. */
   make(read: readonly Tensor[]): Tensor;
 }
@@ -73,7 +71,7 @@ function placesOf(
 }
 
 /** The packing of a tensor, if its groups may be moved with the columns. */
-const fitting = (affine: Affine | undefined, columns = 0) =>
+const fitting = (affine: Packing | undefined, columns = 0) =>
   affine && columns % affine.groupSize === 0 ? affine : undefined;
 
 function needRows(x: Tensor, heads: number, name: string): void {
@@ -110,7 +108,7 @@ function joinedParameters(
   return found;
 }
 
-function packingOf({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): Affine | undefined {
+function packingOf({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): Packing | undefined {
   const types = new Set(sources.map(({ type }) => type));
   return movesRows && types.size === 1 ? sources[0]!.type.affine : undefined;
 }

@@ -4,23 +4,52 @@ import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import type { Unpacked } from "./blocks";
 import type { GgufTensor } from "./header";
-import type { Unpacked } from "./types";
 
 /** Most bytes of one read: a system call takes no more than 2 GB. */
 const longestRead = 2 ** 30;
+
+/** How many numbers are unpacked at a time. */
+const pieceSize = 2 ** 24;
+
+/** Pieces (rows, K) as one tensor (…, K). */
+function joined(pieces: readonly Unpacked[], lead: readonly number[]): Unpacked {
+  const parts = Object.keys(pieces[0]!) as (keyof Unpacked)[];
+  const whole = parts.map((part): [keyof Unpacked, Tensor] => {
+    const all = pieces.map((piece) => piece[part]!);
+    const rows = all.length === 1 ? all[0]! : mx.concatenate(all, { axis: 0 });
+    return [part, rows.reshape(...lead, rows.dim(-1))];
+  });
+  return Object.fromEntries(whole) as unknown as Unpacked;
+}
 
 /** Files that stay open for reading their tensors one after the other. */
 export class GgufData {
   readonly #files = new Map<string, number>();
 
-  /** Reads and evaluates a tensor, so that its bytes are let go. */
-  read({ path, type, shape, start, bytes }: GgufTensor): Unpacked {
+  /** Reads and evaluates a tensor, so that its bytes are let go; what is unpacked, in pieces. */
+  read({ path, type, shape, start }: GgufTensor): Unpacked {
+    const width = shape.at(-1)!;
+    const rows = shape.slice(0, -1).reduce((product, dim) => product * dim, 1);
+    const most = type.block === 1 ? rows : Math.max(1, Math.floor(pieceSize / width));
+    const rowBytes = (width / type.block) * type.bytes;
     return mx.scope(() => {
-      const blocks = [...shape.slice(0, -1), shape.at(-1)! / type.block, type.bytes];
-      const unpacked = type.unpack(mx.array(this.bytes(path, start, bytes), "uint8", blocks));
-      mx.eval({ ...unpacked });
-      return unpacked;
+      const pieces: Unpacked[] = [];
+      for (let first = 0; first < rows; first += most) {
+        const count = Math.min(most, rows - first);
+        const bytes = this.bytes(path, start + first * rowBytes, count * rowBytes);
+        pieces.push(
+          mx.scope(() => {
+            const unpacked = type.unpack(mx.array(bytes, "uint8", [count, width / type.block, type.bytes]));
+            mx.eval({ ...unpacked });
+            return unpacked;
+          }),
+        );
+      }
+      const whole = joined(pieces, shape.slice(0, -1));
+      mx.eval({ ...whole });
+      return whole;
     });
   }
 

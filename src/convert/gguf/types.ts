@@ -1,15 +1,19 @@
 /**
- * The element types of GGUF, one row a type. Blocks lie as llama.cpp lays them out (ggml-common.h). A type whose blocks
- * are one of MLX's affine forms stays packed; another would be unpacked to floating point by its row.
+ * The element types of GGUF, one row a type. Blocks lie as llama.cpp lays them out (ggml-common.h). What is packed there
+ * stays packed: exactly, where groups of 32 or more have one factor; else in the narrowest form whose steps are fine beside
+ * those of the type (Q2_K, Q3_K, Q6_K, IQ2_XS, IQ2_S and IQ1_M, whose groups have 16).
  */
 import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import { fields, half, packed, part, type Unpacked, unfolded } from "./blocks";
+import * as iq from "./iq-quants";
+import * as k from "./k-quants";
 
-/** A tensor in MLX's form: with scales and biases where it stays packed. */
-export interface Unpacked {
-  weight: Tensor;
-  scales?: Tensor;
-  biases?: Tensor;
+/** How MLX has packed numbers; as affine groups, unless it is said. */
+export interface Packing {
+  bits: number;
+  groupSize: number;
+  mode?: "mxfp4" | "nvfp4";
 }
 
 export interface ElementType {
@@ -23,7 +27,7 @@ export interface ElementType {
   /** bytes (…, B, bytes) uint8 of rows of B blocks → the rows */
   unpack: (blocks: Tensor) => Unpacked;
   /** How MLX has what `unpack` leaves packed. */
-  affine?: { bits: number; groupSize: number };
+  affine?: Packing;
   /** Rows (R, K) of any floating dtype as their bytes, uint8 in any shape; of types that can be written. */
   pack?: (rows: Tensor) => Tensor;
 }
@@ -43,58 +47,90 @@ const types: readonly ElementType[] = [
   plain("F32", 0, 4, "float32"),
   plain("F16", 1, 2, "float16"),
   {
-    name: "Q4_0",
-    code: 2,
-    block: 32,
-    bytes: 18,
-    affine: { bits: 4, groupSize: 32 },
-    unpack: (blocks) => symmetric(nibbles(part(blocks, 2)), half(blocks, 0), 4),
+    ...blocks("Q4_0", 2, 32, 18, affine(4)),
+    unpack: (x) => symmetric(packed(nibbles(part(x, 2)), 4), half(x, 0), 4),
   },
   {
-    name: "Q4_1",
-    code: 3,
-    block: 32,
-    bytes: 20,
-    affine: { bits: 4, groupSize: 32 },
-    unpack: (blocks) => ({ weight: nibbles(part(blocks, 4)), scales: half(blocks, 0), biases: half(blocks, 2) }),
+    ...blocks("Q4_1", 3, 32, 20, affine(4)),
+    unpack: (x) => ({ weight: packed(nibbles(part(x, 4)), 4), scales: row(half(x, 0)), biases: row(half(x, 2)) }),
   },
   {
-    name: "Q8_0",
-    code: 8,
-    block: 32,
-    bytes: 34,
-    affine: { bits: 8, groupSize: 32 },
+    ...blocks("Q5_0", 6, 32, 22, affine(5)),
+    unpack: (x) => symmetric(packed(five(part(x, 6), part(x, 2, 6)), 5), half(x, 0), 5),
+  },
+  {
+    ...blocks("Q5_1", 7, 32, 24, affine(5)),
+    unpack: (x) => ({
+      weight: packed(five(part(x, 8), part(x, 4, 8)), 5),
+      scales: row(half(x, 0)),
+      biases: row(half(x, 2)),
+    }),
+  },
+  {
+    ...blocks("Q8_0", 8, 32, 34, affine(8)),
     // Signed bytes become unsigned ones that are greater by 128.
-    unpack: (blocks) => symmetric(words(mx.bitwiseXor(part(blocks, 2), 128)), half(blocks, 0), 8),
+    unpack: (x) => symmetric(packed(mx.bitwiseXor(part(x, 2), 128), 8), half(x, 0), 8),
     pack: packQ8,
   },
+  { ...blocks("Q2_K", 10, 256, 84, affine(6)), unpack: k.unpackQ2K },
+  { ...blocks("Q3_K", 11, 256, 110, affine(6)), unpack: k.unpackQ3K },
+  { ...blocks("Q4_K", 12, 256, 144, affine(4)), unpack: k.unpackQ4K },
+  { ...blocks("Q5_K", 13, 256, 176, affine(5)), unpack: k.unpackQ5K },
+  { ...blocks("Q6_K", 14, 256, 210, affine(8)), unpack: k.unpackQ6K },
+  { ...blocks("Q8_K", 15, 256, 292, affine(8)), unpack: k.unpackQ8K },
+  { ...blocks("IQ2_XXS", 16, 256, 66, affine(8)), unpack: iq.unpackIQ2XXS },
+  { ...blocks("IQ2_XS", 17, 256, 74, affine(8)), unpack: iq.unpackIQ2XS },
+  { ...blocks("IQ3_XXS", 18, 256, 98, affine(6)), unpack: iq.unpackIQ3XXS },
+  { ...blocks("IQ1_S", 19, 256, 50, affine(2)), unpack: iq.unpackIQ1S },
+  { ...blocks("IQ4_NL", 20, 32, 18, affine(8)), unpack: iq.unpackIQ4NL },
+  { ...blocks("IQ3_S", 21, 256, 110, affine(4)), unpack: iq.unpackIQ3S },
+  { ...blocks("IQ2_S", 22, 256, 82, affine(8)), unpack: iq.unpackIQ2S },
+  { ...blocks("IQ4_XS", 23, 256, 136, affine(8)), unpack: iq.unpackIQ4XS },
+  { ...blocks("IQ1_M", 29, 256, 56, affine(8)), unpack: iq.unpackIQ1M },
   plain("BF16", 30, 2, "bfloat16"),
+  { ...blocks("TQ1_0", 34, 256, 54, { bits: 2, groupSize: 128 }), unpack: k.unpackTQ1 },
+  { ...blocks("TQ2_0", 35, 256, 66, { bits: 2, groupSize: 128 }), unpack: k.unpackTQ2 },
+  {
+    ...blocks("MXFP4", 39, 32, 17, { bits: 4, groupSize: 32, mode: "mxfp4" }),
+    unpack: (x) => ({ weight: packed(nibbles(part(x, 1)), 4), scales: row(part(x, 0, 1)) }),
+  },
+  {
+    ...blocks("NVFP4", 40, 64, 36, { bits: 4, groupSize: 16, mode: "nvfp4" }),
+    unpack: (x) => ({
+      weight: packed(
+        fields(part(x, 4).unflatten(-1, [4, 8]), [0, 4], 15)
+          .flatten(-2, -1)
+          .flatten(-2, -1),
+        4,
+      ),
+      scales: row(part(x, 0, 4)),
+    }),
+  },
 ];
 
-/** Bytes [from, to) of every block. */
-const part = (blocks: Tensor, from: number, to?: number) => blocks.at(mx.ellipsis, mx.slice(from, to));
-
-/** A float16 of every block: (…, B, bytes) → (…, B) */
-const half = (blocks: Tensor, from: number) =>
-  mx
-    .contiguous(part(blocks, from, from + 2))
-    .view("float16")
-    .squeeze(-1);
-
-/** Sixteen bytes with value j low and value j + 16 high → MLX's words: (…, B, 16) → (…, 4 B) */
-function nibbles(bytes: Tensor): Tensor {
-  const values = mx.concatenate([bytes.bitwiseAnd(15), bytes.rightShift(4)], { axis: -1 });
-  const even = values.at(mx.ellipsis, mx.slice(undefined, undefined, 2));
-  const odd = values.at(mx.ellipsis, mx.slice(1, undefined, 2));
-  return words(even.bitwiseOr(odd.leftShift(4)));
+/** A type of blocks, but for how they are unpacked. */
+function blocks(name: string, code: number, block: number, bytes: number, packing: Packing) {
+  return { name, code, block, bytes, affine: packing };
 }
 
-/** (…, B, bytes) → (…, B · bytes / 4) uint32 */
-const words = (bytes: Tensor) => mx.contiguous(bytes).view("uint32").flatten(-2, -1);
+/** Groups of 32. */
+function affine(bits: number): Packing {
+  return { bits, groupSize: 32 };
+}
+
+/** What every block has, of a whole row: (…, B, n) → (…, B · n) */
+const row = (x: Tensor) => x.flatten(-2, -1);
+
+/** Sixteen bytes with value j low and value j + 16 high: (…, B, 16) → (…, B, 32) */
+const nibbles = (bytes: Tensor) => fields(bytes, [0, 4], 15).flatten(-2, -1);
+
+/** The same with a fifth bit each, in four bytes. */
+const five = (bytes: Tensor, high: Tensor) =>
+  nibbles(bytes).bitwiseOr(unfolded(high, [0, 1, 2, 3, 4, 5, 6, 7], 1).leftShift(4));
 
 /** q · scale − zero · scale */
 const symmetric = (weight: Tensor, scales: Tensor, bits: number): Unpacked => {
-  return { weight, scales, biases: scales.multiply(-(2 ** (bits - 1))) };
+  return { weight, scales: row(scales), biases: row(scales).multiply(-(2 ** (bits - 1))) };
 };
 
 /** (R, K) → (R, K / 32, 34): a float16 scale and 32 signed bytes, rounded as llama.cpp does, halves away from zero. */
@@ -112,32 +148,13 @@ function packQ8(x: Tensor): Tensor {
 
 /** Names of the others, for the refusal. */
 const others: Readonly<Record<number, string>> = {
-  6: "Q5_0",
-  7: "Q5_1",
   9: "Q8_1",
-  10: "Q2_K",
-  11: "Q3_K",
-  12: "Q4_K",
-  13: "Q5_K",
-  14: "Q6_K",
-  15: "Q8_K",
-  16: "IQ2_XXS",
-  17: "IQ2_XS",
-  18: "IQ3_XXS",
-  19: "IQ1_S",
-  20: "IQ4_NL",
-  21: "IQ3_S",
-  22: "IQ2_S",
-  23: "IQ4_XS",
   24: "I8",
   25: "I16",
   26: "I32",
   27: "I64",
   28: "F64",
-  29: "IQ1_M",
-  34: "TQ1_0",
-  35: "TQ2_0",
-  39: "MXFP4",
+  41: "Q1_0",
 };
 
 const byCode = new Map(types.map((type) => [type.code, type]));

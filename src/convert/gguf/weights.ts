@@ -5,12 +5,13 @@ import * as mx from "../../mlx";
 import type { GgufModelType } from "../../models";
 import type { ModelConfig } from "../config";
 import { architectureOf } from "./architecture";
+import type { Unpacked } from "./blocks";
 import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
-import { type Affine, type PlacedParameter, placed } from "./placed";
+import { type PlacedParameter, placed } from "./placed";
 import { llama3Scaling, rotationFactors } from "./stretches";
 import { GgufData } from "./tensors";
-import type { Unpacked } from "./types";
+import type { Packing } from "./types";
 
 /** A GGUF file, its header checked. */
 export interface GgufModel extends Pick<GgufModelType, "keepsDtype"> {
@@ -51,9 +52,9 @@ async function readGguf(path: string): Promise<GgufModel> {
 }
 
 /** config.json's `quantization`: the most common way, and the layers that have another. */
-function quantizationOf(packed: ReadonlyMap<string, Affine>): NonNullable<ModelConfig["quantization"]> {
-  const entry = ({ bits, groupSize }: Affine) => ({ group_size: groupSize, bits });
-  const key = (how: Affine) => JSON.stringify(entry(how));
+function quantizationOf(packed: ReadonlyMap<string, Packing>): NonNullable<ModelConfig["quantization"]> {
+  const entry = ({ bits, groupSize, mode }: Packing) => ({ group_size: groupSize, bits, ...(mode && { mode }) });
+  const key = (how: Packing) => JSON.stringify(entry(how));
   const counts = new Map<string, number>();
   for (const how of packed.values()) counts.set(key(how), (counts.get(key(how)) ?? 0) + 1);
   const most = Math.max(...counts.values());
@@ -90,7 +91,7 @@ export function ggufTensors({ header, parameters, keepsDtype }: GgufModel): Map<
 }
 
 function dtypeOf({ tensors }: GgufHeader): Dtype {
-  if ([...tensors.values()].some(({ type }) => type.block > 1)) return "float16";
+  if ([...tensors.values()].some(({ type }) => type.affine && !type.affine.mode)) return "float16";
   const dtypes: Readonly<Record<string, Dtype>> = { F16: "float16", BF16: "bfloat16" };
   return dtypes[tensors.get("token_embd.weight")!.type.name] ?? "float32";
 }
