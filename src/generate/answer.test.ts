@@ -146,7 +146,7 @@ describe("side by side", () => {
   });
 
   test("conversations go on from what the store holds, each from its own", async () => {
-    const by: Answering = {
+    const by = {
       stepper: new BatchStepper(model),
       tokenizer,
       prefixes: new PrefixStore(() => model.makeCache(), { maxEntries: 3 }),

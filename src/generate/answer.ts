@@ -7,7 +7,7 @@ import { greedy, type LogitsProcessor, makeSampler, type Sampler, type SamplerOp
 import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
 import { AnswerText, type TextOptions, type TextPart } from "./answer-text";
-import type { PrefixStore } from "./prefix-store";
+import type { Prefixes } from "./prefix-store";
 import type { Stepper } from "./stepper";
 
 export interface AnswerRequest extends TextOptions {
@@ -31,6 +31,10 @@ export interface AnswerRequest extends TextOptions {
   cache?: Cache[];
   /** Embeddings (T, D) of the prompt's tokens, in place of the model's own. */
   inputEmbeddings?: Tensor;
+  /** Places in the prompt, as counts of its tokens, at which what has been read is handed out. */
+  boundaries?: readonly number[];
+  /** Gets it there: a copy of the caches, which it disposes of, and the tokens that they stand for. */
+  onBoundary?: (cache: Cache[], tokens: readonly number[]) => void;
   /** Called as the prompt is read. */
   onPrefill?: (done: number, total: number) => void;
   /** Ends the answer between two tokens. */
@@ -98,7 +102,7 @@ export interface Answering {
   stepper: Stepper;
   tokenizer: Tokenizer;
   /** Prompts that were read before: an answer begins with what it shares with one of them. */
-  prefixes?: PrefixStore;
+  prefixes?: Prefixes;
 }
 
 /**
@@ -141,6 +145,8 @@ export async function* answer(
       cachedTokens: cached > 0 ? prompt.slice(0, cached) : undefined,
       logprobs: wanted !== undefined,
       inputEmbeddings: request.inputEmbeddings,
+      boundaries: request.boundaries?.flatMap((place) => (place > cached ? place - cached : [])),
+      onBoundary: request.onBoundary,
       onPrefill: request.onPrefill,
       onDrafts(proposed, accepted) {
         drafts.proposed += proposed;

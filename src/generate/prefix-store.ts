@@ -10,6 +10,15 @@ export interface PrefixStoreOptions {
   maxBytes?: number;
 }
 
+/** Where an answer looks for what has been read before. */
+export interface Prefixes {
+  /**
+   * Lends a cache that holds as much of the prompt as possible, but never all of it: an empty one where nothing fits.
+   * The receiver settles or closes the loan.
+   */
+  take(prompt: readonly number[]): Loan;
+}
+
 interface Entry {
   tokens: readonly number[];
   layers: Cache[];
@@ -19,7 +28,7 @@ interface Entry {
  * Holds the caches of several conversations and forgets those that were not used for the longest time. A cache is lent to
  * one generation at a time: as it is where it is the beginning of the prompt, else a copy, cut back to what both share.
  */
-export class PrefixStore {
+export class PrefixStore implements Prefixes {
   /** The least recently used first. */
   #entries: Entry[] = [];
   #lent = 0;
@@ -45,10 +54,6 @@ export class PrefixStore {
     return this.#entries.reduce((sum, { layers }) => sum + bytesOf(layers), 0);
   }
 
-  /**
-   * Lends a cache that holds as much of the prompt as possible, but never all of it: an empty one where nothing fits.
-   * The receiver settles or closes the loan.
-   */
   take(prompt: readonly number[]): Loan {
     const found = this.#take(prompt);
     this.#lent += 1;
@@ -140,18 +145,20 @@ export function commonLength(a: readonly number[], b: readonly number[]): number
   return length;
 }
 
-const bytesOf = (layers: readonly Cache[]) => layers.reduce((sum, { nbytes }) => sum + nbytes, 0);
+export const bytesOf = (layers: readonly Cache[]) => layers.reduce((sum, { nbytes }) => sum + nbytes, 0);
 
-function dispose(layers: readonly Cache[]): void {
+export function dispose(layers: readonly Cache[]): void {
   for (const layer of layers) layer.dispose();
 }
 
-const canCut = (layers: readonly Cache[], count: number) => count === 0 || layers.every((layer) => layer.isTrimmable());
+/** Whether caches can forget their last `count` tokens. */
+export const canCut = (layers: readonly Cache[], count: number) =>
+  count === 0 || layers.every((layer) => layer.isTrimmable());
 
-const cut = (layers: readonly Cache[], count: number) => layers.every((layer) => layer.trim(count) === count);
+export const cut = (layers: readonly Cache[], count: number) => layers.every((layer) => layer.trim(count) === count);
 
 /** Caches with the same contents, which share memory until one of them changes; null for a kind that has no copies. */
-function copied(layers: readonly Cache[]): Cache[] | null {
+export function copied(layers: readonly Cache[]): Cache[] | null {
   if (!layers.every(kindOf)) return null;
   return mx.scope(() =>
     layers.map((layer) => kindOf(layer)!.restore(savedStateOf(layer) as readonly CacheState[], kindNamed)),

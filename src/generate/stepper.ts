@@ -24,6 +24,10 @@ export interface StepRequest {
   onPrefill?: (done: number, total: number) => void;
   /** Called after each pass of a model with drafts: how many it checked, and how many were right from the first on. */
   onDrafts?: (proposed: number, accepted: number) => void;
+  /** Places in the prompt, as counts of its tokens, at which reading halts for `onBoundary`. */
+  boundaries?: readonly number[];
+  /** Called there with a copy of the caches, which the receiver disposes of, and the tokens that they stand for. */
+  onBoundary?: (cache: Cache[], tokens: readonly number[]) => void;
   /**
    * Called once, when the steps end in whatever way but an error: the caches as they are then, and the tokens that they
    * stand for. They are `cache` itself, or new ones that the receiver disposes of; then `cache` is as it was.

@@ -4,6 +4,7 @@ import type { ChatMessage } from "../text/chat-template";
 import { invalid } from "./api-error";
 import { checkGeneration, encodeChat, type Generation } from "./generation";
 import type { ServedModel } from "./models/served-model";
+import { turnEnds } from "./prefixes/turn-ends";
 import type { RequestDefaults } from "./settings";
 import { thinkingBudget } from "./thinking-budget";
 
@@ -50,14 +51,15 @@ export async function prepareChat(
       throw invalid(`"${name}" can't be a variable of the chat template here`, `chat_template_kwargs.${name}`);
     }
   }
-  const prompt = await encodeChat(served, messages.map(forTemplate), {
-    tools: offered?.slice() ?? null,
-    kwargs,
-    roleMapping,
-  });
-  const { thinking } = served.tokenizer;
+  const written = messages.map(forTemplate);
+  const options = { tools: offered?.slice() ?? null, kwargs };
+  const prompt = await encodeChat(served, written, { ...options, roleMapping });
+  const { tokenizer } = served;
+  const keeps = tokenizer.hasChatTemplate && served.scheduler.isBatched && !served.forgetsAnywhere;
+  const boundaries = keeps ? await turnEnds(tokenizer, written, prompt, options) : undefined;
+  const { thinking } = tokenizer;
   const limits = budget !== undefined && thinking ? [thinkingBudget(budget, thinking)] : [];
-  const generation = { ...rest, prompt, tools: offered, takesApart: true, limits };
+  const generation = { ...rest, prompt, tools: offered, takesApart: true, limits, boundaries };
   checkGeneration(served, generation, count);
   return generation;
 }

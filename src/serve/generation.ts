@@ -2,6 +2,7 @@
 import { UserError } from "../errors";
 import { answer, type End, type Part } from "../generate/answer";
 import { checkContext } from "../generate/prompt";
+import type { Cache } from "../models";
 import {
   type LogitsProcessor,
   type LogitsProcessorOptions,
@@ -30,6 +31,8 @@ export interface Generation {
   takesApart: boolean;
   /** Keeps the answer to a form: what tokens may come next. */
   form?: LogitsProcessor;
+  /** Places in the prompt that later prompts may begin with, for a model that cannot forget back to them. */
+  boundaries?: readonly number[];
   /** Further processors of this answer alone. */
   limits?: readonly LogitsProcessor[];
   /** One call of a tool is enough: the answer ends behind it. */
@@ -119,7 +122,7 @@ export async function* generate(
   generation: Generation,
   { signal, onPrefill }: GenerateOptions,
 ): AsyncGenerator<Part | End, void, void> {
-  const { scheduler, tokenizer } = served;
+  const { scheduler, tokenizer, prefixes } = served;
   const { prompt, sampling, penalties, form, limits = [] } = generation;
   const maxTokens = roomFor(served, generation);
   const sampler = await served.sampler(sampling);
@@ -138,13 +141,15 @@ export async function* generate(
       logitsProcessors: [...makeLogitsProcessors(penalties), ...limits, ...(form ? [form] : [])].map((one) =>
         own.guarded(one),
       ),
+      boundaries: generation.boundaries,
+      onBoundary: (cache: Cache[], tokens: readonly number[]) => served.prefixes.put(cache, tokens),
       onPrefill: (done: number, total: number) => {
         scheduler.beat();
         onPrefill?.(done, total);
       },
       signal: own.signal,
     };
-    for await (const part of answer(request, { stepper: scheduler.stepper, tokenizer, prefixes: served.prefixes })) {
+    for await (const part of answer(request, { stepper: scheduler.stepper, tokenizer, prefixes })) {
       scheduler.beat();
       own.check();
       if (part.type === "end") yield hasCalled ? { ...part, finish_reason: "tool_calls" } : part;

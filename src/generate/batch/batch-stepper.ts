@@ -65,6 +65,7 @@ export class BatchStepper implements Stepper {
     }
     const id = this.#generator.add({
       ...{ prompt, sampler, logitsProcessors, logprobs, cache, cachedTokens },
+      boundaries: request.onBoundary && request.boundaries,
       maxTokens: maxTokens < 0 ? boundless : maxTokens,
       stop: [...(request.stopTokens ?? [])].map((token) => [token]),
       keepCache: onEnd !== undefined,
@@ -72,6 +73,10 @@ export class BatchStepper implements Stepper {
     const onPrefill = (done: number, total: number) => {
       try {
         request.onPrefill?.(done, total);
+        if (done > 0 && done < total && request.onBoundary && request.boundaries?.includes(done)) {
+          const { cache, tokens } = this.#generator.extract(id)!;
+          request.onBoundary(cache, tokens);
+        }
       } catch (error) {
         // The others in the batch have no part in it.
         line.failure = { error };

@@ -1,12 +1,12 @@
 /** A model that is loaded and answers. */
 import type { OpenedModel } from "../../generate/open-model";
-import { PrefixStore } from "../../generate/prefix-store";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { makeSampler, type Sampler, type SamplerOptions } from "../../sample";
 import type { Tokenizer } from "../../text/tokenizer";
 import type { MemoryBudget } from "../engine/memory-budget";
 import { Scheduler } from "../engine/scheduler";
+import { RadixPrefixes } from "../prefixes/radix-prefixes";
 import type { EngineSettings } from "../settings";
 
 export interface ServedModelOptions {
@@ -16,6 +16,12 @@ export interface ServedModelOptions {
   settings: EngineSettings;
   draft?: OpenedModel;
 }
+
+/** The share of the memory that kept prompts take at most. */
+const usualShare = 0.25;
+
+/** Tokens that no window holds. */
+const long = 1e6;
 
 /** Samplers of so many different settings are kept. */
 const mostSamplers = 64;
@@ -34,7 +40,7 @@ export class ServedModel {
   /** When it was loaded. */
   readonly since = new Date();
 
-  readonly prefixes: PrefixStore;
+  readonly prefixes: RadixPrefixes;
   readonly #samplers = new Map<string, Sampler>();
 
   constructor(
@@ -50,13 +56,25 @@ export class ServedModel {
     this.contextLength = opened.contextLength;
     this.nbytes = bytesOf(opened.model) + (draft ? bytesOf(draft.model) : 0);
     budget.holdWeights(this, this.nbytes);
-    const { promptCacheSize: maxEntries, promptCacheBytes: maxBytes } = settings;
-    this.prefixes = new PrefixStore(() => opened.model.makeCache(), { maxEntries, maxBytes });
+    const { promptCacheSize: maxEntries, promptCacheBytes: maxBytes = budget.limit * usualShare } = settings;
+    this.prefixes = new RadixPrefixes(() => opened.model.makeCache(), {
+      ...{ maxEntries, maxBytes },
+      onChange: (bytes) => budget.hold(this, bytes),
+    });
     this.scheduler = new Scheduler(opened.model, {
       ...settings,
       budget,
+      onShort: (bytes) => this.prefixes.release(bytes),
       draft: draft && { model: draft.model, tokens: settings.numDraftTokens },
     });
+  }
+
+  /** Whether what has been read can be cut back to any length, so that no place in a prompt is better than another. */
+  get forgetsAnywhere(): boolean {
+    const cache = this.model.makeCache();
+    const can = cache.every((layer) => layer.isTrimmable(this.contextLength ?? long));
+    for (const layer of cache) layer.dispose();
+    return can;
   }
 
   /** One and the same function for the same settings: those who share it are drawn together. */
