@@ -12,11 +12,12 @@ import { completionRoutes } from "./routes/openai/completions";
 import { embeddingRoutes } from "./routes/openai/embeddings";
 import { openAiError } from "./routes/openai/errors";
 import { modelRoutes } from "./routes/openai/models";
+import { pagePaths, pageRoutes } from "./routes/page";
 import { responseRoutes } from "./routes/responses/responses";
 import { tokenRoutes } from "./routes/tokens";
 
 /** What is answered without a key: nothing of it tells of models or of what is asked. */
-const open = new Set(["/", "/health", "/favicon.ico"]);
+const open = new Set([...pagePaths, "/health"]);
 
 export function serverApp(context: ServeContext): Hono {
   const { guard, log, metrics } = context;
@@ -45,6 +46,7 @@ export function serverApp(context: ServeContext): Hono {
   ollamaAnswers(app, context);
   ollamaModels(app, context);
   tokenRoutes(app, context);
+  pageRoutes(app);
   healthRoutes(app, context);
   app.notFound((c) => respond(new ApiError(404, `there is no ${c.req.method} ${c.req.path}`), c.req.path));
   app.onError((error, c) => {
