@@ -60,7 +60,7 @@ module.exports = {
       name: "no-orphans",
       comment: "a file that nothing imports is dead",
       severity: "error",
-      from: { orphan: true, path: "^src/", pathNot: tests },
+      from: { orphan: true, path: "^src/", pathNot: [tests, "\\.d\\.ts$"] },
       to: {},
     },
   ],
