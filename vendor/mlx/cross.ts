@@ -3,8 +3,9 @@
  * libmlx.dylib has every symbol it needs (the linker refuses a missing one). What ships is built on a Mac by Apple's
  * clang: zig links a C++ runtime of its own, through which an exception of libmlx's might not be caught.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Xgrammar } from "../xgrammar/source";
 import { fail, python, run } from "./toolchain";
 
 const zigVersion = "0.17.1";
@@ -23,17 +24,46 @@ function zig(cache: string): string {
   return binary;
 }
 
+const macos = ["-target", "aarch64-macos.14.0"];
+
+/** What makes CMake compile a static library for macOS: it wants programs, not programs with arguments. */
+export function zigSettings(cache: string): string[] {
+  const folder = join(cache, `zig-${zigVersion}-programs`);
+  mkdirSync(folder, { recursive: true });
+  const program = (name: string, ...command: string[]) => {
+    const path = join(folder, name);
+    const words = [zig(cache), ...command].map((word) => `'${word}'`).join(" ");
+    writeFileSync(path, `#!/bin/sh\nexec ${words} "$@"\n`, { mode: 0o755 });
+    return path;
+  };
+  const settings = {
+    CMAKE_SYSTEM_NAME: "Generic",
+    CMAKE_TRY_COMPILE_TARGET_TYPE: "STATIC_LIBRARY",
+    CMAKE_CXX_COMPILER: program("c++", "c++", ...macos),
+    CMAKE_AR: program("ar", "ar"),
+    CMAKE_RANLIB: program("ranlib", "ranlib"),
+  };
+  return Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
+}
+
 /** Compiles and links libmlxlm.dylib into `build`. */
-export function crossBuildMacos(sdkPrefix: string, build: string, cache: string): void {
+export function crossBuildMacos(sdkPrefix: string, grammars: Xgrammar, build: string, cache: string): void {
   mkdirSync(build, { recursive: true });
   const source = join(import.meta.dir, "src");
   const files = [...new Bun.Glob("**/*.cpp").scanSync(source)].map((name) => join(source, name));
   run([
-    ...[zig(cache), "c++", "-target", "aarch64-macos.14.0", "-std=c++20", "-O2", "-shared", "-fPIC"],
+    ...[zig(cache), "c++", ...macos, "-std=c++20", "-O2", "-shared", "-fPIC"],
     // On arm64 the kernels need no choice between instruction sets: every machine has NEON.
     "-DMLXLM_ISA=plain",
-    ...[`-I${join(sdkPrefix, "include")}`, `-I${source}`, ...files, join(build, "generated/ops.cpp")],
-    ...[`-L${join(sdkPrefix, "lib")}`, "-lmlx", "-Wl,-rpath,@loader_path", "-Wl,-install_name,@rpath/libmlxlm.dylib"],
+    ...[`-I${join(sdkPrefix, "include")}`, `-I${source}`, ...grammars.includes.map((path) => `-isystem${path}`)],
+    ...[...files, join(import.meta.dir, "../xgrammar/src/grammar.cpp"), join(build, "generated/ops.cpp")],
+    ...[
+      grammars.library,
+      `-L${join(sdkPrefix, "lib")}`,
+      "-lmlx",
+      "-Wl,-rpath,@loader_path",
+      "-Wl,-install_name,@rpath/libmlxlm.dylib",
+    ],
     ...["-o", join(build, "libmlxlm.dylib")],
   ]);
 }

@@ -1,7 +1,8 @@
 /** Compiles the C ABI against an SDK and gathers what must lie beside it at run time. */
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { crossBuildMacos } from "./cross";
+import { copyLicences, type Xgrammar, xgrammar } from "../xgrammar/source";
+import { crossBuildMacos, zigSettings } from "./cross";
 import { cxxSource } from "./generate";
 import { companionsOf } from "./own-mlx";
 import { type Backend, mlxSdk, openblas, type Sdk, type Target } from "./sdk";
@@ -14,7 +15,7 @@ export interface NativeBuild {
   mlxPrefix?: string;
   /** Folder for downloads and intermediate files. */
   cache: string;
-  /** Folder that gets lib/ (and include/ for CUDA, whose kernels are compiled at run time). */
+  /** Folder that gets lib/, licences/ (and include/ for CUDA, whose kernels are compiled at run time). */
   output: string;
 }
 
@@ -23,7 +24,7 @@ function writeIfChanged(path: string, content: string): void {
   if (!existsSync(path) || readFileSync(path, "utf8") !== content) writeFileSync(path, content);
 }
 
-export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): void {
+export function buildNative(options: NativeBuild, tools: Toolchain): void {
   const { backend, target, mlxPrefix, cache } = options;
   const sdks = join(cache, "sdk");
   const sdk = mlxPrefix
@@ -36,16 +37,19 @@ export function buildNative(options: NativeBuild, { cmake, ninja }: Toolchain): 
   writeIfChanged(join(build, "generated/ops.cpp"), cxxSource());
 
   const host = `${process.platform}-${process.arch}`;
-  if (target === host) compileHere(build, sdk.prefix, blas, backend, { cmake, ninja });
-  else if (target === "darwin-arm64") crossBuildMacos(sdk.prefix, build, cache);
-  else fail(`a library for ${target} is built on such a machine (this one is ${host})`);
+  if (target !== host && target !== "darwin-arm64") {
+    fail(`a library for ${target} is built on such a machine (this one is ${host})`);
+  }
+  const grammars = xgrammar(cache, target, tools, target === host ? [] : zigSettings(cache));
+  if (target === host) compileHere(build, { prefix: sdk.prefix, blas, grammars }, backend, tools);
+  else crossBuildMacos(sdk.prefix, grammars, build, cache);
   gather(build, sdk, blas, options);
+  copyLicences(grammars, join(options.output, "licences"));
 }
 
 function compileHere(
   build: string,
-  prefix: string,
-  blas: string | null,
+  { prefix, blas, grammars }: { prefix: string; blas: string | null; grammars: Xgrammar },
   backend: Backend,
   { cmake, ninja }: Toolchain,
 ): void {
@@ -55,6 +59,8 @@ function compileHere(
     CMAKE_PREFIX_PATH: prefix,
     MLXLM_BACKEND: backend,
     MLXLM_GENERATED: join(build, "generated"),
+    MLXLM_XGRAMMAR: grammars.library,
+    MLXLM_XGRAMMAR_INCLUDES: grammars.includes.join(";"),
     MLXLM_OPENBLAS: blas ?? "",
   };
   const defines = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);

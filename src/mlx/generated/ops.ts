@@ -943,6 +943,10 @@ export function gate(gelu: boolean, gate: Handle, x: Handle): Handle[] {
   return readHandles(native.mlxlm_gate(gelu, gate, x));
 }
 
+export function mask_logits(logits: Handle, bits: Handle): Handle {
+  return checked(native.mlxlm_mask_logits(logits, bits));
+}
+
 export function slice_axis(a: Handle, axis: number, start: number, stop: number): Handle {
   return checked(native.mlxlm_slice_axis(a, axis, start, stop));
 }

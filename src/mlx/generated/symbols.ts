@@ -222,6 +222,7 @@ export const opSymbols = {
   mlxlm_scaled_dot_product_attention: { args: ["i32", "i32", "i32", "f64", "ptr", "i32", "i32"], returns: "i32" },
   mlxlm_rotate: { args: ["i32", "i32", "f64", "f64", "i32", "i32"], returns: "i32" },
   mlxlm_gate: { args: ["bool", "i32", "i32"], returns: "i32" },
+  mlxlm_mask_logits: { args: ["i32", "i32"], returns: "i32" },
   mlxlm_slice_axis: { args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_update_axis: { args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_add_rms_norm: { args: ["i32", "i32", "i32", "f64"], returns: "i32" },

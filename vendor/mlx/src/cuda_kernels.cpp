@@ -125,4 +125,16 @@ array quantized_row(
       {{blocks, 1, 1}, threads, {{"BITS", bits}, {"GROUP", group_size}, {"ROWS", rows}}}, s)[0];
 }
 
+bool takes_mask_logits(const array& logits, mx::StreamOrDevice s) {
+  bool known = is_half(logits.dtype()) || logits.dtype() == mx::float32;
+  return known && logits.size() > 0 && on_gpu(s) && !traced(logits);
+}
+
+array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s) {
+  static Kernel kernel("mlxlm_mask_logits", {"logits", "bits"}, {"masked"}, mask_logits_source);
+  constexpr int threads = 256;
+  int blocks = (logits.shape(1) + threads - 1) / threads;
+  return kernel({logits, bits}, {logits.shape()}, {{blocks * threads, logits.shape(0), 1}, threads, {}}, s)[0];
+}
+
 } // namespace mlxlm::cuda

@@ -23,4 +23,7 @@ array quantized_row(
     const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,
     mx::StreamOrDevice s);
 
+bool takes_mask_logits(const array& logits, mx::StreamOrDevice s);
+array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s);
+
 } // namespace mlxlm::cuda

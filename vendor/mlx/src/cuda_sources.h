@@ -216,4 +216,17 @@ constexpr const char* quantized_row_source = R"(
   }
 )";
 
+// A thread a logit, a row of blocks for each row. Inputs logits (B, V), bits (B, ceil(V / 32)). Output masked (B, V).
+constexpr const char* mask_logits_source = R"(
+  const int vocabulary = logits_shape[1];
+  const int token = blockIdx.x * blockDim.x + threadIdx.x;
+  const int64_t row = blockIdx.y;
+  if (token >= vocabulary) {
+    return;
+  }
+  const uint32_t word = bits[row * ((vocabulary + 31) / 32) + token / 32];
+  const int64_t at = row * vocabulary + token;
+  masked[at] = (word >> (token % 32)) & 1 ? logits[at] : static_cast<T>(__int_as_float(0xff800000));
+)";
+
 } // namespace mlxlm::cuda

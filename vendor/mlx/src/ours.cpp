@@ -3,6 +3,7 @@
 
 #include "cpu/attention_steps.h"
 #include "cpu/layer_primitives.h"
+#include "cpu/mask_logits.h"
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
 #include "cuda_kernels.h"
@@ -75,6 +76,27 @@ array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx:
   }
   auto sums = cpu::logsumexp(a, s);
   return keepdims ? sums : mx::squeeze(sums, -1, s);
+}
+
+array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s) {
+  bool fits = logits.ndim() == 2 && bits.ndim() == 2 && bits.dtype() == mx::uint32 &&
+      bits.shape(0) == logits.shape(0) && bits.shape(1) == (logits.shape(1) + 31) / 32;
+  if (!fits) {
+    throw std::invalid_argument("a mask needs a bit for each of the logits");
+  }
+  if (cuda::takes_mask_logits(logits, s)) {
+    return cuda::mask_logits(logits, bits, s);
+  }
+  if (cpu::takes_mask_logits(logits, bits, s)) {
+    return cpu::mask_logits(logits, bits, s);
+  }
+  int vocabulary = logits.shape(1);
+  auto places = mx::arange(0, vocabulary, mx::uint32, s);
+  auto words = mx::take(bits, mx::right_shift(places, array(5u), s), 1, s);
+  auto shifted = mx::right_shift(words, mx::bitwise_and(places, array(31u), s), s);
+  auto allowed = mx::astype(mx::bitwise_and(shifted, array(1u), s), mx::bool_, s);
+  auto never = array(-std::numeric_limits<float>::infinity(), logits.dtype());
+  return mx::where(allowed, logits, never, s);
 }
 
 std::vector<array> rotate(

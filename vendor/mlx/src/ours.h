@@ -23,6 +23,9 @@ array scaled_dot_product_attention(
 array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::StreamOrDevice s);
 array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s);
 
+// logits (B, V) with −∞ where bits (B, ⌈V / 32⌉), uint32, have none.
+array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s);
+
 // x (B, H, T, D) rotated by halves. Empty where no kernel takes it.
 std::vector<array> rotate(
     const array& x, int dims, std::optional<float> base, float scale, int offset, const std::optional<array>& freqs,
