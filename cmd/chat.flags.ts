@@ -1,4 +1,5 @@
 /** The flags of `mlxlm chat`: mlx-lm's, with its defaults. */
+import { answerFormatFlags } from "../src/cli/answer-format";
 import { settingFlags } from "../src/cli/chat/settings";
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
@@ -10,6 +11,7 @@ export const chatFlags = {
   }),
   systemPrompt: flag.text("a system message ahead of the conversation"),
   ...settingFlags,
+  ...answerFormatFlags,
   maxKvSize: flag.integer("keep only so many tokens in the KV cache, and forget the oldest", { min: 1 }),
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),

@@ -1,4 +1,5 @@
 /** `mlxlm chat`: a conversation with a model. */
+import { answerFormat } from "../src/cli/answer-format";
 import { command } from "../src/cli/command";
 import { checkDrafts, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
@@ -20,6 +21,7 @@ export default command({
     const { checkSettings } = await import("../src/cli/chat/settings");
     checkSettings(flags);
     checkDrafts(flags);
+    const format = await answerFormat(flags);
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { demoFolder, demoName } = await import("../src/demo/folder");
@@ -49,7 +51,7 @@ export default command({
             hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
           });
         }
-        const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts };
+        const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts, format };
         const answerer = new ChatAnswerer(model, tokenizer, limits);
         const close = () => {
           answerer.forget();

@@ -1,4 +1,5 @@
 /** The flags of `mlxlm generate`: mlx-lm's, with its defaults. */
+import { answerFormatFlags } from "../src/cli/answer-format";
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
@@ -24,6 +25,7 @@ export const generateFlags = {
   xtcThreshold: flag.number("from which probability XTC counts a token as likely", { default: 0.1, min: 0, max: 0.5 }),
   minTokensToKeep: flag.integer("how many tokens min-p leaves at least", { default: 1, min: 1 }),
   seed: flag.integer("seed of the random numbers", { min: 0 }),
+  ...answerFormatFlags,
   ignoreChatTemplate: flag.switch("feed the prompt as it is"),
   useDefaultChatTemplate: flag.switch("accepted for mlx-lm's sake, without effect there as here"),
   chatTemplateConfig: flag.json("further variables of the chat template"),

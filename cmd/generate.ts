@@ -1,4 +1,5 @@
 /** `mlxlm generate`: text from a prompt. */
+import { answerFormat } from "../src/cli/answer-format";
 import { checkSettings } from "../src/cli/chat/settings";
 import { command } from "../src/cli/command";
 import { checkDrafts, draftLine, draftsOf } from "../src/cli/drafts";
@@ -18,6 +19,7 @@ export default command({
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
     "mlxlm generate --model ./my-model --draft ngram --prompt - < text-to-edit.txt",
+    'mlxlm generate --model mlx-community/Qwen3-4B-4bit --json-schema person.json --prompt "Who wrote Faust?"',
   ],
   flags: generateFlags,
   computes: true,
@@ -26,12 +28,16 @@ export default command({
     checkPromptText(flags.prompt);
     checkSettings(flags);
     checkDrafts(flags);
+    if (flags.jsonSchema === "-" && flags.prompt === "-") throw bothOnStdin();
+    const format = await answerFormat(flags);
+    if (format && flags.prefillResponse !== undefined) throw noPrefill();
     // What needs the native library is loaded here, so that --help does not.
     const mx = await import("../src/mlx");
     const { openModel } = await import("../src/cli/model");
     const { checkContext, encodePrompt, unescapePrompt } = await import("../src/generate/prompt");
     const { openSavedCache } = await import("../src/cli/saved-cache");
     const { answer } = await import("../src/generate/answer");
+    const { constrain } = await import("../src/generate/constrain");
     const { DraftStepper } = await import("../src/generate/draft-stepper");
     const { LoneStepper } = await import("../src/generate/lone-stepper");
 
@@ -55,7 +61,8 @@ export default command({
     if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
-    const readsStdin = flags.prompt === "-" || (!wasGiven(flags, "prompt") && hasPipedText());
+    const asksStdin = !wasGiven(flags, "prompt") && flags.jsonSchema !== "-" && hasPipedText();
+    const readsStdin = flags.prompt === "-" || asksStdin;
     const piped = readsStdin ? await pipedText(contextLength, mx.availableMemory()) : "";
     // A pipe that nobody wrote to is no prompt.
     const isAsked = readsStdin && (piped !== "" || flags.prompt === "-" || isFileOnStdin());
@@ -75,6 +82,8 @@ export default command({
     const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags, draftHead);
     const stepper = drafts ? new DraftStepper(model, drafts, settings) : new LoneStepper(model, settings);
 
+    const { vocabSize: vocabularySize } = model;
+    const constraint = format && (await constrain(format, { tokenizer, vocabularySize, prompt }));
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
     const cache = saved?.cache ?? model.makeCache({ maxSize: flags.maxKvSize });
     const rule = "=".repeat(10);
@@ -92,6 +101,9 @@ export default command({
         xtcThreshold: flags.xtcThreshold,
       },
       cache,
+      constraint,
+      // Thoughts are no part of a text in a form.
+      takeApart: format !== null,
       onPrefill: (done: number, total: number) => (done < total ? bar.at(done, total) : bar.end()),
       signal,
     };
@@ -120,14 +132,35 @@ export default command({
       if (text === "") out.info("No text generated for this prompt");
       else for (const line of statistics(end)) out.info(line);
     }
+    if (end?.complete === false) out.warn(cutWarning(end, flags.maxTokens));
     if (end) {
       const { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason } = end;
       const figures = { prompt_tokens, prompt_tps, generation_tokens, generation_tps, peak_memory, finish_reason };
-      out.result({ text, ...figures, ...(end.drafts && { drafts: end.drafts }) });
+      const ending = end.complete === undefined ? {} : { complete: end.complete };
+      out.result({ text, ...figures, ...(end.drafts && { drafts: end.drafts }), ...ending });
     }
     if (signal.aborted) process.exitCode = ExitCode.interrupted;
   },
 });
+
+function cutWarning({ finish_reason, generation_tokens }: End, maxTokens: number): string {
+  const where = `the answer was cut after ${generation_tokens} tokens and does not fit its form to the end`;
+  return finish_reason === "length" ? `${where}: --max-tokens ${maxTokens} was too few` : where;
+}
+
+function bothOnStdin(): UserError {
+  return new UserError("--json-schema and --prompt cannot both come from stdin", {
+    code: ExitCode.usage,
+    hint: "Put one of them into a file.",
+  });
+}
+
+function noPrefill(): UserError {
+  return new UserError("--prefill-response does not go with a form of the answer, which begins with its first token", {
+    code: ExitCode.usage,
+    hint: "Leave out --prefill-response.",
+  });
+}
 
 /** The three lines that mlx-lm prints, and one about drafts. */
 function statistics(end: End): string[] {

@@ -3,11 +3,20 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache } from "../models";
-import { greedy, type LogitsProcessor, makeSampler, type Sampler, type SamplerOptions, seeded } from "../sample";
+import {
+  greedy,
+  type LogitsProcessor,
+  makeSampler,
+  type Sampler,
+  type SamplerOptions,
+  type SeededSampler,
+  seeded,
+} from "../sample";
+import type { Constraint } from "../sample/grammar/constraint";
 import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
 import { AnswerText, type TextOptions, type TextPart } from "./answer-text";
-import type { Prefixes } from "./prefix-store";
+import type { Loan, Prefixes } from "./prefix-store";
 import type { Stepper } from "./stepper";
 
 export interface AnswerRequest extends TextOptions {
@@ -23,6 +32,8 @@ export interface AnswerRequest extends TextOptions {
    */
   seed?: number;
   logitsProcessors?: readonly LogitsProcessor[];
+  /** Holds the answer to a grammar. The answer takes it over. */
+  constraint?: Constraint | null;
   /** Tokens that end the answer; the tokenizer's where absent, none where empty. */
   stopTokens?: ReadonlySet<number>;
   /** Give each part the tokens that it came from, each with its log-probability and those of so many likely others. */
@@ -95,6 +106,8 @@ export interface End {
   generated: readonly number[];
   /** The tokens since the last part, where asked for. */
   tokens?: AnswerToken[];
+  /** Whether the answer fits its grammar to the end, where it has one: false where it was cut. */
+  complete?: boolean;
 }
 
 /** Who answers. */
@@ -113,16 +126,9 @@ export async function* answer(
   request: AnswerRequest,
   { stepper, tokenizer, prefixes }: Answering,
 ): AsyncGenerator<Part | End, void, void> {
-  const { maxTokens = 256, stopTokens = tokenizer.eosTokenIds, logprobs: wanted, signal } = request;
-  if (!Number.isInteger(maxTokens) || maxTokens === 0 || maxTokens < -1) {
-    throw new UserError(`max-tokens must be 1 or more, or -1 for no limit, not ${maxTokens}`, { code: ExitCode.usage });
-  }
-  const prompt = "messages" in request.prompt ? await encoded(request.prompt, request, tokenizer) : request.prompt;
-  const chosen = await samplerOf(request.sampler, tokenizer);
-  const text = new AnswerText(tokenizer, prompt, request);
-  const own = request.seed === undefined ? null : seeded(chosen, request.seed);
-  const loan = request.cache ? null : (prefixes?.take(prompt) ?? null);
-  const cached = loan?.count ?? 0;
+  const { maxTokens = 256, stopTokens = tokenizer.eosTokenIds, logprobs: wanted, signal, constraint } = request;
+  let own: SeededSampler | null = null;
+  let loan: Loan | null = null;
   const generated: number[] = [];
   let tokens: AnswerToken[] | undefined = wanted === undefined ? undefined : [];
   /** The first of parts that come together takes the tokens. */
@@ -135,13 +141,26 @@ export async function* answer(
   let finish: FinishReason = "length";
   const drafts: DraftFigures = { proposed: 0, accepted: 0, acceptance: 0, passes: 0 };
   try {
+    if (!Number.isInteger(maxTokens) || maxTokens === 0 || maxTokens < -1) {
+      const problem = `max-tokens must be 1 or more, or -1 for no limit, not ${maxTokens}`;
+      throw new UserError(problem, { code: ExitCode.usage });
+    }
+    const prompt = "messages" in request.prompt ? await encoded(request.prompt, request, tokenizer) : request.prompt;
+    const chosen = await samplerOf(request.sampler, tokenizer);
+    const text = new AnswerText(tokenizer, prompt, request);
+    own = request.seed === undefined ? null : seeded(chosen, request.seed);
+    const lent = request.cache ? null : (prefixes?.take(prompt) ?? null);
+    loan = lent;
+    const cached = lent?.count ?? 0;
+    began = performance.now();
     for await (const { token, logprobs } of stepper.steps({
       prompt: cached > 0 ? prompt.slice(cached) : prompt,
       maxTokens,
       sampler: own?.sampler ?? chosen,
       logitsProcessors: request.logitsProcessors,
+      constraint,
       stopTokens,
-      cache: request.cache ?? loan?.layers,
+      cache: request.cache ?? lent?.layers,
       cachedTokens: cached > 0 ? prompt.slice(0, cached) : undefined,
       logprobs: wanted !== undefined,
       inputEmbeddings: request.inputEmbeddings,
@@ -154,7 +173,7 @@ export async function* answer(
         drafts.acceptance = drafts.accepted / Math.max(drafts.proposed, 1);
         drafts.passes += 1;
       },
-      onEnd: loan ? (layers, held) => loan.settle(held, layers) : undefined,
+      onEnd: lent ? (layers, held) => lent.settle(held, layers) : undefined,
       signal,
     })) {
       if (generated.length === 0) {
@@ -174,6 +193,8 @@ export async function* answer(
       }
       if (generated.length === maxTokens) break;
     }
+    // Where nothing may follow, the steps end by themselves.
+    if (constraint && generated.length !== maxTokens) finish = "stop";
     if (signal?.aborted) finish = "interrupted";
     const figures = {
       prompt_tokens: prompt.length - cached,
@@ -187,8 +208,10 @@ export async function* answer(
     for (const part of text.end()) yield withTokens(part);
     if (finish === "stop" && request.tools?.length && text.hasCalled) finish = "tool_calls";
     const stopText = text.stoppedBy === null ? {} : { stop_text: text.stoppedBy };
-    yield { type: "end", ...figures, finish_reason: finish, ...stopText, generated, ...(tokens && { tokens }) };
+    const ending = { ...stopText, ...(constraint && { complete: constraint.isComplete }) };
+    yield { type: "end", ...figures, finish_reason: finish, ...ending, generated, ...(tokens && { tokens }) };
   } finally {
+    constraint?.dispose();
     own?.dispose();
     loan?.close();
   }

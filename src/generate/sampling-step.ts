@@ -31,17 +31,33 @@ export interface StepInput {
   inputEmbeddings?: Tensor;
   /** Give the highest logit too. */
   isChecked?: boolean;
+  /** Which tokens may be chosen in each row: bits as `grammar.maskOf` gives them. */
+  mask?: Tensor | null;
 }
 
 /** Feeds token ids (B, T) and chooses what follows. Neither result is evaluated yet. */
-export function samplingStep(
+export function samplingStep(model: Pick<LanguageModel, "forward">, input: Tensor, step: StepInput): Chosen {
+  return choose(forwardStep(model, input, step), input, step);
+}
+
+/** Feeds token ids (B, T) and gives the logits (B, V) of what follows, or (positions, V) of one sequence. */
+export function forwardStep(
   model: Pick<LanguageModel, "forward">,
   input: Tensor,
-  { cache, choosers, positions = 1, inputEmbeddings, isChecked = false }: StepInput,
-): Chosen {
+  { cache, positions = 1, inputEmbeddings }: Pick<StepInput, "cache" | "positions" | "inputEmbeddings">,
+): Tensor {
   const all = model.forward(input, { cache, inputEmbeddings });
-  const own = positions === 1 ? all.at(":", -1) : all.at(0, mx.slice(-positions));
-  const logits = processed(own, input, choosers);
+  return positions === 1 ? all.at(":", -1) : all.at(0, mx.slice(-positions));
+}
+
+/** Chooses from the logits that follow `input`. */
+export function choose(
+  own: Tensor,
+  input: Tensor,
+  { choosers, isChecked = false, mask }: Pick<StepInput, "choosers" | "isChecked" | "mask">,
+): Chosen {
+  const processedLogits = processed(own, input, choosers);
+  const logits = mask ? mx.grammar.maskLogits(processedLogits, mask) : processedLogits;
   const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
   return { tokens: drawn(logprobs, choosers), logprobs, highest: isChecked ? own.max() : null };
 }

@@ -14,6 +14,7 @@ import type { Drafter } from "./draft/drafter";
 import { ModelDrafter, type ModelDrafterOptions } from "./draft/model-drafter";
 import { canReturn, ReturnPoint } from "./draft/return-point";
 import { quantizeCaches } from "./kv-quantization";
+import { acceptChosen, allowed, isOver, maskAlong } from "./masks";
 import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
 import { checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
@@ -60,7 +61,7 @@ export async function* draftedSteps(
   options: SpeculativeOptions = {},
 ): AsyncGenerator<Step, void, void> {
   const { maxTokens = 256, numDraftTokens = 2, sampler = greedy, logitsProcessors = [] } = options;
-  const { cachedTokens = [], stopTokens, signal, onPrefill, onDrafts, onEnd } = options;
+  const { cachedTokens = [], stopTokens, signal, onPrefill, onDrafts, onEnd, constraint } = options;
   const isPlain = logitsProcessors.length === 0;
   const reader = drafter.reader ?? model;
   const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
@@ -101,8 +102,9 @@ export async function* draftedSteps(
       }));
       // Each pass is read at once anyway, so its logits can be looked at.
       const isChecked = isStepToCheck(passes++, history.slice(-1));
+      const mask = constraint ? maskAlong(constraint, proposed, model.vocabSize) : null;
       const row = mx.array(input, "uint32").reshape(1, -1);
-      const step = samplingStep(reader, row, { cache, choosers, positions: count, isChecked });
+      const step = samplingStep(reader, row, { cache, choosers, positions: count, isChecked, mask });
       quantizeCaches(cache, options.kvQuantization);
       const { tokens, logprobs } = step;
       mx.eval(tokens, logprobs, step.highest);
@@ -141,12 +143,12 @@ export async function* draftedSteps(
   try {
     await drafter.prefill?.(prompt);
     (await prefill(reader, prompt, cache, { ...options, onPrefill: onChunk })).dispose();
-    let ended = false;
+    let ended = isOver(constraint, model.vocabSize);
     for (let made = 0; !ended && made !== maxTokens && !signal?.aborted; ) {
       if (history.length - held > mostReread) reread();
       const from = held;
       const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);
-      const proposed = drafter.propose(history, room);
+      const proposed = allowed(constraint, drafter.propose(history, room));
       const input = [...history.slice(held), ...proposed];
       const point = proposed.length > 0 ? new ReturnPoint(cache, input.length) : null;
       pass = { read: input.length, right: input.length - proposed.length, point };
@@ -163,8 +165,9 @@ export async function* draftedSteps(
           if (fromDraft) pass.right += 1;
           made += 1;
           history.push(token);
+          acceptChosen(constraint, token);
           yield { token, logprobs: logprobs.shift() ?? null, fromDraft };
-          ended = stopTokens?.has(token) ?? false;
+          ended = (stopTokens?.has(token) ?? false) || isOver(constraint, model.vocabSize);
         }
       } finally {
         for (const unread of logprobs) unread.dispose();

@@ -6,6 +6,7 @@ import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import { greedy } from "../sample";
 import { checkCacheRoom } from "./cache-room";
+import { constrainedSteps, type Progress } from "./constrained";
 import { quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 import { checkEmbeddings, checkPrompt, type PrefillOptions, prefill } from "./prefill";
@@ -73,21 +74,34 @@ export async function* generateSteps(
   const restoreWiredLimit = withWiredLimit();
   /** How much of the prompt has been fed, and which tokens behind it. */
   let read = 0;
-  const made: number[] = [];
-  /** Between two steps, when the cache holds what `read` and `made` say. */
-  let settled = true;
+  /** Settled between two steps, when the cache holds what `read` and `made` say. */
+  const progress: Progress = { made: [], settled: true };
+  const { made } = progress;
   let last: Tensor | null = null;
   let current: Pending | null = null;
   let next: Pending | null = null;
   const onChunk = (done: number, total: number) => {
-    [read, settled] = [done, true];
+    [read, progress.settled] = [done, true];
     onPrefill?.(done, total);
-    settled = false;
+    progress.settled = false;
+  };
+  const onStep = (tokens: number) => {
+    if (tokens % stepsPerCleanup === 0) mx.clearCache();
+    if (tokens % stepsPerCheck === 0) checkMemory(options.maxMemory);
   };
   try {
     last = await prefill(model, prompt, cache, { ...options, onPrefill: onChunk });
     if (signal?.aborted) {
-      settled = true;
+      progress.settled = true;
+      return;
+    }
+    if (options.constraint && maxTokens !== 0) {
+      last.dispose();
+      last = null;
+      read = prompt.length;
+      const onRead = () => onPrefill?.(prompt.length, prompt.length);
+      const run = { model, cache, chooser: choosers[0]!, history, constraint: options.constraint, options, progress };
+      yield* constrainedSteps({ ...run, onRead, onStep }, prompt.at(-1)!);
       return;
     }
     current = submit(last, isStepToCheck(0), options.inputEmbeddings);
@@ -106,15 +120,14 @@ export async function* generateSteps(
       current.token.dispose();
       current = next;
       next = null;
-      settled = true;
+      progress.settled = true;
       yield { token, logprobs, fromDraft: false };
       if (stopTokens?.has(token)) break;
-      settled = false;
-      if (n % stepsPerCleanup === 0) mx.clearCache();
-      if (n % stepsPerCheck === 0) checkMemory(options.maxMemory);
+      progress.settled = false;
+      onStep(n);
       await breathe();
     }
-    settled = true;
+    progress.settled = true;
   } finally {
     restoreWiredLimit();
     last?.dispose();
@@ -124,7 +137,7 @@ export async function* generateSteps(
       unread?.highest?.dispose();
     }
     history.dispose();
-    if (settled && onEnd) onEnd(cache, [...cachedTokens, ...prompt.slice(0, read), ...made]);
+    if (progress.settled && onEnd) onEnd(cache, [...cachedTokens, ...prompt.slice(0, read), ...made]);
     else if (!options.cache) for (const layer of cache) layer.dispose();
   }
 }

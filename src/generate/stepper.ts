@@ -2,6 +2,7 @@
 import type { Tensor } from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { LogitsProcessor, Sampler } from "../sample";
+import type { Constraint } from "../sample/grammar/constraint";
 import type { PrefillOptions } from "./prefill";
 
 export interface StepRequest {
@@ -10,6 +11,8 @@ export interface StepRequest {
   maxTokens?: number;
   sampler?: Sampler;
   logitsProcessors?: readonly LogitsProcessor[];
+  /** Holds the answer to a grammar. The steps end where nothing may follow. */
+  constraint?: Constraint | null;
   /** The first of these ends the steps, and is the last of them. */
   stopTokens?: ReadonlySet<number>;
   /** What the model has read before the prompt. It may be changed in place: see `onEnd`. */

@@ -96,6 +96,11 @@ export class Codec {
   tokenOf(id: number): string | null {
     return this.#native.idToToken(id);
   }
+
+  /** Whether a token is no part of a text: it marks a beginning, an end, a role. */
+  isSpecial(token: string): boolean {
+    return this.#special.has(token);
+  }
 }
 
 /**

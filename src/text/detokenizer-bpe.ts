@@ -5,7 +5,7 @@ const UTF8 = new TextEncoder();
 const TEXT = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** GPT-2 writes a byte as itself where that is a printable Latin-1 character, else as one from U+0100 on. */
-const BYTE_OF_CHARACTER = ((): Map<string, number> => {
+export const BYTE_OF_CHARACTER = ((): Map<string, number> => {
   const isPrintable = (byte: number) =>
     (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
   const map = new Map<string, number>();

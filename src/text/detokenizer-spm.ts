@@ -19,7 +19,7 @@ export class SentencePieceDetokenizer implements Detokenizer {
 
   addToken(id: number): void {
     this.tokens.push(id);
-    this.#pending.push(...bytesOf(this.codec.tokenOf(id) ?? ""));
+    this.#pending.push(...pieceBytes(this.codec.tokenOf(id) ?? ""));
     const text = this.#pendingText();
     // A text that ends in U+FFFD may be waiting for the rest of its last character.
     if (!text.endsWith("\ufffd")) this.#flush(text);
@@ -53,7 +53,8 @@ export class SentencePieceDetokenizer implements Detokenizer {
   }
 }
 
-function bytesOf(piece: string): Iterable<number> {
+/** The bytes of a piece in which spaces still are “▁”. */
+export function pieceBytes(piece: string): Iterable<number> {
   const byte = BYTE_PIECE.exec(piece);
   return byte ? [Number.parseInt(byte[1]!, 16)] : UTF8.encode(piece);
 }

@@ -45,17 +45,28 @@ export async function inferThinking(codec: Pick<Codec, "idOf" | "encodeBatch">):
 const STRUCTURAL = [
   {
     vocab: MARKUP_TOKENS,
+    answer: "<|open|>response<|sep|>",
     markers: ["<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"],
   },
   {
     vocab: HARMONY_TOKENS,
+    answer: "<|channel|>final<|message|>",
     markers: ["<|start|>assistant", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>", "<|end|>"],
   },
 ];
 
+function structure(codec: Pick<Codec, "idOf">) {
+  return STRUCTURAL.find(({ vocab }) => vocab.every((token) => codec.idOf(token) !== null));
+}
+
 /** The model's. */
 export function structuralMarkers(codec: Pick<Codec, "idOf">): string[] {
-  return STRUCTURAL.find(({ vocab }) => vocab.every((token) => codec.idOf(token) !== null))?.markers ?? [];
+  return structure(codec)?.markers ?? [];
+}
+
+/** The marker before what the user is told, where a markup has one. */
+export function answerMarker(codec: Pick<Codec, "idOf">): string | null {
+  return structure(codec)?.answer ?? null;
 }
 
 /** Whether a prompt ends inside a thought, so that the answer begins in it. */

@@ -6,7 +6,8 @@ import { type CodedChat, codedChat, renderByCode } from "./coded-chats";
 import type { Detokenizer } from "./detokenizer";
 import { detokenizerKind, makeDetokenizer } from "./pick-detokenizer";
 import { type ResponseOptions, ResponseReader } from "./response";
-import { inferThinking, opensThought, structuralMarkers, type Thinking } from "./thinking";
+import { answerMarker, inferThinking, opensThought, structuralMarkers, type Thinking } from "./thinking";
+import { tokenBytes } from "./token-bytes";
 import {
   type ChatTemplates,
   namedTokens,
@@ -121,6 +122,26 @@ export class Tokenizer {
 
   tokenOf(id: number): string | null {
     return this.#parts.codec.tokenOf(id);
+  }
+
+  /** The bytes that each of the first `count` ids adds to a text; none for special tokens and ids without a token. */
+  tokenBytes(count: number): Uint8Array[] {
+    return tokenBytes(this.#parts.codec, count);
+  }
+
+  /** The marker before what the user is told, of a markup that has one. */
+  get answerMarker(): string | null {
+    return answerMarker(this.#parts.codec);
+  }
+
+  /** Ids of tokens that mark thoughts, calls of tools and other parts of an answer: text should not hold them. */
+  markerTokens(): Set<number> {
+    const { thinking, toolFormat } = this;
+    const markers = [thinking?.start, thinking?.end, toolFormat?.start, toolFormat?.end];
+    const ids = [...markers, ...structuralMarkers(this.#parts.codec)].map((marker) =>
+      marker ? this.idOf(marker) : null,
+    );
+    return new Set(ids.filter((id) => id !== null));
   }
 
   /**

@@ -1,12 +1,14 @@
 /** Answers a conversation: its prompt, the cache that carries over from turn to turn, the text as it comes. */
 import { ExitCode, UserError } from "../../errors";
 import { answer, type End, type Part } from "../../generate/answer";
+import { constrain } from "../../generate/constrain";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import { LoneStepper } from "../../generate/lone-stepper";
 import { PrefixStore } from "../../generate/prefix-store";
 import type { Stepper } from "../../generate/stepper";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
+import type { AnswerFormat } from "../../sample/grammar/formats";
 import type { Tokenizer } from "../../text/tokenizer";
 import { asChat, type Message } from "./conversation";
 import type { Settings } from "./settings";
@@ -21,6 +23,8 @@ export interface ChatAnswererOptions {
   maxMemory?: number;
   /** Who drafts tokens, if anyone. */
   drafts?: Drafts;
+  /** The form that every answer is held to. */
+  format?: AnswerFormat | null;
 }
 
 export interface AnswerEvents {
@@ -42,7 +46,7 @@ export interface Answer {
 }
 
 /** mlx-lm's figures: `prompt_tokens` are those that were fed. */
-export interface Figures extends Omit<End, "type" | "generated" | "tokens" | "cached_tokens"> {
+export interface Figures extends Omit<End, "type" | "generated" | "tokens" | "cached_tokens" | "complete"> {
   /** Whether some of the tokens were drafted. */
   from_draft: boolean;
 }
@@ -54,6 +58,7 @@ export class ChatAnswerer {
 
   readonly #stepper: Stepper;
   readonly #prefixes: PrefixStore;
+  readonly #format: AnswerFormat | null;
 
   constructor(
     model: LanguageModel,
@@ -62,6 +67,7 @@ export class ChatAnswerer {
   ) {
     const { drafts } = options;
     this.#stepper = drafts ? new DraftStepper(model, drafts, options) : new LoneStepper(model, options);
+    this.#format = options.format ?? null;
     this.#prefixes = new PrefixStore(() => model.makeCache({ maxSize: options.maxKvSize }));
     this.contextLength = options.maxKvSize === undefined ? options.contextLength : null;
   }
@@ -94,8 +100,11 @@ export class ChatAnswerer {
     };
 
     const { temp, topP, minP, topK, xtcProbability, xtcThreshold } = settings;
+    const { vocabSize: vocabularySize } = this.#stepper.model;
+    const held = { tokenizer: this.tokenizer, vocabularySize, prompt };
     const request = {
       prompt,
+      constraint: this.#format && (await constrain(this.#format, held)),
       takeApart: true,
       maxTokens: Number.isFinite(maxTokens) ? maxTokens : -1,
       sampler: { temp, topP, minP, topK, xtcProbability, xtcThreshold },
@@ -108,7 +117,7 @@ export class ChatAnswerer {
       if (part.type === "end") end = part;
       else emit(part);
     }
-    const { type: _, generated, cached_tokens: cachedTokens, tokens: __, ...figures } = end!;
+    const { type: _, generated, cached_tokens: cachedTokens, tokens: __, complete: ___, ...figures } = end!;
     this.used = prompt.length + generated.length;
     const cut = figures.finish_reason === "length";
     return {

@@ -47,6 +47,7 @@ export class BatchStepper implements Stepper {
       maxTokens = 256,
       sampler,
       logitsProcessors,
+      constraint,
       logprobs,
       cachedTokens,
       cache,
@@ -64,7 +65,7 @@ export class BatchStepper implements Stepper {
       return;
     }
     const id = this.#generator.add({
-      ...{ prompt, sampler, logitsProcessors, logprobs, cache, cachedTokens },
+      ...{ prompt, sampler, logitsProcessors, constraint, logprobs, cache, cachedTokens },
       boundaries: request.onBoundary && request.boundaries,
       maxTokens: maxTokens < 0 ? boundless : maxTokens,
       stop: [...(request.stopTokens ?? [])].map((token) => [token]),

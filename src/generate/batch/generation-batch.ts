@@ -3,7 +3,8 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { BatchCache } from "../../nn";
-import { type Chosen, checkLogits, isStepToCheck, samplingStep } from "../sampling-step";
+import { acceptChosen, type StepMask, stepMask } from "../masks";
+import { type Chosen, checkLogits, choose, forwardStep, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
 import { isStopped, type Sequence } from "./sequence";
 
@@ -39,7 +40,7 @@ export class GenerationBatch {
     for (const [i, sequence] of sequences.entries()) sequence.tokens.push(last[i]!);
     const input = mx.array(last, "uint32");
     try {
-      this.#pending = this.#submit(input);
+      this.#pending = this.#choose(this.#feed(input), input, this.#mask());
     } catch (error) {
       for (const sequence of sequences) sequence.forget();
       disposeLayers(layers);
@@ -69,20 +70,29 @@ export class GenerationBatch {
   /** Submits the next step and reads the present one. Sequences that end leave the batch. */
   step(): TokenEvent[] {
     const current = this.#pending;
-    this.#pending = this.#submit(current.tokens);
+    // Without a grammar the next choice needs no token of this one: it is submitted before they are read.
+    const isFree = this.sequences.every(({ constraint }) => constraint === null);
+    const logits = this.#feed(current.tokens);
+    if (isFree) this.#pending = this.#choose(logits, current.tokens, null);
+    else mx.asyncEval(logits);
     const tokens = current.tokens.toArray() as Uint32Array;
+    let mask: StepMask | null = null;
     try {
       checkLogits(current);
+      if (!isFree) mask = this.#follow(tokens);
     } catch (error) {
-      discard(current);
+      if (isFree) discard(current);
+      else logits.dispose();
       throw error;
     }
+    if (!isFree) this.#pending = this.#choose(logits, current.tokens, mask);
     this.#steps++;
     const events = this.sequences.map((sequence, row): TokenEvent => {
       const token = tokens[row]!;
       sequence.tokens.push(token);
       sequence.generated += 1;
-      const finishReason = isStopped(sequence) ? "stop" : sequence.generated >= sequence.maxTokens ? "length" : null;
+      const isOver = isStopped(sequence) || mask?.isOver[row];
+      const finishReason = isOver ? "stop" : sequence.generated >= sequence.maxTokens ? "length" : null;
       const logprobs = sequence.logprobs ? mx.scope(() => current.logprobs.at(row)) : null;
       const event: TokenEvent = { type: "token", id: sequence.id, token, logprobs, finishReason };
       if (finishReason === null || !sequence.keepCache) return event;
@@ -94,16 +104,39 @@ export class GenerationBatch {
     return events;
   }
 
-  #submit(input: Tensor): Chosen {
+  /** Submits a token of each sequence to the model. */
+  #feed(input: Tensor): Tensor {
+    return mx.scope(() => forwardStep(this.model, input.expandDims(1), { cache: this.#layers }));
+  }
+
+  /** Submits the choice of what follows; the logits and the mask are used up. */
+  #choose(logits: Tensor, input: Tensor, mask: StepMask | null): Chosen {
     const newest = this.sequences.map(({ tokens }) => tokens.at(-1)!);
-    const step = mx.scope(() =>
-      samplingStep(this.model, input.expandDims(1), {
-        ...{ cache: this.#layers, choosers: this.sequences },
-        isChecked: isStepToCheck(this.#steps, newest),
-      }),
-    );
-    mx.asyncEval(step.tokens, step.logprobs, step.highest);
-    return step;
+    try {
+      const step = mx.scope(() =>
+        choose(logits, input.expandDims(1), {
+          ...{ choosers: this.sequences, mask: mask?.bits },
+          isChecked: isStepToCheck(this.#steps, newest),
+        }),
+      );
+      mx.asyncEval(step.tokens, step.logprobs, step.highest);
+      return step;
+    } finally {
+      logits.dispose();
+      mask?.bits?.dispose();
+    }
+  }
+
+  /** The grammars go along with a token of each sequence. */
+  #follow(tokens: Uint32Array): StepMask | null {
+    for (const [row, { constraint }] of this.sequences.entries()) acceptChosen(constraint, tokens[row]!);
+    return this.#mask();
+  }
+
+  /** What the grammars allow next; null without any. */
+  #mask(): StepMask | null {
+    const constraints = this.sequences.map(({ constraint }) => constraint);
+    return constraints.every((one) => one === null) ? null : stepMask(constraints, this.model.vocabSize);
   }
 
   filter(keep: (sequence: Sequence) => boolean): void {

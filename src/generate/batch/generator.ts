@@ -95,8 +95,8 @@ export class BatchGenerator {
   add(request: BatchRequest): number {
     checkRequest(request, this.model.vocabSize);
     const { prompt, maxTokens = 128, sampler = greedy, logitsProcessors = [], stop = [], boundaries = [] } = request;
-    const { cache = null, cachedTokens = [], logprobs = false, keepCache = false } = request;
-    const wanted = { prompt, maxTokens, sampler, logitsProcessors, stop, boundaries, logprobs, keepCache };
+    const { cache = null, cachedTokens = [], logprobs = false, keepCache = false, constraint = null } = request;
+    const wanted = { prompt, maxTokens, sampler, logitsProcessors, constraint, stop, boundaries, logprobs, keepCache };
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
     return sequence.id;

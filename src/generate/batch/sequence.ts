@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import type { Cache } from "../../models";
 import type { LogitsProcessor, Sampler } from "../../sample";
+import type { Constraint } from "../../sample/grammar/constraint";
 import { checkPrompt } from "../prefill";
 import { type Chooser, History } from "../sampling-step";
 
@@ -12,6 +13,8 @@ export interface BatchRequest {
   maxTokens?: number;
   sampler?: Sampler;
   logitsProcessors?: readonly LogitsProcessor[];
+  /** Holds the answer to a grammar; it ends where nothing may follow. */
+  constraint?: Constraint | null;
   /** Sequences of tokens that end the answer. */
   stop?: readonly (readonly number[])[];
   /** What the model has read before the prompt; it is copied. */
@@ -33,6 +36,7 @@ export class Sequence implements Chooser {
   readonly maxTokens: number;
   readonly sampler: Sampler;
   readonly logitsProcessors: readonly LogitsProcessor[];
+  readonly constraint: Constraint | null;
   readonly stop: readonly (readonly number[])[];
   readonly boundaries: readonly number[];
   readonly logprobs: boolean;
@@ -54,6 +58,7 @@ export class Sequence implements Chooser {
     this.maxTokens = wanted.maxTokens;
     this.sampler = wanted.sampler;
     this.logitsProcessors = wanted.logitsProcessors;
+    this.constraint = wanted.constraint;
     this.stop = wanted.stop;
     this.boundaries = wanted.boundaries;
     this.logprobs = wanted.logprobs;

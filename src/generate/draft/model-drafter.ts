@@ -5,6 +5,7 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { greedy } from "../../sample";
 import { quantizeCaches } from "../kv-quantization";
+import { acceptChosen, stepMask } from "../masks";
 import { prefill } from "../prefill";
 import { samplingStep } from "../sampling-step";
 import type { StepOptions } from "../step";
@@ -52,22 +53,29 @@ export class ModelDrafter implements Drafter {
 
   propose(history: readonly number[], count: number): readonly number[] {
     if (count === 0 || !this.#canTrim(count + 1)) return [];
+    const { constraint } = this.options;
     const proposed: number[] = [];
     let input = history.slice(this.#held);
     while (proposed.length < count) {
-      proposed.push(mx.scope(() => this.#read(input, [...history, ...proposed]).item()));
+      const token = mx.scope(() => this.#read(input, [...history, ...proposed])?.item());
+      if (token === undefined) break;
+      acceptChosen(constraint, token);
+      proposed.push(token);
       this.#held += input.length;
       input = proposed.slice(-1);
     }
+    constraint?.rollback(proposed.length);
     return proposed;
   }
 
-  /** The choice after the last of some tokens, (1). */
-  #read(input: readonly number[], seen: readonly number[]): Tensor {
-    const { sampler = greedy, logitsProcessors = [], kvQuantization } = this.options;
+  /** The choice after the last of some tokens, (1); null where nothing may follow. */
+  #read(input: readonly number[], seen: readonly number[]): Tensor | null {
+    const { sampler = greedy, logitsProcessors = [], kvQuantization, constraint } = this.options;
+    const mask = constraint ? stepMask([constraint], this.model.vocabSize) : null;
+    if (mask?.isOver[0]) return null;
     const choosers = [{ sampler, logitsProcessors, seen: () => mx.array(seen, "uint32") }];
     const row = mx.array(input, "uint32").reshape(1, -1);
-    const { tokens } = samplingStep(this.model, row, { cache: this.#cache, choosers });
+    const { tokens } = samplingStep(this.model, row, { cache: this.#cache, choosers, mask: mask?.bits });
     quantizeCaches(this.#cache, kvQuantization);
     return tokens;
   }

@@ -1,0 +1,69 @@
+/** Masks of the tokens that grammars allow, for the rows of a step. */
+import { ExitCode, UserError } from "../errors";
+import { concatenate, grammar, type Tensor } from "../mlx";
+import type { Constraint } from "../sample/grammar/constraint";
+
+export interface StepMask {
+  /** Bits for `maskLogits`; null where every token may follow in every row. */
+  bits: Tensor | null;
+  /** For each row, whether its answer is over: nothing may follow. */
+  isOver: boolean[];
+}
+
+/**
+ * Which tokens may follow in each row.
+ * @throws UserError where an answer has to go on, and no token of the vocabulary does
+ */
+export function stepMask(constraints: readonly (Constraint | null | undefined)[], vocabularySize: number): StepMask {
+  const rows = constraints.map((constraint) => constraint?.row() ?? null);
+  if (rows.every((row) => row === null)) return { bits: null, isOver: rows.map(() => false) };
+  const mask = grammar.maskOf(
+    rows.map((row) => row ?? { matcher: null }),
+    vocabularySize,
+  );
+  const isOver = mask.choices.map((choices) => choices === "none");
+  for (const [row, over] of isOver.entries()) if (over && !constraints[row]!.isComplete) throw noToken();
+  return { bits: mask.bits, isOver };
+}
+
+/** The first of proposed tokens, as far as the grammar allows them; the constraint stays where it is. */
+export function allowed(constraint: Constraint | null | undefined, proposed: readonly number[]): readonly number[] {
+  if (!constraint) return proposed;
+  const refused = proposed.findIndex((token) => !constraint.accept(token));
+  const count = refused < 0 ? proposed.length : refused;
+  constraint.rollback(count);
+  return proposed.slice(0, count);
+}
+
+/** The masks before and behind each of `proposed`, which are allowed, (proposed + 1, W); the constraint stays where it is. */
+export function maskAlong(constraint: Constraint, proposed: readonly number[], vocabularySize: number): Tensor {
+  const rows = [null, ...proposed].map((token) => {
+    if (token !== null) acceptChosen(constraint, token);
+    return grammar.maskOf([constraint.row() ?? { matcher: null }], vocabularySize).bits;
+  });
+  constraint.rollback(proposed.length);
+  return concatenate(rows, { axis: 0 });
+}
+
+/** Whether nothing may follow in an answer. */
+export function isOver(constraint: Constraint | null | undefined, vocabularySize: number): boolean {
+  if (!constraint?.isComplete) return false;
+  const mask = stepMask([constraint], vocabularySize);
+  mask.bits?.dispose();
+  return mask.isOver[0]!;
+}
+
+/** Goes along with a token that was chosen under a mask. */
+export function acceptChosen(constraint: Constraint | null | undefined, token: number): void {
+  if (!constraint || constraint.accept(token)) return;
+  throw new UserError(`token ${token} was chosen, which the grammar does not allow`, {
+    hint: "This should not happen. Please report it with the grammar and the model's name.",
+  });
+}
+
+function noToken(): UserError {
+  return new UserError("the answer cannot go on: no token of the model writes what the grammar asks for", {
+    code: ExitCode.usage,
+    hint: "The model's vocabulary lacks a character of it. Change the grammar, or take another model.",
+  });
+}
