@@ -151,9 +151,11 @@ class GatedAttention extends Module {
     const q = rope.forward(this.q_norm.forward(queries), cache?.offset);
     const k = rope.forward(this.k_norm.forward(splitHeads(keys, kvHeads)), cache?.offset);
     const out = attention(q, k, splitHeads(values, kvHeads), { scale: this.scale, mask, cache });
-    return this.o_proj.forward(joinHeads(out.multiply(gates.sigmoid())));
+    return this.o_proj.forward(joinHeads(gated(out, gates)));
   }
 }
+
+const gated = mx.compile((x: Tensor, gate: Tensor) => x.multiply(gate.sigmoid()), { shapeless: true });
 
 type Triple = [Tensor, Tensor, Tensor];
 

@@ -43,13 +43,14 @@ export function gatedDeltaRule(
 ): [y: Tensor, state: Tensor] {
   const { q, k, v, strength, decay } = inputs;
   const [batch, length, heads, valueDims] = v.shape as [number, number, number, number];
-  const made = mx.fast.recurrence({ queries: q, keys: k, values: v, decay, strength, state, own });
+  const onMetal = mx.defaultDevice() === "gpu" && mx.isAvailable("metal");
+  const made = onMetal ? null : mx.fast.recurrence({ queries: q, keys: k, values: v, decay, strength, state, own });
   if (made) return made;
   const before = state ?? mx.zeros([batch, heads, valueDims, k.dim(-1)], "float32");
   const inOneCall = ({ q, k, v, strength, decay }: GatedDeltaInputs) =>
     mx.fast.gatedDeltaUpdate(q, k, v, decay.exp(), strength, { state: before, mask: own });
-  // Metal has a kernel for any number of tokens. Elsewhere MLX takes them one by one, and rounds to the inputs' dtype between.
-  if (mx.defaultDevice() === "gpu" && mx.isAvailable("metal")) return inOneCall(inputs);
+  // MLX's Metal kernel takes any number of tokens. Elsewhere it takes them one by one, and rounds to the inputs' dtype between.
+  if (onMetal) return inOneCall(inputs);
 
   const wide = (x: Tensor) => x.astype("float32");
   const kept = (x: Tensor) => wide(own ? mx.where(own.expandDims(-1), x, 0) : x);

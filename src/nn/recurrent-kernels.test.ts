@@ -1,5 +1,5 @@
 /** Recurrent layers with kernels of ours against the same by MLX's operations: odd sizes, padded rows, pieces of a text. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
@@ -15,11 +15,19 @@ import {
   type Module,
 } from ".";
 
+// CUDA compiles each kernel when it first runs.
+setDefaultTimeout(60_000);
+
 const dtypes = ["float32", "bfloat16", "float16"] as const;
 type Float = (typeof dtypes)[number];
 
 /** How far results may be off, relative to the largest: operations round half precision at every step, kernels once. */
-const tolerance: Record<Float, number> = { float32: 1e-5, bfloat16: 0.06, float16: 0.008 };
+const tolerance: Record<Float, number> = {
+  // CUDA's products of float32 round their factors to 10 bits.
+  float32: mx.isAvailable("cuda") ? 4e-3 : 1e-5,
+  bfloat16: 0.06,
+  float16: 0.008,
+};
 
 const hasKernels = mx.defaultDevice() === "cpu" || mx.isAvailable("cuda");
 
@@ -140,7 +148,7 @@ function compareLayers(make: () => Module & Parameters<typeof answers>[0], dims:
 for (const [keyHeads, valueHeads, keyDim, valueDim] of [
   [2, 4, 16, 24],
   [3, 3, 20, 7],
-  [1, 2, 128, 128],
+  [1, 2, 128, 40],
   [1, 1, 64, 64],
 ] as const) {
   describe.skipIf(!hasKernels)(`gated delta rule, ${keyHeads} of ${keyDim}, ${valueHeads} of ${valueDim}`, () => {

@@ -4,6 +4,8 @@
 #include <sstream>
 
 #include "cpu/recurrent_primitives.h"
+#include "cuda_recurrent.h"
+#include "metal_recurrent.h"
 
 namespace mlxlm::ours {
 
@@ -173,6 +175,9 @@ std::vector<array> short_conv(
   if (cpu::takes_short_conv(c, s)) {
     return cpu::short_conv(c, s);
   }
+  if (cuda::takes_short_conv(c, s)) {
+    return cuda::short_conv(c, s);
+  }
   return {};
 }
 
@@ -191,6 +196,9 @@ std::vector<array> delta_layer(
     auto results = cpu::delta_heads(h, s);
     return {results[0], convolved[1], results[1]};
   }
+  if (cuda::takes_delta_step(c, h, s)) {
+    return cuda::delta_step(c, h, s);
+  }
   return {};
 }
 
@@ -203,6 +211,12 @@ std::vector<array> recurrence(
   check(r);
   if (cpu::takes_recurrence(r, s)) {
     return cpu::recurrence(r, s);
+  }
+  if (cuda::takes_recurrence(r, s)) {
+    return cuda::recurrence(r, s);
+  }
+  if (metal::takes_recurrence(r, s)) {
+    return metal::recurrence(r, s);
   }
   return {};
 }
@@ -217,6 +231,9 @@ std::vector<array> state_space(
   if (cpu::takes_state_space(h, s)) {
     return cpu::state_space(h, s);
   }
+  if (cuda::takes_state_space(h, s)) {
+    return cuda::state_space(h, s);
+  }
   return {};
 }
 
@@ -228,6 +245,9 @@ std::vector<array> selective_scan(
   check(h);
   if (cpu::takes_selective_scan(h, s)) {
     return cpu::selective_scan(h, s);
+  }
+  if (cuda::takes_selective_scan(h, s)) {
+    return cuda::selective_scan(h, s);
   }
   return {};
 }
