@@ -34,21 +34,27 @@ mx.reset_peak_memory()
 def run():
     prompt = mx.array([(i * 7919) % config["vocab_size"] for i in range(args.prompt)])
     began = time.perf_counter()
+    cpu_began = time.process_time()
     for n, _ in enumerate(generate_step(prompt, model, max_tokens=args.tokens)):
         if n == 0:
             prompt_time = time.perf_counter() - began
+            prompt_cpu = time.process_time() - cpu_began
             began = time.perf_counter()
-    return prompt_time, time.perf_counter() - began
+            cpu_began = time.process_time()
+    decode_time = time.perf_counter() - began
+    return prompt_time, decode_time, prompt_cpu, time.process_time() - cpu_began
 
 
 with wired_limit(model):
     run()
-    prompt_time, decode_time = run()
+    prompt_time, decode_time, prompt_cpu, decode_cpu = run()
 print(
     json.dumps(
         {
             "prompt_tps": args.prompt / prompt_time,
             "generation_tps": args.tokens / decode_time,
+            "prompt_per_cpu_s": args.prompt / prompt_cpu,
+            "generation_per_cpu_s": args.tokens / decode_cpu,
             "peak_memory": mx.get_peak_memory() / 1e9,
         }
     )

@@ -39,23 +39,41 @@ const promptOf = (row: number) => Array.from({ length: promptLength }, (_, i) =>
 interface Speed {
   prompt_tps: number;
   generation_tps: number;
+  /** Of the CPU's time: on a crowded machine the steadier figure. */
+  prompt_per_cpu_s?: number;
+  generation_per_cpu_s?: number;
+}
+
+/** Seconds that this process has had of all cores. */
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
 }
 
 async function runOne(): Promise<Speed> {
   let began = performance.now();
+  let cpuBegan = cpuSeconds();
   let promptTime = 0;
+  let promptCpu = 0;
   for await (const step of generateSteps(model, promptOf(0), { maxTokens })) {
     step.logprobs?.dispose();
     if (promptTime === 0) {
       promptTime = performance.now() - began;
       began = performance.now();
+      promptCpu = cpuSeconds() - cpuBegan;
+      cpuBegan = cpuSeconds();
     }
   }
   const decodeTime = performance.now() - began;
-  return { prompt_tps: (promptLength / promptTime) * 1000, generation_tps: (maxTokens / decodeTime) * 1000 };
+  return {
+    prompt_tps: (promptLength / promptTime) * 1000,
+    generation_tps: (maxTokens / decodeTime) * 1000,
+    prompt_per_cpu_s: promptLength / promptCpu,
+    generation_per_cpu_s: maxTokens / (cpuSeconds() - cpuBegan),
+  };
 }
 
-const run = () =>
+const run = (): Promise<Speed> =>
   batch === 1
     ? runOne()
     : batchGenerate(
@@ -65,5 +83,6 @@ const run = () =>
       );
 
 await run();
-const { prompt_tps, generation_tps } = await run();
-console.log(JSON.stringify({ prompt_tps, generation_tps, peak_memory: mx.peakMemory() / 1e9 }));
+const { prompt_tps, generation_tps, prompt_per_cpu_s, generation_per_cpu_s } = await run();
+const figures = { prompt_tps, generation_tps, prompt_per_cpu_s, generation_per_cpu_s };
+console.log(JSON.stringify({ ...figures, peak_memory: mx.peakMemory() / 1e9 }));
