@@ -10,11 +10,13 @@ import {
   Linear,
   layerCaches,
   Module,
+  type Residual,
   RMSNorm,
   throughLayers,
   turnConvolutions,
 } from "../nn";
 import type { LanguageModel } from "./language-model";
+import type { Trunk } from "./mtp/draft-head";
 
 export interface BackboneArgs {
   hidden_size: number;
@@ -36,7 +38,7 @@ class Backbone<C extends Cache> extends Module {
   }
 }
 
-export class BackboneLM<C extends Cache> extends Module implements LanguageModel {
+export class BackboneLM<C extends Cache> extends Module implements LanguageModel, Trunk {
   readonly backbone: Backbone<C>;
   lm_head?: Layer;
 
@@ -55,10 +57,25 @@ export class BackboneLM<C extends Cache> extends Module implements LanguageModel
     return this.backbone.embeddings.weight.dim(0);
   }
 
-  forward(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Tensor {
-    const { embeddings, layers, norm_f } = this.backbone;
-    const out = throughLayers(inputEmbeddings ?? embeddings.forward(inputs), layers, cache).branch(norm_f);
-    return this.lm_head ? this.lm_head.forward(out) : embeddings.asLinear(out);
+  forward(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+    return this.scores(this.normed(this.stream(inputs, options)));
+  }
+
+  stream(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Residual {
+    const { embeddings, layers } = this.backbone;
+    return throughLayers(inputEmbeddings ?? embeddings.forward(inputs), layers, cache);
+  }
+
+  normed(stream: Residual): Tensor {
+    return stream.branch(this.backbone.norm_f);
+  }
+
+  scores(normed: Tensor): Tensor {
+    return this.lm_head ? this.lm_head.forward(normed) : this.backbone.embeddings.asLinear(normed);
+  }
+
+  embed(inputs: Tensor): Tensor {
+    return this.backbone.embeddings.forward(inputs);
   }
 
   /** Turns convolutions, and drops a head that repeats the tied embedding. */

@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
   ArraysCache,
+  type Cache,
   type DecoderLayer,
   fullAttention,
   GatedRMSNorm,
@@ -25,6 +26,7 @@ import {
   SwitchMLP,
   squaredRelu,
   stackExperts,
+  turnConvolutions,
 } from "../nn";
 import { checkHeads, size } from "./args";
 import { BackboneLM } from "./backbone";
@@ -34,6 +36,8 @@ import { TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
 import { backboneNames, checkLimits, mixerChanges, mixerNames, readMixer, writeMixer } from "./gguf/state-space";
 import { Attention } from "./llama";
+import { DraftHead, type DraftParts, type Trunk } from "./mtp/draft-head";
+import { depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
 
 /** What a block is, by its letter in the pattern. */
 const Kind = z.enum(["M", "*", "-", "E"], { error: `has a letter that is none of "M", "*", "-" and "E"` });
@@ -85,6 +89,9 @@ export const Args = z
     num_experts_per_tok: size.nullish(),
     norm_topk_prob: z.boolean().nullish(),
     routed_scaling_factor: z.number().nullish(),
+    /** The blocks of a draft layer; attention and experts where absent. */
+    mtp_hybrid_override_pattern: z.string().nullish(),
+    mtp_layers_block_type: z.array(z.enum(names)).nullish(),
     time_step_limit: z.tuple([z.number(), z.custom<number>((value) => typeof value === "number")]).nullish(),
   })
   .superRefine(checkHeads)
@@ -102,6 +109,12 @@ export const Args = z
       .min(1)
       .safeParse([...letters]);
     if (!pattern.success) return problem("hybrid_override_pattern", pattern.error.issues[0]!.message);
+    const draft = args.mtp_hybrid_override_pattern ?? args.mtp_layers_block_type?.map((word) => kinds[word]!) ?? "*E";
+    const draftPattern = z
+      .array(Kind)
+      .min(1)
+      .safeParse([...draft]);
+    if (!draftPattern.success) return problem("mtp_hybrid_override_pattern", draftPattern.error.issues[0]!.message);
     if (heads % groups !== 0) {
       problem("n_groups", `is ${groups}, but "mamba_num_heads" (${heads}) must be a multiple of it`);
     }
@@ -118,7 +131,8 @@ export const Args = z
         problem("num_experts_per_tok", `is ${args.num_experts_per_tok}, but "n_routed_experts" is ${experts}`);
       }
     }
-    return { ...args, num_hidden_layers: pattern.data.length, pattern: pattern.data };
+    const patterns = { pattern: pattern.data, draftPattern: draftPattern.data };
+    return { ...args, num_hidden_layers: pattern.data.length, ...patterns };
   });
 
 type Args = z.infer<typeof Args>;
@@ -241,17 +255,68 @@ export class Model extends BackboneLM<HybridCache> {
     this.experts = args.n_routed_experts ?? 0;
   }
 
-  /** Stacks the experts, and drops the layers that predict further tokens. */
+  /** Stacks the experts, and leaves out the draft layers. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const sanitized = super.sanitize(new Map([...weights].filter(([name]) => !name.startsWith("mtp."))));
-    for (const index of this.layers.keys()) {
-      const mixer = `backbone.layers.${index}.mixer`;
-      const names = { fc1: "up_proj", fc2: "down_proj" };
-      stackExperts(sanitized, { count: this.experts, from: `${mixer}.experts`, to: `${mixer}.switch_mlp`, names });
-    }
+    for (const index of this.layers.keys()) stack(sanitized, `backbone.layers.${index}.mixer`, this.experts);
     return sanitized;
   }
 }
+
+function stack(weights: Map<string, Tensor>, mixer: string, count: number): void {
+  const names = { fc1: "up_proj", fc2: "down_proj" };
+  stackExperts(weights, { count, from: `${mixer}.experts`, to: `${mixer}.switch_mlp`, names });
+}
+
+type First = Block & { enorm: RMSNorm; hnorm: RMSNorm; eh_proj: Layer };
+type Last = Block & { final_layernorm: RMSNorm };
+
+/** Draft layers of several blocks: the first has what brings them their input, the last the norm behind them. */
+class PatternHead extends DraftHead {
+  layers: Block[];
+  readonly #blocks: number;
+
+  /** @param count how many blocks there are tensors of */
+  constructor(trunk: Trunk, args: Args, count: number) {
+    super(trunk);
+    const { hidden_size: dims, layer_norm_epsilon: eps, draftPattern: pattern } = args;
+    this.#blocks = pattern.length;
+    // Whole draft layers, so that tensors that are not there are missed.
+    const whole = Math.ceil(count / pattern.length) * pattern.length;
+    this.layers = Array.from({ length: whole }, (_, i) => {
+      const place = i % pattern.length;
+      const block = new Block(args, pattern[place]!);
+      if (place === 0) {
+        const eh_proj = new Linear(2 * dims, dims, { bias: false });
+        Object.assign(block, { enorm: new RMSNorm(dims, eps), hnorm: new RMSNorm(dims, eps), eh_proj });
+      }
+      if (place === pattern.length - 1) Object.assign(block, { final_layernorm: new RMSNorm(dims, eps) });
+      return block;
+    });
+  }
+
+  get depth(): number {
+    return this.layers.length / this.#blocks;
+  }
+
+  protected parts(index: number): DraftParts {
+    const blocks = this.layers.slice(index * this.#blocks, (index + 1) * this.#blocks);
+    const { enorm, hnorm, eh_proj } = blocks[0] as First;
+    const { final_layernorm: lastNorm } = blocks.at(-1) as Last;
+    const own = blocks as DecoderLayer<never>[] as DecoderLayer<Cache>[];
+    return { embeddingNorm: enorm, hiddenNorm: hnorm, projection: eh_proj, blocks: own, lastNorm };
+  }
+}
+
+export const mtp: MtpFacts = {
+  sanitize(weights, { n_routed_experts: count }: Args) {
+    const found = draftTensors(weights);
+    turnConvolutions(found);
+    for (let i = 0; i < depthOf(found); i++) stack(found, `layers.${i}.mixer`, count ?? 0);
+    return found;
+  },
+  head: (trunk, args: Args, count) => new PatternHead(trunk, args, count),
+};
 
 /** Decay rates, and the small biases of the routing, are learned in float32. */
 export const keepsDtype = (path: string) => /(A_log|e_score_correction_bias)$/.test(path);

@@ -33,12 +33,14 @@ QWEN = {"embedding": "pre_fc_norm_embedding", "hidden": "pre_fc_norm_hidden", "p
 class Behind:
     """Draft layers under the names of the layers behind the model's last, with copies of embedding and head."""
 
-    parts, more, copies, hidden_first, before_norm, as_array, chained = DEEPSEEK, 1, True, False, False, True, True
+    # How many draft layers there are, and of how many blocks each is.
+    more, size = 1, 1
+    parts, copies, hidden_first, before_norm, as_array, chained = DEEPSEEK, True, False, False, True, True
 
     def __init__(self, name):
         self.name, self.config = name, CONFIGS[name]
         self.text = self.config.get("text_config", self.config)
-        self.layers = self.text["num_hidden_layers"]
+        self.layers = self.text.get("num_hidden_layers")
 
     def wider(self):
         return {**self.config, "num_hidden_layers": self.layers + self.more}
@@ -53,6 +55,10 @@ class Behind:
     def home(self, index):
         """Where the parts beside the block's are."""
         return self.prefix(index)
+
+    def end(self, index):
+        """Where the last norm is."""
+        return self.home(index)
 
     def published(self, path):
         return path
@@ -113,14 +119,43 @@ class Qwen(Grouped):
         return norm + 1
 
 
+class Pattern(Grouped):
+    """Draft layers of several blocks, each of which is attention or experts."""
+
+    parts, copies, size = FLASH, False, 2
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.layers = len(self.config["hybrid_override_pattern"])
+
+    def wider(self):
+        return {**self.config, "hybrid_override_pattern": self.config["hybrid_override_pattern"] + "*E"}
+
+    def prefix(self, index):
+        return f"mtp.layers.{index}."
+
+    def home(self, index):
+        return self.prefix(index * self.size)
+
+    def end(self, index):
+        return self.prefix(index * self.size + self.size - 1)
+
+
 FAMILIES = {
     "deepseek_v3 two": Two, "qwen3_5": Qwen, "qwen3_5_moe": Qwen, "qwen3_next": Qwen, "deepseek_v3": Behind, "deepseek_v32": Behind,
     "glm_moe_dsa": Behind, "glm4_moe_lite": Behind, "glm4_moe": Grouped, "mimo": Mimo, "mimo_v2_flash": Flash,
+    "nemotron_h": Pattern,
 }
 
 
 def core(model):
     return getattr(model, "language_model", model)
+
+
+def trunk_of(model):
+    """The decoder, and its norm and embedding by name."""
+    lm = core(model)
+    return (lm.backbone, "norm_f", "embeddings") if "backbone" in lm else (lm.model, "norm", "embed_tokens")
 
 
 def blocks(family, salt):
@@ -130,7 +165,7 @@ def blocks(family, salt):
     names, shapes, tensors = {}, {}, {}
     for path, shape in checkpoint(family.name, tree_flatten(model.parameters())).items():
         published = path
-        for index in range(family.more):
+        for index in range(family.more * family.size):
             marker = f"layers.{family.donor(index)}."
             if marker in path:
                 published = family.published(family.prefix(index) + path.split(marker)[1])
@@ -138,12 +173,12 @@ def blocks(family, salt):
         tensors[path] = mx.array(weight(published, shape, salt))
     model.load_weights(list(model.sanitize(tensors).items()))
     model.eval()
-    inner = core(model).model.layers
-    return [inner[family.donor(index)] for index in range(family.more)], shapes
+    inner = [trunk_of(model)[0].layers[family.donor(index)] for index in range(family.more * family.size)]
+    return [inner[i : i + family.size] for i in range(0, len(inner), family.size)], shapes
 
 
 def rms(x, family, part, shapes, salt):
-    eps = family.text.get("rms_norm_eps", family.text.get("layernorm_epsilon"))
+    eps = next(family.text[field] for field in ("rms_norm_eps", "layernorm_epsilon", "layer_norm_epsilon") if field in family.text)
     return mx.fast.rms_norm(x, family.shift(tensor(f"{part}.weight", [x.shape[-1]], shapes, salt)), eps)
 
 
@@ -152,7 +187,7 @@ def tensor(name, shape, shapes, salt):
     return mx.array(weight(name, shape, salt))
 
 
-def draft(family, block, index, embeddings, hidden, shapes, salt):
+def draft(family, group, index, embeddings, hidden, shapes, salt):
     """Hidden states (1, T, D) of a draft layer."""
     home = family.home(index)
     e = rms(embeddings, family, home + family.parts["embedding"], shapes, salt)
@@ -160,8 +195,9 @@ def draft(family, block, index, embeddings, hidden, shapes, salt):
     size = e.shape[-1]
     projection = tensor(f"{home}{family.parts['projection']}.weight", [size, 2 * size], shapes, salt)
     x = mx.concatenate([h, e] if family.hidden_first else [e, h], axis=-1) @ projection.T
-    out = block(x, create_attention_mask(x, None, return_array=family.as_array), None)
-    return out, rms(out, family, home + family.parts["last"], shapes, salt)
+    for block in group:
+        x = block(x, create_attention_mask(x, None, return_array=family.as_array), None)
+    return rms(x, family, family.end(index) + family.parts["last"], shapes, salt)
 
 
 def fixture(title):
@@ -171,16 +207,16 @@ def fixture(title):
     model, shapes = build(name, salt)
     made, own = blocks(family, salt)
     lm = core(model)
-    trunk, norm = lm.model, lm.model.norm
-    embed = trunk.embed_tokens
+    trunk, norm, embedding = trunk_of(model)
+    embed, last = trunk[embedding], trunk[norm]
 
     def scores(h):
         return lm.lm_head(h) if "lm_head" in lm else embed.as_linear(h)
 
     normed = trunk(mx.array([PROMPT]))
-    trunk.norm = lambda x: x
+    trunk[norm] = lambda x: x
     before = trunk(mx.array([PROMPT]))
-    trunk.norm = norm
+    trunk[norm] = last
     hidden = before if family.before_norm else normed
     token = mx.argmax(scores(normed)[0, -1]).item()
 
@@ -193,16 +229,16 @@ def fixture(title):
         results.append({"logits": encode.float32(logits[..., ::COLUMNS]), "last": encode.float32(logits[0, -1])})
 
     known = [*PROMPT, token]
-    _, out = draft(family, made[0], 0, embed(mx.array([known[1:]])), hidden, own, salt)
+    out = draft(family, made[0], 0, embed(mx.array([known[1:]])), hidden, own, salt)
     choose(scores(out))
     if family.more == 1:
         # The layer takes its own result for the next hidden state.
         further = mx.concatenate([hidden, out[:, -1:]], axis=1)
-        _, out = draft(family, made[0], 0, embed(mx.array([[*known[1:], drafts[0]]])), further, own, salt)
+        out = draft(family, made[0], 0, embed(mx.array([[*known[1:], drafts[0]]])), further, own, salt)
         choose(scores(out))
     else:
         above = out if family.chained else hidden
-        _, out = draft(family, made[1], 1, embed(mx.array([[*known[2:], drafts[0]]])), above, own, salt)
+        out = draft(family, made[1], 1, embed(mx.array([[*known[2:], drafts[0]]])), above, own, salt)
         choose(scores(out))
 
     if family.copies:
