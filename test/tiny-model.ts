@@ -1,12 +1,13 @@
 /** Models that are small enough to be made anew for each test. */
 import * as mx from "../src/mlx";
-import { createModel, type LanguageModel } from "../src/models";
+import { createModel, type DraftHead, type LanguageModel } from "../src/models";
+import type { Trunk } from "../src/models/mtp/draft-head";
+import { architecture } from "../src/models/registry";
 
 /** How many tokens they know. */
 export const tinyVocabulary = 97;
 
-/** A Llama, whose fields the others have too. */
-export const tinyLlama = {
+const llama = {
   model_type: "llama",
   hidden_size: 32,
   num_hidden_layers: 2,
@@ -46,7 +47,14 @@ export const tinyHybrid = {
 /** A Llama with random weights, the same for one seed; `overrides` change its configuration. */
 export async function tinyModel(overrides: object = {}, { seed = 3 } = {}): Promise<LanguageModel> {
   mx.random.seed(seed);
-  const model = await createModel({ ...tinyLlama, ...overrides }, "a test");
+  const model = await createModel({ ...llama, ...overrides }, "a test");
   mx.eval(model.parameters());
   return model;
+}
+
+/** A draft layer with random weights for a `tinyHybrid`. */
+export async function tinyDraftHead(model: LanguageModel): Promise<DraftHead> {
+  const { Args, mtp } = await architecture(tinyHybrid.model_type);
+  const { language_model: trunk } = model as LanguageModel & { language_model: Trunk };
+  return mx.scope(() => mtp!.head(trunk, Args.parse({ ...llama, ...tinyHybrid }), 1));
 }

@@ -1,11 +1,18 @@
 /** Drafts change how often the model runs, and nothing else. */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { tinyHybrid, tinyMamba, tinyModel } from "../../test/tiny-model";
+import { tinyDraftHead, tinyHybrid, tinyMamba, tinyModel } from "../../test/tiny-model";
+import { demoFolder } from "../demo/folder";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { QuantizedKVCache } from "../nn";
 import { makeLogitsProcessors, makeSampler } from "../sample";
+import { loadTokenizer } from "../text/tokenizer";
+import { type Answering, answer, type End } from "./answer";
 import type { Drafter } from "./draft/drafter";
 import { NgramDrafter } from "./draft/ngram-drafter";
+import { DraftStepper, type Drafts } from "./draft-stepper";
+import { LoneStepper } from "./lone-stepper";
+import { PrefixStore } from "./prefix-store";
 import { draftedSteps, type SpeculativeOptions } from "./speculative";
 import { generateSteps, type StepOptions } from "./step";
 
@@ -110,6 +117,63 @@ describe("with drafts from the text", () => {
   });
 });
 
+test("a cache that is packed while drafts are checked forgets the wrong ones", async () => {
+  const model = await tinyModel({ head_dim: 32 });
+  for (const start of [15, 17, 20]) {
+    let kept: ReturnType<LanguageModel["makeCache"]> = [];
+    let read = 0;
+    const options: SpeculativeOptions = {
+      maxTokens: 20,
+      numDraftTokens: 3,
+      kvQuantization: { bits: 8, groupSize: 32, start },
+      onEnd(cache, tokens) {
+        kept = cache;
+        read = tokens.length;
+      },
+    };
+    await drafting(model, always(1, 2, 3), options);
+    expect(kept.map(({ size }) => size)).toEqual([read, read]);
+    expect(kept.every((layer) => layer instanceof QuantizedKVCache)).toBe(true);
+    for (const layer of kept) layer.dispose();
+  }
+  model.dispose();
+});
+
+test.each<[string, (model: LanguageModel) => Promise<Drafts>]>([
+  ["the text", async () => ({ from: "ngram", tokens: 4 })],
+  ["draft layers", async (model) => ({ head: await tinyDraftHead(model), tokens: 2 })],
+  ["a model", async (model) => ({ model, tokens: 2 })],
+])("answers with drafts from %s go on from a store, and say how the drafts did", async (_, draftsFor) => {
+  const model = await tinyModel(_ === "a model" ? {} : tinyHybrid);
+  const drafts = await draftsFor(model);
+  const tokenizer = await loadTokenizer(demoFolder());
+  const prefixes = new PrefixStore(() => model.makeCache());
+  const asked = async (by: Answering, tokens: number[]) => {
+    let end: End | undefined;
+    for await (const part of answer({ prompt: tokens, maxTokens: 20, stopTokens: new Set() }, by)) {
+      if (part.type === "end") end = part;
+    }
+    return end!;
+  };
+  const alone = { stepper: new LoneStepper(model), tokenizer };
+  const drafting = { stepper: new DraftStepper(model, drafts), tokenizer, prefixes };
+  const conversation = [...prompt];
+  for (const turn of [0, 1, 2]) {
+    const expected = await asked(alone, conversation);
+    const got = await asked(drafting, conversation);
+    expect(got.generated).toEqual(expected.generated);
+    expect(expected.drafts).toBeUndefined();
+    const { proposed, accepted, acceptance, passes } = got.drafts!;
+    expect(acceptance).toBeCloseTo(accepted / Math.max(proposed, 1));
+    expect([0, 1]).toContain(passes - (20 - accepted));
+    if (turn > 0) expect(got.cached_tokens).toBeGreaterThan(prompt.length);
+    conversation.push(...got.generated, 5, 6, 7);
+  }
+  prefixes.clear();
+  if ("head" in drafts) drafts.head.dispose();
+  model.dispose();
+});
+
 test("sampled tokens have the model's own probabilities, whatever is drafted", async () => {
   const model = await tinyModel();
   const after = (tokens: number[]) =>
@@ -120,7 +184,7 @@ test("sampled tokens have the model's own probabilities, whatever is drafted", a
   const likely = first.indexOf(Math.max(...first));
   const second = after([...prompt, likely]);
   const wanted = second.indexOf(Math.max(...second));
-  const runs = 800;
+  const runs = 500;
   const seen = { first: 0, both: 0 };
   mx.random.seed(7);
   const sampler = makeSampler({ temp: 1 });
@@ -134,4 +198,4 @@ test("sampled tokens have the model's own probabilities, whatever is drafted", a
   isNear(seen.first, first[likely]!);
   isNear(seen.both, first[likely]! * second[wanted]!);
   model.dispose();
-});
+}, 30_000);

@@ -19,16 +19,15 @@ export const canReturn = (cache: readonly Cache[]): boolean =>
  * shared with them until they change.
  */
 export class ReturnPoint {
-  readonly #trimmable: readonly Cache[];
   #held: (readonly [layer: Cache, copy: Cache])[];
 
   /** @param more how many tokens will be read at most before it is decided how many of them are forgotten */
-  constructor(cache: readonly Cache[], more: number) {
-    const all = leaves(cache);
-    this.#trimmable = all.filter((layer) => layer.isTrimmable(more));
-    this.#held = mx.scope(() =>
-      all.filter((layer) => !layer.isTrimmable(more)).map((layer) => [layer, copyOf(layer)] as const),
-    );
+  constructor(
+    private readonly cache: readonly Cache[],
+    more: number,
+  ) {
+    const coarse = leaves(cache).filter((layer) => !layer.isTrimmable(more));
+    this.#held = mx.scope(() => coarse.map((layer) => [layer, copyOf(layer)] as const));
   }
 
   /** Whether caches can go back to any token since; else only to this point. */
@@ -44,7 +43,9 @@ export class ReturnPoint {
    */
   back(count: number, kept: number): number {
     const stays = this.isFine ? kept : 0;
-    if (count > stays) for (const layer of this.#trimmable) layer.trim(count - stays);
+    const held = new Set(this.#held.map(([layer]) => layer));
+    // As they are now: one that has been packed since stands in the other's place.
+    if (count > stays) for (const layer of leaves(this.cache)) if (!held.has(layer)) layer.trim(count - stays);
     for (const [layer, copy] of this.#held) layer.state = copy.state;
     this.dispose();
     return stays;
