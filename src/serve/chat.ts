@@ -1,5 +1,6 @@
 /** A chat as every API asks for it in the end: what differs between them is only how it is written. */
-import type { LogitsProcessor, LogitsProcessorOptions, SamplerOptions } from "../sample";
+import type { LogitsProcessorOptions, SamplerOptions } from "../sample";
+import type { AnswerFormat } from "../sample/grammar/formats";
 import type { ChatMessage } from "../text/chat-template";
 import { invalid } from "./api-error";
 import { checkGeneration, encodeChat, type Generation } from "./generation";
@@ -27,7 +28,8 @@ export interface Chat {
   seed?: number;
   stop?: readonly string[];
   logprobs?: number;
-  form?: LogitsProcessor;
+  /** The form that the answer must have. */
+  form?: AnswerFormat;
   /** Tokens of prompt and answer together, at most, where that is less than the model takes. */
   contextLimit?: number;
   /** Tokens of a thought, at most. */

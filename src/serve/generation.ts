@@ -1,6 +1,7 @@
 /** What every API asks of a model in the end, and how it is answered. */
 import { UserError } from "../errors";
 import { answer, type End, type Part } from "../generate/answer";
+import { constrain } from "../generate/constrain";
 import { checkContext } from "../generate/prompt";
 import type { Cache } from "../models";
 import {
@@ -9,6 +10,7 @@ import {
   makeLogitsProcessors,
   type SamplerOptions,
 } from "../sample";
+import type { AnswerFormat } from "../sample/grammar/formats";
 import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import { invalid } from "./api-error";
 import type { ServedModel } from "./models/served-model";
@@ -29,10 +31,10 @@ export interface Generation {
   tools?: readonly unknown[] | null;
   /** Take thoughts and calls out of the text. */
   takesApart: boolean;
-  /** Keeps the answer to a form: what tokens may come next. */
-  form?: LogitsProcessor;
   /** Places in the prompt that later prompts may begin with, for a model that cannot forget back to them. */
   boundaries?: readonly number[];
+  /** The form that the answer must have. */
+  form?: AnswerFormat;
   /** Further processors of this answer alone. */
   limits?: readonly LogitsProcessor[];
   /** One call of a tool is enough: the answer ends behind it. */
@@ -130,17 +132,16 @@ export async function* generate(
   let hasCalled = false;
   const place = await scheduler.enter(prompt.length, maxTokens, signal);
   try {
+    const { tools, takesApart: takeApart } = generation;
+    const held = { tokenizer, vocabularySize: served.model.vocabSize, prompt, tools, takeApart };
     const request = {
-      ...{ prompt, maxTokens, sampler },
+      ...{ prompt, maxTokens, sampler, tools, takeApart },
+      constraint: form ? await constrain(form, held) : null,
       seed: generation.seed,
       stopTexts: generation.stop,
       stopsInThoughts: false,
-      takeApart: generation.takesApart,
-      tools: generation.tools,
       logprobs: generation.logprobs,
-      logitsProcessors: [...makeLogitsProcessors(penalties), ...limits, ...(form ? [form] : [])].map((one) =>
-        own.guarded(one),
-      ),
+      logitsProcessors: [...makeLogitsProcessors(penalties), ...limits].map((one) => own.guarded(one)),
       boundaries: generation.boundaries,
       onBoundary: (cache: Cache[], tokens: readonly number[]) => served.prefixes.put(cache, tokens),
       onPrefill: (done: number, total: number) => {

@@ -82,12 +82,12 @@ describe("one that fails", () => {
     const { generate } = await import("./generation");
     const prompt = await served.tokenizer.encode("Once upon a time");
     let steps = 0;
-    const form = (_: mx.Tensor, logits: mx.Tensor) => {
+    const limit = (_: mx.Tensor, logits: mx.Tensor) => {
       if (++steps === 5) throw new Error("this row is lost");
       return logits;
     };
     const parts: string[] = [];
-    const request = { prompt, maxTokens: 50, sampling: {}, takesApart: false, form };
+    const request = { prompt, maxTokens: 50, sampling: {}, takesApart: false, limits: [limit] };
     const failing = (async () => {
       for await (const part of generate(served, request, { signal: new AbortController().signal }))
         parts.push(part.type);

@@ -1,9 +1,11 @@
 /**
  * Forms that an answer must have: a schema, a grammar, a call of a tool. The one place where a request's wish for a form
- * becomes a logits processor; every API brings its own wish here.
+ * becomes what holds an answer to it; every API brings its own wish here.
  */
-import type { LogitsProcessor } from "../sample";
-import { unsupported } from "./api-error";
+import { UserError } from "../errors";
+import { constrain } from "../generate/constrain";
+import type { AnswerFormat } from "../sample/grammar/formats";
+import { ApiError } from "./api-error";
 import type { Tool } from "./chat";
 import type { ServedModel } from "./models/served-model";
 
@@ -14,8 +16,8 @@ export type Form =
   | { type: "regex"; regex: string }
   | { type: "choice"; choices: readonly string[] }
   | { type: "grammar"; grammar: string }
-  /** A call of one of these tools. */
-  | { type: "call"; tools: readonly Tool[] };
+  /** A call of one of these tools, or several calls where that is said. */
+  | { type: "call"; tools: readonly Tool[]; isParallel?: boolean };
 
 /** A wish, and the field of the request that it stands in. */
 export interface FormWish {
@@ -23,11 +25,24 @@ export interface FormWish {
   param: string;
 }
 
-/** The processor that keeps an answer to its form. @throws ApiError 400 that names the field where that can't be had */
-export function processorOf(_served: ServedModel, wish: FormWish | undefined): LogitsProcessor | undefined {
+function formatOf(form: Form): AnswerFormat {
+  if (form.type === "regex") return { type: "regex", pattern: form.regex };
+  if (form.type === "call") return { type: "tools", tools: form.tools, parallel: form.isParallel };
+  return form;
+}
+
+/** The format of an answer's form. @throws ApiError 400 that names the field where the model can't be held to it */
+export async function heldForm(served: ServedModel, wish: FormWish | undefined): Promise<AnswerFormat | undefined> {
   if (!wish) return undefined;
-  throw unsupported(
-    wish.param,
-    `asks for an answer in a form (${wish.form.type}), which this server cannot keep it to`,
-  );
+  const format = formatOf(wish.form);
+  const { tokenizer, model } = served;
+  try {
+    // Compiled here, it is at hand when the answer begins.
+    const constraint = await constrain(format, { tokenizer, vocabularySize: model.vocabSize, prompt: [] });
+    constraint.dispose();
+    return format;
+  } catch (cause) {
+    if (!(cause instanceof UserError)) throw cause;
+    throw new ApiError(400, `"${wish.param}": ${cause.message}`, { param: wish.param, cause });
+  }
 }

@@ -7,7 +7,7 @@ import type { ServeContext } from "../../context";
 import { type End, encodeChat, type Generation, type Part } from "../../generation";
 import { Session } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
-import { processorOf } from "../../structured";
+import { heldForm } from "../../structured";
 import { newId } from "../openai/fields";
 import { anthropicError } from "./errors";
 import { askedOf, CountRequest, chatOf, formWish, MessagesRequest } from "./request";
@@ -19,7 +19,7 @@ export function messageRoutes(app: Hono, context: ServeContext): void {
     const wish = formWish(request);
     const session = await Session.open(context, req.raw, request.model);
     try {
-      const form = processorOf(session.served, wish);
+      const form = await heldForm(session.served, wish);
       const generation = await prepareChat(session.served, { ...chat, form }, context.defaults);
       const reply = new MessageReply(session, request, generation);
       if (request.stream) return reply.stream(context);

@@ -8,7 +8,7 @@ import type { ServeContext } from "../../context";
 import { checkGeneration, type End, type Generation, type Part } from "../../generation";
 import { Session } from "../../session";
 import { jsonLines, streamed } from "../../sse";
-import { processorOf } from "../../structured";
+import { heldForm } from "../../structured";
 import { askedOf, formWish, GenerateRequest, messagesOf, OllamaChatRequest } from "./request";
 
 /** Nanoseconds, as this API counts time. */
@@ -25,8 +25,8 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
       context,
       req.raw,
       request,
-      (session) => {
-        const form = processorOf(session.served, formWish(request));
+      async (session) => {
+        const form = await heldForm(session.served, formWish(request));
         return prepareChat(session.served, { ...chat, form }, context.defaults);
       },
       chatLine,
@@ -44,7 +44,7 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
       req.raw,
       request,
       async (session) => {
-        const form = processorOf(session.served, formWish(request));
+        const form = await heldForm(session.served, formWish(request));
         const messages = [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: prompt }];
         if (!raw) return prepareChat(session.served, { ...asked, form, messages }, context.defaults);
         const { templateVariables: _, ...rest } = asked;

@@ -133,7 +133,7 @@ describe("models", () => {
 test.each([
   ["/api/chat", { messages: sum }, /"model" must be given/],
   ["/api/chat", { model: "demo", messages: [{ role: "user", content: "x", images: ["abc"] }] }, /images/],
-  ["/api/chat", { model: "demo", messages: sum, format: "json" }, /"format"/],
+  ["/api/chat", { model: "demo", messages: sum, format: { not: {} } }, /"format": JSON schema: "not" at #/],
   ["/api/chat", { model: "demo", messages: sum, options: { mirostat: 1 } }, /"options.mirostat" is not supported/],
   ["/api/chat", { model: "demo", messages: sum, options: { num_ctx: 5 } }, /the model takes 5/],
   ["/api/chat", { model: "demo", messages: sum, keep_alive: "soon" }, /no time/],

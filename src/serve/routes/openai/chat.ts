@@ -8,7 +8,7 @@ import type { ServeContext } from "../../context";
 import type { End, Generation, Part } from "../../generation";
 import { Session, sideBySide } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
-import { processorOf } from "../../structured";
+import { heldForm } from "../../structured";
 import { ChatRequest, chatOf, formWish } from "./chat-request";
 import { openAiError } from "./errors";
 import { finishReason, newId, seconds, usageOf } from "./fields";
@@ -22,7 +22,7 @@ export function chatRoutes(app: Hono, context: ServeContext): void {
     const session = await Session.open(context, req.raw, request.model, { adapter: request.adapters });
     try {
       const { n = 1 } = request;
-      const form = processorOf(session.served, wish);
+      const form = await heldForm(session.served, wish);
       const isSingle = request.parallel_tool_calls === false;
       const generation = await prepareChat(session.served, { ...chat, form, isSingle }, context.defaults, n);
       const reply = new ChatReply(session, request, generation);

@@ -100,16 +100,6 @@ test("a call that is none comes as text", async () => {
   expect(choices[0]!.message.content).toBe("{broken");
 });
 
-test.each([
-  ["required", tools],
-  [{ type: "function" as const, function: { name: "weather" } }, tools],
-])("tool_choice %j is refused by name until it can be kept", async (tool_choice, tools) => {
-  const error = await client.chat.completions
-    .create({ model: "m", messages, tools, tool_choice } as never)
-    .catch((e) => e);
-  expect(error).toMatchObject({ status: 400, param: "tool_choice" });
-});
-
 test("reasoning_effort and chat_template_kwargs reach the template", async () => {
   script.text = "Yes.";
   const ask = (body: object) => client.chat.completions.create({ model: "m", messages, ...body });

@@ -7,7 +7,7 @@ import type { ServeContext } from "../../context";
 import type { End, Generation } from "../../generation";
 import { Session } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
-import { processorOf } from "../../structured";
+import { heldForm } from "../../structured";
 import { newId, seconds } from "../openai/fields";
 import { logprobEntries } from "../openai/logprobs";
 import { Output, type OutputEvent } from "./output";
@@ -25,7 +25,7 @@ export function responseRoutes(app: Hono, context: ServeContext): void {
     const wish = formWish(request);
     const session = await Session.open(context, req.raw, request.model);
     try {
-      const form = processorOf(session.served, wish);
+      const form = await heldForm(session.served, wish);
       const generation = await prepareChat(session.served, { ...chat, form }, context.defaults);
       const reply = new ResponseReply(session, request, generation, items, store);
       if (request.stream) return reply.stream(context);

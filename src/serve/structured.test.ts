@@ -1,0 +1,125 @@
+/** Answers in a form over HTTP, by a model with random weights. */
+import { afterAll, describe, expect, test } from "bun:test";
+import OpenAI from "openai";
+import { testServer } from "../../test/serve";
+import { thinkingTokenizer } from "../../test/thinking-tokenizer";
+import { tinyModel } from "../../test/tiny-model";
+
+const server = testServer({
+  open: async () => ({
+    model: await tinyModel({ vocab_size: 400 }),
+    tokenizer: await thinkingTokenizer({ thinks: false }),
+    ...{ config: {}, folder: "/nowhere", contextLength: 4096 },
+  }),
+});
+afterAll(() => server.stop());
+const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "any", maxRetries: 0 });
+
+const messages = [{ role: "user" as const, content: "Say it." }];
+const asked = { model: "m", messages, max_tokens: 400, temperature: 1, seed: 5 };
+type Asked = Partial<OpenAI.ChatCompletionCreateParamsNonStreaming> & Record<string, unknown>;
+const ask = (more: Asked) =>
+  client.chat.completions.create({ ...asked, ...more } as never) as Promise<OpenAI.ChatCompletion>;
+const textOf = async (more: Asked) => (await ask(more)).choices[0]!.message.content!;
+
+const schema = {
+  type: "object",
+  properties: {
+    name: { type: "string", maxLength: 5 },
+    sizes: { type: "array", items: { enum: ["s", "m", "l"] }, maxItems: 2 },
+  },
+  required: ["name", "sizes"],
+  additionalProperties: false,
+};
+const json_schema = { name: "thing", schema, strict: true };
+
+function expectThing(text: string): void {
+  const { name, sizes, ...others } = JSON.parse(text);
+  expect([typeof name, Array.isArray(sizes), others]).toEqual(["string", true, {}]);
+}
+
+describe("response_format", () => {
+  test("json_schema, whole and streamed, side by side", async () => {
+    const response_format = { type: "json_schema" as const, json_schema };
+    const [{ choices }, streamed, free] = await Promise.all([
+      ask({ response_format, n: 3 }),
+      client.chat.completions.stream({ ...asked, response_format }).finalChatCompletion(),
+      ask({ max_tokens: 20 }),
+    ]);
+    expect(choices.map(({ finish_reason }) => finish_reason)).toEqual(["stop", "stop", "stop"]);
+    for (const { message } of choices) expectThing(message.content!);
+    expectThing(streamed.choices[0]!.message.content!);
+    expect(free.choices[0]!.finish_reason).toBe("length");
+  });
+
+  test("json_object", async () => {
+    const completion = await ask({ response_format: { type: "json_object" }, logit_bias: { 95: 3 } as never });
+    const { content } = completion.choices[0]!.message;
+    expect(content).toStartWith("{");
+    if (completion.choices[0]!.finish_reason === "stop") expect(typeof JSON.parse(content!)).toBe("object");
+  });
+
+  test("a keyword that cannot be held to is a 400 that names it, before any work", async () => {
+    const error = await ask({
+      response_format: {
+        type: "json_schema",
+        json_schema: { name: "x", schema: { properties: { a: { contains: {} } } } },
+      },
+    }).catch((one) => one);
+    expect(error).toMatchObject({ status: 400, param: "response_format" });
+    expect(error.message).toContain('"contains" at #/properties/a');
+  });
+});
+
+test("guided_regex, guided_choice, guided_grammar", async () => {
+  expect(await textOf({ guided_regex: "[a-f]{4}-\\d" })).toMatch(/^[a-f]{4}-\d$/);
+  expect(["left", "right"]).toContain(await textOf({ guided_choice: ["left", "right"] }));
+  expect(await textOf({ guided_grammar: 'root ::= "x" [0-9]{2}' })).toMatch(/^x\d\d$/);
+});
+
+describe("tool_choice", () => {
+  const parameters = {
+    type: "object",
+    properties: { city: { type: "string", maxLength: 6 }, days: { type: "integer", minimum: 1, maximum: 9 } },
+    required: ["city", "days"],
+  };
+  const tools = ["weather", "news"].map((name) => ({ type: "function" as const, function: { name, parameters } }));
+
+  test.each([
+    ["required", ["weather", "news"]],
+    [{ type: "function", function: { name: "news" } }, ["news"]],
+  ])("%j calls a tool with arguments by its schema", async (tool_choice, names) => {
+    for (const seed of [1, 2]) {
+      const { choices } = await ask({ tools, tool_choice: tool_choice as never, seed });
+      expect(choices[0]!.finish_reason).toBe("tool_calls");
+      const [call] = choices[0]!.message.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[];
+      expect(names).toContain(call!.function.name);
+      const { city, days } = JSON.parse(call!.function.arguments);
+      expect([...city].length).toBeLessThanOrEqual(6);
+      expect(days).toBeWithin(1, 10);
+    }
+  });
+
+  test("streamed", async () => {
+    const body = { ...asked, tools, tool_choice: "required" as const };
+    const { choices } = await client.chat.completions.stream(body).finalChatCompletion();
+    expect(choices[0]!.finish_reason).toBe("tool_calls");
+    expect(choices[0]!.message.tool_calls).toHaveLength(1);
+  });
+});
+
+test("Ollama's format and the Responses API's text.format hold too", async () => {
+  const chat = await server.post("/api/chat", {
+    model: "m",
+    messages,
+    format: schema,
+    stream: false,
+    options: { seed: 3, temperature: 1, num_predict: 400 },
+  });
+  expectThing(((await chat.json()) as { message: { content: string } }).message.content);
+  const response = await client.responses.create({
+    ...{ model: "m", input: "Say it.", max_output_tokens: 400, temperature: 1 },
+    text: { format: { type: "json_schema", name: "thing", schema } },
+  });
+  expectThing(response.output_text);
+});
