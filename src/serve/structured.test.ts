@@ -98,7 +98,7 @@ describe("tool_choice", () => {
       expect([...city].length).toBeLessThanOrEqual(6);
       expect(days).toBeWithin(1, 10);
     }
-  });
+  }, 30_000);
 
   test("streamed", async () => {
     const body = { ...asked, tools, tool_choice: "required" as const };

@@ -18,7 +18,9 @@ export class UnsupportedExpression extends Error {}
 const last = 0x10ffff;
 const surrogates = [0xd800, 0xdfff] as const;
 const maxDepth = 100;
-const maxRepeat = 100_000;
+
+/** How often a part may be repeated at most, where there is a bound. */
+export const maxRepeat = 8192;
 
 const lineEnds: Characters = [
   [0x0a, 0x0a],
@@ -335,9 +337,29 @@ function written(expression: Expression, notation: Notation): string {
     case "repeat": {
       const { part, min, max } = expression;
       if (max === 0) return notation.empty;
+      const bound = max === Number.POSITIVE_INFINITY ? min : max;
+      if (bound > longestRun) return written(inRuns(expression), notation);
       return `${notation.group(written(part, notation))}${times(min, max)}`;
     }
   }
+}
+
+/** Of longer repetitions xgrammar 0.2.9 allows tokens that reach over their end too early. */
+const longestRun = 128;
+
+/** A long repetition as a chain of short ones. */
+function inRuns({ part, min, max }: Expression & { type: "repeat" }): Expression {
+  const run = (from: number, to: number): Expression => ({ type: "repeat", part, min: from, max: to });
+  const fixed = Array.from({ length: Math.floor(min / longestRun) }, () => run(longestRun, longestRun));
+  if (max === Number.POSITIVE_INFINITY) return { type: "sequence", parts: [...fixed, run(min % longestRun, max)] };
+  const rest = min % longestRun;
+  /** Either it ends within a run, or the run is full and another follows. */
+  const upTo = (count: number): Expression => {
+    if (count <= longestRun) return run(0, count);
+    const more: Expression = { type: "sequence", parts: [run(longestRun, longestRun), upTo(count - longestRun)] };
+    return { type: "choice", options: [run(0, longestRun - 1), more] };
+  };
+  return { type: "sequence", parts: [...fixed, run(rest, rest), upTo(max - min)] };
 }
 
 function times(min: number, max: number): string {

@@ -5,6 +5,7 @@ import {
   confined,
   type Expression,
   intersection,
+  maxRepeat,
   parsePattern,
   toPattern,
   UnsupportedExpression,
@@ -29,11 +30,11 @@ export function lengthOf(schema: Schema, keyword: string, place: Place): number 
   const value = schema[keyword];
   if (value === undefined) return undefined;
   if (!Number.isInteger(value) || (value as number) < 0) return place.fail(`"${keyword}" that is no count`);
-  if ((value as number) > maxLength) place.refuse(keyword, `of ${value} is not supported: at most ${maxLength} is`);
+  // What may be longer than a grammar can count is kept shorter.
+  if (keyword.startsWith("max")) return Math.min(value as number, maxRepeat);
+  if ((value as number) > maxRepeat) place.refuse(keyword, `of ${value} is not supported: at most ${maxRepeat} is`);
   return value as number;
 }
-
-const maxLength = 100_000;
 
 export function stringSchema(schema: Schema, place: Place): Schema {
   const min = lengthOf(schema, "minLength", place) ?? 0;

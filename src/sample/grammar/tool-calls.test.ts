@@ -78,7 +78,7 @@ describe("a call by the grammar is one that the format's own parser reads", () =
         const text = await written(name, seed);
         const [call, ...others] = calls(name, text);
         expect([text, others]).toEqual([text, []]);
-        expect(["weather", "get_news"]).toContain(call?.name);
+        expect(["weather", "get_news"]).toContain(call?.name ?? "");
         const { city, days, wet } = JSON.parse(call!.arguments);
         // xgrammar lets white space stand beside a text between tags.
         expect(city.trim()).toMatch(/^[A-Z][a-z]{1,5}$/);

@@ -231,7 +231,8 @@ int32_t mlxlm_grammar_vocabulary(
     auto ids = MailReader().ints(stops);
     std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= count; });
     xgrammar::TokenizerInfo info(tokens, xgrammar::VocabType::RAW, count, ids);
-    xgrammar::GrammarCompiler compiler(info, std::max(threads, 1), false);
+    // Masks are made as they are asked for: a long grammar has many that no answer ever comes to.
+    xgrammar::GrammarCompiler compiler(info, std::max(threads, 1), false, -1, true);
     return table().put(std::make_shared<Vocabulary>(Vocabulary{info, compiler}));
   });
 }

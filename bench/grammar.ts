@@ -1,0 +1,113 @@
+/**
+ * What a grammar costs: tokens a second with one over tokens a second without, in turn, for a model with a large
+ * vocabulary. Without forced text, so that only the masks count; and with an ordinary schema, where forced text saves steps.
+ *
+ *   bun bench/grammar.ts [--rounds 7] [--vocabulary 128000] [--hidden 512] [--layers 8] [--batch 8]
+ */
+import { parseArgs } from "node:util";
+import { BatchStepper } from "../src/generate/batch";
+import { LoneStepper } from "../src/generate/lone-stepper";
+import type { Stepper } from "../src/generate/stepper";
+import * as mx from "../src/mlx";
+import { createModel } from "../src/models";
+import { Constraint } from "../src/sample/grammar/constraint";
+import { checkFormat, type TextFormat } from "../src/sample/grammar/formats";
+import { median } from "./median";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "7" },
+    vocabulary: { type: "string", default: "128000" },
+    hidden: { type: "string", default: "512" },
+    layers: { type: "string", default: "8" },
+    batch: { type: "string", default: "8" },
+  },
+});
+const [vocab, hidden, layers] = [Number(values.vocabulary), Number(values.hidden), Number(values.layers)];
+const tokens = 96;
+
+mx.random.seed(1);
+const model = await createModel(
+  {
+    ...{ model_type: "llama", hidden_size: hidden, num_hidden_layers: layers, intermediate_size: 3 * hidden },
+    ...{ num_attention_heads: 8, num_key_value_heads: 4, rms_norm_eps: 1e-5, vocab_size: vocab },
+  },
+  "a benchmark",
+);
+mx.eval(model.parameters());
+
+/** Bytes, and made-up words in as many lengths as real ones have. */
+function vocabulary(): Uint8Array[] {
+  let state = 1;
+  const next = (below: number) => {
+    state = (state * 1664525 + 1013904223) >>> 0;
+    return state % below;
+  };
+  const letters = ' etaoinshrdlucmfwypvbgkqjxzETAOIN.,:"{}[]0123456789\n';
+  return Array.from({ length: vocab }, (_, id) => {
+    if (id < 256) return Uint8Array.of(id);
+    if (id === vocab - 1) return new Uint8Array();
+    return Buffer.from(Array.from({ length: 2 + next(9) }, () => letters[next(letters.length)]).join(""));
+  });
+}
+const words = new mx.grammar.Vocabulary(vocabulary(), [vocab - 1]);
+
+async function rate(stepper: Stepper, format: TextFormat | null, count = 1): Promise<number> {
+  const grammar = format && (await compiled(format));
+  const one = async (first: number) => {
+    const constraint = grammar && new Constraint(grammar.matcher(), { stops: [vocab - 1] });
+    let [made, began] = [0, 0];
+    for await (const _ of stepper.steps({ prompt: [first, 2, 3], maxTokens: tokens, constraint })) {
+      if (made++ === 0) began = performance.now();
+    }
+    constraint?.dispose();
+    return { made: made - 1, began, ended: performance.now() };
+  };
+  const all = await Promise.all(Array.from({ length: count }, (_, i) => one(i)));
+  const seconds = (Math.max(...all.map(({ ended }) => ended)) - Math.min(...all.map(({ began }) => began))) / 1000;
+  return all.reduce((sum, { made }) => sum + made, 0) / seconds;
+}
+
+const known = new Map<TextFormat, Promise<mx.grammar.Grammar>>();
+function compiled(format: TextFormat): Promise<mx.grammar.Grammar> {
+  const { language, text } = checkFormat(format);
+  const grammar = known.get(format) ?? words.compile(language, text);
+  known.set(format, grammar);
+  return grammar;
+}
+
+const string = { type: "string", maxLength: 40 };
+const person = {
+  type: "object",
+  properties: { name: string, occupation: string, biography: string, age: { type: "integer" } },
+};
+const formats: Record<string, TextFormat> = {
+  "a string without an end": { type: "json_schema", schema: { type: "string", minLength: 2000 } },
+  "any JSON object": { type: "json_object" },
+  "an object of four properties": {
+    type: "json_schema",
+    schema: { ...person, required: Object.keys(person.properties) },
+  },
+};
+const steppers: [string, Stepper, number][] = [
+  ["alone", new LoneStepper(model), 1],
+  [`${values.batch} in a batch`, new BatchStepper(model), Number(values.batch)],
+];
+for (const [place, stepper, count] of steppers) {
+  for (const [name, format] of Object.entries(formats)) {
+    const began = performance.now();
+    await compiled(format);
+    const compiling = performance.now() - began;
+    await rate(stepper, format, count);
+    const [plain, held, ratios]: number[][] = [[], [], []];
+    for (let i = 0; i < Number(values.rounds); i++) {
+      plain!.push(await rate(stepper, null, count));
+      held!.push(await rate(stepper, format, count));
+      ratios!.push(held!.at(-1)! / plain!.at(-1)!);
+    }
+    const [a, b, c] = [plain, held, ratios].map((list) => median(list!));
+    console.log(
+      `${place}, ${name}: ${b!.toFixed(1)} tok/s with, ${a!.toFixed(1)} without: ${c!.toFixed(3)} (compiled in ${compiling.toFixed(0)} ms)`,
+    );
+  }
+}
