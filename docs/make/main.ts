@@ -10,7 +10,7 @@ import { loadedCommands } from "../../cmd/commands";
 import { topics } from "../../src/cli/topics";
 import { catalogue } from "../../src/models/catalogue";
 import { factsSource, measureModels } from "./model-facts";
-import { commandList, commandPart, modelTable, topicPage } from "./pages";
+import { commandList, commandPart, ggufPart, modelTable, topicPage } from "./pages";
 
 export const root = join(import.meta.dir, "../..");
 
@@ -35,7 +35,9 @@ export async function madeFiles(): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   files.set("src/models/generated/facts.ts", factsSource(measured));
   const add = (path: string, title: string, part: string) => files.set(path, withPart(path, title, part));
-  add("docs/models.md", "Models", modelTable(await catalogue(measured)));
+  const entries = await catalogue(measured);
+  add("docs/models.md", "Models", modelTable(entries));
+  add("docs/gguf.md", "GGUF files", ggufPart(entries, commands.find(({ name }) => name === "fuse")!));
   add("docs/commands/README.md", "Commands", commandList(commands));
   for (const command of commands) {
     add(`docs/commands/${command.name}.md`, `mlxlm ${command.name}`, commandPart(command));

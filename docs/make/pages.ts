@@ -5,6 +5,7 @@ import type { Command } from "../../src/cli/command";
 import { type Flag, globalFlags, isBare, spelled } from "../../src/cli/flags";
 import { cachesInWords, ggufInWords } from "../../src/cli/model-types";
 import { type Block, type Topic, topics } from "../../src/cli/topics";
+import { readableNames } from "../../src/convert/gguf/types";
 import type { CatalogueEntry } from "../../src/models/catalogue";
 
 /** A table; bars in cells would end them. */
@@ -96,4 +97,25 @@ export function modelTable(entries: readonly CatalogueEntry[]): string {
     ...["GGUF", "MTP"],
   ];
   return `${entries.length} model types.\n\n${table(headings, rows)}`;
+}
+
+/** What GGUF files may hold. @param fuse the command that writes them */
+export function ggufPart(entries: readonly CatalogueEntry[], fuse: Command): string {
+  const { ggufType } = fuse.flags;
+  const written = ggufType?.kind === "choice" ? ggufType.choices.map((type) => type.toUpperCase()) : [];
+  const names = [...new Set(entries.flatMap(({ gguf }) => (gguf ? [gguf.architecture] : [])))].sort();
+  const rows = names.map((name) => {
+    const own = entries.filter(({ gguf, same_as }) => gguf?.architecture === name && same_as === null);
+    const yes = (is: boolean) => (is ? "yes" : "–");
+    return [
+      code(name),
+      own.map((one) => code(one.model_type)).join(", "),
+      yes(own.some(({ gguf }) => gguf!.reads)),
+      yes(own.some(({ gguf }) => gguf!.writes)),
+    ];
+  });
+  return [
+    `Types that are read: ${readableNames.join(", ")}. Types that are written: ${written.join(", ")}.`,
+    table(["architecture in the file", "`model_type`", "read", "written"], rows),
+  ].join("\n\n");
 }

@@ -9,6 +9,7 @@ const cacheWords: Readonly<Record<string, string>> = {
   ChunkedKVCache: "chunk",
   ArraysCache: "state",
   CacheList: "list",
+  LoneCacheList: "list",
   ConcatenateKVCache: "joined",
 };
 
