@@ -1,14 +1,25 @@
 #!/usr/bin/env bun
 /**
- * Runs the commands of a page, in a folder of its own, and compares what they print with the page: `bun run walk`. Numbers
- * may differ. `bun run walk --write` puts what was printed into the page.
+ * Runs the commands of the docs, each page in a folder of its own, and compares what they print with the page: `bun run
+ * walk`, `bun run walk fine-tuning`. Numbers may differ. With `--write` what was printed is put into the pages.
  */
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 
 const root = join(import.meta.dir, "../..");
-const page = join(root, "docs/fine-tuning.md");
+const docs = join(root, "docs");
+
+const writes = process.argv.includes("--write");
+const named = process.argv.slice(2).filter((word) => word !== "--write");
+
+/** Those that show commands with their output; a client's need a server beside them. */
+const pages = [...new Bun.Glob("**/*.md").scanSync({ cwd: docs })]
+  .filter((path) => !path.startsWith("clients/"))
+  .filter((path) => named.length === 0 || named.some((part) => path.includes(part)))
+  .sort()
+  .map((path) => join(docs, path))
+  .filter((path) => /^```console$/m.test(readFileSync(path, "utf8")));
 
 interface Step {
   command: string;
@@ -23,7 +34,10 @@ interface Step {
 function stepsOf(lines: readonly string[]): Step[] {
   const steps: Step[] = [];
   let language: string | null = null;
+  // What is generated has examples with models that need a download.
+  const first = lines.indexOf("<!-- end -->");
   for (const [i, line] of lines.entries()) {
+    if (i < first) continue;
     const fence = /^```(\w*)/.exec(line);
     if (fence) {
       if (steps.at(-1)?.to === -1) steps.at(-1)!.to = i;
@@ -62,33 +76,36 @@ function run(steps: readonly Step[]): string[][] {
   }
 }
 
-/** Without what may differ from run to run: numbers, and signs of more and less. */
+/** Without what may differ from run to run: numbers, signs of more and less, what a machine is called, and does beside. */
 const comparable = (lines: readonly string[]) =>
   lines.map((line) =>
     line
+      .replace(/; the machine is busy.*/, "")
+      .replaceAll(/\([^()]*\)/g, "()")
       .replaceAll(/[\d,.]+(?:e-\d+)?k?/g, "#")
       .replaceAll(/[▲▼█]+/g, "~")
       .replaceAll(/\s+/g, " ")
       .trim(),
   );
 
-const lines = readFileSync(page, "utf8").split("\n");
-const steps = stepsOf(lines);
-const printed = run(steps);
-if (process.argv.includes("--write")) {
-  for (const [i, { from, to, isShown }] of [...steps.entries()].reverse()) {
-    if (isShown) lines.splice(from, to - from, ...printed[i]!);
-  }
-  writeFileSync(page, lines.join("\n"));
-} else {
-  let differing = 0;
-  for (const [i, { command, from, to, isShown }] of steps.entries()) {
+let [passed, differing] = [0, 0];
+for (const path of pages) {
+  const lines = readFileSync(path, "utf8").split("\n");
+  const steps = stepsOf(lines);
+  const printed = run(steps);
+  for (const [i, { command, from, to, isShown }] of [...steps.entries()].reverse()) {
     if (!isShown) continue;
     const [now, then] = [comparable(printed[i]!), comparable(lines.slice(from, to))];
-    if (now.join("\n") === then.join("\n")) continue;
-    differing++;
-    console.log(`$ ${command}\n  the page has:\n${then.join("\n")}\n  it printed:\n${now.join("\n")}\n`);
+    if (writes) lines.splice(from, to - from, ...printed[i]!);
+    else if (now.join("\n") === then.join("\n")) passed++;
+    else {
+      differing++;
+      console.log(
+        `$ ${command}\n  ${relative(root, path)} has:\n${then.join("\n")}\n  it printed:\n${now.join("\n")}\n`,
+      );
+    }
   }
-  console.log(`${steps.length - differing} passed, ${differing} failed`);
-  process.exit(differing > 0 ? 1 : 0);
+  if (writes) writeFileSync(path, lines.join("\n"));
 }
+if (!writes) console.log(`${passed} passed, ${differing} failed`);
+process.exit(differing > 0 ? 1 : 0);
