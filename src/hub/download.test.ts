@@ -322,6 +322,7 @@ describe("the disk", () => {
     const error = await failure();
     expect(error.code).toBe(ExitCode.resources);
     expect(error.message).toMatch(/^org\/name needs 1000000000\.\d GB on .*, 9\d+\.\d GB more than are free there$/);
+    expect(error.hint).toMatch(/^\d+\.\d GB are free\. Make room/);
     expect(seen.some(({ path }) => path.includes("/resolve/"))).toBe(false);
   });
 
