@@ -98,7 +98,7 @@ describe("models fit", () => {
     expect(code).toBe(0);
     expect(out).toMatch(/^org\/name {2}fits\n {2}type {5}qwen3\n {2}weights {2}778 MB, 389 million parameters\n/);
     expect(out).toMatch(/\n {2}disk {5}778 MB to download in 2 files, [\d.,]+ GB free on /);
-    expect(out).toMatch(/\n {2}memory {3}needs 1\.1 GB and its cache, [\d.]+ GB free \(.+\)\n/);
+    expect(out).toMatch(/\n {2}memory {3}needs 1\.5 GB and its cache, [\d.]+ GB free \(.+\)\n/);
     expect(out).toMatch(
       /\n {2}context {2}up to 40,960 tokens fit, all that it was made for\n {11}4,096 tokens: 604 MB\n/,
     );

@@ -204,3 +204,7 @@ describe("models arch", () => {
     });
   });
 });
+
+test("the caches of every model type have words", async () => {
+  expect((await models(["arch"])).out).not.toMatch(/Cache/);
+});

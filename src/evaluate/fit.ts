@@ -129,13 +129,16 @@ async function lookAt(path: string): Promise<Pick<Looked, "config" | "tensors">>
   return { config: source.config, tensors: await source.entries() };
 }
 
-/** Bytes that the activations of a chunk of a prompt take at a time: estimated by the widths of a block, in float32. */
+/**
+ * Bytes that reading a chunk of a prompt takes beside weights and cache, by the widths of a block. The factors are
+ * measured: a Llama with 170 million weights took 629 MB in bfloat16 and 374 MB in 4 bits, and this comes to 639 and 388.
+ */
 function workingBytes(config: JsonObject): number {
   const fields = { ...(config.text_config as JsonObject | undefined), ...config };
   const number = (name: string) => (typeof fields[name] === "number" ? (fields[name] as number) : 0);
   const chosen = Math.max(1, number("num_experts_per_tok"));
   const inner = Math.max(number("intermediate_size"), chosen * number("moe_intermediate_size"));
-  return chunk * (6 * number("hidden_size") + 3 * inner) * 4;
+  return chunk * (12 * number("hidden_size") + 6 * inner) * 4;
 }
 
 /** Memory of the device that computes. */

@@ -185,6 +185,15 @@ describe("doctor", () => {
       expect(found.facts).toMatchObject({ cuda: { libraries: { "libcudnn.so.9": `${wheel}/libcudnn.so.9` } } });
     });
 
+    test("the version of the open driver too", async () => {
+      const line =
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.51.03  Release Build  (builder)  Sun Jul 27\n";
+      const found = problems(
+        await look({ folders, files: { "/proc/driver/nvidia/version": line }, programs: { ldconfig } }),
+      );
+      expect(found[0]!.slice(0, 3)).toEqual(["fail", "driver", "575.51.03 is too old for CUDA 13"]);
+    });
+
     test("no driver, and an old one", async () => {
       const absent = problems(await look({ folders, programs: { ldconfig } }));
       expect(absent[0]).toEqual([

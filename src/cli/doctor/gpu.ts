@@ -40,7 +40,9 @@ export interface CudaFacts {
 }
 
 export function cudaFacts(probes: Probes): CudaFacts {
-  const [, driver] = /Kernel Module\D+([\d.]+)/.exec(probes.read("/proc/driver/nvidia/version") ?? "") ?? [];
+  // "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build …"
+  const [, driver] =
+    /^NVRM version:.*?\s(\d+(?:\.\d+)+)\s/m.exec(probes.read("/proc/driver/nvidia/version") ?? "") ?? [];
   const places = libraryPlaces(probes);
   const names = [driverLibrary, ...cudaLibraries.map(([name]) => name)];
   return { driver: driver ?? null, libraries: Object.fromEntries(names.map((name) => [name, places(name)])) };
