@@ -133,7 +133,7 @@ describe("models fit", () => {
     expect(code).toBe(5);
     expect(out).toMatch(/^org\/large {2}does not fit\n/);
     expect(out).toMatch(/ disk {5}2,000,000 GB to download .* GB too few\n/);
-    expect(out).toMatch(/ memory {3}needs 2,000,000 GB and its cache, .* GB too few\n/);
+    expect(out).toMatch(/ memory {3}needs 2,000,001 GB and its cache, .* GB too few\n/);
     const { one } = await fit("org/large");
     expect(one).toMatchObject({ fits: false, disk: { fits: false }, memory: { fits: false }, speed: null });
     expect(one.context!.largest).toBe(0);

@@ -12,6 +12,7 @@ const tokens = (count: number) => `${count.toLocaleString("en")} tokens`;
 
 /** "4.0 billion" */
 function many(count: number): string {
+  if (count >= 1e12) return `${(count / 1e12).toFixed(1)} trillion`;
   if (count >= 1e9) return `${(count / 1e9).toFixed(1)} billion`;
   return `${(count / 1e6).toFixed(count >= 1e7 ? 0 : 1)} million`;
 }
