@@ -2,11 +2,11 @@
 import type { BatchWork } from "../../generate/batch/generator";
 
 /** Seconds of reading in a step: while others wait for tokens, and while nobody does. */
-const beside = 0.1;
+const beside = 0.25;
 const alone = 0.5;
 
 /** Reading may take as long as so many steps of answering, where those are slow. */
-const steps = 2;
+const steps = 4;
 
 /** Tokens in the first step, before anything is known, and at least. */
 const first = 128;

@@ -162,11 +162,11 @@ test("the pace follows what reading takes, and is slower beside answers", () => 
   expect(first).toBeGreaterThan(0);
   work.promptTokens = 1000;
   work.promptTime = 1;
-  expect(pace(work, true)).toBe(100);
+  expect(pace(work, true)).toBe(250);
   expect(pace(work, false)).toBe(500);
   work.generationSteps = 1;
   work.generationTime = 0.2;
-  expect(pace(work, true)).toBe(400);
+  expect(pace(work, true)).toBe(800);
   work.promptTokens += 1000;
   work.promptTime += 100;
   expect(pace(work, false)).toBe(16);
