@@ -48,6 +48,9 @@ export const serverFlags = {
   }),
   promptCacheSize: flag.integer("how many prompts are kept for those that begin alike", { default: 10, min: 0 }),
   promptCacheBytes: flag.text("how much memory they take at most, as 2GB", { placeholder: "SIZE" }),
+  promptCacheDir: flag.path("folder in which they are kept when the server ends, for its next start", {
+    placeholder: "FOLDER",
+  }),
   ...kvQuantizationFlags,
   draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
   numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),

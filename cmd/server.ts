@@ -28,6 +28,7 @@ export default command({
         adapterPath: flags.adapterPath,
         chatTemplate: flags.chatTemplate || undefined,
         draftModel: flags.draftModel,
+        promptCacheDir: flags.promptCacheDir,
         maxMemory: gigabytes(flags.maxMemory),
         address: { host: flags.host, port: flags.port },
         defaults: {

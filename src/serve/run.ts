@@ -11,6 +11,7 @@ import { Guard } from "./guard";
 import { type LogLevel, leveledLog } from "./log";
 import { Metrics } from "./metrics";
 import { Models } from "./models/models";
+import { PrefixFiles } from "./prefixes/prefix-files";
 import { startServer } from "./server";
 import type { EngineSettings, RequestDefaults } from "./settings";
 
@@ -19,6 +20,8 @@ export interface RunOptions extends ReadServerFlags {
   adapterPath?: string;
   chatTemplate?: string;
   draftModel?: string;
+  /** Where prompts are kept over restarts. */
+  promptCacheDir?: string;
   /** Bytes. */
   maxMemory?: number;
   address: { host: string; port: number };
@@ -48,7 +51,7 @@ export async function runServer(
   options: RunOptions,
   { log: write, warn, onListening, signal }: RunEvents,
 ): Promise<void> {
-  const { model, adapterPath, chatTemplate, draftModel, maxMemory, address, settings } = options;
+  const { model, adapterPath, chatTemplate, draftModel, maxMemory, address, settings, promptCacheDir } = options;
   const log = leveledLog(options.logLevel, write);
   // Answers without a seed of their own differ from start to start.
   mx.random.seed(crypto.getRandomValues(new Uint32Array(1))[0]!);
@@ -62,6 +65,9 @@ export async function runServer(
     budget: new MemoryBudget(maxMemory),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },
     ...(!isClosed && { find: cachedModel, others: cachedModels }),
+    ...(promptCacheDir !== undefined && {
+      prefixFiles: new PrefixFiles(promptCacheDir, options.version, (problem) => log("WARNING", problem)),
+    }),
     ...(draftModel !== undefined && { draft: () => openModel(draftModel, { warn }) }),
     onEvent: ({ type, model, seconds }) =>
       log("INFO", `${type} ${model}${seconds === undefined ? "" : ` in ${seconds.toFixed(1)} s`}`),

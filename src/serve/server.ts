@@ -50,7 +50,7 @@ export function startServer(context: ServeContext, { host, port, headerTimeout }
       const late = new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000).unref());
       await Promise.race([server.stop(false), late]);
       await server.stop(true);
-      context.models.dispose();
+      await context.models.dispose();
     },
   };
 }

@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
 import { ApiError, apiErrorOf } from "../api-error";
 import type { MemoryBudget } from "../engine/memory-budget";
+import type { Origin, PrefixFiles } from "../prefixes/prefix-files";
 import type { EngineSettings } from "../settings";
 import { ServedModel } from "./served-model";
 
@@ -36,6 +37,8 @@ export interface ModelsOptions {
   draft?: () => Promise<OpenedModel>;
   /** Bytes that a model's weights take, told without loading it. */
   size?: (source: ModelSource) => Promise<number>;
+  /** Keeps prompts over restarts. */
+  prefixFiles?: PrefixFiles;
   /** Seconds without a request after which a model is unloaded; never where negative. */
   keepAlive?: number;
   /** Told as models come and go. */
@@ -50,6 +53,7 @@ export interface Lease {
 
 interface Loaded {
   served: ServedModel;
+  origin: Origin;
   users: number;
   lastUse: number;
   /** Seconds; a request may say. */
@@ -136,7 +140,7 @@ export class Models {
     const source = await this.find(name);
     const loaded = this.#loaded.get(source.name);
     if (!loaded || loaded.users > 0) return false;
-    this.#drop(source.name, loaded);
+    await this.#drop(source.name, loaded);
     return true;
   }
 
@@ -155,7 +159,7 @@ export class Models {
   }
 
   async #load(key: string, source: ModelSource): Promise<Loaded> {
-    const { open, settings, budget, draft, keepAlive = -1, onEvent } = this.options;
+    const { open, settings, budget, draft, keepAlive = -1, onEvent, prefixFiles } = this.options;
     onEvent?.({ type: "loading", model: key });
     const began = performance.now();
     await this.#makeRoom(await this.sizeOf(source));
@@ -169,7 +173,10 @@ export class Models {
       opened.model.dispose();
       throw error;
     }
-    const loaded: Loaded = { served, users: 0, lastUse: Date.now(), keepAlive, timer: null };
+    const { adapterPath } = source;
+    const origin = { config: opened.config, paths: [opened.folder, ...(adapterPath ? [adapterPath] : [])] };
+    await prefixFiles?.restore(served.model, origin, served.prefixes);
+    const loaded: Loaded = { served, origin, users: 0, lastUse: Date.now(), keepAlive, timer: null };
     this.#loaded.set(key, loaded);
     onEvent?.({ type: "loaded", model: key, seconds: (performance.now() - began) / 1000 });
     return loaded;
@@ -181,7 +188,7 @@ export class Models {
     while (budget.weights + bytes > budget.limit && this.#loaded.size > 0) {
       const free = [...this.#loaded].filter(([, { users }]) => users === 0);
       const [oldest] = free.sort(([, a], [, b]) => a.lastUse - b.lastUse);
-      if (oldest) this.#drop(...oldest);
+      if (oldest) await this.#drop(...oldest);
       else await new Promise<void>((resolve) => this.#onFree.push(resolve));
     }
     if (bytes <= budget.limit) return;
@@ -196,23 +203,30 @@ export class Models {
     for (const resolve of this.#onFree.splice(0)) resolve();
     if (loaded.keepAlive < 0) return;
     const idle = () => {
-      if (loaded.users === 0) this.#drop(key, loaded);
+      if (loaded.users === 0) void this.#drop(key, loaded);
     };
     // Longer than a timer can run is as good as for ever.
     if (loaded.keepAlive < 2_000_000) loaded.timer = setTimeout(idle, loaded.keepAlive * 1000);
     loaded.timer?.unref();
   }
 
-  #drop(key: string, { served, timer }: Loaded): void {
+  async #drop(key: string, { served, origin, timer }: Loaded): Promise<void> {
     if (timer) clearTimeout(timer);
     if (!this.#loaded.delete(key)) return;
-    served.dispose();
-    this.options.onEvent?.({ type: "unloaded", model: key });
+    const { prefixFiles, onEvent } = this.options;
+    try {
+      await prefixFiles?.save(origin, served.prefixes);
+    } catch (error) {
+      prefixFiles!.onProblem(`prompts could not be kept: ${(error as Error).message}`);
+    } finally {
+      served.dispose();
+      onEvent?.({ type: "unloaded", model: key });
+    }
   }
 
   /** Unloads all, whoever uses them. */
-  dispose(): void {
-    for (const [key, loaded] of [...this.#loaded]) this.#drop(key, loaded);
+  async dispose(): Promise<void> {
+    await Promise.all([...this.#loaded].map(([key, loaded]) => this.#drop(key, loaded)));
   }
 }
 
