@@ -3,6 +3,7 @@ import { demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { openModel } from "../generate/open-model";
 import * as mx from "../mlx";
+import { ApiError } from "./api-error";
 import { cachedModel, cachedModels, opener, weightBytes } from "./catalogue";
 import type { ServeContext } from "./context";
 import { MemoryBudget } from "./engine/memory-budget";
@@ -79,13 +80,23 @@ export async function runServer(
     metrics: new Metrics(),
   };
   // What is wrong with the model is said before anyone asks.
-  if (main) (await models.lease(main.name)).release();
+  if (main) (await models.lease(main.name).catch(asUserError)).release();
   const server = listening(context, address);
   const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   onListening(server.url, name ?? options.allowed.map((one) => one.name).join(", "));
   if (!signal.aborted) await ended;
   log("INFO", `ending: running answers have ${grace} seconds`);
   await server.drain(grace);
+}
+
+/** At the start it is the operator who is told, not a client. */
+function asUserError(error: unknown): never {
+  if (!(error instanceof ApiError)) throw error;
+  if (error.facts.cause instanceof UserError) throw error.facts.cause;
+  throw new UserError(error.message, {
+    code: ExitCode.resources,
+    hint: "Take a smaller model, or raise --max-memory.",
+  });
 }
 
 function listening(context: ServeContext, { host, port }: { host: string; port: number }) {

@@ -1,0 +1,50 @@
+/** Models that answer one request after the other: with a draft model, with a packed cache. */
+import { describe, expect, test } from "bun:test";
+import { type TestServerOptions, testServer } from "../../../test/serve";
+import { demoFolder } from "../../demo/folder";
+import { openModel } from "../../generate/open-model";
+
+const sum = { messages: [{ role: "user", content: "What is 27 + 58?" }] };
+const next = {
+  messages: [
+    ...sum.messages,
+    { role: "assistant", content: "7 + 8 = 15, so 5 and carry 1. 2 + 5 + 1 = 8. 27 + 58 = 85." },
+    { role: "user", content: "What is 11 + 22?" },
+  ],
+};
+
+interface Reply {
+  choices: { message: { content: string } }[];
+  usage: { prompt_tokens_details: { cached_tokens: number } };
+}
+
+const kinds: [string, TestServerOptions][] = [
+  ["a draft model", { models: { draft: () => openModel(demoFolder()) } }],
+  ["a packed cache", { settings: { kvQuantization: { bits: 8, groupSize: 32, start: 0 } } }],
+];
+
+describe.each(kinds)("with %s", (_, options) => {
+  test("requests are answered in turn, and go on from what was read", async () => {
+    const plain = testServer({ settings: { promptCacheSize: 0 } });
+    const server = testServer(options);
+    const ask = async (from: typeof server, body: object) =>
+      (await (await from.post("/v1/chat/completions", { ...body, max_tokens: 60 })).json()) as Reply;
+    const textOf = ({ choices }: Reply) => choices[0]!.message.content;
+    const expected = [textOf(await ask(plain, sum)), textOf(await ask(plain, next))];
+    expect(expected[0]).toEndWith("85.");
+    const [first, again] = await Promise.all([ask(server, sum), ask(server, sum)]);
+    expect([textOf(first), textOf(again)]).toEqual([expected[0]!, expected[0]!]);
+    const { scheduler } = server.context.models.loaded[0]!.served;
+    expect(scheduler.isBatched).toBe(false);
+    const third = await ask(server, next);
+    expect(textOf(third)).toBe(expected[1]!);
+    const controller = new AbortController();
+    const cut = server.post("/v1/chat/completions", { ...sum, stream: true }, controller);
+    await (await cut).body!.getReader().read();
+    controller.abort();
+    for (let i = 0; i < 200 && scheduler.running > 0; i++) await Bun.sleep(5);
+    expect(scheduler.running).toBe(0);
+    expect(textOf(await ask(server, sum))).toBe(expected[0]!);
+    await Promise.all([plain.stop(), server.stop()]);
+  });
+});
