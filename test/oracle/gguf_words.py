@@ -1,6 +1,13 @@
-"""How llama.cpp cuts texts where a GGUF file doesn't say how: ids of test/fixtures/text/byte-level's vocabulary."""
+"""
+How llama.cpp cuts texts, in ids of test/fixtures/text/byte-level's vocabulary: one by one where a GGUF file doesn't say how,
+and as a hash of all ids for each rule that mlxlm knows.
+"""
 
+import hashlib
 import json
+import os
+import re
+import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -21,7 +28,7 @@ WORDS = ["the", " a", "  time", "\n\n", "\t", "IT'S", "it's", "12345", "3.14", "
 TEXTS = [left + ["", " ", "\n"][i % 3] + right for left in WORDS for i, right in enumerate(WORDS)]
 
 
-def write_model(path):
+def write_model(path, rule):
     tokenizer = json.loads((SOURCE / "tokenizer.json").read_text())
     ids = dict(tokenizer["model"]["vocab"])
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
@@ -37,6 +44,8 @@ def write_model(path):
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_tokenizer_model("gpt2")
+    if rule:
+        writer.add_tokenizer_pre(rule)
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]])
@@ -54,18 +63,50 @@ def write_model(path):
     writer.close()
 
 
-with tempfile.TemporaryDirectory() as folder:
-    path = str(Path(folder) / "words.gguf")
-    write_model(path)
-    params = xllamacpp.CommonParams()
-    params.model.path = path
-    params.n_ctx = 64
-    params.warmup = False
-    server = xllamacpp.Server(params)
+def ids_of_texts(rule):
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "words.gguf")
+        write_model(path, rule)
+        params = xllamacpp.CommonParams()
+        params.model.path = path
+        params.n_ctx = 64
+        params.warmup = False
+        server = xllamacpp.Server(params)
 
-    def ids(text):
-        body = json.dumps({"content": text, "add_special": False, "parse_special": False}).encode()
-        request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"content-type": "application/json"})
-        return json.load(urllib.request.urlopen(request))["tokens"]
+        def ids(text):
+            body = json.dumps({"content": text, "add_special": False, "parse_special": False}).encode()
+            request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"content-type": "application/json"})
+            return json.load(urllib.request.urlopen(request))["tokens"]
 
-    encode.write_lines("gguf-words.json", [[text, ids(text)] for text in TEXTS])
+        return [[text, ids(text)] for text in TEXTS]
+
+
+if len(sys.argv) > 1:
+    # A process for each rule.
+    print(json.dumps(ids_of_texts(sys.argv[1])), flush=True)
+    os._exit(0)
+
+source = (Path(here).parent.parent / "src/convert/gguf/pre-tokenizers.ts").read_text()
+table = source[source.index("const known:"):source.index("/** @throws UserError for a name")]
+rules = sorted(set(re.findall(r'(?m)^  "?([a-z][a-z0-9._-]*)"?[:,]', table)) | set(re.findall(r'named\(.*', table) and [
+    name for line in re.findall(r"named\((.*)\)", table) for name in re.findall(r'"([a-z0-9._-]+)"', line)]))
+
+
+def asked(rule, tries=3):
+    """llama.cpp's server at times waits for good when it starts."""
+    try:
+        return subprocess.run([sys.executable, __file__, rule], capture_output=True, text=True, check=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        if tries == 1:
+            raise
+        return asked(rule, tries - 1)
+
+
+hashes = []
+for rule in rules:
+    ran = asked(rule)
+    ids = [ids for _, ids in json.loads(ran.stdout.splitlines()[-1])]
+    digest = hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()[:16]
+    hashes.append([rule, digest])
+encode.write_lines("gguf-rules.json", hashes)
+encode.write_lines("gguf-words.json", json.loads(asked("").stdout.splitlines()[-1]))

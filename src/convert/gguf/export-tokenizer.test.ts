@@ -1,5 +1,6 @@
 /** Tokenizers that were written to GGUF's metadata and read back give the ids that they gave. */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -57,37 +58,54 @@ test.each(["text/byte-fallback", "text/byte-level", "checkpoint"])("%s", async (
   expect(after.bosToken).toBe(before.bosToken);
 });
 
-test("a file that says nothing of how words are split: a warning, and llama.cpp's ids", async () => {
+/** The metadata of a file with the byte-level vocabulary. */
+async function byteLevelMetadata(): Promise<Map<string, GgufValue>> {
   const { model, added_tokens } = await Bun.file(join(fixtures, "text/byte-level/tokenizer.json")).json();
   const special = Object.fromEntries(
     added_tokens.map((token: { content: string; id: number }) => [token.content, token.id]),
   );
   const ids: [string, number][] = Object.entries({ ...model.vocab, ...special });
   const tokens = ids.sort((a, b) => a[1] - b[1]).map(([token]) => token);
-  const metadata = new Map<string, GgufValue>([
+  return new Map<string, GgufValue>([
     ["tokenizer.ggml.model", "gpt2"],
     ["tokenizer.ggml.tokens", tokens],
     ["tokenizer.ggml.token_type", tokens.map((token) => (Object.hasOwn(special, token) ? 3 : 1))],
     ["tokenizer.ggml.merges", model.merges.map((merge: string | string[]) => [merge].flat().join(" "))],
   ]);
-  const encoded = async () => {
-    const { tokenizer, config } = tokenizerFiles(new Metadata(metadata, "words.gguf"));
-    const own = join(folder, "unsaid");
-    mkdirSync(own, { recursive: true });
-    writeFileSync(join(own, "tokenizer.json"), JSON.stringify(tokenizer));
-    writeFileSync(join(own, "tokenizer_config.json"), JSON.stringify(config));
-    return (await loadTokenizer(own)).encodeBatch(rows.map(([text]) => text));
-  };
-  const rows = fixture<[text: string, ids: number[]][]>("gguf-words.json");
+}
+
+async function encoded(metadata: ReadonlyMap<string, GgufValue>, texts: readonly string[]): Promise<number[][]> {
+  const { tokenizer, config } = tokenizerFiles(new Metadata(metadata, "words.gguf"));
+  const own = join(folder, "words");
+  mkdirSync(own, { recursive: true });
+  writeFileSync(join(own, "tokenizer.json"), JSON.stringify(tokenizer));
+  writeFileSync(join(own, "tokenizer_config.json"), JSON.stringify(config));
+  const codec = await loadTokenizer(own);
+  return Promise.all(texts.map((text) => codec.encode(text, { addSpecialTokens: false })));
+}
+
+const rows = fixture<[text: string, ids: number[]][]>("gguf-words.json");
+const allTexts = rows.map(([text]) => text);
+
+test("a file that says nothing of how words are split: a warning, and llama.cpp's ids", async () => {
+  const metadata = await byteLevelMetadata();
   let result: number[][] = [];
   const warnings = await warningsOf(async () => {
-    result = await encoded();
+    result = await encoded(metadata, allTexts);
   });
   expect(warnings).toEqual([
     "words.gguf: nothing says how the tokenizer splits words (tokenizer.ggml.pre): they are split as llama.cpp does",
   ]);
   expect(result).toEqual(rows.map(([, expected]) => expected));
   metadata.set("tokenizer.ggml.pre", "default");
-  expect(await warningsOf(encoded)).toEqual([]);
-  expect(await encoded()).toEqual(result);
+  expect(await warningsOf(() => encoded(metadata, allTexts))).toEqual([]);
+  expect(await encoded(metadata, allTexts)).toEqual(result);
+});
+
+describe("words split by a rule's name have llama.cpp's ids", () => {
+  test.each(fixture<[rule: string, hash: string][]>("gguf-rules.json"))("%s", async (rule, hash) => {
+    const metadata = (await byteLevelMetadata()).set("tokenizer.ggml.pre", rule);
+    const ids = await encoded(metadata, allTexts);
+    expect(createHash("sha256").update(JSON.stringify(ids)).digest("hex").slice(0, 16)).toBe(hash);
+  });
 });

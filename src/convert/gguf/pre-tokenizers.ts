@@ -12,31 +12,74 @@ export interface PreTokenizer {
   addsBos?: boolean;
 }
 
+const contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+
+const spaces = ["\\s*[\\r\\n]+", "\\s+(?!\\S)", "\\s+"];
+
 /** English contractions, words, numbers of `digits`, symbols, line ends, spaces. */
 const cl100k = (digits: string) =>
-  [
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-    "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+",
-    digits,
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
-    "\\s*[\\r\\n]+",
-    "\\s+(?!\\S)",
-    "\\s+",
-  ].join("|");
+  [contractions, "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+", digits, " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*", ...spaces].join("|");
+
+/** The same with marks as parts of words. */
+const qwen35Words = [
+  contractions,
+  "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+",
+  "\\p{N}",
+  " ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*",
+  ...spaces,
+].join("|");
 
 const upper = "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}";
 const lower = "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}";
 
-/** Words that also end where lower case turns into upper. */
-const tekken = [
-  `[^\\r\\n\\p{L}\\p{N}]?[${upper}]*[${lower}]+`,
-  `[^\\r\\n\\p{L}\\p{N}]?[${upper}]+[${lower}]*`,
-  "\\p{N}",
-  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*",
-  "\\s*[\\r\\n]+",
-  "\\s+(?!\\S)",
-  "\\s+",
+/** Words that also end where lower case turns into upper. @param not what no letter may be @param ending behind a word */
+const casedWords = (ending: string, not = "") => [
+  `[^\\r\\n\\p{L}\\p{N}]?[${upper}${not}]*[${lower}${not}]+${ending}`,
+  `[^\\r\\n\\p{L}\\p{N}]?[${upper}${not}]+[${lower}${not}]*${ending}`,
+];
+
+const tekken = [...casedWords(""), "\\p{N}", " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*", ...spaces].join("|");
+
+const o200k = [...casedWords(`${contractions}?`), "\\p{N}{1,3}", " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*", ...spaces].join(
+  "|",
+);
+
+/** Chinese characters are words by themselves. */
+const kimi = [
+  "[\\p{Han}]+",
+  ...casedWords(`${contractions}?`, "&&[^\\p{Han}]"),
+  "\\p{N}{1,3}",
+  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
+  ...spaces,
 ].join("|");
+
+/** Symbols that lead an English word, words with one other sign ahead, symbols, line ends, spaces. */
+const deepseekWords = [
+  "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+",
+  "[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+",
+  " ?[\\p{P}\\p{S}]+[\\r\\n]*",
+  ...spaces,
+].join("|");
+
+const deepseek3 = ["\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", deepseekWords];
+
+/** Letters that have a case, as Unicode had them in 2023. */
+const cased =
+  "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃";
+
+const deepseekLLM = [
+  "[\r\n]",
+  `\\s?[${cased}]+`,
+  "\\s?[!-/:-~！-／：-～‘-‟　-。]+",
+  "\\s+$",
+  "[一-龥ࠀ-一가-\ud7ff]+",
+  "\\p{N}+",
+];
+
+const gpt2Words = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)";
+
+/** What is between punctuation and brackets of some scripts. */
+const bloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 const byteLevel = (usesRegex: boolean) => ({
   type: "ByteLevel",
@@ -46,12 +89,7 @@ const byteLevel = (usesRegex: boolean) => ({
 });
 
 /** llama.cpp's for files that say nothing: punctuation, then GPT-2's words in what is left, then digits by threes. */
-const unsaid = [
-  "[\\p{P}\\$\\+<=>\\^~\\|]+",
-  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)",
-  "\\p{N}+",
-  "[0-9][0-9][0-9]",
-];
+const unsaid = ["[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2Words, "\\p{N}+", "[0-9][0-9][0-9]"];
 
 const sequence = (...pretokenizers: JsonObject[]) => ({ type: "Sequence", pretokenizers });
 
@@ -67,20 +105,59 @@ const digitByDigit: PreTokenizer = { splits: sequence({ type: "Digits", individu
 const qwen2: PreTokenizer = { splits: split(cl100k("\\p{N}")), normalizer: { type: "NFC" } };
 const llama3: PreTokenizer = { splits: split(cl100k("\\p{N}{1,3}")), ignoresMerges: true, addsBos: true };
 
+/** Numbers by threes, words, without contractions' merges. */
+const plainLlama3: PreTokenizer = { splits: llama3.splits };
+const plainQwen2: PreTokenizer = { splits: qwen2.splits };
+const plainO200k: PreTokenizer = { splits: split(o200k) };
+const deepseekV3: PreTokenizer = { splits: split(...deepseek3) };
+const bailing: PreTokenizer = {
+  splits: split(
+    [
+      "'(?i:[sdmt]|ll|ve|re)",
+      "[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+",
+      "\\p{N}",
+      " ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*",
+      "\\s*[\\r\\n]",
+      "\\s+(?!\\S)",
+      "\\s+",
+    ].join("|"),
+  ),
+};
+
+/** The same rule under several names. */
+const named = (rule: PreTokenizer, ...names: string[]) => Object.fromEntries(names.map((name) => [name, rule]));
+
 /** By name; of those that are alike, the first is the one that is written. */
 const known: Readonly<Record<string, PreTokenizer>> = {
-  "gpt-2": gpt2,
+  ...named(gpt2, "gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "exaone4"),
+  ...named(gpt2, "a.x-4.0", "mellum", "modern-bert", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de"),
   default: { splits: split(...unsaid) },
-  "llama-bpe": llama3,
-  dbrx: { splits: llama3.splits },
-  "smaug-bpe": { splits: llama3.splits },
-  falcon3: llama3,
-  llama3,
-  "llama-v3": llama3,
+  ...named(llama3, "llama-bpe"),
+  ...named(plainLlama3, "dbrx", "smaug-bpe", "chatglm-bpe"),
+  ...named(llama3, "falcon3", "llama3", "llama-v3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+  ...named({ ...llama3, addsBos: false }, "glm4", "glm5"),
   qwen2,
   "deepseek-r1-qwen": { splits: qwen2.splits, addsBos: true },
-  smollm: digitByDigit,
+  ...named(plainQwen2, "stablelm2", "hunyuan", "solar-open", "grok-2", "megrez", "kormo", "f2llmv2"),
+  qwen35: { splits: split(qwen35Words), normalizer: { type: "NFC" } },
+  ...named(digitByDigit, "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
   tekken: { splits: split(tekken), ignoresMerges: true, addsBos: true },
+  ...named(plainO200k, "gpt-4o", "llama4", "kanana2", "minimax-m2", "talkie"),
+  ...named(deepseekV3, "deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
+  "deepseek-llm": { splits: split(...deepseekLLM) },
+  "deepseek-coder": { splits: split("[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", "\\p{N}") },
+  "kimi-k2": { splits: split(kimi) },
+  falcon: { splits: split("[\\p{P}\\$\\+<=>\\^~\\|`]+", gpt2Words, "[0-9][0-9][0-9]") },
+  ...named({ splits: split(bloom) }, "bloom", "poro-chat", "gpt3-finnish"),
+  viking: { splits: split(bloom, "\\p{N}") },
+  ...named(bailing, "bailingmoe", "bailingmoe2", "llada-moe"),
+  "seed-coder": {
+    splits: split(
+      [contractions, "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+", "\\p{N}{1}", " ?[^\\s\\p{L}\\p{N}\\r\\n]+", ...spaces].join("|"),
+    ),
+  },
+  minicpm5: { splits: split("\\p{N}{1,3}", cl100k("\\p{N}+")), ignoresMerges: true },
+  laguna: { splits: split("[^\\n]+|[\\n]+", cl100k("\\p{N}")) },
 };
 
 /** @throws UserError for a name that is not known: guessing would give other tokens than the model was trained on */
