@@ -20,7 +20,7 @@ export interface Variable {
   /** Absent where any text will do, or where the program that the variable comes from is as lenient. */
   allowed?: Allowed;
   /** Who defines it: its form is theirs. */
-  from: "mlxlm" | "huggingface_hub" | "system" | "MLX";
+  from: "mlxlm" | "huggingface_hub" | "Ollama" | "system" | "MLX";
   /** Who reads it; "library": Bun, MLX or what they stand on. */
   readBy: "typescript" | "native" | "library";
   /** What mlxlm sets it to unless the user did. */
@@ -123,6 +123,12 @@ export const variables = {
     meaning: "the older name of HF_HUB_CACHE",
     standard: "",
     from: "huggingface_hub",
+    readBy: "typescript",
+  },
+  OLLAMA_MODELS: {
+    meaning: "the folder of Ollama's models, for names that begin with ollama:",
+    standard: "~/.ollama/models",
+    from: "Ollama",
     readBy: "typescript",
   },
   HF_ENDPOINT: {

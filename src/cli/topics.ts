@@ -54,6 +54,8 @@ export const topics: readonly Topic[] = [
       variablesFrom("mlxlm"),
       "Of the Hugging Face hub, as Python's huggingface_hub has them:",
       variablesFrom("huggingface_hub"),
+      "Of other programs whose models mlxlm reads:",
+      variablesFrom("Ollama"),
       "Of the system, and of what mlxlm stands on:",
       variablesFrom("system", "MLX"),
       "mlxlm doctor shows those that are set.",

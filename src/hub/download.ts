@@ -6,6 +6,7 @@ import { ExitCode, UserError } from "../errors";
 import { type HubRepo, isCommit, snapshotFolder } from "./cache-layout";
 import { hubCache, isOffline } from "./environment";
 import { rememberedFiles, rememberFiles } from "./file-list";
+import { chosenGguf } from "./gguf-files";
 import { type HubOptions, hubParameters, hubUrl } from "./http";
 import { hubError } from "./hub-error";
 import { checkFileName, isWanted } from "./repo-id";
@@ -30,6 +31,34 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
     return snapshot;
   } catch (error) {
     throw hubError(error, { name, revision, mayBePath: true, page: `${hubUrl()}/${name}`, signal });
+  }
+}
+
+/**
+ * Fetches a GGUF file of a repo, with its other parts where it has some, and returns the path of the first.
+ * @param which as `chosenGguf`
+ * @throws UserError as `downloadModel`
+ */
+export async function downloadGguf(name: string, which: string | undefined, options: DownloadOptions): Promise<string> {
+  const { cache, revision, signal } = options;
+  const repo: HubRepo = { type: "model", name };
+  try {
+    const { sha: commit } = await modelInfo({ ...hubParameters(options), name, revision, additionalFields: ["sha"] });
+    checkCommit(commit, name);
+    const entries = await allFiles(repo, commit, options);
+    const chosen = new Set(
+      chosenGguf(
+        entries.map(({ path }) => path),
+        which,
+        name,
+      ),
+    );
+    const own = entries.filter(({ path }) => chosen.has(path));
+    const snapshot = await fetchSnapshot(repo, commit, own, options);
+    await writeRef(cache, repo, revision, commit);
+    return join(snapshot, [...chosen][0]!);
+  } catch (error) {
+    throw hubError(error, { name, revision, page: `${hubUrl()}/${name}`, signal });
   }
 }
 

@@ -1,7 +1,8 @@
-/** A model that lies on this machine: a folder, or a GGUF file. */
+/** A model that lies on this machine: a folder or a GGUF file, perhaps in the store of another program. */
 import { open, readdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
+import { storedModel } from "./other-stores";
 
 const isNamedGguf = (name: string) => /\.gguf$/i.test(name);
 
@@ -10,6 +11,8 @@ const isNamedGguf = (name: string) => /\.gguf$/i.test(name);
  * @throws UserError for a file of another kind, and for a GGUF file that is not there
  */
 export async function localModel(name: string): Promise<string | null> {
+  const stored = await storedModel(name);
+  if (stored !== null) return stored;
   const facts = await stat(name).catch(() => null);
   if (facts?.isDirectory()) return resolve(name);
   if (facts?.isFile() && (isNamedGguf(name) || (await beginsAsGguf(name)))) return resolve(name);

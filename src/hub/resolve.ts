@@ -1,8 +1,12 @@
 /** From what a user calls a model to the folder with its files. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import { cachedCommit, mainRevision } from "./cache-layout";
+import { cachedCommit, mainRevision, snapshotFolder } from "./cache-layout";
 import { hubCache, isOffline, wantsModelScope } from "./environment";
+import { chosenGguf } from "./gguf-files";
 import { localModel } from "./local-model";
+import { splitName } from "./other-stores";
 import { checkRepoId, checkRevision } from "./repo-id";
 import type { DownloadProgress } from "./snapshot";
 import { type SnapshotState, snapshotState } from "./snapshot-state";
@@ -26,6 +30,47 @@ export interface ResolvedModel {
   repo?: string;
 }
 
+/** What leads the name of a repo of which one GGUF file is meant: `hf:OWNER/NAME:Q4_K_M`. */
+const ofHub = "hf:";
+
+/** A GGUF file of a repo: from the cache where it is there, else a download. */
+async function resolveGguf(name: string, options: ResolveOptions): Promise<ResolvedModel> {
+  const { revision = mainRevision, offline = isOffline(), onProgress, onWarning, signal } = options;
+  const [repo, which] = splitName(name);
+  checkRepoId(repo);
+  checkRevision(revision);
+  const cache = hubCache();
+  const commit = cachedCommit(cache, { type: "model", name: repo }, revision);
+  const folder = commit === null ? null : snapshotFolder(cache, { type: "model", name: repo }, commit);
+  const there = folder === null ? [] : ((await readdir(folder, { recursive: true }).catch(() => [])) as string[]);
+  const cached = cachedGguf(there, which, repo);
+  if (folder !== null && cached !== null) return { path: join(folder, cached), source: "cache", repo };
+  if (offline) {
+    throw new UserError(
+      `${repo} has no ${which ?? "GGUF file"} in the cache (${cache}), and the network is not to be used`,
+      {
+        code: ExitCode.notFound,
+        hint: "Unset HF_HUB_OFFLINE to download it.",
+      },
+    );
+  }
+  const { downloadGguf } = await import("./download");
+  const path = await downloadGguf(repo, which, { cache, revision, onProgress, onWait: onWarning, signal });
+  return { path, source: "download", repo };
+}
+
+/** The file among those of a snapshot; null where it is not there, or not with all its parts. */
+function cachedGguf(files: readonly string[], which: string | undefined, repo: string): string | null {
+  let chosen: string[];
+  try {
+    chosen = chosenGguf(files, which, repo);
+  } catch {
+    return null;
+  }
+  const count = Number(/-of-(\d{5})\.gguf$/i.exec(chosen[0]!)?.[1] ?? 1);
+  return chosen.length === count ? chosen[0]! : null;
+}
+
 /**
  * A local folder or GGUF file, else the repo's snapshot in the shared cache, else a download into it.
  * @throws UserError where there is none of them
@@ -34,6 +79,7 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   const { revision = mainRevision, offline = isOffline(), onProgress, onWarning, signal } = options;
   const local = await localModel(model);
   if (local !== null) return { path: local, source: "local" };
+  if (model.startsWith(ofHub)) return resolveGguf(model.slice(ofHub.length), options);
   checkRepoId(model);
   checkRevision(revision);
   if (wantsModelScope()) {
