@@ -43,8 +43,7 @@ export async function downloadGguf(name: string, which: string | undefined, opti
   const { cache, revision, signal } = options;
   const repo: HubRepo = { type: "model", name };
   try {
-    const { sha: commit } = await modelInfo({ ...hubParameters(options), name, revision, additionalFields: ["sha"] });
-    checkCommit(commit, name);
+    const commit = await modelCommit(name, revision, options);
     const entries = await allFiles(repo, commit, options);
     const chosen = new Set(
       chosenGguf(

@@ -12,3 +12,5 @@ export class Model extends NestedLM {
 }
 
 export { quantize } from "./gemma4_text";
+
+export const gguf = text.facts("language_model.");

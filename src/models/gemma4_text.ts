@@ -39,6 +39,11 @@ import {
   throughSharingLayers,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, count, maskOf, ropeOptions, size } from "./args";
+import { decoder, precise } from "./gguf/decoder";
+import { f32, flag, type GgufFacts, u32 } from "./gguf/facts";
+import { ropeFactorsName } from "./gguf/llama3-scaling";
+import { sandwichLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 
 const ropes = {
@@ -327,3 +332,131 @@ export class Model extends CausalLM {
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("router.proj") ? { groupSize: 64, bits: 8 } : undefined);
+
+/** A factor so large that a pair of features does not turn. */
+const still = 1e30;
+
+/** @param prefix what stands before the names of the checkpoint */
+export const facts = (prefix?: string): GgufFacts =>
+  decoder("gemma4", {
+    names: new TensorNames(
+      {
+        ...sandwichLayer,
+        ffn_gate_inp: "router.proj",
+        ffn_gate_exps: "experts.switch_glu.gate_proj",
+        ffn_up_exps: "experts.switch_glu.up_proj",
+        ffn_down_exps: "experts.switch_glu.down_proj",
+        pre_ffw_norm_2: "pre_feedforward_layernorm_2",
+        post_ffw_norm_1: "post_feedforward_layernorm_1",
+        post_ffw_norm_2: "post_feedforward_layernorm_2",
+        inp_gate: "per_layer_input_gate",
+        proj: "per_layer_projection",
+        post_norm: "post_per_layer_input_norm",
+      },
+      {
+        prefix,
+        parameters: {
+          "layer_output_scale.weight": "layer_scalar",
+          "ffn_gate_inp.scale": "router.scale",
+          "ffn_down_exps.scale": "router.per_expert_scale",
+        },
+        halves: { ffn_gate_up_exps: ["experts.switch_glu.gate_proj", "experts.switch_glu.up_proj"] },
+        outer: {
+          per_layer_token_embd: "model.embed_tokens_per_layer",
+          per_layer_model_proj: "model.per_layer_model_projection",
+          per_layer_proj_norm: "model.per_layer_projection_norm",
+        },
+      },
+    ),
+    windows: { period: 5, typeOf: (settings, index) => typesOf(settings as unknown as Args)[index]! },
+    turning: ({ global_head_dim: whole, headDim }) => (whole as number) || headDim,
+    stretches: false,
+    readsFactors: true,
+    integers: {
+      "attention.shared_kv_layers": "num_kv_shared_layers",
+      embedding_length_per_layer_input: "hidden_size_per_layer_input",
+      expert_count: "num_experts",
+      expert_used_count: "top_k_experts",
+      expert_feed_forward_length: "moe_intermediate_size",
+    },
+    floats: { final_logit_softcapping: "final_logit_softcapping" },
+    only: { rope_traditional: false },
+    read(file, common) {
+      const layers = common.num_hidden_layers as number;
+      const [widths, heads] = [file.list("feed_forward_length") ?? [], file.list("attention.head_count_kv") ?? []];
+      const types = common.layer_types as string[];
+      const [full, sliding] = ["full_attention", "sliding_attention"].map(
+        (type) => heads[types.indexOf(type)] ?? heads[0],
+      );
+      const factors = file.factors(ropeFactorsName) ?? [];
+      const turning = factors.filter((factor) => factor < still / 2).length;
+      return {
+        head_dim: file.need("attention.key_length_swa"),
+        global_head_dim: file.need("attention.key_length"),
+        partial_rotary_factor: undefined,
+        intermediate_size: Math.min(...widths),
+        use_double_wide_mlp: new Set(widths).size > 1,
+        num_key_value_heads: sliding,
+        num_global_key_value_heads: full === sliding ? undefined : full,
+        attention_k_eq_v: file.shape(`blk.${types.indexOf("full_attention")}.attn_v.weight`) === undefined,
+        num_kv_shared_layers: common.num_kv_shared_layers ?? 0,
+        hidden_size_per_layer_input: common.hidden_size_per_layer_input ?? 0,
+        vocab_size_per_layer_input: file.shape("per_layer_token_embd.weight")?.[0],
+        enable_moe_block: file.number("expert_count") !== undefined,
+        final_logit_softcapping: common.final_logit_softcapping ?? null,
+        rope_theta: undefined,
+        rope_parameters: {
+          full_attention: {
+            rope_type: "proportional",
+            partial_rotary_factor: factors.length > 0 ? turning / factors.length : 1,
+            rope_theta: common.rope_theta,
+          },
+          sliding_attention: { rope_type: "default", rope_theta: precise(file.number("rope.freq_base_swa") ?? 10_000) },
+        },
+        layer_types: types.slice(0, layers),
+      };
+    },
+    write(settings) {
+      const args = settings as unknown as Args;
+      const { num_hidden_layers: layers, num_kv_shared_layers: shared, intermediate_size: width, head_dim } = args;
+      const types = typesOf(args);
+      const rope = (layerType: string) =>
+        ropeOptions({ rope_parameters: args.rope_parameters ?? ropes }, { base: 10_000, layerType });
+      const [full, sliding] = [rope("full_attention"), rope("sliding_attention")];
+      if (full.scaling?.rope_type !== "proportional") noPlace("a rotation of full attention that is not proportional");
+      if ((full.scaling?.factor ?? 1) !== 1) noPlace("a stretched rotation");
+      if ((sliding.scaling?.rope_type ?? "default") !== "default") noPlace("a rotation of sliding layers");
+      const wide = args.use_double_wide_mlp ? 2 : 1;
+      const kvHeads = (args.attention_k_eq_v && args.num_global_key_value_heads) || args.num_key_value_heads;
+      return {
+        feed_forward_length: u32(
+          Array.from({ length: layers }, (_, i) => (i < layers - shared ? width : width * wide)),
+        ),
+        "attention.head_count_kv": u32(
+          types.map((type) => (type === "full_attention" ? kvHeads : args.num_key_value_heads)),
+        ),
+        "attention.key_length": u32(args.global_head_dim || head_dim),
+        "attention.value_length": u32(args.global_head_dim || head_dim),
+        "attention.key_length_swa": u32(head_dim),
+        "attention.value_length_swa": u32(head_dim),
+        "rope.dimension_count_swa": u32(head_dim),
+        "rope.freq_base": f32(full.base),
+        "rope.freq_base_swa": f32(sliding.base),
+        embedding_length_per_layer_input: u32(args.hidden_size_per_layer_input ?? 0),
+        "attention.sliding_window": u32(args.sliding_window),
+        "attention.sliding_window_pattern": flag(types.map((type) => type === "sliding_attention")),
+      };
+    },
+    tensors(settings) {
+      const args = settings as unknown as Args;
+      const { scaling } = ropeOptions(
+        { rope_parameters: args.rope_parameters ?? ropes },
+        { base: 10_000, layerType: "full_attention" },
+      );
+      const pairs = (args.global_head_dim || args.head_dim) / 2;
+      const turning = Math.trunc(pairs * (scaling?.partial_rotary_factor ?? 1));
+      return { [ropeFactorsName]: Array.from({ length: pairs }, (_, i) => (i < turning ? 1 : still)) };
+    },
+  });
+
+export const gguf = facts();

@@ -4,6 +4,9 @@ import type { Tensor } from "../mlx";
 import { attention, GatedMLP, joinHeads, type KeyValueCache, type Mask, project, RMSNorm, splitHeads } from "../nn";
 import { checkHeads, denseFields, headsOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { f32 } from "./gguf/facts";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -25,14 +28,20 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
+/** The base of the rotation, stretched. */
+function baseOf(args: Args): number {
+  const dims = headsOf(args).headDim;
+  const alpha = args.rope_scaling?.alpha ?? args.rope_parameters?.alpha ?? 1;
+  return (args.rope_theta ?? args.rope_parameters?.rope_theta ?? 10_000) * alpha ** (dims / (dims - 2));
+}
+
 class Attention extends llama.Attention {
   query_layernorm?: RMSNorm;
   key_layernorm?: RMSNorm;
 
   constructor(args: Args) {
     const dims = headsOf(args).headDim;
-    const alpha = args.rope_scaling?.alpha ?? args.rope_parameters?.alpha ?? 1;
-    const base = (args.rope_theta ?? args.rope_parameters?.rope_theta ?? 10_000) * alpha ** (dims / (dims - 2));
+    const base = baseOf(args);
     super({ ...args, rope_scaling: null, rope_parameters: null }, { rope: { dims, base } });
     if (!args.use_qk_norm) return;
     this.query_layernorm = new RMSNorm(dims, args.rms_norm_eps);
@@ -56,3 +65,14 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("hunyuan-dense", {
+  names: new TensorNames({
+    ...plainLayer,
+    attn_q_norm: "self_attn.query_layernorm",
+    attn_k_norm: "self_attn.key_layernorm",
+  }),
+  stretches: false,
+  only: { attention_bias: false, rope_traditional: false, use_qk_norm: true },
+  write: (settings) => ({ "rope.freq_base": f32(baseOf(settings as unknown as Args)) }),
+});

@@ -14,6 +14,9 @@ import {
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder, precise } from "./gguf/decoder";
+import { f32, u32 } from "./gguf/facts";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -70,3 +73,35 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("mistral3", {
+  pairsRows: true,
+  only: { attention_bias: false, mlp_bias: false },
+  read(file, { rope_theta, rope_scaling, max_position_embeddings: longest }) {
+    const weight = file.number("rope.scaling.yarn_log_multiplier");
+    const scaling = (rope_scaling ?? { type: "default" }) as Record<string, unknown>;
+    return {
+      rope_theta: undefined,
+      rope_scaling: undefined,
+      rope_parameters: {
+        ...scaling,
+        original_max_position_embeddings: scaling.original_max_position_embeddings ?? longest,
+        rope_theta,
+        ...(weight ? { mscale: 1, mscale_all_dim: precise(weight) } : {}),
+        llama_4_scaling_beta: precise(file.number("attention.temperature_scale") ?? 0),
+      },
+    };
+  },
+  write(settings) {
+    const { rope_parameters: rope } = settings as unknown as Args;
+    const { mscale, mscale_all_dim: weight, llama_4_scaling_beta: beta } = rope;
+    if (weight && (mscale ?? 1) !== 1) noPlace(`"mscale" ${mscale} (not 1)`);
+    return {
+      "attention.temperature_scale": beta ? f32(beta) : undefined,
+      "rope.scaling.original_context_length": u32(rope.original_max_position_embeddings),
+      "rope.scaling.yarn_log_multiplier": weight ? f32(weight) : undefined,
+      // Of the two factors.
+      ...(weight ? { "rope.scaling.attn_factor": undefined } : {}),
+    };
+  },
+});

@@ -1,6 +1,7 @@
 /** Qwen 2 VL and 2.5 VL, their language model: Qwen 2. */
 import type { z } from "zod";
 import type { AwqFacts } from "./awq-facts";
+import { sections } from "./gguf/sections";
 import { NestedLM, nestedArgs } from "./nested";
 import * as qwen2 from "./qwen2";
 
@@ -13,3 +14,5 @@ export class Model extends NestedLM {
 }
 
 export const awq: AwqFacts = { inner: "language_model", ...qwen2.awq };
+
+export const gguf = sections("qwen2vl", { ropeBase: 1_000_000 });

@@ -2,6 +2,8 @@
 import type { z } from "zod";
 import type { Tensor } from "../mlx";
 import { blockAwq } from "./awq-facts";
+import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
+import { sections } from "./gguf/sections";
 import { NestedLM, nestedArgs } from "./nested";
 import * as qwen3_moe from "./qwen3_moe";
 
@@ -31,3 +33,16 @@ export class Model extends NestedLM {
 export const { quantize } = qwen3_moe;
 
 export const awq = blockAwq({ inner: "language_model" });
+
+export const gguf = sections("qwen3vlmoe", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("mlp") },
+    { halves: fusedExperts("mlp"), prefix: "language_model." },
+  ),
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+  },
+  only: { norm_topk_prob: true, decoder_sparse_step: 1, mlp_only_layers: [] },
+});

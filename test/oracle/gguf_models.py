@@ -57,7 +57,7 @@ with tempfile.TemporaryDirectory() as folder:
     rows = []
     for name, fingerprint in cases["files"].items():
         command = [sys.executable, __file__, f"{folder}/{name}.gguf", json.dumps(cases["prompt"]), str(cases["steps"])]
-        ran = subprocess.run(command, capture_output=True, text=True)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if ran.returncode != 0:
             sys.exit(f"llama.cpp does not take {name}:\n{ran.stderr[-2000:]}")
         tokens, likeliest, first = json.loads(ran.stdout.splitlines()[-1])

@@ -82,7 +82,17 @@ test.each([...caseNames])("%s", async (name) => {
 
 test("every architecture that can be written is one of them", async () => {
   // Mistral, Xverse and others are Llama by another name.
-  const remapped = ["iquestcoder", "joyai_llm_flash", "kimi_k2", "lfm2_vl", "minimax_m2", "mistral", "xverse"];
+  const remapped = [
+    "gemma4_unified",
+    "iquestcoder",
+    "joyai_llm_flash",
+    "kimi_k2",
+    "lfm2_vl",
+    "minimax_m2",
+    "mistral",
+    "qwen2_5_vl",
+    "xverse",
+  ];
   const missing = (await modelTypesWith("gguf")).filter((type) => !caseNames.includes(type));
   expect(missing).toEqual(remapped);
 });

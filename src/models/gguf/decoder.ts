@@ -1,7 +1,16 @@
 /** The facts of decoders with rotary attention and gated feed-forward blocks, which most architectures vary. */
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { type AttentionType, count, headsOf, layerType, ropeFields, ropeOptions, size, slidingFields } from "../args";
+import {
+  type AttentionType,
+  count,
+  headsOf,
+  layerType,
+  type RopeFields,
+  ropeOptions,
+  size,
+  slidingFields,
+} from "../args";
 import { parseArgs } from "../parse-args";
 import { pairedRows, type TensorChanges } from "./changes";
 import {
@@ -26,8 +35,11 @@ const Settings = z.looseObject({
   num_key_value_heads: size.nullish(),
   head_dim: size.nullish(),
   max_position_embeddings: size,
-  ...ropeFields,
   ...slidingFields,
+  // Their fields are the model's to check: some have more.
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: z.custom<RopeFields["rope_scaling"]>((value) => typeof value === "object").optional(),
+  rope_parameters: z.custom<RopeFields["rope_parameters"]>((value) => typeof value === "object").optional(),
   layer_types: z.array(z.string()).nullish(),
 });
 
@@ -59,6 +71,8 @@ export interface DecoderFacts
   flags?: FieldNames;
   /** What fields of config.json must be, if they are anything: files have no form for other values. */
   only?: Readonly<Record<string, unknown>>;
+  /** Factors on the waves of the rotation, where they are the model's own, by the names of their tensors. */
+  tensors?: (settings: DecoderSettings) => Record<string, readonly number[]>;
   /** Another architecture that files of a configuration have. */
   variant?: (settings: DecoderSettings) => string;
   /** Fields of config.json beside the common ones, or in their place. */
@@ -105,7 +119,11 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
         ...writeFields(settings, own),
         ...own.write?.(settings),
       };
-      return { architecture: own.variant?.(settings), fields: defined(fields), tensors };
+      return {
+        architecture: own.variant?.(settings),
+        fields: defined(fields),
+        tensors: own.tensors?.(settings) ?? tensors,
+      };
     },
   };
 }

@@ -125,7 +125,9 @@ export class TensorNames {
    * for a name that the architecture does not have, or one of two halves.
    */
   path(name: string): Place | null {
-    const parts = /^(?:blk\.(\d+)\.)?([a-z][a-z0-9_]*(?:\.[a-z][a-z_]*)??)(?:\.(\d+))?(?:\.(weight|bias))?$/.exec(name);
+    const parts = /^(?:blk\.(\d+)\.)?([a-z][a-z0-9_]*(?:\.[a-z][a-z_]*)??)(?:\.(\d+))?(?:\.(weight|bias|scale))?$/.exec(
+      name,
+    );
     if (!parts) return null;
     const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, string?];
     if (layer === undefined) {
@@ -138,7 +140,7 @@ export class TensorNames {
       const end = single.lastIndexOf(".");
       return end < 0 ? [within, single] : [`${within}.${single.slice(0, end)}`, single.slice(end + 1)];
     }
-    if (kind === undefined) return null;
+    if (kind === undefined || kind === "scale") return null;
     const experts = index === undefined ? undefined : this.#experts;
     const place = index === undefined ? at(this.#layer, part!) : experts && at(experts.parts, part!);
     if (place === undefined) return null;
