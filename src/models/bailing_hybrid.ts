@@ -195,13 +195,29 @@ class LatentAttention extends LatentInputs {
   }
 }
 
+type ExpertArgs = Pick<
+  Args,
+  | "hidden_size"
+  | "moe_intermediate_size"
+  | "moe_shared_expert_intermediate_size"
+  | "use_bias"
+  | "num_shared_experts"
+  | "num_experts_per_tok"
+  | "n_group"
+  | "topk_group"
+  | "norm_topk_prob"
+  | "routed_scaling_factor"
+  | "score_function"
+  | "moe_router_enable_expert_bias"
+>;
+
 class Router extends Module {
   gate_proj: Layer;
   /** Only takes part in the choice, (experts). */
   expert_bias?: Tensor;
-  readonly #args: Args;
+  readonly #args: ExpertArgs;
 
-  constructor(args: Args, experts: number) {
+  constructor(args: ExpertArgs, experts: number) {
     super();
     this.gate_proj = new Linear(args.hidden_size, experts, { bias: false });
     if (args.moe_router_enable_expert_bias) this.expert_bias = parameter(mx.zeros([experts]));
@@ -224,12 +240,12 @@ class Router extends Module {
   }
 }
 
-class MoE extends Module {
+export class MoE extends Module {
   switch_mlp: SwitchGLU;
   gate: Router;
   shared_experts?: GatedMLP;
 
-  constructor(args: Args, experts: number) {
+  constructor(args: ExpertArgs, experts: number) {
     super();
     const { hidden_size: D, moe_intermediate_size: hidden, use_bias: bias, num_shared_experts: shared } = args;
     this.switch_mlp = new SwitchGLU(D, hidden, experts, { bias });

@@ -60,19 +60,26 @@ class Attention extends llama.Attention {
   }
 }
 
-class Block extends Module implements DecoderLayer {
-  self_attn: Attention;
+export interface ParallelSizes {
+  hidden_size: number;
+  intermediate_size: number;
+  layer_norm_eps: number;
+  layer_norm_bias: boolean;
+}
+
+/** x + attention(norm(x)) + mlp(norm(x)). */
+export class ParallelBlock extends Module implements DecoderLayer {
   mlp: GatedMLP;
   input_layernorm: LayerNorm;
-  readonly mask?: MaskRule;
 
-  constructor(args: Args, type: AttentionType) {
+  constructor(
+    readonly self_attn: llama.SelfAttention,
+    { hidden_size: D, intermediate_size: hidden, layer_norm_eps: eps, layer_norm_bias: bias }: ParallelSizes,
+    readonly mask?: MaskRule,
+  ) {
     super();
-    const { hidden_size: D, layer_norm_eps: eps, layer_norm_bias: bias } = args;
-    this.self_attn = new Attention(args, type);
-    this.mlp = new GatedMLP(D, args.intermediate_size);
+    this.mlp = new GatedMLP(D, hidden);
     this.input_layernorm = new LayerNorm(D, eps, { bias });
-    this.mask = maskOf(type, args);
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
@@ -86,7 +93,11 @@ export class Model extends CausalLM {
     const { sliding_window_pattern: pattern, layer_norm_eps: eps, layer_norm_bias: bias } = args;
     const usual = (index: number) => ((index + 1) % pattern === 0 ? "full_attention" : "sliding_attention");
     const trunk = { ...args, rms_norm_eps: eps, tie_word_embeddings: true };
-    super(trunk, (index) => new Block(args, args.layer_types?.[index] ?? usual(index)), {
+    const block = (index: number) => {
+      const type = args.layer_types?.[index] ?? usual(index);
+      return new ParallelBlock(new Attention(args, type), args, maskOf(type, args));
+    };
+    super(trunk, block, {
       norm: (dims) => new LayerNorm(dims, eps, { bias }),
       adjustLogits: (logits) => logits.multiply(args.logit_scale),
     });

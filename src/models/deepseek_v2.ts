@@ -10,6 +10,7 @@ import {
   highest,
   joinHeads,
   type KeyValueCache,
+  type LatentAttentionSizes,
   type Layer,
   Linear,
   type Mask,
@@ -47,10 +48,22 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
+type ExpertArgs = Pick<
+  Args,
+  | "hidden_size"
+  | "moe_intermediate_size"
+  | "n_shared_experts"
+  | "num_experts_per_tok"
+  | "n_group"
+  | "topk_group"
+  | "routed_scaling_factor"
+>;
+
 /** Of the norms of latent vectors, whatever the configuration says of others. */
 const latentEps = 1e-6;
 
-class Attention extends Module {
+/** With keys and values unpacked before they are cached. */
+export class UnpackedLatentAttention extends Module {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -65,22 +78,23 @@ class Attention extends Module {
   readonly plainDims: number;
   readonly rank: number;
 
-  constructor(args: Args) {
+  constructor(
+    { dims, heads, queryRank, rank, plainDims, rotatedDims, valueDims, bias, eps = latentEps }: LatentAttentionSizes,
+    { rope, scale }: { rope: RotaryEmbedding; scale: number },
+  ) {
     super();
-    const { dims, heads, queryRank, rank, plainDims, rotatedDims, valueDims, bias } = deepseek.attentionSizes(args);
     const queryDims = heads * (plainDims + rotatedDims);
     if (queryRank === null) {
       this.q_proj = new Linear(dims, queryDims, { bias: false });
     } else {
       this.q_a_proj = new Linear(dims, queryRank, { bias });
-      this.q_a_layernorm = new RMSNorm(queryRank, latentEps);
+      this.q_a_layernorm = new RMSNorm(queryRank, eps);
       this.q_b_proj = new Linear(queryRank, queryDims, { bias: false });
     }
     this.kv_a_proj_with_mqa = new Linear(dims, rank + rotatedDims, { bias });
-    this.kv_a_layernorm = new RMSNorm(rank, latentEps);
+    this.kv_a_layernorm = new RMSNorm(rank, eps);
     this.kv_b_proj = new Linear(rank, heads * (plainDims + valueDims), { bias: false });
     this.o_proj = new Linear(heads * valueDims, dims, { bias });
-    const { rope, scale } = deepseek.latentScaling(args);
     this.rope = rope;
     this.scale = scale;
     this.heads = heads;
@@ -119,7 +133,7 @@ class Router extends Module {
   weight: Tensor;
 
   constructor(
-    readonly args: Args,
+    readonly args: ExpertArgs,
     experts: number,
   ) {
     super();
@@ -136,7 +150,7 @@ class Router extends Module {
 }
 
 /** Scores (…, E) with those of the groups that a token does not use set to zero: a group counts by its best. */
-function withinGroups(scores: Tensor, { n_group: groups, topk_group: used }: Args): Tensor {
+function withinGroups(scores: Tensor, { n_group: groups, topk_group: used }: ExpertArgs): Tensor {
   if (used >= groups) return scores;
   const byGroup = scores.unflatten(-1, [groups, -1]);
   const best = byGroup.max({ axis: -1, keepdims: true });
@@ -145,12 +159,12 @@ function withinGroups(scores: Tensor, { n_group: groups, topk_group: used }: Arg
   return mx.putAlongAxis(byGroup, unused, 0, { axis: -2 }).flatten(-2, -1);
 }
 
-class MoE extends Module {
+export class MoE extends Module {
   switch_mlp: SwitchGLU;
   gate: Router;
   shared_experts?: Layer;
 
-  constructor(args: Args, experts: number) {
+  constructor(args: ExpertArgs, experts: number) {
     super();
     const { hidden_size: dims, moe_intermediate_size: hidden, n_shared_experts: shared } = args;
     this.switch_mlp = new SwitchGLU(dims, hidden, experts);
@@ -170,7 +184,7 @@ export class Model extends CausalLM {
 
   constructor(args: Args) {
     super({ ...args, tie_word_embeddings: false }, (index) => {
-      const attention = new Attention(args);
+      const attention = new UnpackedLatentAttention(deepseek.attentionSizes(args), deepseek.latentScaling(args));
       const { n_routed_experts: experts, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
       const isSparse = index >= dense && index % frequency === 0;
       const mlp =

@@ -1,17 +1,14 @@
 /** GLM 4: Llama with norms before and after each sublayer, and one projection for gate and up; part of each head turns. */
 import { z } from "zod";
-import type { Tensor } from "../mlx";
 import {
   type DecoderLayer,
+  JointGatedMLP,
   type KeyValueCache,
-  type Layer,
-  Linear,
   type Mask,
   Module,
   type Residual,
   RMSNorm,
   type RopeOptions,
-  swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
@@ -38,27 +35,10 @@ function rotated(args: Args): RopeOptions {
   return { ...ropeOf(args), dims: Math.trunc(headsOf(args).headDim * share) };
 }
 
-class MLP extends Module {
-  gate_up_proj: Layer;
-  down_proj: Layer;
-
-  constructor({ hidden_size: dims, intermediate_size: hidden }: Args) {
-    super();
-    this.gate_up_proj = new Linear(dims, 2 * hidden, { bias: false });
-    this.down_proj = new Linear(hidden, dims, { bias: false });
-  }
-
-  /** x (B, T, D) → (B, T, D) */
-  forward(x: Tensor): Tensor {
-    const [gate, up] = this.gate_up_proj.forward(x).split(2, -1) as [Tensor, Tensor];
-    return this.down_proj.forward(swiglu(gate, up));
-  }
-}
-
 /** x + norm(attention(norm(x))), then h + norm(mlp(norm(h))). */
 class Block extends Module implements DecoderLayer {
   self_attn: Attention;
-  mlp: MLP;
+  mlp: JointGatedMLP;
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
   post_self_attn_layernorm: RMSNorm;
@@ -68,7 +48,7 @@ class Block extends Module implements DecoderLayer {
     super();
     const { hidden_size: D, rms_norm_eps: eps } = args;
     this.self_attn = new Attention(args, { rope: rotated(args), outputBias: false });
-    this.mlp = new MLP(args);
+    this.mlp = new JointGatedMLP(args.hidden_size, args.intermediate_size);
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
     this.post_self_attn_layernorm = new RMSNorm(D, eps);

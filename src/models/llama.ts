@@ -13,6 +13,7 @@ import {
   type Mask,
   type MaskRule,
   Module,
+  type Norm,
   projectHeads,
   type Residual,
   RMSNorm,
@@ -104,18 +105,19 @@ export interface SelfAttention extends Module {
 
 /** x + attention(norm(x)), then h + mlp(norm(h)). */
 export class Block extends Module implements DecoderLayer {
-  input_layernorm: RMSNorm;
-  post_attention_layernorm: RMSNorm;
+  input_layernorm: Module & Norm;
+  post_attention_layernorm: Module & Norm;
 
   constructor(
     readonly self_attn: SelfAttention,
     readonly mlp: Layer,
     { hidden_size, rms_norm_eps }: { hidden_size: number; rms_norm_eps: number },
     readonly mask?: MaskRule,
+    norm: (dims: number, eps: number) => Module & Norm = (dims, eps) => new RMSNorm(dims, eps),
   ) {
     super();
-    this.input_layernorm = new RMSNorm(hidden_size, rms_norm_eps);
-    this.post_attention_layernorm = new RMSNorm(hidden_size, rms_norm_eps);
+    this.input_layernorm = norm(hidden_size, rms_norm_eps);
+    this.post_attention_layernorm = norm(hidden_size, rms_norm_eps);
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {

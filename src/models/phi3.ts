@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import {
   attention,
   initializeRope,
+  JointGatedMLP,
   joinHeads,
   type KeyValueCache,
   type Layer,
@@ -13,7 +14,6 @@ import {
   type RopeOptions,
   type RotaryEmbedding,
   splitQueriesKeysValues,
-  swiglu,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, type RopeFields, ropeOptions, size } from "./args";
 import { blockAwq } from "./awq-facts";
@@ -91,26 +91,13 @@ class Attention extends Module {
   }
 }
 
-class MLP extends Module {
-  gate_up_proj: Layer;
-  down_proj: Layer;
-
-  constructor(dims: number, hiddenDims: number) {
-    super();
-    this.gate_up_proj = new Linear(dims, 2 * hiddenDims, { bias: false });
-    this.down_proj = new Linear(hiddenDims, dims, { bias: false });
-  }
-
-  forward(x: Tensor): Tensor {
-    const [gate, up] = this.gate_up_proj.forward(x).split(2, -1) as [Tensor, Tensor];
-    return this.down_proj.forward(swiglu(gate, up));
-  }
-}
-
 export class Model extends CausalLM {
   constructor(args: Args) {
     const rope = phiRope(args);
-    super(args, () => new Block(new Attention(args, rope), new MLP(args.hidden_size, args.intermediate_size), args));
+    super(
+      args,
+      () => new Block(new Attention(args, rope), new JointGatedMLP(args.hidden_size, args.intermediate_size), args),
+    );
   }
 }
 

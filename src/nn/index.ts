@@ -28,6 +28,7 @@ export * from "./masks";
 export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
+export * from "./named-attention";
 export * from "./norms";
 export * from "./per-layer-inputs";
 export * from "./position-scale";

@@ -36,3 +36,50 @@ export class GatedMLP extends Module {
     return this.down_proj.forward(this.activation(gate, up));
   }
 }
+
+/** With gate and value from one projection. */
+export class JointGatedMLP extends Module {
+  gate_up_proj: Layer;
+  down_proj: Layer;
+
+  constructor(dims: number, hiddenDims: number) {
+    super();
+    this.gate_up_proj = new Linear(dims, 2 * hiddenDims, { bias: false });
+    this.down_proj = new Linear(hiddenDims, dims, { bias: false });
+  }
+
+  /** x (…, dims) → (…, dims) */
+  forward(x: Tensor): Tensor {
+    const [gate, up] = this.gate_up_proj.forward(x).split(2, -1) as [Tensor, Tensor];
+    return this.down_proj.forward(swiglu(gate, up));
+  }
+}
+
+export interface NamedMLPOptions {
+  /** What the checkpoint calls the layers. Without a gate the activation takes the value alone. */
+  names: { gate?: string; up: string; down: string };
+  bias: boolean;
+  activation: (...inputs: Tensor[]) => Tensor;
+}
+
+/** A feed-forward block, gated or not, whose layers have other names. */
+export class NamedMLP extends Module {
+  readonly options: NamedMLPOptions;
+
+  constructor(dims: number, hiddenDims: number, options: NamedMLPOptions) {
+    super();
+    const { names, bias } = options;
+    const linear = (inputs: number, outputs: number) => new Linear(inputs, outputs, { bias });
+    if (names.gate) Object.assign(this, { [names.gate]: linear(dims, hiddenDims) });
+    Object.assign(this, { [names.up]: linear(dims, hiddenDims), [names.down]: linear(hiddenDims, dims) });
+    this.options = options;
+  }
+
+  /** x (…, dims) → (…, dims) */
+  forward(x: Tensor): Tensor {
+    const { names, activation } = this.options;
+    const layers = this as unknown as Record<string, Layer>;
+    const inputs = [names.gate, names.up].flatMap((name) => (name ? layers[name]! : []));
+    return layers[names.down]!.forward(activation(...project(x, inputs)));
+  }
+}

@@ -437,6 +437,117 @@ CONFIGS = {
         },
     },
     "glm4": config("glm4", head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
+    "starcoder2": {
+        "model_type": "starcoder2", "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "norm_epsilon": 1e-5, "vocab_size": 256, "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    },
+    "stablelm": config(
+        "stablelm", use_qkv_bias=True, partial_rotary_factor=0.5, layer_norm_eps=1e-5, qk_layernorm=True,
+    ),
+    "stablelm_parallel": config(
+        "stablelm", use_qkv_bias=False, partial_rotary_factor=0.25, layer_norm_eps=1e-5, use_parallel_residual=True,
+    ),
+    "phi": config("phi", partial_rotary_factor=0.5, layer_norm_eps=1e-5),
+    "gpt2": {
+        "model_type": "gpt2", "n_ctx": 512, "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 512,
+        "layer_norm_epsilon": 1e-5, "vocab_size": 256,
+    },
+    "gpt_bigcode": {
+        "model_type": "gpt_bigcode", "n_embd": 64, "n_layer": 3, "n_inner": 128, "n_head": 4, "n_positions": 512,
+        "layer_norm_epsilon": 1e-5, "vocab_size": 256,
+    },
+    "gpt_neox": config("gpt_neox", layer_norm_eps=1e-5, rotary_emb_base=10000, rotary_pct=0.5, intermediate_size=256),
+    "gptj": {
+        "model_type": "gptj", "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 512, "layer_norm_epsilon": 1e-5,
+        "vocab_size": 256, "rotary_dim": 8,
+    },
+    "cohere": config("cohere", layer_norm_eps=1e-5, logit_scale=0.5, use_qk_norm=True),
+    "internlm2": config("internlm2", bias=True, tie_word_embeddings=False),
+    "internlm3": config("internlm3", bias=True, qkv_bias=True, tie_word_embeddings=False),
+    "exaone": {
+        "model_type": "exaone", "hidden_size": 64, "num_layers": 3, "intermediate_size": 128, "num_attention_heads": 4,
+        "vocab_size": 256, "rope_theta": 10000.0, "layer_norm_epsilon": 1e-5, "num_key_value_heads": 2,
+        "max_position_embeddings": 2048, "tie_word_embeddings": False, "rope_scaling": LLAMA3,
+    },
+    "glm": config("glm", head_dim=16, attention_bias=True, tie_word_embeddings=False),
+    "helium": config("helium", head_dim=16, attention_bias=False, mlp_bias=False, tie_word_embeddings=False),
+    "qwen": {
+        "model_type": "qwen", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "kv_channels": 16,
+        "layer_norm_epsilon": 1e-6, "intermediate_size": 256, "vocab_size": 256, "no_bias": True,
+    },
+    "nemotron": config(
+        "nemotron", hidden_act="relu2", norm_eps=1e-5, rope_scaling={"type": "linear", "factor": 2.0},
+        partial_rotary_factor=0.5,
+    ),
+    "apertus": config(
+        "apertus", mlp_bias=False, attention_bias=False, post_norm=False, qk_norm=True, tie_word_embeddings=False,
+    ),
+    "deepseek": config(
+        "deepseek", moe_intermediate_size=32, n_shared_experts=1, n_routed_experts=6, num_experts_per_tok=2,
+        moe_layer_freq=1, first_k_dense_replace=1,
+    ),
+    "olmoe": config(
+        "olmoe", num_experts=6, num_experts_per_tok=2, norm_topk_prob=False, intermediate_size=32,
+        tie_word_embeddings=False,
+    ),
+    "dots1": config(
+        "dots1", first_k_dense_replace=1, moe_intermediate_size=32, n_routed_experts=8, n_shared_experts=1,
+        norm_topk_prob=True, num_experts_per_tok=3, routed_scaling_factor=2.5, n_group=2, topk_group=1,
+        scoring_func="noaux_tc",
+    ),
+    "minicpm3": {
+        "model_type": "minicpm3", **LATENT, "dim_model_base": 32, "q_lora_rank": 32, "scale_depth": 1.4,
+        "scale_emb": 3, "v_head_dim": 16, "rope_theta": 10000.0, "rope_scaling": {
+            "type": "longrope", "original_max_position_embeddings": 256,
+            "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0],
+            "long_factor": [1.0, 1.25, 1.5, 2.0, 3.0, 4.5, 6.0, 8.0],
+        },
+    },
+    "youtu_llm": {
+        "model_type": "youtu_llm", **LATENT, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    },
+    "kimi_vl": {
+        "model_type": "kimi_vl", "text_config": {
+            "model_type": "deepseek_v3", **LATENT, **GLM_EXPERTS, "q_lora_rank": None, "num_hidden_layers": 2,
+            "rope_scaling": DEEPSEEK_YARN,
+        },
+    },
+    "pixtral": {"model_type": "pixtral", "text_config": config("mistral", head_dim=24)},
+    "solar_open": config(
+        "solar_open", head_dim=16, tie_word_embeddings=False, partial_rotary_factor=1.0, **GLM_EXPERTS,
+    ),
+    "telechat3": config("telechat3", attention_bias=False, rope_scaling={**YARN, "rope_type": "telechat3-yarn"}),
+    "lille-130m": {
+        "model_type": "lille-130m", "block_size": 512, "layer_norm_eps": 1e-5, "n_embd": 96, "n_head": 4, "n_kv_heads": 2,
+        "n_layer": 3, "rope_theta": 10000.0, "vocab_size": 256,
+    },
+    "nanochat": {
+        "model_type": "nanochat", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 256, "intermediate_size": 128, "rope_theta": 10000.0,
+    },
+    "exaone_moe": config(
+        "exaone_moe", num_hidden_layers=4, head_dim=16, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=3,
+        num_shared_experts=1, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2,
+        is_moe_layer=[False, True, True, True], n_group=2, topk_group=1,
+    ),
+    "mellum": config(
+        "mellum", num_hidden_layers=4, head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32,
+        norm_topk_prob=True, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2,
+        tie_word_embeddings=False, rope_parameters={
+            "full_attention": {**YARN, "rope_theta": 500000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+    "Klear": config(
+        "Klear", attention_bias=False, mlp_only_layers=[0], num_experts=6, num_experts_per_tok=2, decoder_sparse_step=1,
+        n_shared_experts=1, moe_intermediate_size=32, norm_topk_prob=True,
+    ),
+    "bailing_moe": config(
+        "bailing_moe", moe_intermediate_size=32, num_experts=8, num_shared_experts=1, norm_topk_prob=True,
+        num_experts_per_tok=3, first_k_dense_replace=1, use_qk_norm=True, partial_rotary_factor=0.5,
+        moe_router_enable_expert_bias=True, routed_scaling_factor=2.5, score_function="sigmoid", n_group=2, topk_group=1,
+    ),
     "deepseek_v2": {
         "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "group_limited_greedy", "n_group": 4,
         "topk_group": 2, "norm_topk_prob": False, "rope_scaling": DEEPSEEK_YARN,
@@ -511,6 +622,38 @@ SALTS = {
     "kimi_k3": 8,
     "muse_spark": 11,
     "deepseek_v41": 10,
+    "cohere": 10,
+    "internlm2": 20,
+    "internlm3": 0,
+    "glm": 13,
+    "helium": 2,
+    "nemotron": 22,
+    "stablelm": 1000,
+    "stablelm_parallel": 1006,
+    "phi": 1006,
+    "gpt_bigcode": 1002,
+    "starcoder2": 1008,
+    "gpt_neox": 1002,
+    "gptj": 1010,
+    "exaone": 1009,
+    "apertus": 1005,
+    "gpt2": 1013,
+    "olmoe": 1016,
+    "deepseek": 1000,
+    "dots1": 1009,
+    "minicpm3": 1011,
+    "youtu_llm": 1007,
+    "pixtral": 1001,
+    "telechat3": 1000,
+    "lille-130m": 1000,
+    "qwen": 1011,
+    "exaone_moe": 1001,
+    "mellum": 1013,
+    "Klear": 1004,
+    "solar_open": 1016,
+    "kimi_vl": 1020,
+    "bailing_moe": 1008,
+    "nanochat": 1045,
 }
 
 
@@ -678,6 +821,39 @@ def step(path):
     return path
 
 
+def gpt2(path, shape):
+    """A tensor of GPT-2 as its checkpoint has it: input by output."""
+    path = path.removeprefix("model.")
+    return {path: shape[::-1] if path.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else shape}
+
+
+def gpt_neox(path, shape):
+    if "embed_out" in path:
+        return {path.removeprefix("model."): shape}
+    return {path.replace("model.", "gpt_neox.", 1).replace(".h.", ".layers."): shape}
+
+
+def apertus(path, shape):
+    return {path: shape if shape or path.endswith(("beta", "eps")) else [1]}
+
+
+def stacked(path, shape):
+    """A tensor of experts that are stacked under the name of their list."""
+    if ".mlp.experts." not in path:
+        return {path: shape}
+    return {path.replace("experts.", f"experts.{e}."): shape[1:] for e in range(shape[0])}
+
+
+RENAMED = {
+    # mlx-lm reads no others: what its checkpoints have as one it does not take apart.
+    "kimi_vl": lambda path, shape: {path: shape},
+    "dots1": lambda path, shape: stacked(path, shape),
+    "Klear": lambda path, shape: stacked(path, shape),
+    "gpt2": gpt2, "gpt_neox": gpt_neox, "apertus": apertus,
+    "gptj": lambda path, shape: {path.replace("model.", "transformer.", 1): shape},
+}
+
+
 HEADLESS = {"gemma3_text", "gemma3"}
 
 
@@ -685,7 +861,9 @@ def checkpoint(name, parameters):
     """Tensor name -> shape, as the checkpoint that `sanitize` meets has them."""
     shapes = {}
     for path, x in parameters:
-        if name == "deepseek_v41":
+        if name in RENAMED:
+            shapes |= RENAMED[name](path, list(x.shape))
+        elif name == "deepseek_v41":
             shapes |= deepseek_v41(path, list(x.shape))
         elif name.startswith("qwen3_5") or name == "mistral4" and "switch_mlp." in path:
             shapes |= original(path, list(x.shape))

@@ -22,17 +22,24 @@ export function uniform(key: string, size: number): Float32Array {
   });
 }
 
+/** From this salt on biases of norms are like all biases, and the names of GPT-2 and others are known. */
+const named = 1000;
+
+const otherWide = ["wte", "embed_in", "embed_out", "tok_embeddings", "output.weight"];
+
 /** Centre and spread by kind: norms lie around 1, biases are small, matrices keep the scale of their input. */
-function scale(name: string, shape: readonly number[]): [number, number] {
-  if (name.includes("norm")) return [1, 0.25];
+function scale(name: string, shape: readonly number[], salt: number): [number, number] {
+  const isNamed = salt >= named;
+  if (isNamed && name.endsWith("bias")) return [0, 0.125];
+  if (name.includes("norm") || (isNamed && name.includes("ln_"))) return [1, 0.25];
   if (name.endsWith("bias")) return [0, 0.125];
-  const wide = name.includes("embed_tokens") || name.includes("lm_head");
-  return [0, (wide ? 2 : 1.5) * Math.sqrt(3 / shape.at(-1)!)];
+  const wide = ["embed_tokens", "lm_head", ...(isNamed ? otherWide : [])].some((part) => name.includes(part));
+  return [0, (wide ? 2 : 1.5) * Math.sqrt(3 / (shape.at(-1) ?? 1))];
 }
 
 /** The parameter's values in row-major order. */
 export function weight(name: string, shape: readonly number[], salt = 0): Float32Array {
-  const [centre, spread] = scale(name, shape).map(Math.fround) as [number, number];
+  const [centre, spread] = scale(name, shape, salt).map(Math.fround) as [number, number];
   const size = shape.reduce((product, dim) => product * dim, 1);
   return uniform(`${salt}/${name}`, size).map((u) => centre + Math.fround(u * spread));
 }

@@ -1,0 +1,135 @@
+/** Ling and Ring 1 and 2 (Bailing): attention with one projection ahead of it, and experts beside shared ones. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import {
+  type DecoderLayer,
+  GatedMLP,
+  type KeyValueCache,
+  type Layer,
+  type Mask,
+  Module,
+  NamedAttention,
+  type Residual,
+  RMSNorm,
+  stackExperts,
+} from "../nn";
+import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
+import { blockAwq } from "./awq-facts";
+import { MoE } from "./bailing_hybrid";
+import { CausalLM } from "./language-model";
+
+export const Args = z
+  .object({
+    ...denseFields,
+    max_position_embeddings: size,
+    moe_intermediate_size: size,
+    num_experts: size.nullable(),
+    num_shared_experts: count,
+    norm_topk_prob: z.boolean(),
+    num_experts_per_tok: size,
+    num_key_value_heads: size,
+    first_k_dense_replace: count,
+    use_bias: z.boolean().default(false),
+    use_qkv_bias: z.boolean().default(false),
+    /** Whether the columns of the head are made to have length one. */
+    norm_head: z.boolean().default(false),
+    use_qk_norm: z.boolean().default(false),
+    tie_word_embeddings: z.boolean().default(false),
+    partial_rotary_factor: z.number().positive().max(1).default(1),
+    rotary_dim: size.nullish(),
+    moe_router_enable_expert_bias: z.boolean().default(false),
+    routed_scaling_factor: z.number().default(1),
+    score_function: z.enum(["softmax", "sigmoid"]).default("softmax"),
+    n_group: size.default(1),
+    topk_group: size.default(4),
+    moe_shared_expert_intermediate_size: size.nullish(),
+    moe_router_enable_shared_expert: z.boolean().default(true),
+  })
+  .superRefine(checkHeads)
+  .superRefine(({ num_experts: experts, num_experts_per_tok: used, n_group: groups }, context) => {
+    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+    if (experts === null) return;
+    if (used > experts) problem("num_experts_per_tok", `is ${used}, but "num_experts" is ${experts}`);
+    if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
+      problem("n_group", `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`);
+    }
+  });
+
+type Args = z.infer<typeof Args>;
+
+function attentionOf(args: Args): NamedAttention {
+  const { hidden_size: dims, rms_norm_eps: eps, use_qkv_bias: bias, use_bias: outputBias } = args;
+  const sizes = headsOf(args);
+  const rotated = args.rotary_dim ?? Math.trunc(sizes.headDim * args.partial_rotary_factor);
+  return new NamedAttention({
+    ...sizes,
+    ...{ dims, bias, outputBias, inputs: "query_key_value", output: "dense" },
+    rope: { ...ropeOf({ ...args, rope_traditional: false }), dims: rotated },
+    norms: args.use_qk_norm ? { queries: "query_layernorm", keys: "key_layernorm", eps } : undefined,
+  });
+}
+
+function expertsOf(args: Args, experts: number): MoE {
+  const { moe_intermediate_size, moe_shared_expert_intermediate_size: own, num_shared_experts: count } = args;
+  const shared = args.moe_router_enable_shared_expert ? count : 0;
+  const width = (own ?? moe_intermediate_size) * shared;
+  return new MoE({ ...args, num_shared_experts: shared, moe_shared_expert_intermediate_size: width }, experts);
+}
+
+class Block extends Module implements DecoderLayer {
+  attention: NamedAttention;
+  mlp: Layer;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+
+  constructor(args: Args, index: number) {
+    super();
+    const { hidden_size: D, rms_norm_eps: eps, num_experts: experts, use_bias: bias } = args;
+    this.attention = attentionOf(args);
+    const isSparse = experts !== null && index >= args.first_k_dense_replace;
+    this.mlp = isSparse ? expertsOf(args, experts) : new GatedMLP(D, args.intermediate_size, { bias });
+    this.input_layernorm = new RMSNorm(D, eps);
+    this.post_attention_layernorm = new RMSNorm(D, eps);
+  }
+
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const h = x.plus(this.attention.forward(x.branch(this.input_layernorm), mask, cache));
+    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
+  }
+}
+
+export class Model extends CausalLM {
+  readonly #args: Args;
+
+  constructor(args: Args) {
+    super(args, (index) => new Block(args, index), { names: { embedding: "word_embeddings" } });
+    this.#args = args;
+  }
+
+  /** Stacks the experts, gives routers their names here, and brings the head's columns to their length. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const { num_experts: experts, norm_head } = this.#args;
+    const router = /mlp\.gate\.(weight|bias)$/;
+    const own = [...super.sanitize(weights)];
+    const sanitized = new Map(own.map(([name, weight]) => [name.replace(router, "mlp.gate.gate_proj.$1"), weight]));
+    const head = sanitized.get("lm_head.weight");
+    if (norm_head && head) {
+      const lengths = head.astype("float32").square().sum({ axis: 0, keepdims: true }).sqrt().add(1e-7);
+      sanitized.set("lm_head.weight", head.divide(lengths).astype(head.dtype));
+    }
+    for (const layer of this.layers.keys()) {
+      const mlp = `model.layers.${layer}.mlp`;
+      if (experts) stackExperts(sanitized, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return sanitized;
+  }
+}
+
+/** The router decides which experts are read: it stays at 8 bits. */
+export const quantize = (path: string) =>
+  path.endsWith("mlp.gate.gate_proj") ? { groupSize: 64, bits: 8 } : undefined;
+
+/** The bias of the routing is learned in float32, and small. */
+export const keepsDtype = (path: string) => path.endsWith("expert_bias");
+
+export const awq = blockAwq({ attention: "attention", router: "gate.gate_proj" });

@@ -1,0 +1,121 @@
+/** StableLM: Llama with LayerNorm, a part of each head turned, and in some sizes attention and MLP side by side on one norm. */
+import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import {
+  attention,
+  type DecoderLayer,
+  GatedMLP,
+  joinHeads,
+  type KeyValueCache,
+  LayerNorm,
+  type Mask,
+  Module,
+  project,
+  type Residual,
+  splitHeads,
+} from "../nn";
+import { checkHeads, headsOf, ropeFields, ropeOf, size } from "./args";
+import { CausalLM } from "./language-model";
+import * as llama from "./llama";
+
+export const Args = z
+  .object({
+    vocab_size: size,
+    hidden_size: size,
+    num_attention_heads: size,
+    num_hidden_layers: size,
+    num_key_value_heads: size,
+    intermediate_size: size,
+    ...ropeFields,
+    use_qkv_bias: z.boolean(),
+    partial_rotary_factor: z.number().positive().max(1),
+    layer_norm_eps: z.number().positive(),
+    use_parallel_residual: z.boolean().default(false),
+    qk_layernorm: z.boolean().default(false),
+  })
+  .superRefine(checkHeads);
+
+type Args = z.infer<typeof Args>;
+
+/** LayerNorm of each head by weights of its own. */
+class HeadNorms extends Module {
+  norms: LayerNorm[];
+
+  constructor(
+    dims: number,
+    heads: number,
+    readonly eps: number,
+  ) {
+    super();
+    this.norms = Array.from({ length: heads }, () => new LayerNorm(dims, eps, { bias: false }));
+  }
+
+  /** x (B, H, T, D) */
+  forward(x: Tensor): Tensor {
+    const weights = mx.stack(this.norms.map(({ weight }) => weight!));
+    return mx.fast.layerNorm(x, null, null, this.eps).multiply(weights.expandDims(1));
+  }
+}
+
+class Attention extends llama.Attention {
+  q_layernorm?: HeadNorms;
+  k_layernorm?: HeadNorms;
+
+  constructor(args: Args) {
+    const sizes = { ...args, attention_bias: args.use_qkv_bias, rope_traditional: false };
+    const { headDim } = headsOf(args);
+    const rope = { ...ropeOf(sizes), dims: Math.trunc(args.partial_rotary_factor * headDim) };
+    super(sizes, { rope, outputBias: false });
+    if (!args.qk_layernorm) return;
+    this.q_layernorm = new HeadNorms(headDim, this.heads, args.layer_norm_eps);
+    this.k_layernorm = new HeadNorms(headDim, this.kvHeads, args.layer_norm_eps);
+  }
+
+  /** Scores of half precision outgrow it. */
+  protected override attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const [queries, keys, values] = project(x, [this.q_proj, this.k_proj, this.v_proj]) as [Tensor, Tensor, Tensor];
+    const offset = cache?.offset ?? 0;
+    const placed = (part: Tensor, heads: number, norm?: HeadNorms) => {
+      const split = splitHeads(part, heads);
+      return this.rope!.forward(norm?.forward(split) ?? split, offset);
+    };
+    const q = placed(queries, this.heads, this.q_layernorm).astype("float32");
+    const k = placed(keys, this.kvHeads, this.k_layernorm);
+    const out = attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache });
+    return joinHeads(out.astype(x.dtype));
+  }
+}
+
+class Block extends Module implements DecoderLayer {
+  self_attn: Attention;
+  mlp: GatedMLP;
+  input_layernorm: LayerNorm;
+  /** Absent where attention and MLP are side by side. */
+  post_attention_layernorm?: LayerNorm;
+
+  constructor(args: Args) {
+    super();
+    const { hidden_size: D, layer_norm_eps: eps } = args;
+    this.self_attn = new Attention(args);
+    this.mlp = new GatedMLP(D, args.intermediate_size);
+    this.input_layernorm = new LayerNorm(D, eps);
+    if (!args.use_parallel_residual) this.post_attention_layernorm = new LayerNorm(D, eps);
+  }
+
+  forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const normed = x.branch(this.input_layernorm);
+    const h = x.plus(this.self_attn.forward(normed, mask, cache));
+    const read = this.post_attention_layernorm ? h.branch(this.post_attention_layernorm) : normed;
+    return h.plus(this.mlp.forward(read));
+  }
+}
+
+export class Model extends CausalLM {
+  constructor(args: Args) {
+    const { layer_norm_eps: eps } = args;
+    super({ ...args, rms_norm_eps: eps, tie_word_embeddings: false }, () => new Block(args), {
+      norm: (dims) => new LayerNorm(dims, eps),
+    });
+  }
+}
