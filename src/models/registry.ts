@@ -39,6 +39,7 @@ export interface Architecture {
 
 const architectures: Record<string, () => Promise<Architecture>> = {
   Klear: () => import("./Klear"),
+  afmoe: () => import("./afmoe"),
   apertus: () => import("./apertus"),
   bailing_hybrid: () => import("./bailing_hybrid"),
   bailing_moe: () => import("./bailing_moe"),
@@ -112,11 +113,13 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   muse_spark: () => import("./muse_spark"),
   nanbeige: () => import("./nanbeige"),
   nanochat: () => import("./nanochat"),
+  "nemotron-nas": () => import("./nemotron-nas"),
   nemotron: () => import("./nemotron"),
   nemotron_h: () => import("./nemotron_h"),
   olmo2: () => import("./olmo2"),
   olmo3: () => import("./olmo3"),
   olmoe: () => import("./olmoe"),
+  openelm: () => import("./openelm"),
   phi3: () => import("./phi3"),
   phi: () => import("./phi"),
   phimoe: () => import("./phimoe"),

@@ -46,7 +46,9 @@ export class NamedAttention extends Module {
     Object.assign(this, { [output]: new Linear(heads * headDim, dims, { bias: outputBias }) });
     const { norms } = options;
     for (const name of norms ? [norms.queries, norms.keys] : []) {
-      Object.assign(this, { [name]: new RMSNorm(headDim, norms!.eps) });
+      // Not assigned: two of these names have a getter in the class.
+      const value = new RMSNorm(headDim, norms!.eps);
+      Object.defineProperty(this, name, { value, enumerable: true, writable: true, configurable: true });
     }
     this.rope = options.rope && initializeRope(options.rope);
     this.heads = heads;

@@ -548,6 +548,24 @@ CONFIGS = {
         num_experts_per_tok=3, first_k_dense_replace=1, use_qk_norm=True, partial_rotary_factor=0.5,
         moe_router_enable_expert_bias=True, routed_scaling_factor=2.5, score_function="sigmoid", n_group=2, topk_group=1,
     ),
+    "afmoe": config(
+        "afmoe", num_hidden_layers=4, head_dim=16, layer_types=["sliding_attention", "full_attention"] * 2,
+        moe_intermediate_size=32, num_experts=8, num_experts_per_tok=3, num_dense_layers=1, n_group=2, topk_group=1,
+        sliding_window=6, mup_enabled=True,
+    ),
+    "nemotron-nas": config(
+        "nemotron-nas", num_hidden_layers=4, rope_scaling=LLAMA3, block_configs=[
+            {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 2.0}},
+            {"attention": {"no_op": True}, "ffn": {"ffn_mult": 4.5}},
+            {"attention": {"n_heads_in_group": 4}, "ffn": {"no_op": True}},
+            {"attention": {"n_heads_in_group": 2}, "ffn": {"replace_with_linear": True}},
+        ],
+    ),
+    "openelm": {
+        "model_type": "openelm", "head_dim": 16, "num_transformer_layers": 3, "model_dim": 64, "vocab_size": 256,
+        "ffn_dim_divisor": 32, "num_query_heads": [4, 6, 4], "num_kv_heads": [2, 3, 4], "ffn_multipliers": [1.0, 2.0, 2.5],
+        "share_input_output_layers": False,
+    },
     "deepseek_v2": {
         "model_type": "deepseek_v2", **LATENT, **GLM_EXPERTS, "scoring_func": "softmax", "topk_method": "group_limited_greedy", "n_group": 4,
         "topk_group": 2, "norm_topk_prob": False, "rope_scaling": DEEPSEEK_YARN,
@@ -654,6 +672,9 @@ SALTS = {
     "kimi_vl": 1020,
     "bailing_moe": 1008,
     "nanochat": 1045,
+    "afmoe": 1001,
+    "nemotron-nas": 1004,
+    "openelm": 1013,
 }
 
 
@@ -848,7 +869,7 @@ RENAMED = {
     # mlx-lm reads no others: what its checkpoints have as one it does not take apart.
     "kimi_vl": lambda path, shape: {path: shape},
     "dots1": lambda path, shape: stacked(path, shape),
-    "Klear": lambda path, shape: stacked(path, shape),
+    "Klear": lambda path, shape: stacked(path, shape), "afmoe": lambda path, shape: stacked(path, shape),
     "gpt2": gpt2, "gpt_neox": gpt_neox, "apertus": apertus,
     "gptj": lambda path, shape: {path.replace("model.", "transformer.", 1): shape},
 }
