@@ -1,5 +1,10 @@
 /**
- * The native library for macOS, compiled elsewhere with zig: a check that the ABI compiles against the Metal SDK and that
+ * The native library, compiled for other machines than this one.
+ *
+ * For Linux on arm64 the distribution's cross compiler does what g++ does on such a machine: the same libstdc++, so the
+ * result is the one that ships.
+ *
+ * For macOS it is compiled elsewhere with zig: a check that the ABI compiles against the Metal SDK and that
  * libmlx.dylib has every symbol it needs (the linker refuses a missing one). What ships is built on a Mac by Apple's
  * clang: zig links a C++ runtime of its own, through which an exception of libmlx's might not be caught.
  */
@@ -42,6 +47,22 @@ export function zigSettings(cache: string): string[] {
     CMAKE_CXX_COMPILER: program("c++", "c++", ...macos),
     CMAKE_AR: program("ar", "ar"),
     CMAKE_RANLIB: program("ranlib", "ranlib"),
+  };
+  return Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
+}
+
+/** What CMake needs to know to compile for Linux on arm64 with the distribution's cross compiler. */
+export function linuxArm64Settings(): string[] {
+  const prefix = "aarch64-linux-gnu-";
+  if (!Bun.which(`${prefix}g++`)) {
+    fail("to compile for linux-arm64 here, install its cross compiler: apt-get install g++-aarch64-linux-gnu");
+  }
+  const settings = {
+    CMAKE_SYSTEM_NAME: "Linux",
+    CMAKE_SYSTEM_PROCESSOR: "aarch64",
+    CMAKE_C_COMPILER: `${prefix}gcc`,
+    CMAKE_CXX_COMPILER: `${prefix}g++`,
+    CMAKE_STRIP: `${prefix}strip`,
   };
   return Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
 }

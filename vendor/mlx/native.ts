@@ -2,7 +2,7 @@
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { copyLicences, type Xgrammar, xgrammar } from "../xgrammar/source";
-import { crossBuildMacos, zigSettings } from "./cross";
+import { crossBuildMacos, linuxArm64Settings, zigSettings } from "./cross";
 import { cxxSource } from "./generate";
 import { companionsOf } from "./own-mlx";
 import { type Backend, mlxSdk, openblas, type Sdk, type Target } from "./sdk";
@@ -37,20 +37,27 @@ export function buildNative(options: NativeBuild, tools: Toolchain): void {
   writeIfChanged(join(build, "generated/ops.cpp"), cxxSource());
 
   const host = `${process.platform}-${process.arch}`;
-  if (target !== host && target !== "darwin-arm64") {
-    fail(`a library for ${target} is built on such a machine (this one is ${host})`);
-  }
-  const grammars = xgrammar(cache, target, tools, target === host ? [] : zigSettings(cache));
-  if (target === host) compileHere(build, { prefix: sdk.prefix, blas, grammars }, backend, tools);
-  else crossBuildMacos(sdk.prefix, grammars, build, cache);
+  const cross = crossSettings(target, host, cache);
+  const grammars = xgrammar(cache, target, tools, cross);
+  if (target !== host && target === "darwin-arm64") crossBuildMacos(sdk.prefix, grammars, build, cache);
+  else compileWithCmake(build, { prefix: sdk.prefix, blas, grammars }, backend, cross, tools);
   gather(build, sdk, blas, options);
   copyLicences(grammars, join(options.output, "licences"));
 }
 
-function compileHere(
+/** CMake's settings for another machine than this one; none for this one. */
+function crossSettings(target: Target, host: string, cache: string): string[] {
+  if (target === host) return [];
+  if (target === "darwin-arm64") return zigSettings(cache);
+  if (target === "linux-arm64" && process.platform === "linux") return linuxArm64Settings();
+  return fail(`a library for ${target} is built on such a machine (this one is ${host})`);
+}
+
+function compileWithCmake(
   build: string,
   { prefix, blas, grammars }: { prefix: string; blas: string | null; grammars: Xgrammar },
   backend: Backend,
+  cross: readonly string[],
   { cmake, ninja }: Toolchain,
 ): void {
   const settings = {
@@ -64,7 +71,7 @@ function compileHere(
     MLXLM_OPENBLAS: blas ?? "",
   };
   const defines = Object.entries(settings).map(([name, value]) => `-D${name}=${value}`);
-  const configure = ["-S", import.meta.dir, "-B", build, "-G", "Ninja", ...defines];
+  const configure = ["-S", import.meta.dir, "-B", build, "-G", "Ninja", ...cross, ...defines];
   // Configuring anew costs a second: only when its arguments or the build file changed.
   const stamp = `${configure.join("\n")}\n${readFileSync(join(import.meta.dir, "CMakeLists.txt"), "utf8")}`;
   const stampFile = join(build, "configured.txt");
