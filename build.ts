@@ -73,7 +73,7 @@ function pack(folder: string, pattern = "**/*"): EmbeddedBundle {
     const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
     const path = join(packed, `${sha256}.zst`);
     if (!existsSync(path)) {
-      writeFileSync(`${path}.${process.pid}`, Bun.zstdCompressSync(bytes, { level: 12 }));
+      writeFileSync(`${path}.${process.pid}`, Bun.zstdCompressSync(bytes, { level: 19 }));
       renameSync(`${path}.${process.pid}`, path);
     }
     return { name, path, size: bytes.length, sha256 };

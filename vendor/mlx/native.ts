@@ -92,11 +92,21 @@ function gather(build: string, sdk: Sdk, blas: string | null, options: NativeBui
       .filter(isLibrary)
       .map((name) => join(folder, name));
 
-  const wanted = [...from(build), ...from(join(sdk.prefix, "lib")), ...sdk.companions];
-  if (blas) wanted.push(blas);
-  for (const file of wanted) copyIfNewer(file, join(lib, basename(file)));
+  const wanted = new Map<string, string>();
+  for (const file of [...from(build), ...from(join(sdk.prefix, "lib"))]) wanted.set(basename(file), file);
+  if (blas) {
+    wanted.set(basename(blas), blas);
+    // libmlx names its reference BLAS and LAPACK, and takes nothing from them: all that it calls is forwarded to
+    // OpenBLAS. The forwards stand in for both, and what those two need is not needed either.
+    for (const file of sdk.companions.filter((name) => /^lib(blas|lapack)-/.test(basename(name)))) {
+      wanted.set(basename(file), join(build, "libmlxlm_blas.so"));
+    }
+  } else {
+    for (const file of sdk.companions) wanted.set(basename(file), file);
+  }
+  for (const [name, file] of wanted) copyIfNewer(file, join(lib, name));
   for (const name of readdirSync(lib)) {
-    if (!wanted.some((file) => basename(file) === name)) rmSync(join(lib, name), { recursive: true });
+    if (!wanted.has(name)) rmSync(join(lib, name), { recursive: true });
   }
 
   const include = join(options.output, "include");
