@@ -3,12 +3,17 @@
  * Builds mlxlm: MLX's SDK → native library → one executable.
  *
  *   bun build.ts [--backend cpu|cuda|metal] [--target linux-x64|linux-arm64|darwin-arm64] [--mlx-prefix DIR]
+ *                [--out DIR] [--bun FILE]
  *
+ * --out is where native/ and mlxlm are written. --bun is the Bun executable that mlxlm becomes part of; without it, Bun
+ * fetches its own for another machine.
  * A second run redoes only what changed.
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { componentsOf } from "./release/components";
+import { licencesText } from "./release/licenses";
 import type { EmbeddedBundle } from "./src/embedded-files";
 import { buildNative } from "./vendor/mlx/native";
 import { ownMlx } from "./vendor/mlx/own-mlx";
@@ -26,7 +31,13 @@ function choice<T extends string>(flag: string, value: string, known: readonly T
 }
 
 function options() {
-  const flags = { backend: { type: "string" }, target: { type: "string" }, "mlx-prefix": { type: "string" } } as const;
+  const flags = {
+    backend: { type: "string" },
+    target: { type: "string" },
+    "mlx-prefix": { type: "string" },
+    out: { type: "string" },
+    bun: { type: "string" },
+  } as const;
   try {
     return parseArgs({ args: process.argv.slice(2), options: flags }).values;
   } catch (error) {
@@ -39,7 +50,8 @@ const host = `${process.platform}-${process.arch}`;
 const target = choice("target", values.target ?? host, targets);
 const backend = choice("backend", values.backend ?? (target === "darwin-arm64" ? "metal" : "cpu"), backends);
 const mlxPrefix = values["mlx-prefix"] === undefined ? undefined : ownMlx(values["mlx-prefix"]);
-const native = target === host ? join(root, "dist/native") : join(root, "dist", target, "native");
+const out = values.out === undefined ? join(root, "dist", target === host ? "" : target) : resolve(values.out);
+const native = join(out, "native");
 
 if (!existsSync(join(root, "node_modules/tokenizers"))) {
   run([process.execPath, "install", "--frozen-lockfile"], { cwd: root });
@@ -54,12 +66,17 @@ const addons: Record<Target, string> = {
 };
 const addon = `tokenizers.${addons[target]}.node`;
 
+const licences = "THIRD-PARTY-LICENSES.txt";
+const components = componentsOf(target, mlxPrefix === undefined ? backend : null, join(cache, "sdk"));
+writeFileSync(join(out, licences), licencesText(components));
+
 const bundles: Record<string, EmbeddedBundle> = {
   native: pack(native),
+  licenses: pack(out, licences),
   tokenizers: pack(join(root, "node_modules/tokenizers"), addon),
   demo: pack(join(root, "src/demo/model")),
 };
-const outfile = target === host ? join(root, "dist/mlxlm") : join(root, "dist", target, "mlxlm");
+const outfile = join(out, "mlxlm");
 await compileExecutable(outfile, bundles);
 console.error(`built ${relative(process.cwd(), outfile)}`);
 
@@ -114,6 +131,7 @@ async function compileExecutable(outfile: string, bundles: Record<string, Embedd
     compile: {
       target: `bun-${target}`,
       outfile,
+      executablePath: values.bun,
       // The folder where a command is started may be anyone's: none of its files may set variables or run code.
       autoloadDotenv: false,
       autoloadBunfig: false,

@@ -1,4 +1,5 @@
 /** Where the executable's bundles lie on the disk: the user's cache, or the temp folder where that can't be used. */
+import { readFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { bundles } from "./embedded-files";
@@ -12,6 +13,12 @@ export function cacheFolder(): string {
   // A library's path must be whole: the loader takes a relative one for a module's name.
   if (named) return resolve(named, "mlxlm");
   return resolve(homedir(), process.platform === "darwin" ? "Library/Caches/mlxlm" : ".cache/mlxlm");
+}
+
+/** A file of a bundle as text, without unpacking it; null in a checkout. */
+export function embeddedText(bundle: string, name: string): string | null {
+  const file = bundles[bundle]?.files.find((one) => one.name === name);
+  return file ? Bun.zstdDecompressSync(readFileSync(file.path)).toString() : null;
 }
 
 /**

@@ -19,6 +19,7 @@ interface Wheel {
 
 const mlxVersion = "0.32.4";
 const openblasVersion = "0.3.34.481.3";
+export const sdkVersions = { mlx: mlxVersion, openblas: openblasVersion };
 
 const mlxWheels: Partial<Record<`${Backend}/${Target}`, Wheel>> = {
   "cpu/linux-x64": {

@@ -1,0 +1,2 @@
+/** The flags of `mlxlm licenses`: none of its own. */
+export const licensesFlags = {};
