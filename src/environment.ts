@@ -68,6 +68,12 @@ export const variables = {
     from: "mlxlm",
     readBy: "native",
   },
+  MLXLM_CUDA_LIBRARIES: {
+    meaning: "more folders, divided by colons, in which NVIDIA's libraries are looked for",
+    standard: "",
+    from: "mlxlm",
+    readBy: "typescript",
+  },
   MLXLM_COMPILE: {
     meaning: "1 fuses operations by MLX's compiler on the CPU too, which needs g++; 0 nowhere",
     standard: "on a GPU only",
@@ -195,24 +201,43 @@ export const variables = {
   },
   CI: { meaning: "any text turns progress bars off", standard: "", from: "system", readBy: "typescript" },
   PATH: {
-    meaning: "where an installed lm-evaluation-harness is looked for",
+    meaning:
+      "where an installed lm-evaluation-harness, and the Python whose packages hold NVIDIA's libraries, are looked for",
     standard: "",
     from: "system",
     readBy: "typescript",
   },
   VIRTUAL_ENV: {
-    meaning: "a Python environment in which lm-evaluation-harness is looked for",
+    meaning: "a Python environment in which lm-evaluation-harness and NVIDIA's libraries are looked for",
     standard: "",
     from: "system",
     readBy: "typescript",
   },
   CONDA_PREFIX: {
-    meaning: "a Conda environment in which lm-evaluation-harness is looked for",
+    meaning: "a Conda environment in which lm-evaluation-harness and NVIDIA's libraries are looked for",
     standard: "",
     from: "system",
     readBy: "typescript",
   },
 
+  CUDA_HOME: {
+    meaning: "the folder of CUDA's toolkit, whose headers kernels are compiled with",
+    standard: "/usr/local/cuda, or what NVIDIA's wheels brought",
+    from: "system",
+    readBy: "typescript",
+  },
+  CUDA_PATH: {
+    meaning: "another name of CUDA_HOME",
+    standard: "",
+    from: "system",
+    readBy: "typescript",
+  },
+  MLX_PTX_CACHE_DIR: {
+    meaning: "the folder in which compiled CUDA kernels are kept",
+    standard: "beside the unpacked libraries, one for each kind of GPU",
+    from: "MLX",
+    readBy: "typescript",
+  },
   MLX_CUDA_GRAPH_CACHE_SIZE: {
     meaning: "how many CUDA graphs MLX keeps; at MLX's own 400 a long run aborts",
     standard: "4000",

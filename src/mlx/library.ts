@@ -2,13 +2,13 @@
  * Opens the native library: the only place that calls dlopen. `native` holds every C function; the op table's come
  * from the generated symbols, the rest are listed here, by subject, as in vendor/mlx/src.
  */
-import { dlopen, type FFIFunction, ptr } from "bun:ffi";
-import { dirname } from "node:path";
+import { type FFIFunction, ptr } from "bun:ffi";
 import { listedVariables } from "../environment";
-import { ExitCode, UserError } from "../errors";
+import { buildFolder, cudaEnvironment } from "./cuda-environment";
 import { opSymbols } from "./generated/symbols";
 import { mail, numberMail } from "./mailbox";
 import { nativeLibrary } from "./native-files";
+import { openLibrary } from "./open-library";
 import { checkThreads } from "./threads";
 
 const i32 = "i32";
@@ -111,33 +111,8 @@ const handSymbols = {
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },
 } as const satisfies Record<string, FFIFunction>;
 
-/** @throws UserError where the library can't be loaded */
-function open<Symbols extends Record<string, FFIFunction>>(path: string, symbols: Symbols) {
-  try {
-    return dlopen(path, symbols).symbols;
-  } catch (cause) {
-    const { message } = cause as Error;
-    // Bun has no JIT where it can't reserve the addresses for one.
-    if (message.includes("requires the JIT")) {
-      throw new UserError("out of memory: the limit of addresses is too low for mlxlm", {
-        code: ExitCode.resources,
-        hint: "Raise it: ulimit -v unlimited",
-        cause,
-      });
-    }
-    const unmapped = message.includes("failed to map segment");
-    throw new UserError(`the native library can't be loaded: ${message}`, {
-      code: unmapped ? ExitCode.resources : ExitCode.failure,
-      hint: unmapped
-        ? `No program may run from ${dirname(path)} (noexec), or memory is short (ulimit -v). A folder on another disk: XDG_CACHE_HOME=/path mlxlm …`
-        : undefined,
-      cause,
-    });
-  }
-}
-
 // What C code reads from the environment must be set there: assigning to process.env stays within JavaScript.
-const { setenv } = open(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.so.6", {
+const { setenv } = openLibrary(process.platform === "darwin" ? "libSystem.B.dylib" : "libc.so.6", {
   setenv: { args: ["ptr", "ptr", i32], returns: i32 },
 });
 const unlessSet = 0;
@@ -147,6 +122,11 @@ for (const [name, { set }] of listedVariables()) {
 
 checkThreads();
 
-export const native = open(nativeLibrary(), { ...handSymbols, ...opSymbols });
+const library = nativeLibrary();
+for (const [name, value] of Object.entries(cudaEnvironment(buildFolder(library)))) {
+  setenv(Buffer.from(`${name}\0`), Buffer.from(`${value}\0`), unlessSet);
+}
+
+export const native = openLibrary(library, { ...handSymbols, ...opSymbols });
 
 native.mlxlm_attach_mailbox(ptr(mail), mail.length, ptr(numberMail));
