@@ -19,6 +19,7 @@ export const commands: Record<string, (() => Promise<{ default: Command }>) | nu
   lora: () => import("./lora"),
   manage: () => import("./manage"),
   models: () => import("./models"),
+  paths: () => import("./paths"),
   perplexity: () => import("./perplexity"),
   server: () => import("./server"),
   share: null,

@@ -15,6 +15,9 @@ export function cacheFolder(): string {
   return resolve(homedir(), process.platform === "darwin" ? "Library/Caches/mlxlm" : ".cache/mlxlm");
 }
 
+/** Where bundles are unpacked if the cache can't be written. */
+export const temporaryFolder = () => join(tmpdir(), `mlxlm-${process.getuid?.() ?? "user"}`);
+
 /** A file of a bundle as text, without unpacking it; null in a checkout. */
 export function embeddedText(bundle: string, name: string): string | null {
   const file = bundles[bundle]?.files.find((one) => one.name === name);
@@ -29,7 +32,7 @@ export function embeddedFolder(name: string): string | null {
   const bundle = bundles[name];
   if (!bundle) return null;
   const refusals: string[] = [];
-  for (const parent of [cacheFolder(), join(tmpdir(), `mlxlm-${process.getuid?.() ?? "user"}`)]) {
+  for (const parent of [cacheFolder(), temporaryFolder()]) {
     try {
       return unpackedBundle(parent, bundle);
     } catch (error) {

@@ -23,6 +23,7 @@ import {
 import { dirname, join } from "node:path";
 import type { EmbeddedBundle } from "./embedded-files";
 import { UserError } from "./errors";
+import { usersOf } from "./mapped-by";
 
 const manifestName = "manifest.json";
 const partialMark = ".partial-";
@@ -202,7 +203,9 @@ function removeUnused(parent: string, used: string): void {
     try {
       const isFolder = /^[0-9a-f]{16}$/.test(name);
       if ((!isFolder && more === undefined) || path === used) continue;
-      if (Date.now() - lastUse(path) > (isFolder ? unusedFor : day)) rmSync(path, { recursive: true, force: true });
+      if (Date.now() - lastUse(path) <= (isFolder ? unusedFor : day)) continue;
+      // A server may run for longer than a month.
+      if (!isFolder || usersOf(path)?.length === 0) rmSync(path, { recursive: true, force: true });
     } catch {
       // Another process removes it too, or it is another user's.
     }

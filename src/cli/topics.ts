@@ -131,6 +131,7 @@ export const topics: readonly Topic[] = [
           ],
         ],
       },
+      "mlxlm paths shows them with their sizes; mlxlm paths --clean removes what older builds unpacked.",
       "mlxlm reads no .env, bunfig.toml or package.json of the folder where it is started.",
     ],
   },

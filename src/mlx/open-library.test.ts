@@ -85,27 +85,39 @@ test("NVIDIA's wheels are found in an environment, a named folder first", () => 
   }
 });
 
-test.if(process.platform === "linux")("a library outside the loader's paths is loaded by its path, and what it needs first", () => {
-  const folder = mkdtempSync(join(tmpdir(), "mlxlm-preload-"));
-  const hidden = join(folder, "hidden");
-  const compile = (name: string, source: string, needed: readonly string[]) => {
-    writeFileSync(join(folder, "source.c"), source);
-    const command = ["cc", "-shared", "-fPIC", `-Wl,-soname,${name}`, "-o", name, join(folder, "source.c"), ...needed];
-    expect(Bun.spawnSync(command, { cwd: hidden }).exitCode).toBe(0);
-  };
-  const before = process.env.MLXLM_CUDA_LIBRARIES;
-  try {
-    mkdirSync(hidden);
-    compile("libdeep.so.1", "int deep(void) { return 40; }", []);
-    compile("libnear.so.2", "int deep(void); int near_(void) { return deep() + 1; }", ["./libdeep.so.1"]);
-    compile("libmain.so", "int near_(void); int answer(void) { return near_() + 1; }", ["./libnear.so.2"]);
-    const open = () => openLibrary(join(hidden, "libmain.so"), { answer: { args: [], returns: "i32" } });
-    expect(open).toThrow("libnear.so.2");
-    process.env.MLXLM_CUDA_LIBRARIES = hidden;
-    expect(open().answer()).toBe(42);
-  } finally {
-    if (before === undefined) delete process.env.MLXLM_CUDA_LIBRARIES;
-    else process.env.MLXLM_CUDA_LIBRARIES = before;
-    rmSync(folder, { recursive: true });
-  }
-});
+test.if(process.platform === "linux")(
+  "a library outside the loader's paths is loaded by its path, and what it needs first",
+  () => {
+    const folder = mkdtempSync(join(tmpdir(), "mlxlm-preload-"));
+    const hidden = join(folder, "hidden");
+    const compile = (name: string, source: string, needed: readonly string[]) => {
+      writeFileSync(join(folder, "source.c"), source);
+      const command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        `-Wl,-soname,${name}`,
+        "-o",
+        name,
+        join(folder, "source.c"),
+        ...needed,
+      ];
+      expect(Bun.spawnSync(command, { cwd: hidden }).exitCode).toBe(0);
+    };
+    const before = process.env.MLXLM_CUDA_LIBRARIES;
+    try {
+      mkdirSync(hidden);
+      compile("libdeep.so.1", "int deep(void) { return 40; }", []);
+      compile("libnear.so.2", "int deep(void); int near_(void) { return deep() + 1; }", ["./libdeep.so.1"]);
+      compile("libmain.so", "int near_(void); int answer(void) { return near_() + 1; }", ["./libnear.so.2"]);
+      const open = () => openLibrary(join(hidden, "libmain.so"), { answer: { args: [], returns: "i32" } });
+      expect(open).toThrow("libnear.so.2");
+      process.env.MLXLM_CUDA_LIBRARIES = hidden;
+      expect(open().answer()).toBe(42);
+    } finally {
+      if (before === undefined) delete process.env.MLXLM_CUDA_LIBRARIES;
+      else process.env.MLXLM_CUDA_LIBRARIES = before;
+      rmSync(folder, { recursive: true });
+    }
+  },
+);
