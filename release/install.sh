@@ -9,14 +9,15 @@
 set -eu
 
 releases=https://github.com/mlxlm/mlxlm/releases
-data=${XDG_DATA_HOME:-${HOME:-}/.local/share}
-list=$data/mlxlm/installed.txt
-
 say() { printf '%s\n' "$*" >&2; }
 fail() {
   say "install: $*"
   exit 1
 }
+
+[ -n "${HOME:-}" ] || fail "HOME is not set"
+data=${XDG_DATA_HOME:-$HOME/.local/share}
+list=$data/mlxlm/installed.txt
 
 uninstall() {
   [ -f "$list" ] || fail "nothing is installed: $list is missing"
@@ -101,7 +102,6 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-[ -n "${HOME:-}" ] || [ -n "$folder" ] || fail "HOME is not set: say where to install, with --dir DIR"
 folder=${folder:-$HOME/.local/bin}
 case $folder in
 /*) ;;

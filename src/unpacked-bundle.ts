@@ -83,14 +83,21 @@ function isWhole(folder: string, bundle: EmbeddedBundle): boolean {
 
 const sha256 = (bytes: Uint8Array) => new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 
-/** Puts a whole file in the place of whatever is there. On the disk before it has its name. */
+/**
+ * From this size on a file is on the disk before it has its name. Smaller ones, of which CUDA's headers are two thousand,
+ * need not be: file systems write a file's size after its bytes, so a crash of the machine leaves one that is too short,
+ * which its stamp tells.
+ */
+const largeSize = 2 ** 20;
+
+/** Puts a whole file in the place of whatever is there. */
 function replaceFile(path: string, bytes: Uint8Array): void {
   const partial = `${path}${partialMark}${process.pid}`;
   try {
     const file = openSync(partial, "w", 0o700);
     try {
       for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
-      fsyncSync(file);
+      if (bytes.length >= largeSize) fsyncSync(file);
     } finally {
       closeSync(file);
     }

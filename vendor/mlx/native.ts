@@ -111,7 +111,11 @@ function gather(build: string, sdk: Sdk, blas: string | null, options: NativeBui
 
   const include = join(options.output, "include");
   rmSync(include, { recursive: true, force: true });
-  if (options.backend === "cuda") cpSync(join(sdk.prefix, "include"), include, { recursive: true });
+  if (options.backend !== "cuda") return;
+  // MLX's own headers are for C++ programs; what its kernels include of them is in the library.
+  for (const name of readdirSync(join(sdk.prefix, "include")).filter((one) => one !== "mlx")) {
+    cpSync(join(sdk.prefix, "include", name), join(include, name), { recursive: true });
+  }
 }
 
 function copyIfNewer(from: string, to: string): void {
