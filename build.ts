@@ -66,6 +66,8 @@ const addons: Record<Target, string> = {
 };
 const addon = `tokenizers.${addons[target]}.node`;
 
+/** zstd's highest below its "ultra" levels; unpacking takes as long at every level. */
+const level = 19;
 const licences = "THIRD-PARTY-LICENSES.txt";
 const components = componentsOf(target, mlxPrefix === undefined ? backend : null, join(cache, "sdk"));
 writeFileSync(join(out, licences), licencesText(components));
@@ -88,9 +90,9 @@ function pack(folder: string, pattern = "**/*"): EmbeddedBundle {
   const files = names.map((name) => {
     const bytes = readFileSync(join(folder, name));
     const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
-    const path = join(packed, `${sha256}.zst`);
+    const path = join(packed, `${sha256}-${level}.zst`);
     if (!existsSync(path)) {
-      writeFileSync(`${path}.${process.pid}`, Bun.zstdCompressSync(bytes, { level: 19 }));
+      writeFileSync(`${path}.${process.pid}`, Bun.zstdCompressSync(bytes, { level }));
       renameSync(`${path}.${process.pid}`, path);
     }
     return { name, path, size: bytes.length, sha256 };
