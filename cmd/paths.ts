@@ -13,7 +13,7 @@ export default command({
   async run({ flags, out }) {
     const { sizeInWords, timeInWords } = await import("../src/cli/table");
     const { hubCache } = await import("../src/hub/environment");
-    const caches = [cacheFolder(), temporaryFolder()];
+    const caches = [...new Set([cacheFolder(), temporaryFolder()])];
     const cleaned: Cleaned[] = flags.clean ? caches.map(cleanCache) : [];
     const folders = caches.flatMap(unpackedFolders);
     const older = folders.filter(({ bundle }) => bundle === null);

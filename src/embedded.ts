@@ -1,18 +1,21 @@
 /** Where the executable's bundles lie on the disk: the user's cache, or the temp folder where that can't be used. */
 import { readFileSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { bundles } from "./embedded-files";
 import { environment } from "./environment";
 import { ExitCode, UserError } from "./errors";
+import { homeFolder } from "./home";
 import { unpackedBundle } from "./unpacked-bundle";
 
-/** Where mlxlm keeps what it can make again: $XDG_CACHE_HOME/mlxlm, else the platform's cache folder. */
+/** Where mlxlm keeps what it can make again: $XDG_CACHE_HOME/mlxlm, else the platform's cache folder, else the temp folder. */
 export function cacheFolder(): string {
   const named = environment("XDG_CACHE_HOME");
   // A library's path must be whole: the loader takes a relative one for a module's name.
   if (named) return resolve(named, "mlxlm");
-  return resolve(homedir(), process.platform === "darwin" ? "Library/Caches/mlxlm" : ".cache/mlxlm");
+  const home = homeFolder();
+  if (home === null) return temporaryFolder();
+  return resolve(home, process.platform === "darwin" ? "Library/Caches/mlxlm" : ".cache/mlxlm");
 }
 
 /** Where bundles are unpacked if the cache can't be written. */
@@ -32,7 +35,7 @@ export function embeddedFolder(name: string): string | null {
   const bundle = bundles[name];
   if (!bundle) return null;
   const refusals: string[] = [];
-  for (const parent of [cacheFolder(), temporaryFolder()]) {
+  for (const parent of new Set([cacheFolder(), temporaryFolder()])) {
     try {
       return unpackedBundle(parent, bundle);
     } catch (error) {

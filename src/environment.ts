@@ -2,8 +2,8 @@
  * Every environment variable that mlxlm reads, in TypeScript and in native code: one table, from which help and docs
  * print, and by which a start checks what the user set.
  */
-import { homedir } from "node:os";
 import { ExitCode, UserError } from "./errors";
+import { neededHome } from "./home";
 import { nearest } from "./nearest";
 
 /** What a variable may say; anything else is an error. */
@@ -308,6 +308,6 @@ export function unknownVariables(env: Environment = process.env): string[] {
 
 /** A path with `~`, `$NAME` and `${NAME}` resolved: variables from a file have seen no shell. */
 export function expandedPath(path: string, env: Environment = process.env): string {
-  const home = path.replace(/^~(?=$|[\\/])/, () => homedir());
+  const home = path.replace(/^~(?=$|[\\/])/, () => neededHome());
   return home.replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => env[name.replace(/[{}]/g, "")] ?? all);
 }

@@ -5,9 +5,9 @@
  * PyTorch needs too), in folders that the system's loader does not know.
  */
 import { existsSync, readdirSync } from "node:fs";
-import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { environment } from "../environment";
+import { homeFolder } from "../home";
 
 /** What MLX 0.32's CUDA build needs, by the name that its loader asks for, and the wheel that brings it. */
 export const cudaLibraries: Readonly<Record<string, string>> = {
@@ -43,16 +43,17 @@ function matching(folder: string, pattern: RegExp): string[] {
 /** Folders in which Python packages are installed: of active environments, of the python3 on PATH, the user's, the system's. */
 function sitePackages(env: Environment): string[] {
   const pythons = (env.PATH ?? "").split(delimiter).filter((folder) => folder && existsSync(join(folder, "python3")));
+  const home = homeFolder();
   const prefixes = [
     environment("VIRTUAL_ENV", env),
     environment("CONDA_PREFIX", env),
     ...pythons.map(dirname),
-    join(homedir(), ".local"),
+    home && join(home, ".local"),
     "/usr/local",
     "/usr",
   ];
   const found = prefixes
-    .filter((prefix) => prefix !== undefined)
+    .filter((prefix) => typeof prefix === "string")
     .flatMap((prefix) => matching(join(prefix, "lib"), /^python3(\.\d+)?$/))
     .flatMap((python) => [join(python, "site-packages"), join(python, "dist-packages")]);
   return [...new Set(found)];

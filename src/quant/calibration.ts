@@ -3,13 +3,13 @@
  * its text, cut into rows, the rows in random order.
  */
 import { existsSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { openDataset, splitNamed } from "../data/dataset";
 import { formatOf } from "../data/row-files";
 import type { Rows } from "../data/rows";
 import { ExitCode, UserError } from "../errors";
 import { rowTokens } from "../evaluate/row-tokens";
+import { neededHome } from "../home";
 import { isOffline } from "../hub/environment";
 import { inputText } from "../input-file";
 import { breathe } from "../macrotask";
@@ -49,7 +49,7 @@ const mostHeldOut = 32;
 
 /** Where mlx-lm keeps its calibration text. */
 export function referenceTextPath(): string {
-  return join(homedir(), ".cache/mlx-lm/calibration_v5.txt");
+  return join(neededHome(), ".cache/mlx-lm/calibration_v5.txt");
 }
 
 /** Whether there is data without a download. */

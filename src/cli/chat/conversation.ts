@@ -1,10 +1,10 @@
 /** What has been said, and the file that it can be kept in. */
 import { readFile, realpath, stat, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { replaceFile } from "../../atomic-file";
 import { ExitCode, UserError } from "../../errors";
+import { neededHome } from "../../home";
 import type { ChatMessage } from "../../text/chat-template";
 
 /** Larger than any conversation that a model could take. */
@@ -52,7 +52,7 @@ export const asChat = (messages: readonly Message[]): ChatMessage[] => messages.
 
 /** Path of a file as a person types it into a chat: a leading ~ is the home folder. */
 export function pathOf(typed: string): string {
-  return resolve(typed === "~" || typed.startsWith("~/") ? join(homedir(), typed.slice(1)) : typed);
+  return resolve(typed === "~" || typed.startsWith("~/") ? join(neededHome(), typed.slice(1)) : typed);
 }
 
 /**

@@ -9,9 +9,9 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { environment } from "../../environment";
+import { homeFolder } from "../../home";
 
 /** Stands for a line break inside of an entry: a line of the file is an entry. */
 const lineBreak = "\u2028";
@@ -30,7 +30,7 @@ function stateFolder(): string {
   const named = environment("XDG_STATE_HOME");
   if (named) return join(named, "mlxlm");
   const usual = process.platform === "darwin" ? "Library/Application Support/mlxlm" : ".local/state/mlxlm";
-  return join(homedir(), usual);
+  return join(homeFolder() ?? "/", usual);
 }
 
 export class History {

@@ -1,9 +1,9 @@
 /** Where the tasks of lm-evaluation-harness lie: the folder that a user names, or an installed package. */
 import { readdir, stat } from "node:fs/promises";
-import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { environment } from "../../environment";
 import { ExitCode, UserError } from "../../errors";
+import { homeFolder } from "../../home";
 
 const isFolder = (path: string) =>
   stat(path).then(
@@ -29,11 +29,12 @@ export async function harnessTasks(folder: string): Promise<string> {
 /** The tasks of an lm_eval that is installed for this user; null where there is none. */
 export async function installedTasks(env: Record<string, string | undefined> = process.env): Promise<string | null> {
   const programs = (environment("PATH", env) ?? "").split(delimiter).filter((path) => /[\\/]bin$/.test(path));
+  const home = homeFolder();
   const prefixes = [
     environment("VIRTUAL_ENV", env),
     environment("CONDA_PREFIX", env),
     ...programs.map(dirname),
-    join(homedir(), ".local"),
+    home && join(home, ".local"),
   ];
   for (const prefix of new Set(prefixes)) {
     const [found] = prefix ? await packagesIn(prefix) : [];
