@@ -3,13 +3,13 @@
  * Builds mlxlm: MLX's SDK → native library → one executable.
  *
  *   bun build.ts [--backend cpu|cuda|metal] [--target linux-x64|linux-arm64|darwin-arm64] [--mlx-prefix DIR]
- *                [--out DIR] [--bun FILE]
+ *                [--out DIR] [--bun FILE] [--kernels DIR]
  *
  * --out is where native/ and mlxlm are written. --bun is the Bun executable that mlxlm becomes part of; without it, Bun
- * fetches its own for another machine.
+ * fetches its own for another machine. --kernels are compiled CUDA kernels to ship, from a run's cache.
  * A second run redoes only what changed.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { componentsOf } from "./release/components";
@@ -37,6 +37,7 @@ function options() {
     "mlx-prefix": { type: "string" },
     out: { type: "string" },
     bun: { type: "string" },
+    kernels: { type: "string" },
   } as const;
   try {
     return parseArgs({ args: process.argv.slice(2), options: flags }).values;
@@ -58,6 +59,9 @@ if (!existsSync(join(root, "node_modules/tokenizers"))) {
 }
 
 buildNative({ backend, target, mlxPrefix, cache, output: native }, toolchain(cache));
+
+rmSync(join(native, "kernels"), { recursive: true, force: true });
+if (values.kernels !== undefined) cpSync(values.kernels, join(native, "kernels"), { recursive: true });
 
 const addons: Record<Target, string> = {
   "linux-x64": "linux-x64-gnu",

@@ -17,6 +17,7 @@ import { makeExecutable, pack } from "./archive";
 import { bunRuntime, bunVersion } from "./bun-runtime";
 import { answers, checkFiles } from "./checks";
 import { componentsOf } from "./components";
+import { unpackedKernels } from "./cuda-kernels";
 import { documents } from "./documents";
 import { formula } from "./homebrew";
 import { Artefact, fileFacts, Manifest, sha256Of, sumLine } from "./manifest";
@@ -42,16 +43,10 @@ const partName = (platform: string) => `mlxlm-${version}-${platform}.json`;
 async function makeArchive(platform: Platform): Promise<void> {
   console.error(`${platform.name}: ${platform.words}`);
   const built = join(work, platform.name);
-  const target = ["--target", platform.target, "--backend", platform.backend];
-  run([
-    process.execPath,
-    join(root, "build.ts"),
-    ...target,
-    "--bun",
-    bunRuntime(platform.bun, join(root, ".cache")),
-    "--out",
-    built,
-  ]);
+  const target = ["--target", platform.target, "--backend", platform.backend, "--out", built];
+  const bun = ["--bun", bunRuntime(platform.bun, join(root, ".cache"))];
+  const kernels = platform.backend === "cuda" ? ["--kernels", unpackedKernels(work)] : [];
+  run([process.execPath, join(root, "build.ts"), ...target, ...bun, ...kernels]);
   const executable = join(built, "mlxlm");
   makeExecutable(executable);
   checkFiles(platform, executable, join(built, "native"));

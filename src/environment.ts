@@ -74,6 +74,12 @@ export const variables = {
     from: "mlxlm",
     readBy: "typescript",
   },
+  MLXLM_CUDA_CACHE: {
+    meaning: "the folder in which compiled CUDA kernels are kept",
+    standard: "beside the unpacked libraries",
+    from: "mlxlm",
+    readBy: "native",
+  },
   MLXLM_COMPILE: {
     meaning: "1 fuses operations by MLX's compiler on the CPU too, which needs g++; 0 nowhere",
     standard: "on a GPU only",
@@ -233,10 +239,10 @@ export const variables = {
     readBy: "typescript",
   },
   MLX_PTX_CACHE_DIR: {
-    meaning: "the folder in which compiled CUDA kernels are kept",
-    standard: "beside the unpacked libraries, one for each kind of GPU",
+    meaning: "the folder of MLX's own cache of CUDA kernels",
+    standard: "off: MLXLM_CUDA_CACHE takes its place",
     from: "MLX",
-    readBy: "typescript",
+    readBy: "library",
   },
   MLX_CUDA_GRAPH_CACHE_SIZE: {
     meaning: "how many CUDA graphs MLX keeps; at MLX's own 400 a long run aborts",

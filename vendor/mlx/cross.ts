@@ -71,7 +71,8 @@ export function linuxArm64Settings(): string[] {
 export function crossBuildMacos(sdkPrefix: string, grammars: Xgrammar, build: string, cache: string): void {
   mkdirSync(build, { recursive: true });
   const source = join(import.meta.dir, "src");
-  const files = [...new Bun.Glob("**/*.cpp").scanSync(source)].map((name) => join(source, name));
+  const names = [...new Bun.Glob("**/*.cpp").scanSync(source)].filter((name) => name !== "nvrtc_cache.cpp");
+  const files = names.map((name) => join(source, name));
   run([
     ...[zig(cache), "c++", ...macos, "-std=c++20", "-O2", "-shared", "-fPIC"],
     // On arm64 the kernels need no choice between instruction sets: every machine has NEON.
