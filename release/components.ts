@@ -1,8 +1,9 @@
 /** Everything of others that an executable contains, with versions, sources and licences. */
 import { existsSync, globSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { PackageURL } from "packageurl-js";
 import { type Backend, mlxSdk, openblas, sdkVersions, type Target } from "../vendor/mlx/sdk";
+import { source as xgrammarSource, version as xgrammarVersion } from "../vendor/xgrammar/source";
 import { bunVersion } from "./bun-runtime";
 
 export interface Component {
@@ -27,7 +28,7 @@ export function componentsOf(target: Target, backend: Backend | null, sdks: stri
   const sdk = backend
     ? [mlx(target, backend, sdks), ...openblasOf(target, backend, sdks), ...cudaHeaders(backend)]
     : [];
-  const all = [bun, ...sdk, ...npmPackages()];
+  const all = [bun, ...sdk, xgrammar(sdks), ...npmPackages()];
   return all.sort((a, b) => a.name.localeCompare(b.name, "en"));
 }
 
@@ -79,6 +80,25 @@ function openblasOf(target: Target, backend: Backend, sdks: string): Component[]
       url: "https://github.com/MacPython/openblas-libs",
     },
   ];
+}
+
+function xgrammar(sdks: string): Component {
+  const folder = xgrammarSource(dirname(sdks));
+  const parts = ["LICENSE", "NOTICE", "3rdparty/dlpack/LICENSE", "3rdparty/picojson/picojson.h"].map((name) =>
+    readFileSync(join(folder, name), "utf8"),
+  );
+  // The comment that opens a header is its licence.
+  const [licence, notice, dlpack, picojson] = [...parts.slice(0, 3), /^\/\*[\s\S]*?\*\//.exec(parts[3]!)![0]];
+  return {
+    name: "xgrammar",
+    version: xgrammarVersion,
+    license: "Apache-2.0 AND BSD-2-Clause",
+    text: [licence, notice, `DLPack:\n\n${dlpack}`, `picojson:\n\n${picojson}`]
+      .map((text) => text!.trim())
+      .join("\n\n"),
+    purl: `pkg:pypi/xgrammar@${xgrammarVersion}`,
+    url: "https://github.com/mlc-ai/xgrammar",
+  };
 }
 
 /** Headers that MLX's wheel for CUDA brings for the kernels that it compiles at run time. */

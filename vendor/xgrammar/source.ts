@@ -7,7 +7,7 @@ import { delimiter, join } from "node:path";
 import { fail, python, run, type Toolchain } from "../mlx/toolchain";
 
 const name = "xgrammar";
-const version = "0.2.9";
+export const version = "0.2.9";
 const sha256 = "87b466bca2475e29bb0323abc62c6c33cbcbcff47e5fb800a3e2099ac9620b90";
 
 export interface Xgrammar {
@@ -20,7 +20,7 @@ export interface Xgrammar {
 }
 
 /** Fetches and unpacks the source into `cache`, unless it lies there already. Returns the folder. */
-function source(cache: string): string {
+export function source(cache: string): string {
   const folder = join(cache, `${name}-${version}-${sha256.slice(0, 12)}`);
   if (existsSync(folder)) return folder;
   const temporary = `${folder}.${process.pid}`;

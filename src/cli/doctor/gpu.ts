@@ -1,6 +1,7 @@
 /** The GPU, its driver, and the libraries of CUDA. */
 import { dirname, join } from "node:path";
 import { environment } from "../../environment";
+import { cudaLibraries, cudaLibraryPath, driverLibrary } from "../../mlx/cuda-libraries";
 import { type Found, fail, gb, ok, warn } from "./finding";
 import type { Engine, Probes } from "./probes";
 
@@ -18,18 +19,9 @@ export function backendOf(probes: Probes): Backend | null {
   }
 }
 
-/** Libraries that MLX's CUDA build needs, and the package of PyPI that has each. */
-const cudaLibraries: readonly (readonly [library: string, wheel: string])[] = [
-  ["libcublasLt.so.13", "nvidia-cublas==13.*"],
-  ["libcudnn.so.9", "nvidia-cudnn-cu13==9.*"],
-  ["libcufft.so.12", "nvidia-cufft==12.*"],
-  ["libcusolver.so.12", "nvidia-cusolver==12.*"],
-  ["libnvrtc.so.13", "nvidia-cuda-nvrtc==13.*"],
-  ["libnccl.so.2", "nvidia-nccl-cu13"],
-];
+const wantedLibraries = Object.entries(cudaLibraries);
 
-/** The driver's own library, and the oldest driver that runs CUDA 13. */
-const driverLibrary = "libcuda.so.1";
+/** The oldest driver that runs CUDA 13. */
 const leastDriver = 580;
 const getDriver = `Install NVIDIA's driver ${leastDriver} or newer, on Ubuntu: sudo apt install nvidia-driver-${leastDriver}`;
 
@@ -44,11 +36,11 @@ export function cudaFacts(probes: Probes): CudaFacts {
   const [, driver] =
     /^NVRM version:.*?\s(\d+(?:\.\d+)+)\s/m.exec(probes.read("/proc/driver/nvidia/version") ?? "") ?? [];
   const places = libraryPlaces(probes);
-  const names = [driverLibrary, ...cudaLibraries.map(([name]) => name)];
+  const names = [driverLibrary, ...wantedLibraries.map(([name]) => name)];
   return { driver: driver ?? null, libraries: Object.fromEntries(names.map((name) => [name, places(name)])) };
 }
 
-/** Finds libraries as the loader does; and in the wheels of Python environments. */
+/** Finds libraries as the loader does; and where they are loaded from by their paths. */
 function libraryPlaces(probes: Probes): (name: string) => string | null {
   const { env, run, folder } = probes;
   const cache = run(["ldconfig", "-p"]) ?? run(["/sbin/ldconfig", "-p"]) ?? "";
@@ -71,7 +63,9 @@ function libraryPlaces(probes: Probes): (name: string) => string | null {
     ...wheels,
   ];
   return (name) =>
-    cached.get(name) ?? folders.map((one) => join(one, name)).find((path) => folder(path).exists) ?? null;
+    cached.get(name) ??
+    folders.map((one) => join(one, name)).find((path) => folder(path).exists) ??
+    cudaLibraryPath(name, env);
 }
 
 /** @param backend what the program was built for */
@@ -103,9 +97,9 @@ function driverFindings({ driver, libraries }: CudaFacts): Found[] {
 }
 
 function libraryFindings({ libraries }: CudaFacts): Found[] {
-  const present = cudaLibraries.filter(([name]) => libraries[name] !== null);
-  const missing = cudaLibraries.filter(([name]) => libraries[name] === null);
-  const all = ok("CUDA libraries", `${present.length} of ${cudaLibraries.length} found`);
+  const present = wantedLibraries.filter(([name]) => libraries[name] !== null);
+  const missing = wantedLibraries.filter(([name]) => libraries[name] === null);
+  const all = ok("CUDA libraries", `${present.length} of ${wantedLibraries.length} found`);
   return [
     ...(missing.length === 0 ? [all] : []),
     ...missing.map(([name, wheel]) => fail(name, "is not found", `pip install "${wheel}"`)),
