@@ -137,7 +137,7 @@ async function compileExecutable(outfile: string, bundles: Record<string, Embedd
     compile: {
       target: `bun-${target}`,
       outfile,
-      executablePath: values.bun,
+      ...(values.bun !== undefined && { executablePath: values.bun }),
       // The folder where a command is started may be anyone's: none of its files may set variables or run code.
       autoloadDotenv: false,
       autoloadBunfig: false,
