@@ -88,17 +88,21 @@ describe("tool_choice", () => {
   test.each([
     ["required", ["weather", "news"]],
     [{ type: "function", function: { name: "news" } }, ["news"]],
-  ])("%j calls a tool with arguments by its schema", async (tool_choice, names) => {
-    for (const seed of [1, 2]) {
-      const { choices } = await ask({ tools, tool_choice: tool_choice as never, seed });
-      expect(choices[0]!.finish_reason).toBe("tool_calls");
-      const [call] = choices[0]!.message.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[];
-      expect(names).toContain(call!.function.name);
-      const { city, days } = JSON.parse(call!.function.arguments);
-      expect([...city].length).toBeLessThanOrEqual(6);
-      expect(days).toBeWithin(1, 10);
-    }
-  }, 30_000);
+  ])(
+    "%j calls a tool with arguments by its schema",
+    async (tool_choice, names) => {
+      for (const seed of [1, 2]) {
+        const { choices } = await ask({ tools, tool_choice: tool_choice as never, seed });
+        expect(choices[0]!.finish_reason).toBe("tool_calls");
+        const [call] = choices[0]!.message.tool_calls as OpenAI.ChatCompletionMessageFunctionToolCall[];
+        expect(names).toContain(call!.function.name);
+        const { city, days } = JSON.parse(call!.function.arguments);
+        expect([...city].length).toBeLessThanOrEqual(6);
+        expect(days).toBeWithin(1, 10);
+      }
+    },
+    30_000,
+  );
 
   test("streamed", async () => {
     const body = { ...asked, tools, tool_choice: "required" as const };
