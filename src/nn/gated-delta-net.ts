@@ -85,7 +85,7 @@ export abstract class DeltaLayer extends Module {
 
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
-    const [batch, length] = x.shape as [number, number, number];
+    const length = x.dim(1);
     const projected = this.project(x);
     const before = cache?.get(0) ?? null;
     const state = cache?.get(1) ?? null;
@@ -96,7 +96,7 @@ export abstract class DeltaLayer extends Module {
     cache?.put(0, recent);
     cache?.put(1, after);
     cache?.advance(length);
-    return this.out_proj.forward(out.reshape(batch, length, -1));
+    return this.out_proj.forward(out);
   }
 
   /** In one call for all of it, where there are kernels. */
@@ -126,7 +126,8 @@ export abstract class DeltaLayer extends Module {
       decay: decayOf(this.A_log, a, this.dt_bias),
     };
     const [y, state] = gatedDeltaRule(inputs, carried, own);
-    return [this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim)), recent, state];
+    const out = this.norm.gated(y, z.reshape(batch, length, valueHeads, valueDim));
+    return [out.reshape(batch, length, valueHeads * valueDim), recent, state];
   }
 }
 
