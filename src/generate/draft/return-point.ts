@@ -6,7 +6,8 @@ import { kindNamed, kindOf, savedStateOf } from "../../nn";
 /** The caches that caches are made of. */
 const leaves = (cache: readonly Cache[]): Cache[] =>
   cache.flatMap((layer) => {
-    const parts = kindOf(layer)?.parts?.(layer);
+    const kind = kindOf(layer);
+    const parts = kind?.isWhole ? undefined : kind?.parts?.(layer);
     return parts ? leaves(parts) : [layer];
   });
 

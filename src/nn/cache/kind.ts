@@ -31,6 +31,8 @@ export interface CacheKind<C extends Cache = Cache> {
   pack?(cache: C, how: KvQuantization, start: number): Cache | null;
   /** The caches that it is made of. */
   parts?(cache: C): readonly Cache[];
+  /** Its parts do not hold one entry for each token: it goes back to an earlier state as a whole, or not. */
+  readonly isWhole?: boolean;
 }
 
 /** A cache's kind; undefined for the batched forms, which are in no file. */

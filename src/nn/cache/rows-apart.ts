@@ -14,7 +14,25 @@ export class LoneCacheList<Part extends Cache = Cache> extends CacheList<Part> {
     name: "LoneCacheList",
     restore: (state, kinds) => new LoneCacheList(CacheList.kind.restore(state, kinds).parts),
     merge: (lists) => new RowsApart(lists.map(copyOf)),
+    isWhole: true,
   };
+
+  override get state(): unknown {
+    return super.state;
+  }
+
+  override set state(states: unknown) {
+    for (const [i, state] of (states as unknown[]).entries()) this.parts[i]!.state = state;
+  }
+
+  /** Of the parts, some hold one entry for several tokens. */
+  override isTrimmable(): boolean {
+    return false;
+  }
+
+  override trim(): number {
+    return 0;
+  }
 }
 
 /** The same tokens in a cache of its own. Its parts are no lists. */
@@ -82,12 +100,12 @@ export class RowsApart implements BatchCache {
     this.lengths = null;
   }
 
-  isTrimmable(more = 0): boolean {
-    return this.#rows.every((row) => row.isTrimmable(more));
+  isTrimmable(): boolean {
+    return false;
   }
 
-  trim(count: number): number {
-    return Math.min(...this.#rows.map((row) => row.trim(count)));
+  trim(): number {
+    return 0;
   }
 
   dispose(): void {
