@@ -1,7 +1,7 @@
 /** Families of model types, by the beginnings of their names: for lists that people read. */
 
 const families: Readonly<Record<string, string>> = {
-  afmoe: "Arcee",
+  afmoe: "Trinity",
   apertus: "Apertus",
   bailing: "Ling",
   bitnet: "BitNet",
@@ -53,7 +53,7 @@ const families: Readonly<Record<string, string>> = {
   rwkv: "RWKV",
   seed_oss: "Seed",
   smollm: "SmolLM",
-  solar: "Solar",
+  solar_open: "Solar",
   stablelm: "StableLM",
   starcoder: "StarCoder",
   step: "Step",
