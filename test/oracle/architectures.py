@@ -237,15 +237,15 @@ CONFIGS = {
     "kimi_k3": {
         "model_type": "kimi_k3",
         "text_config": {
-            "model_type": "kimi_linear", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 5,
+            "model_type": "kimi_linear", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 4,
             "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 96, "rms_norm_eps": 1e-5,
             "activation_situ_beta": 3.0, "activation_situ_linear_beta": 4.0, "attn_res_block_size": 2, "q_lora_rank": 32,
             "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
             "mla_use_output_gate": True, "num_experts": 8, "num_experts_per_token": 3, "num_shared_experts": 1,
-            "moe_intermediate_size": 32, "first_k_dense_replace": 1, "num_expert_group": 2, "topk_group": 1,
+            "moe_intermediate_size": 32, "first_k_dense_replace": 2, "num_expert_group": 2, "topk_group": 1,
             "routed_scaling_factor": 2.5, "routed_expert_hidden_size": 32, "latent_moe_use_norm": True,
             "linear_attn_config": {
-                "kda_layers": [1, 2, 4, 5], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32,
+                "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 2, "head_dim": 32,
                 "short_conv_kernel_size": 4, "gate_lower_bound": -5.0, "use_full_rank_gate": True,
             },
         },
@@ -637,7 +637,6 @@ SALTS = {
     "minicpm": 8,
     "muse_glimmer": 27,
     "muse_glimmer_tied": 2,
-    "kimi_k3": 8,
     "muse_spark": 11,
     "deepseek_v41": 10,
     "cohere": 10,
@@ -675,6 +674,7 @@ SALTS = {
     "afmoe": 1001,
     "nemotron-nas": 1004,
     "openelm": 1013,
+    "kimi_k3": 3,
 }
 
 
