@@ -29,9 +29,8 @@ function folderFinding(probes: Probes, name: string, path: string, variable: str
   const { exists, writable, free } = probes.folder(path);
   const where = `${path}${exists ? "" : " (not there yet)"}`;
   if (!writable) {
-    return exists
-      ? warn(name, `${where} cannot be written: nothing can be downloaded`, `Name another: ${variable}=/path`)
-      : fail(name, `${path} cannot be made`, `Name another: ${variable}=/path`);
+    const hint = `Name another: ${variable}=/path`;
+    return warn(name, exists ? `${where} cannot be written` : `${path} cannot be made`, hint);
   }
   if (free !== null && free < littleRoom) {
     const hint = `Make room (mlxlm models rm NAME), or name a folder on another disk: ${variable}=/path`;
@@ -46,11 +45,9 @@ function libraryFinding(probes: Probes, path: string): Found {
   if (probes.build === null) return ok(name, "not used: the libraries of the checkout are");
   const options = mountOptions(probes, path);
   if (options?.includes("noexec")) {
-    return fail(
-      name,
-      `${path}: no program may run from that disk (noexec)`,
-      "Name another folder: XDG_CACHE_HOME=/path",
-    );
+    // The temp folder may do in its place: whether the library loads is said above.
+    const text = `${path}: no program may run from that disk (noexec)`;
+    return warn(name, text, "Name another folder: XDG_CACHE_HOME=/path");
   }
   return folderFinding(probes, name, path, "XDG_CACHE_HOME");
 }
