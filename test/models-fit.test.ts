@@ -171,6 +171,7 @@ describe("models fit", () => {
     ["no name", [], 2, /models fit needs the name of a model/],
     ["no such folder", ["./nowhere"], 3, /there is no folder \.\/nowhere/],
     ["no such repo", ["org/absent"], 3, /org\/absent/],
+    ["a GGUF file that is not here", ["hf:org/name:Q4_K_M"], 3, /cannot be looked at before it is downloaded/],
     ["a gated one", ["org/gated"], 4, /gated/],
     ["a header that is none", ["org/broken"], 1, /model-00001\.safetensors of org\/broken is not sound/],
     ["a header that ends early", ["org/short"], 1, /is not sound: it ends after/],

@@ -9,6 +9,7 @@ import { cacheGrowth } from "../generate/cache-room";
 import { hubCache, isOffline } from "../hub/environment";
 import { localModel } from "../hub/local-model";
 import { checkRepoId } from "../hub/repo-id";
+import { resolveModel } from "../hub/resolve";
 import { cachedSnapshot } from "../hub/snapshot-state";
 import type { JsonObject } from "../json-file";
 import type { Dtype } from "../mlx";
@@ -97,6 +98,7 @@ export async function fitModel(name: string, options: FitOptions = {}): Promise<
 async function look(name: string, options: FitOptions): Promise<Looked> {
   const local = name === demoName ? demoFolder() : await localModel(name);
   if (local !== null) return { source: "local", disk: null, ...(await lookAt(local)) };
+  if (name.startsWith("hf:")) return lookAtGguf(name);
   checkRepoId(name);
   const snapshot = cachedSnapshot(hubCache(), name);
   if (snapshot !== null) return { source: "cache", disk: null, ...(await lookAt(snapshot)) };
@@ -121,6 +123,16 @@ async function look(name: string, options: FitOptions): Promise<Looked> {
     tensors: new Map(entries),
     disk: { files, size, needed: missing, free, folder, fits: free >= missing },
   };
+}
+
+/** One GGUF file of a repo, where the cache has it. */
+async function lookAtGguf(name: string): Promise<Looked> {
+  const found = await resolveModel(name, { offline: true }).catch(() => null);
+  if (found) return { source: "cache", disk: null, ...(await lookAt(found.path)) };
+  throw new UserError(`${name} is not in the cache, and a GGUF file cannot be looked at before it is downloaded`, {
+    code: ExitCode.notFound,
+    hint: "The page of its repo says how large it is. Repos of safetensors can be looked at.",
+  });
 }
 
 /** A folder or a GGUF file. */

@@ -15,7 +15,8 @@ test("bun run docs would change nothing", async () => {
   const made = await madeFiles();
   const stale = [...made].filter(([path, text]) => !existsSync(join(root, path)) || read(path) !== text);
   expect(stale.map(([path]) => path)).toEqual([]);
-});
+  // A model of each type is made.
+}, 60_000);
 
 test("there is no page of a command that there is not", async () => {
   const names = (await loadedCommands()).map(({ name }) => `docs/commands/${name}.md`);
