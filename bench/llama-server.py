@@ -8,7 +8,7 @@ import xllamacpp
 path, port, clients, each = sys.argv[1], *map(int, sys.argv[2:5])
 params = xllamacpp.CommonParams()
 params.model.path = path
-params.hostname = "127.0.0.1"
+params.hostnames = ["127.0.0.1"]
 params.port = port
 params.n_parallel = clients
 params.n_ctx = clients * each

@@ -84,9 +84,26 @@ export async function runServer(
   const server = listening(context, address);
   const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   onListening(server.url, name ?? options.allowed.map((one) => one.name).join(", "));
-  if (!signal.aborted) await ended;
+  if (!signal.aborted) await Promise.race([ended, engineLoss(models, signal)]);
   log("INFO", `ending: running answers have ${grace} seconds`);
   await server.drain(grace);
+}
+
+/** Seconds between two looks at the engine, and of silence after which it is lost. */
+const look = 30;
+const longestSilence = 300;
+
+/** Fails where the engine has had work, and given no sign of life, in two looks: whoever watches starts it again. */
+async function engineLoss(models: Models, signal: AbortSignal): Promise<void> {
+  for (let silent = 0; silent < 2 && !signal.aborted; ) {
+    await new Promise<void>((resolve) => setTimeout(resolve, look * 1000).unref());
+    const isSilent = models.loaded.some(({ served }) => served.scheduler.silence > longestSilence);
+    silent = isSilent ? silent + 1 : 0;
+  }
+  if (signal.aborted) return;
+  throw new UserError(`the engine has given no sign of life for ${longestSilence} seconds`, {
+    hint: "Start the server again. If it comes back: this is a defect of mlxlm.",
+  });
 }
 
 /** At the start it is the operator who is told, not a client. */
