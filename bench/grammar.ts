@@ -36,18 +36,20 @@ const model = await createModel(
 );
 mx.eval(model.parameters());
 
-/** Bytes, and made-up words in as many lengths as real ones have. */
+/** Bytes, made-up words with a space or without, and one in thirty of punctuation, as real vocabularies have. */
 function vocabulary(): Uint8Array[] {
   let state = 1;
   const next = (below: number) => {
     state = (state * 1664525 + 1013904223) >>> 0;
-    return state % below;
+    return (state >>> 8) % below;
   };
-  const letters = ' etaoinshrdlucmfwypvbgkqjxzETAOIN.,:"{}[]0123456789\n';
+  const drawn = (letters: string, count: number) =>
+    Array.from({ length: count }, () => letters[next(letters.length)]).join("");
   return Array.from({ length: vocab }, (_, id) => {
     if (id < 256) return Uint8Array.of(id);
     if (id === vocab - 1) return new Uint8Array();
-    return Buffer.from(Array.from({ length: 2 + next(9) }, () => letters[next(letters.length)]).join(""));
+    if (id % 30 === 0) return Buffer.from(drawn(".,:;\"'{}[]()<>/=-+*_ \n0123456789", 2 + next(3)));
+    return Buffer.from((next(2) ? " " : "") + drawn("eeeetttaaaoooiiinnnssshhrrdlucmfwypvbgkqjxz", 2 + next(8)));
   });
 }
 const words = new mx.grammar.Vocabulary(vocabulary(), [vocab - 1]);
