@@ -10,7 +10,7 @@ export interface Ran {
 }
 
 export interface RunOptions {
-  /** Beside PATH and HF_HUB_OFFLINE. HOME is the bench's own unless it is null. */
+  /** Beside PATH, HF_HUB_OFFLINE and TMPDIR. HOME is the bench's own unless it is null. */
   env?: Record<string, string>;
   home?: string | null;
   cwd?: string;
@@ -30,10 +30,12 @@ export const rightAnswer = "27 + 58 = 85.";
 export class Bench {
   readonly folder = mkdtempSync(join(tmpdir(), "mlxlm-artefact-"));
   readonly home = join(this.folder, "home");
+  readonly temporary = join(this.folder, "temporary");
 
   /** @param command the executable, after the emulator where there is one */
   constructor(readonly command: readonly string[]) {
     mkdirSync(this.home);
+    mkdirSync(this.temporary);
   }
 
   get executable(): string {
@@ -46,7 +48,8 @@ export class Bench {
   }
 
   environment({ env = {}, home = this.home }: RunOptions = {}): Record<string, string> {
-    return { PATH: process.env.PATH ?? "", HF_HUB_OFFLINE: "1", ...(home === null ? {} : { HOME: home }), ...env };
+    const own = { PATH: process.env.PATH ?? "", HF_HUB_OFFLINE: "1", TMPDIR: this.temporary };
+    return { ...own, ...(home === null ? {} : { HOME: home }), ...env };
   }
 
   async run(words: readonly string[], options: RunOptions = {}): Promise<Ran> {
