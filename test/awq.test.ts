@@ -182,12 +182,12 @@ describe("refusals come before the work", () => {
   );
 
   test("a type of model that it does not know, with those that it does", async () => {
-    const other = at("mamba");
+    const other = at("bitnet");
     cpSync(model, other, { recursive: true });
     const config = JSON.parse(readFileSync(join(other, "config.json"), "utf8"));
-    writeFileSync(join(other, "config.json"), JSON.stringify({ ...config, model_type: "mamba2" }));
+    writeFileSync(join(other, "config.json"), JSON.stringify({ ...config, model_type: "bitnet" }));
     const run = await runCommand([...awq("refused"), "--model", other], offline);
-    expect(run.problems).toContain('AWQ does not know models of type "mamba2"');
+    expect(run.problems).toContain('AWQ does not know models of type "bitnet"');
     expect(run.problems).toMatch(/It knows .*llama, .*mixtral, .*qwen2/);
     expect(run.code).toBe(3);
   }, 30_000);
