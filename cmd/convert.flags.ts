@@ -1,5 +1,6 @@
 /** The flags of `mlxlm convert`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { exportTypeNames } from "../src/convert/gguf/export-types";
 import { recipeNames } from "../src/convert/recipes";
 
 export const convertFlags = {
@@ -16,6 +17,7 @@ export const convertFlags = {
     "bfloat16",
     "float32",
   ]),
+  gguf: flag.choice("write a GGUF file of this type instead, for llama.cpp, to --mlx-path", exportTypeNames),
   uploadRepo: flag.text("repo of the Hugging Face hub to upload the result to", { placeholder: "REPO" }),
   dequantize: flag.switch("unpack a quantized model", { alias: ["d"] }),
   keepMtp: flag.switch("keep the model's draft layers (multi-token prediction), in mtp.safetensors, for --mtp"),

@@ -1,5 +1,6 @@
 /** The flags of `mlxlm fuse`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { exportTypeNames } from "../src/convert/gguf/export-types";
 
 export const fuseFlags = {
   model: flag.path("the model: a folder, or a repo of the Hugging Face hub", {
@@ -12,6 +13,6 @@ export const fuseFlags = {
   dequantize: flag.switch("save a quantized model in floating point"),
   exportGguf: flag.switch("write a GGUF file too, for llama.cpp"),
   ggufPath: flag.path("name of the GGUF file, in the folder (ggml-model-f16.gguf, or after its type)"),
-  ggufType: flag.choice("what weights become in the GGUF file", ["f16", "q8_0"], { default: "f16" }),
+  ggufType: flag.choice("what weights become in the GGUF file", exportTypeNames, { default: "f16" }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
 };

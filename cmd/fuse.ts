@@ -1,6 +1,7 @@
 /** `mlxlm fuse`: a model with its adapter made part of it. */
 import { join } from "node:path";
 import { command } from "../src/cli/command";
+import { exportTypeOf } from "../src/convert/gguf/export-types";
 import { fuseFlags } from "./fuse.flags";
 
 export default command({
@@ -29,7 +30,7 @@ export default command({
     try {
       const result = await fuseModel(source, flags.adapterPath, flags.savePath, {
         dequantize: flags.dequantize,
-        gguf: flags.exportGguf ? { path: ggufPath, type: flags.ggufType === "f16" ? "F16" : "Q8_0" } : undefined,
+        gguf: flags.exportGguf ? { path: ggufPath, type: exportTypeOf(flags.ggufType) } : undefined,
         onStage(line) {
           bar.end();
           out.info(line);

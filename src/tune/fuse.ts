@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { exportGguf } from "../convert/gguf/export";
 import { exportPlan } from "../convert/gguf/export-plan";
+import type { ExportType } from "../convert/gguf/export-types";
 import { openWeights } from "../convert/load";
 import { parameterCount } from "../convert/quantize-model";
 import { saveModel } from "../convert/save";
@@ -34,7 +35,7 @@ export interface FuseOptions {
   /** Save in floating point what was packed. */
   dequantize?: boolean;
   /** Write a GGUF file too: its path within the folder, and what its matrices become. */
-  gguf?: { path: string; type: "F16" | "Q8_0" };
+  gguf?: { path: string; type: ExportType };
   /** Called as each part of the work begins, with mlx-lm's words for it. */
   onStage?: (line: string) => void;
   onProgress?: (done: number, total: number) => void;

@@ -10,6 +10,8 @@ export interface ExportPlan {
   architecture: string;
   /** The architecture's metadata. */
   fields: [string, GgufField][];
+  /** How many experts a layer has; 0 for none. */
+  experts: number;
   /** Factors on the waves of the rotation, by the names of their tensors. */
   factors: Readonly<Record<string, readonly number[]>>;
   /** A parameter under the names, and in the form, that the file has it, lazily; null where it has no place. */
@@ -34,6 +36,7 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   return {
     architecture: name,
     fields: Object.entries(fields).map(([key, field]) => [`${name}.${key}`, field]),
+    experts: (fields.expert_count?.[1] as number | undefined) ?? 0,
     factors: tensors,
     change(parameter, weight) {
       const [layer, own] = facts.names.withinLayer(parameter);

@@ -1,25 +1,21 @@
 /** A checkpoint folder as one GGUF file, for llama.cpp and its relatives. */
 import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../../errors";
-import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { dequantize } from "../../nn";
 import { eosTokenIds } from "../config";
 import { openWeights } from "../load";
-import { readConfig } from "../source";
+import { openSource, readConfig } from "../source";
 import { type ExportPlan, exportPlan } from "./export-plan";
 import { tokenizerFields } from "./export-tokenizer";
-import type { WrittenType } from "./types";
+import { type ExportType, fileTypes, writtenTypeOf } from "./export-types";
 import { type WriteOptions, type WrittenTensor, writeGguf } from "./write";
 
 export interface ExportOptions extends WriteOptions {
   /** What matrices become (F16); all else is F32. */
-  type?: "F32" | "F16" | "Q8_0";
+  type?: ExportType;
 }
-
-/** `general.file_type` */
-const fileTypes = { F32: 0, F16: 1, Q8_0: 7 };
 
 /** Version of the layout of quantized blocks. */
 const quantizationVersion = 2;
@@ -34,6 +30,12 @@ export async function exportGguf(
   path: string,
   { type = "F16", ...options }: ExportOptions = {},
 ): Promise<void> {
+  if ((await openSource(folder)).folder === null) {
+    throw new UserError(`${folder} is a GGUF file already`, {
+      code: ExitCode.usage,
+      hint: "Convert it to a folder first: mlxlm convert --hf-path FILE --mlx-path FOLDER -d",
+    });
+  }
   const config = await readConfig(folder);
   const plan = await exportPlan(config, folder);
   const { model } = await openWeights(folder, config);
@@ -66,30 +68,26 @@ export async function exportGguf(
 /** The model's tensors as the file has them, lazily. */
 function writtenTensors(
   model: LanguageModel,
-  { change, factors }: ExportPlan,
-  type: keyof typeof fileTypes,
+  { change, factors, experts }: ExportPlan,
+  type: ExportType,
   folder: string,
 ): Map<string, WrittenTensor> {
   const tensors = new Map<string, WrittenTensor>();
-  for (const [name, weight] of model.namedParameters()) {
+  const parameters = model.namedParameters();
+  const recipe = {
+    layers: model.layers.length,
+    experts,
+    isTied: !parameters.some(([name]) => name.endsWith("lm_head.weight")),
+  };
+  for (const [name, weight] of parameters) {
     for (const [written, tensor] of change(name, weight) ?? noPlace(name, folder)) {
-      tensors.set(written, { tensor, type: typeOf(written, tensor, type) });
+      tensors.set(written, { tensor, type: writtenTypeOf(written, tensor.shape, type, recipe) });
     }
   }
   for (const [name, values] of Object.entries(factors)) {
     tensors.set(name, { tensor: mx.array([...values], "float32"), type: "F32" });
   }
   return tensors;
-}
-
-/** Matrices that llama.cpp computes with in float32 only: gates of experts, and convolutions. */
-const precise = /ffn_gate_inp|conv1d|shortconv\.conv/;
-
-/** The same holds for vectors and for biases. */
-function typeOf(name: string, weight: Tensor, type: keyof typeof fileTypes): WrittenType {
-  if (weight.ndim === 1 || !name.endsWith(".weight") || name.endsWith("_norm.weight") || precise.test(name))
-    return "F32";
-  return type === "Q8_0" && weight.dim(-1) % 32 !== 0 ? "F16" : type;
 }
 
 function noPlace(name: string, folder: string): never {

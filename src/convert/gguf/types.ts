@@ -8,6 +8,7 @@ import * as mx from "../../mlx";
 import { fields, half, packed, part, type Unpacked, unfolded } from "./blocks";
 import * as iq from "./iq-quants";
 import * as k from "./k-quants";
+import * as pack from "./pack";
 
 /** How MLX has packed numbers; as affine groups, unless it is said. */
 export interface Packing {
@@ -49,6 +50,7 @@ const types: readonly ElementType[] = [
   {
     ...blocks("Q4_0", 2, 32, 18, affine(4)),
     unpack: (x) => symmetric(packed(nibbles(part(x, 2)), 4), half(x, 0), 4),
+    pack: pack.packQ4_0,
   },
   {
     ...blocks("Q4_1", 3, 32, 20, affine(4)),
@@ -57,6 +59,7 @@ const types: readonly ElementType[] = [
   {
     ...blocks("Q5_0", 6, 32, 22, affine(5)),
     unpack: (x) => symmetric(packed(five(part(x, 6), part(x, 2, 6)), 5), half(x, 0), 5),
+    pack: pack.packQ5_0,
   },
   {
     ...blocks("Q5_1", 7, 32, 24, affine(5)),
@@ -65,6 +68,7 @@ const types: readonly ElementType[] = [
       scales: row(half(x, 0)),
       biases: row(half(x, 2)),
     }),
+    pack: pack.packQ5_1,
   },
   {
     ...blocks("Q8_0", 8, 32, 34, affine(8)),
@@ -74,9 +78,9 @@ const types: readonly ElementType[] = [
   },
   { ...blocks("Q2_K", 10, 256, 84, affine(6)), unpack: k.unpackQ2K },
   { ...blocks("Q3_K", 11, 256, 110, affine(6)), unpack: k.unpackQ3K },
-  { ...blocks("Q4_K", 12, 256, 144, affine(4)), unpack: k.unpackQ4K },
-  { ...blocks("Q5_K", 13, 256, 176, affine(5)), unpack: k.unpackQ5K },
-  { ...blocks("Q6_K", 14, 256, 210, affine(8)), unpack: k.unpackQ6K },
+  { ...blocks("Q4_K", 12, 256, 144, affine(4)), unpack: k.unpackQ4K, pack: pack.packQ4K },
+  { ...blocks("Q5_K", 13, 256, 176, affine(5)), unpack: k.unpackQ5K, pack: pack.packQ5K },
+  { ...blocks("Q6_K", 14, 256, 210, affine(8)), unpack: k.unpackQ6K, pack: pack.packQ6K },
   { ...blocks("Q8_K", 15, 256, 292, affine(8)), unpack: k.unpackQ8K },
   { ...blocks("IQ2_XXS", 16, 256, 66, affine(8)), unpack: iq.unpackIQ2XXS },
   { ...blocks("IQ2_XS", 17, 256, 74, affine(8)), unpack: iq.unpackIQ2XS },
@@ -167,6 +171,6 @@ export const elementType = (code: number): ElementType | undefined => byCode.get
 export const elementTypeName = (code: number): string => byCode.get(code)?.name ?? others[code] ?? `type ${code}`;
 
 /** Types that files are written in. */
-export type WrittenType = "F32" | "F16" | "Q8_0";
+export type WrittenType = "F32" | "F16" | "BF16" | "Q4_0" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q5_K" | "Q6_K";
 
 export const writtenType = (name: WrittenType) => byName.get(name) as ElementType & Required<Pick<ElementType, "pack">>;

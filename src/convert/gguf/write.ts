@@ -26,8 +26,9 @@ export interface WriteOptions {
 /** What llama.cpp aligns to unless a file says otherwise. */
 const alignment = 32;
 
-/** A tensor is turned into bytes in pieces of about so many numbers. */
+/** A tensor is turned into bytes in pieces of about so many numbers; of types with a search, in smaller ones. */
 const pieceSize = 2 ** 25;
+const searchSize = 2 ** 22;
 
 /**
  * Writes the file whole or not at all, and frees the tensors, which must be `keep`-t: each is made, written and let go,
@@ -180,7 +181,7 @@ function* piecesOf(tensor: Tensor, type: WrittenType): Generator<Uint8Array> {
   mx.eval(tensor);
   const width = tensor.dim(-1);
   const count = tensor.size / width;
-  const rows = Math.max(1, Math.floor(pieceSize / width));
+  const rows = Math.max(1, Math.floor((writtenType(type).block > 32 ? searchSize : pieceSize) / width));
   for (let row = 0; row < count; row += rows) {
     yield mx.scope(() => {
       const part = tensor.reshape(count, width).at(mx.slice(row, Math.min(row + rows, count)));
