@@ -156,7 +156,7 @@ describe("bad input is an error", () => {
     ["structural_tag", '{"type":"structural_tag","format":{"type":"token","token":99999}}', "Token id 99999"],
   ];
   for (const [language, text, message] of bad) {
-    test(`${language}: ${text.slice(0, 40)}`, async () => {
+    test(`${language}: ${JSON.stringify(text.slice(0, 40))}`, async () => {
       await expect(vocabulary.compile(language, text)).rejects.toThrow(message);
     });
   }
@@ -261,7 +261,9 @@ test("memory stays flat over many grammars", async () => {
     return process.memoryUsage.rss();
   };
   await round(100);
-  const before = await round(50);
-  const after = await round(200);
-  expect((after - before) / 200).toBeLessThan(20_000);
+  const before = await round(100);
+  await round(600);
+  // The collector's own memory comes and goes by a few megabytes: the lesser of two, after 700 and 800 grammars.
+  const after = Math.min(await round(100), await round(100));
+  expect((after - before) / 800).toBeLessThan(10_000);
 });

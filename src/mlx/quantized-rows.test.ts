@@ -129,6 +129,6 @@ test("frees what it makes", () => {
   const [handles, bytes] = [mx.liveHandles(), mx.activeMemory()];
   for (let i = 0; i < 50; i++) once();
   expect(mx.liveHandles()).toBe(handles);
-  expect(mx.activeMemory()).toBe(bytes);
+  expect(mx.activeMemory()).toBeLessThanOrEqual(bytes);
   for (const tensor of [...w, x]) tensor?.dispose();
 });
