@@ -171,8 +171,8 @@ array expert_tiles(const array& indices, int experts, int rows, mx::StreamOrDevi
 
 } // namespace
 
-bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s) {
-  if (!fits(x, weight, 2) || x.ndim() == 0 || !on_gpu(s) || traced(weight.w, weight.scales)) {
+bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose) {
+  if (!fits(x, weight, 2) || x.ndim() == 0 || traced(weight.w, weight.scales)) {
     return false;
   }
   if (weight.biases && traced(*weight.biases)) {
@@ -199,9 +199,8 @@ array quantized_rows(const array& x, const Packed& weight, bool transpose, mx::S
   return mx::reshape(product, std::move(result), s);
 }
 
-bool takes_expert_rows(
-    const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s) {
-  if (!fits(x, weight, 3) || x.ndim() < 2 || x.shape(-2) != 1 || indices.size() == 0 || !on_gpu(s) ||
+bool takes_expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted) {
+  if (!fits(x, weight, 3) || x.ndim() < 2 || x.shape(-2) != 1 || indices.size() == 0 ||
       traced(x, weight.w, weight.scales, indices)) {
     return false;
   }

@@ -1,4 +1,5 @@
-// Products with quantized weights on CUDA, where there is more than one row.
+// Products with quantized weights on CUDA, where there is more than one row. The caller has asked `on_gpu` first: a CPU's
+// products should not pay for the questions here.
 #pragma once
 
 #include "abi.h"
@@ -14,15 +15,14 @@ struct Packed {
   std::string mode;
 };
 
-// x (…, K) in half precision, on a CUDA device, times packed weights of one matrix.
-bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
+// x (…, K) in half precision times packed weights of one matrix.
+bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose);
 
 // x (…, K) and w (N, K) transposed, or (K, N) → (…, N). Has a gradient for x alone.
 array quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
 
 // x (…, 1, K) times the expert of each use, w (experts, N, K) transposed. Where `sorted`, x has a row for each use.
-bool takes_expert_rows(
-    const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s);
+bool takes_expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted);
 array expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cuda

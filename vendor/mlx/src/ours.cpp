@@ -6,6 +6,7 @@
 #include "cpu/mask_logits.h"
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
+#include "cuda_kernel.h"
 #include "cuda_kernels.h"
 #include "cuda_products.h"
 
@@ -156,9 +157,11 @@ array quantized_matmul(
   if (transpose && biases && mode == "affine" && cuda::takes_quantized_row(x, w, scales, *biases, group, width, s)) {
     return cuda::quantized_row(x, w, scales, *biases, group, width, s);
   }
-  cuda::Packed weight = {w, scales, biases, group, width, mode};
-  if (cuda::takes_quantized_rows(x, weight, transpose, s)) {
-    return cuda::quantized_rows(x, weight, transpose, s);
+  if (cuda::on_gpu(s)) {
+    cuda::Packed weight = {w, scales, biases, group, width, mode};
+    if (cuda::takes_quantized_rows(x, weight, transpose)) {
+      return cuda::quantized_rows(x, weight, transpose, s);
+    }
   }
   return cpu::quantized_matmul(x, w, scales, biases, transpose, group_size, bits, mode, s);
 }
@@ -172,9 +175,11 @@ array gather_qmm(
     return mx::gather_qmm(
         x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, global_scale, sorted, s);
   }
-  cuda::Packed weight = {w, scales, biases, group_size.value_or(64), bits.value_or(4), mode};
-  if (transpose && !lhs_indices && rhs_indices && cuda::takes_expert_rows(x, weight, *rhs_indices, sorted, s)) {
-    return cuda::expert_rows(x, weight, *rhs_indices, sorted, s);
+  if (transpose && !lhs_indices && rhs_indices && cuda::on_gpu(s)) {
+    cuda::Packed weight = {w, scales, biases, group_size.value_or(64), bits.value_or(4), mode};
+    if (cuda::takes_expert_rows(x, weight, *rhs_indices, sorted)) {
+      return cuda::expert_rows(x, weight, *rhs_indices, sorted, s);
+    }
   }
   return cpu::gather_qmm(
       x, w, scales, biases, lhs_indices, rhs_indices, transpose, group_size, bits, mode, sorted, s);
