@@ -6,12 +6,10 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
-  ArraysCache,
+  type ArraysCache,
   convolve,
   Decoder,
-  type DecoderLayer,
   type ForwardOptions,
-  fullAttentionArray,
   GatedMLP,
   joinHeads,
   type KeyValueCache,
@@ -21,13 +19,11 @@ import {
   Linear,
   latentJoins,
   type Mask,
-  type MaskRule,
   Module,
   mixExperts,
   parameter,
   Residual,
   RMSNorm,
-  recurrent,
   routeWithinGroups,
   SwitchGLU,
   splitKeysValues,
@@ -36,7 +32,7 @@ import {
   usualJoins,
 } from "../nn";
 import { count, size } from "./args";
-import { checkKimiExperts, ShortConv } from "./kimi_linear";
+import { checkKimiExperts, type HybridCache, KimiBlock, layerKinds, ShortConv } from "./kimi_linear";
 import { CausalLM } from "./language-model";
 import { NestedLM, nestedArgs } from "./nested";
 
@@ -120,7 +116,7 @@ class DeltaAttention extends KimiDelta {
   declare g_proj?: Layer;
   declare g_a_proj?: Layer;
   declare g_b_proj?: Layer;
-  protected readonly stateAt = 1;
+  readonly stateAt = 1;
   readonly bound: number | null;
 
   constructor({ hidden_size: dims, rms_norm_eps: eps, linear_attn_config: config }: Args) {
@@ -262,41 +258,12 @@ function mixStates(starts: Tensor | null, x: Tensor, norm: RMSNorm, { weight }: 
   return mx.softmax(scores, { axis: 0 }).multiply(all).sum({ axis: 0 }).astype(x.dtype);
 }
 
-type HybridCache = KeyValueCache | ArraysCache;
-
-class Block extends Module implements DecoderLayer<HybridCache> {
-  self_attn: DeltaAttention | LatentAttention;
-  mlp: Layer;
-  input_layernorm: RMSNorm;
-  post_attention_layernorm: RMSNorm;
-  readonly mask: MaskRule<never>;
-  readonly makeCache?: () => HybridCache;
-
-  constructor(args: Args, index: number) {
-    super();
-    const { hidden_size: D, rms_norm_eps: eps, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
-    const isDelta = args.linear_attn_config.kda_layers.includes(index + 1);
-    const isSparse = args.num_experts > 0 && index >= dense && index % frequency === 0;
-    this.self_attn = isDelta ? new DeltaAttention(args) : new LatentAttention(args);
-    this.mlp = isSparse
-      ? new MoE(args)
-      : new GatedMLP(D, args.intermediate_size, { activation: situ(args), downLast: true });
-    this.input_layernorm = new RMSNorm(D, eps);
-    this.post_attention_layernorm = new RMSNorm(D, eps);
-    this.mask = isDelta ? recurrent : fullAttentionArray;
-    if (isDelta) this.makeCache = () => new ArraysCache(2);
-  }
-
-  forward(x: Residual, mask: Mask, cache?: HybridCache): Residual {
-    const h = x.plus(this.attend(x.branch(this.input_layernorm), mask, cache));
-    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
-  }
-
-  protected attend(x: Tensor, mask: Mask, cache?: HybridCache): Tensor {
-    return this.self_attn instanceof LatentAttention
-      ? this.self_attn.forward(x, mask, cache as KeyValueCache | undefined)
-      : this.self_attn.forward(x, mask as Tensor | null, cache as ArraysCache | undefined);
-  }
+/** A layer's attention and what follows it, in the order in which their weights are drawn. */
+function layerParts(args: Args, index: number): [DeltaAttention | LatentAttention, Layer] {
+  const { isDelta, isSparse } = layerKinds(args, index);
+  const attention = isDelta ? new DeltaAttention(args) : new LatentAttention(args);
+  const dense = { activation: situ(args), downLast: true };
+  return [attention, isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size, dense)];
 }
 
 /** Hidden states with those at the starts of blocks of layers so far, (K, B, T, D); null for none. */
@@ -313,7 +280,7 @@ class DepthResidual extends Residual {
 const startsOf = (x: Residual): Tensor | null => (x instanceof DepthResidual ? x.starts : null);
 
 /** A block of which each part reads a mix of the hidden states at hand and at the starts of blocks of layers. */
-class MixingBlock extends Block {
+class MixingBlock extends KimiBlock {
   self_attention_res_proj: ScoreProjection;
   self_attention_res_norm: RMSNorm;
   mlp_res_proj: ScoreProjection;
@@ -321,7 +288,7 @@ class MixingBlock extends Block {
   readonly isStart: boolean;
 
   constructor(args: Args, index: number, blockSize: number) {
-    super(args, index);
+    super(...layerParts(args, index), args);
     const { hidden_size: D, rms_norm_eps: eps } = args;
     this.self_attention_res_proj = new ScoreProjection(D);
     this.self_attention_res_norm = new RMSNorm(D, eps);
@@ -366,9 +333,14 @@ class TextModel extends CausalLM<HybridCache> {
 
   constructor(args: Args) {
     const blockSize = args.attn_res_block_size;
-    super(args, (index) => (blockSize ? new MixingBlock(args, index, blockSize) : new Block(args, index)), {
-      decoder: (...parts) => (blockSize ? new MixingDecoder(parts, args) : new Decoder(...parts)),
-    });
+    super(
+      args,
+      (index) =>
+        blockSize ? new MixingBlock(args, index, blockSize) : new KimiBlock(...layerParts(args, index), args),
+      {
+        decoder: (...parts) => (blockSize ? new MixingDecoder(parts, args) : new Decoder(...parts)),
+      },
+    );
     this.#args = args;
   }
 

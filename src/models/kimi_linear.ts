@@ -12,6 +12,7 @@ import {
   fullAttentionArray,
   GatedMLP,
   type KeyValueCache,
+  KimiDelta,
   KimiDeltaAttention,
   LatentAttention,
   type Layer,
@@ -187,45 +188,74 @@ class MoE extends Module {
   }
 }
 
-type HybridCache = KeyValueCache | ArraysCache;
+export type HybridCache = KeyValueCache | ArraysCache;
 
-class Block extends Module implements DecoderLayer<HybridCache> {
-  self_attn: DeltaAttention | LatentAttention;
+interface LayerKinds {
+  first_k_dense_replace: number;
+  moe_layer_freq: number;
+  num_experts: number;
+  linear_attn_config: { kda_layers: readonly number[] };
+}
+
+/** What a layer is made of; the configuration counts layers from 1. */
+export const layerKinds = (args: LayerKinds, index: number) => ({
+  isDelta: args.linear_attn_config.kda_layers.includes(index + 1),
+  isSparse: args.num_experts > 0 && index >= args.first_k_dense_replace && index % args.moe_layer_freq === 0,
+});
+
+interface Latent extends Module {
+  forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor;
+}
+
+/** Delta attention or latent attention, each with its own mask and cache, and what follows. */
+export class KimiBlock extends Module implements DecoderLayer<HybridCache> {
+  self_attn: KimiDelta | Latent;
   mlp: Layer;
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
   readonly mask: MaskRule<never>;
   readonly makeCache?: () => HybridCache;
 
-  constructor(args: Args, index: number) {
+  constructor(
+    attention: KimiDelta | Latent,
+    mlp: Layer,
+    { hidden_size: D, rms_norm_eps: eps }: { hidden_size: number; rms_norm_eps: number },
+  ) {
     super();
-    const { hidden_size: D, rms_norm_eps: eps, first_k_dense_replace: dense, moe_layer_freq: frequency } = args;
-    const isDelta = args.linear_attn_config.kda_layers.includes(index + 1);
-    this.self_attn = isDelta ? new DeltaAttention(args) : latentAttention(args);
-    const isSparse = args.num_experts > 0 && index >= dense && index % frequency === 0;
-    this.mlp = isSparse ? new MoE(args) : new GatedMLP(D, args.intermediate_size);
+    this.self_attn = attention;
+    this.mlp = mlp;
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
-    this.mask = isDelta ? recurrent : fullAttentionArray;
-    if (isDelta) this.makeCache = () => new ArraysCache(4);
+    const states = attention instanceof KimiDelta ? attention.stateAt + 1 : 0;
+    this.mask = states > 0 ? recurrent : fullAttentionArray;
+    if (states > 0) this.makeCache = () => new ArraysCache(states);
   }
 
   forward(x: Residual, mask: Mask, cache?: HybridCache): Residual {
-    const branch = x.branch(this.input_layernorm);
-    const h = x.plus(
-      this.self_attn instanceof LatentAttention
-        ? this.self_attn.forward(branch, mask, cache as KeyValueCache | undefined)
-        : this.self_attn.forward(branch, mask as Tensor | null, cache as ArraysCache | undefined),
-    );
+    const h = x.plus(this.attend(x.branch(this.input_layernorm), mask, cache));
     return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
   }
+
+  /** x (B, T, D) → (B, T, D) */
+  protected attend(x: Tensor, mask: Mask, cache?: HybridCache): Tensor {
+    return this.self_attn instanceof KimiDelta
+      ? this.self_attn.forward(x, mask as Tensor | null, cache as ArraysCache | undefined)
+      : this.self_attn.forward(x, mask, cache as KeyValueCache | undefined);
+  }
+}
+
+function makeBlock(args: Args, index: number): KimiBlock {
+  const { isDelta, isSparse } = layerKinds(args, index);
+  const attention = isDelta ? new DeltaAttention(args) : latentAttention(args);
+  const mlp = isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size);
+  return new KimiBlock(attention, mlp, args);
 }
 
 export class Model extends CausalLM<HybridCache> {
   readonly #args: Args;
 
   constructor(args: Args) {
-    super(args, (index) => new Block(args, index));
+    super(args, (index) => makeBlock(args, index));
     this.#args = args;
   }
 

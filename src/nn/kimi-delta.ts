@@ -45,8 +45,8 @@ export abstract class KimiDelta extends Module {
     this.o_proj = new Linear(inner, dims, { bias: false });
   }
 
-  /** Which of the cache's arrays is the state of the rule. */
-  protected abstract readonly stateAt: number;
+  /** Which of the cache's arrays is the state of the rule: the last. */
+  abstract readonly stateAt: number;
 
   /** Queries, keys and values through convolutions and SiLU: x (B, T, D) → (B, T, H · headDim) each. Their own arrays of the cache are put. */
   protected abstract convolved(x: Tensor, own: Tensor | null, cache?: ArraysCache): [q: Tensor, k: Tensor, v: Tensor];
@@ -110,7 +110,7 @@ export abstract class KimiDeltaAttention extends KimiDelta {
   declare q_proj: Layer;
   declare k_proj: Layer;
   declare v_proj: Layer;
-  protected readonly stateAt = 3;
+  readonly stateAt = 3;
 
   constructor(sizes: KimiDeltaSizes, rateShape: readonly number[]) {
     const { dims, heads, headDim } = sizes;
