@@ -1,8 +1,9 @@
 /** `mlxlm cache_prompt`, and `generate --prompt-cache-file` from what it wrote. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { demoFolder } from "../src/demo/folder";
 
 const main = join(import.meta.dir, "../cmd/main.ts");
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-cache-prompt-"));
@@ -92,14 +93,20 @@ describe("a prompt's cache", () => {
   test("Ctrl-C while the prompt is read leaves the file as it was", async () => {
     await cachePrompt("kept", "--prompt", "hello");
     const before = readFileSync(join(folder, "kept.safetensors"));
-    const command = ["cache_prompt", "--model", "demo", "--prompt-cache-file", join(folder, "kept"), "--prompt", "-"];
+    // A context of a million tokens: reading the prompt would take minutes on any machine.
+    const model = join(folder, "model");
+    cpSync(demoFolder(), model, { recursive: true });
+    const config = JSON.parse(readFileSync(join(model, "config.json"), "utf8"));
+    writeFileSync(join(model, "config.json"), JSON.stringify({ ...config, max_position_embeddings: 1_000_000 }));
+    const command = ["cache_prompt", "--model", model, "--prompt-cache-file", join(folder, "kept"), "--prompt", "-"];
     const child = Bun.spawn([process.execPath, main, ...command, "--prefill-step-size", "1"], {
-      stdin: new Blob(["a fox and ".repeat(300)]),
+      stdin: new Blob(["a fox and ".repeat(30_000)]),
+      stderr: "pipe",
     });
-    // A thousand steps take several seconds.
     await Bun.sleep(700);
     child.kill("SIGINT");
     expect(await child.exited).toBe(130);
+    expect(child.signalCode).toBe(null);
     expect(readFileSync(join(folder, "kept.safetensors")).equals(before)).toBe(true);
     expect(readdirSync(folder).filter((name) => name.startsWith("."))).toEqual([]);
   });
