@@ -5,6 +5,7 @@
 
 #include "cuda_kernel.h"
 #include "cuda_recurrent_sources.h"
+#include "cuda_rule_sources.h"
 
 namespace mlxlm::cuda {
 
