@@ -10,6 +10,7 @@ import {
   type DecoderLayer,
   decayingAttention,
   type ForwardOptions,
+  fullAttention,
   fullAttentionArray,
   GatedMLP,
   GroupedRMSNorm,
@@ -44,7 +45,8 @@ import {
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
 import { attendsToAll } from "./bailing_moe_v3";
-import { CausalLM } from "./language-model";
+import { CausalLM, type TrunkArgs } from "./language-model";
+import type { SelfAttention } from "./llama";
 
 export const Args = z
   .object({
@@ -102,7 +104,23 @@ function slopes(heads: number): number[] {
   return [...ofPower(power), ...between.slice(0, heads - power)];
 }
 
-class LightningAttention extends Module {
+export type LightningArgs = Pick<
+  Args,
+  | "hidden_size"
+  | "num_attention_heads"
+  | "head_dim"
+  | "rms_norm_eps"
+  | "use_qkv_bias"
+  | "use_bias"
+  | "use_qk_norm"
+  | "group_norm_size"
+  | "partial_rotary_factor"
+  | "rope_theta"
+  | "rope_scaling"
+  | "max_position_embeddings"
+> & { rope_traditional?: boolean };
+
+export class LightningAttention extends Module {
   query_key_value: Layer;
   dense: Layer;
   g_proj: Layer;
@@ -115,7 +133,8 @@ class LightningAttention extends Module {
   readonly heads: number;
   readonly scale: number;
 
-  constructor(args: Args, index: number) {
+  /** @param share of ALiBi's slopes: later layers remember longer */
+  constructor(args: LightningArgs, share: number) {
     super();
     const { hidden_size: D, num_attention_heads: heads, head_dim: headDim, rms_norm_eps: eps } = args;
     const inner = heads * headDim;
@@ -130,11 +149,10 @@ class LightningAttention extends Module {
     this.rope = initializeRope({
       dims: Math.trunc(headDim * args.partial_rotary_factor),
       base: args.rope_theta,
+      traditional: args.rope_traditional,
       scaling: args.rope_scaling,
       maxPositions: args.max_position_embeddings,
     });
-    // Later layers remember longer.
-    const share = 1 - index / Math.max(1, args.num_hidden_layers - 1) + 1e-5;
     this._decays = parameter(mx.array(slopes(heads).map((slope) => -slope * share)));
     this.heads = heads;
     this.scale = headDim ** -0.5;
@@ -263,60 +281,78 @@ export class MoE extends Module {
 
 type HybridCache = KeyValueCache | ArraysCache;
 
-class Block extends Module implements DecoderLayer<HybridCache> {
-  attention: LightningAttention | LatentAttention;
-  mlp: Layer;
+/** Lightning attention, or attention of another kind, and a feed-forward block or experts. */
+export class HybridBlock extends Module implements DecoderLayer<HybridCache> {
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
   readonly mask: MaskRule<never>;
   readonly makeCache?: () => HybridCache;
 
-  constructor(args: Args, index: number) {
+  /** @param mask of attention of another kind */
+  constructor(
+    readonly attention: LightningAttention | SelfAttention,
+    readonly mlp: Layer,
+    { hidden_size: D, rms_norm_eps: eps }: { hidden_size: number; rms_norm_eps: number },
+    mask: MaskRule = fullAttention,
+  ) {
     super();
-    const { hidden_size: D, rms_norm_eps: eps, num_hidden_layers: layers, num_experts: experts } = args;
-    const isLatent = attendsToAll(index, layers, args.layer_group_size);
-    this.attention = isLatent ? new LatentAttention(args) : new LightningAttention(args, index);
-    const isSparse = experts !== null && index >= args.first_k_dense_replace;
-    this.mlp = isSparse ? new MoE(args, experts) : new GatedMLP(D, args.intermediate_size, { bias: args.use_bias });
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
-    this.mask = isLatent ? fullAttentionArray : recurrent;
-    if (!isLatent) this.makeCache = () => new ArraysCache(1);
+    this.mask = this.isLightning ? recurrent : mask;
+    if (this.isLightning) this.makeCache = () => new ArraysCache(1);
   }
 
-  get isLatent(): boolean {
-    return this.attention instanceof LatentAttention;
+  get isLightning(): boolean {
+    return this.attention instanceof LightningAttention;
   }
 
   /** @param offset the first token's position, which a cache of states does not know */
   forward(x: Residual, mask: Mask, cache?: HybridCache, offset: number | Tensor = 0): Residual {
     const branch = x.branch(this.input_layernorm);
     const h = x.plus(
-      this.attention instanceof LatentAttention
-        ? this.attention.forward(branch, mask, cache as KeyValueCache | undefined)
-        : this.attention.forward(branch, mask as Tensor | null, offset, cache as ArraysCache | undefined),
+      this.attention instanceof LightningAttention
+        ? this.attention.forward(branch, mask as Tensor | null, offset, cache as ArraysCache | undefined)
+        : this.attention.forward(branch, mask, cache as KeyValueCache | undefined),
     );
     return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
   }
 }
 
-export class Model extends CausalLM<HybridCache> {
-  readonly #args: Args;
-
-  constructor(args: Args) {
-    super(args, (index) => new Block(args, index), { names: { embedding: "word_embeddings" } });
-    this.#args = args;
+/** A decoder of such blocks. */
+export class HybridLM extends CausalLM<HybridCache> {
+  constructor(args: TrunkArgs, block: (index: number) => HybridBlock) {
+    super(args, block, { names: { embedding: "word_embeddings" } });
   }
 
   protected override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<HybridCache> = {}): Tensor {
-    const blocks = this.layers as Block[];
+    const blocks = this.layers as HybridBlock[];
     const x = inputEmbeddings ?? this.model.embedding.forward(inputs);
     const rules = blocks.map(({ mask }) => mask as MaskRule<HybridCache>);
     const masks = layerMasks(x, rules, cache);
-    const latent = cache?.[blocks.findIndex(({ isLatent }) => isLatent)] as KeyValueCache | undefined;
-    const offset = latent?.offset ?? 0;
+    const rows = cache?.[blocks.findIndex(({ isLightning }) => !isLightning)] as KeyValueCache | undefined;
+    const offset = rows?.offset ?? 0;
     const out = blocks.reduce((h, block, i) => block.forward(h, masks[i]!, cache?.[i], offset), new Residual(x));
     return out.branch(this.model.lastNorm);
+  }
+}
+
+function block(args: Args, index: number): HybridBlock {
+  const { hidden_size: D, num_hidden_layers: layers, num_experts: experts, use_bias: bias } = args;
+  // Later layers remember longer.
+  const share = 1 - index / Math.max(1, layers - 1) + 1e-5;
+  const isLatent = attendsToAll(index, layers, args.layer_group_size);
+  const attention = isLatent ? new LatentAttention(args) : new LightningAttention(args, share);
+  const isSparse = experts !== null && index >= args.first_k_dense_replace;
+  const mlp = isSparse ? new MoE(args, experts) : new GatedMLP(D, args.intermediate_size, { bias });
+  return new HybridBlock(attention, mlp, args, fullAttentionArray);
+}
+
+export class Model extends HybridLM {
+  readonly #args: Args;
+
+  constructor(args: Args) {
+    super(args, (index) => block(args, index));
+    this.#args = args;
   }
 
   /** Stacks the experts, takes keys and values apart, and drops the layers that predict further tokens. */

@@ -18,55 +18,68 @@ import { blockAwq } from "./awq-facts";
 import { MoE } from "./bailing_hybrid";
 import { CausalLM } from "./language-model";
 
-export const Args = z
-  .object({
-    ...denseFields,
-    max_position_embeddings: size,
-    moe_intermediate_size: size,
-    num_experts: size.nullable(),
-    num_shared_experts: count,
-    norm_topk_prob: z.boolean(),
-    num_experts_per_tok: size,
-    num_key_value_heads: size,
-    first_k_dense_replace: count,
-    use_bias: z.boolean().default(false),
-    use_qkv_bias: z.boolean().default(false),
-    /** Whether the columns of the head are made to have length one. */
-    norm_head: z.boolean().default(false),
-    use_qk_norm: z.boolean().default(false),
-    tie_word_embeddings: z.boolean().default(false),
-    partial_rotary_factor: z.number().positive().max(1).default(1),
-    rotary_dim: size.nullish(),
-    moe_router_enable_expert_bias: z.boolean().default(false),
-    routed_scaling_factor: z.number().default(1),
-    score_function: z.enum(["softmax", "sigmoid"]).default("softmax"),
-    n_group: size.default(1),
-    topk_group: size.default(4),
-    moe_shared_expert_intermediate_size: size.nullish(),
-    moe_router_enable_shared_expert: z.boolean().default(true),
-  })
-  .superRefine(checkHeads)
-  .superRefine(({ num_experts: experts, num_experts_per_tok: used, n_group: groups }, context) => {
-    const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
-    if (experts === null) return;
-    if (used > experts) problem("num_experts_per_tok", `is ${used}, but "num_experts" is ${experts}`);
-    if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
-      problem("n_group", `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`);
-    }
-  });
+export const fields = {
+  ...denseFields,
+  max_position_embeddings: size,
+  moe_intermediate_size: size,
+  num_experts: size.nullable(),
+  num_shared_experts: count,
+  norm_topk_prob: z.boolean(),
+  num_experts_per_tok: size,
+  num_key_value_heads: size,
+  first_k_dense_replace: count,
+  use_bias: z.boolean().default(false),
+  use_qkv_bias: z.boolean().default(false),
+  /** Whether the columns of the head are made to have length one. */
+  norm_head: z.boolean().default(false),
+  use_qk_norm: z.boolean().default(false),
+  tie_word_embeddings: z.boolean().default(false),
+  partial_rotary_factor: z.number().positive().max(1).default(1),
+  rotary_dim: size.nullish(),
+  moe_router_enable_expert_bias: z.boolean().default(false),
+  routed_scaling_factor: z.number().default(1),
+  score_function: z.enum(["softmax", "sigmoid"]).default("softmax"),
+  n_group: size.default(1),
+  topk_group: size.default(4),
+  moe_shared_expert_intermediate_size: size.nullish(),
+  moe_router_enable_shared_expert: z.boolean().default(true),
+};
+
+type ExpertCounts = { num_experts: number | null; num_experts_per_tok: number; n_group: number };
+
+/** For `superRefine`: no more experts in use than there are, in groups of one size. */
+export function checkExperts(args: ExpertCounts, context: z.RefinementCtx): void {
+  const { num_experts: experts, num_experts_per_tok: used, n_group: groups } = args;
+  const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
+  if (experts === null) return;
+  if (used > experts) problem("num_experts_per_tok", `is ${used}, but "num_experts" is ${experts}`);
+  if (experts % groups !== 0 || (groups > 1 && experts / groups < 2)) {
+    problem("n_group", `is ${groups}, but must divide "num_experts" (${experts}) into groups of 2 or more`);
+  }
+}
+
+export const Args = z.object(fields).superRefine(checkHeads).superRefine(checkExperts);
 
 type Args = z.infer<typeof Args>;
 
-function attentionOf(args: Args): NamedAttention {
+/** The attention of a layer that sees all. */
+export function attentionOf(args: Args, traditional = false): NamedAttention {
   const { hidden_size: dims, rms_norm_eps: eps, use_qkv_bias: bias, use_bias: outputBias } = args;
   const sizes = headsOf(args);
   const rotated = args.rotary_dim ?? Math.trunc(sizes.headDim * args.partial_rotary_factor);
   return new NamedAttention({
     ...sizes,
     ...{ dims, bias, outputBias, inputs: "query_key_value", output: "dense" },
-    rope: { ...ropeOf({ ...args, rope_traditional: false }), dims: rotated },
+    rope: { ...ropeOf({ ...args, rope_traditional: traditional }), dims: rotated },
     norms: args.use_qk_norm ? { queries: "query_layernorm", keys: "key_layernorm", eps } : undefined,
   });
+}
+
+/** The feed-forward block, or the experts, of a layer. */
+export function feedForward(args: Args, index: number): Layer {
+  const { num_experts: experts, use_bias: bias } = args;
+  const isSparse = experts !== null && index >= args.first_k_dense_replace;
+  return isSparse ? expertsOf(args, experts) : new GatedMLP(args.hidden_size, args.intermediate_size, { bias });
 }
 
 function expertsOf(args: Args, experts: number): MoE {
@@ -84,10 +97,9 @@ class Block extends Module implements DecoderLayer {
 
   constructor(args: Args, index: number) {
     super();
-    const { hidden_size: D, rms_norm_eps: eps, num_experts: experts, use_bias: bias } = args;
+    const { hidden_size: D, rms_norm_eps: eps } = args;
     this.attention = attentionOf(args);
-    const isSparse = experts !== null && index >= args.first_k_dense_replace;
-    this.mlp = isSparse ? expertsOf(args, experts) : new GatedMLP(D, args.intermediate_size, { bias });
+    this.mlp = feedForward(args, index);
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
   }
@@ -106,23 +118,26 @@ export class Model extends CausalLM {
     this.#args = args;
   }
 
-  /** Stacks the experts, gives routers their names here, and brings the head's columns to their length. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
-    const { num_experts: experts, norm_head } = this.#args;
-    const router = /mlp\.gate\.(weight|bias)$/;
-    const own = [...super.sanitize(weights)];
-    const sanitized = new Map(own.map(([name, weight]) => [name.replace(router, "mlp.gate.gate_proj.$1"), weight]));
-    const head = sanitized.get("lm_head.weight");
-    if (norm_head && head) {
-      const lengths = head.astype("float32").square().sum({ axis: 0, keepdims: true }).sqrt().add(1e-7);
-      sanitized.set("lm_head.weight", head.divide(lengths).astype(head.dtype));
-    }
-    for (const layer of this.layers.keys()) {
-      const mlp = `model.layers.${layer}.mlp`;
-      if (experts) stackExperts(sanitized, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
-    }
-    return sanitized;
+    return sanitizeBailing(super.sanitize(weights), this.#args);
   }
+}
+
+/** Stacks the experts, gives routers their names here, and brings the head's columns to their length. */
+export function sanitizeBailing(weights: Map<string, Tensor>, args: Args): Map<string, Tensor> {
+  const { num_experts: experts, norm_head } = args;
+  const router = /mlp\.gate\.(weight|bias)$/;
+  const sanitized = new Map([...weights].map(([name, x]) => [name.replace(router, "mlp.gate.gate_proj.$1"), x]));
+  const head = sanitized.get("lm_head.weight");
+  if (norm_head && head) {
+    const lengths = head.astype("float32").square().sum({ axis: 0, keepdims: true }).sqrt().add(1e-7);
+    sanitized.set("lm_head.weight", head.divide(lengths).astype(head.dtype));
+  }
+  for (let layer = 0; experts && layer < args.num_hidden_layers; layer++) {
+    const mlp = `model.layers.${layer}.mlp`;
+    stackExperts(sanitized, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+  }
+  return sanitized;
 }
 
 /** The router decides which experts are read: it stays at 8 bits. */

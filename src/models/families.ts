@@ -1,8 +1,10 @@
 /** Families of model types, by the beginnings of their names: for lists that people read. */
 
 const families: Readonly<Record<string, string>> = {
+  afm7: "Apple",
   afmoe: "Trinity",
   apertus: "Apertus",
+  baichuan: "Baichuan",
   bailing: "Ling",
   bitnet: "BitNet",
   cohere: "Cohere",
@@ -32,6 +34,7 @@ const families: Readonly<Record<string, string>> = {
   lille: "Lille",
   llama: "Llama",
   llava: "Mistral",
+  longcat: "LongCat",
   mamba: "Mamba",
   mellum: "Mellum",
   mimo: "MiMo",
@@ -50,10 +53,12 @@ const families: Readonly<Record<string, string>> = {
   pixtral: "Mistral",
   prism_hadamard_qwen: "Qwen",
   qwen: "Qwen",
+  recurrent_gemma: "Gemma",
   rwkv: "RWKV",
   seed_oss: "Seed",
   smollm: "SmolLM",
   solar_open: "Solar",
+  spark: "Spark",
   stablelm: "StableLM",
   starcoder: "StarCoder",
   step: "Step",

@@ -87,6 +87,6 @@ function lastOwn(x: Tensor, count: number, lengths: readonly number[]): Tensor {
 /** Changes the map's convolutions to (C, K, 1): most programs save them as (C, 1, K). */
 export function turnConvolutions(weights: Map<string, Tensor>): void {
   for (const [name, weight] of weights) {
-    if (name.endsWith("conv1d.weight") && weight.dim(-1) !== 1) weights.set(name, mx.moveaxis(weight, 2, 1));
+    if (/conv_?1d\.weight$/.test(name) && weight.dim(-1) !== 1) weights.set(name, mx.moveaxis(weight, 2, 1));
   }
 }

@@ -76,7 +76,7 @@ export interface TokenEmbedding extends Module {
 /** What checkpoints call the embedding and the last norm. */
 export interface TrunkNames {
   embedding: "embed_tokens" | "word_embeddings" | "embeddings";
-  norm: "norm" | "final_layernorm";
+  norm: "norm" | "final_layernorm" | "final_norm";
 }
 
 export class Decoder<C extends Cache = KeyValueCache> extends Module {
@@ -87,6 +87,7 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   readonly layers: DecoderLayer<C>[];
   readonly norm!: Module & Norm;
   readonly final_layernorm?: Module & Norm;
+  readonly final_norm?: Module & Norm;
   readonly names: TrunkNames;
 
   constructor(

@@ -67,9 +67,29 @@ export function selectiveScan(
   return [y.add(wide(D).multiply(wide(x))).astype(x.dtype), carried];
 }
 
-/** All states of h ← exp(decay) h + entering: decays and entering (B, T, C, N), state (B, C, N) → (B, T, C, N). */
+/**
+ * All states of h ← exp(decay) h + entering, entry by entry.
+ * @param decays (B, T, C) float32, as `entering`
+ * @param state (B, C) float32; null for zeros
+ * @returns (B, T, C)
+ */
+export function linearRecurrence(decays: Tensor, entering: Tensor, state: Tensor | null): Tensor {
+  const [batch, length, channels] = decays.shape as [number, number, number];
+  const states: Tensor[] = [];
+  let carried = state ?? mx.zeros([batch, channels], "float32");
+  const atOnce = groupSize * groupsAtOnce;
+  for (let at = 0; at < length; at += atOnce) {
+    const part = (tensor: Tensor) => mx.sliceAxis(tensor, 1, at, Math.min(at + atOnce, length));
+    const made = scan(part(decays), part(entering), carried);
+    states.push(made);
+    carried = mx.sliceAxis(made, 1, made.dim(1) - 1, made.dim(1)).squeeze(1);
+  }
+  return states.length === 1 ? states[0]! : mx.concatenate(states, { axis: 1 });
+}
+
+/** All states of h ← exp(decay) h + entering: decays and entering (B, T, …), state (B, …) → (B, T, …). */
 function scan(decays: Tensor, entering: Tensor, state: Tensor): Tensor {
-  const [batch, length, ...rest] = decays.shape as [number, number, number, number];
+  const [batch, length, ...rest] = decays.shape as [number, number, ...number[]];
   if (length === 1) return decays.exp().multiply(state.expandDims(1)).add(entering);
   const size = Math.min(groupSize, length);
   const groups = Math.ceil(length / size);

@@ -96,6 +96,16 @@ MUSE = {
     "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 6, "qk_scale_factor": 4.0,
 }
 
+# Factors on queries and latent vectors that round nothing.
+LONGCAT = {
+    "model_type": "longcat_flash", "attention_method": "MLA", "zero_expert_type": "identity", "hidden_size": 128,
+    "ffn_hidden_size": 96, "expert_ffn_hidden_size": 32, "moe_topk": 3, "n_routed_experts": 6, "zero_expert_num": 2,
+    "num_layers": 2, "vocab_size": 256, "max_position_embeddings": 2048, "num_attention_heads": 4, "kv_lora_rank": 32,
+    "q_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32, "routed_scaling_factor": 2.0,
+    "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "mla_scale_q_lora": True, "mla_scale_kv_lora": True,
+    "attention_bias": False,
+}
+
 CONFIGS = {
     "llama": config("llama", tie_word_embeddings=True),
     "llama_bias": config(
@@ -612,6 +622,39 @@ CONFIGS = {
         "muse_glimmer", **MUSE, output_multiplier=1.0, tie_word_embeddings=True,
         layer_types=["sliding_attention", "full_attention"] * 2, layer_rope_theta=[10000.0, 0, 0, 10000.0],
     ),
+    "spark2_5": {
+        "model_type": "spark2_5", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 256, "sliding_window": 6,
+        "attention_bias": True, "tie_word_embeddings": False, "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 1000000.0, "partial_rotary_factor": 0.5},
+        },
+    },
+    "afm7": {
+        "model_type": "afm7", "vocab_size": 256, "hidden_dim": 64, "num_layers": 4, "num_kv_reuse_layers": 2,
+        "num_heads": 4, "num_kv_heads": 2, "hidden_dim_scale_factor": 1.5,
+    },
+    "baichuan_m1": config(
+        "baichuan_m1", num_hidden_layers=4, sliding_window=6, sliding_window_layers=[1, 3], conv_window=2,
+        num_swa_attention_heads=8, num_swa_key_value_heads=4,
+    ),
+    "bailing_moe_linear": config(
+        "bailing_moe_linear", num_hidden_layers=4, head_dim=32, num_experts=8, num_experts_per_tok=2,
+        moe_intermediate_size=32, num_shared_experts=1, norm_topk_prob=True, first_k_dense_replace=1, layer_group_size=3,
+        group_norm_size=2, use_qk_norm=True, n_group=2, topk_group=1, moe_router_enable_expert_bias=True,
+        score_function="sigmoid", routed_scaling_factor=2.0, partial_rotary_factor=0.5,
+    ),
+    "iquestloopcoder": config("iquestloopcoder", head_dim=16, loop_window_size=6, attention_bias=True),
+    "recurrent_gemma": config(
+        "recurrent_gemma", num_hidden_layers=5, attention_bias=False, conv1d_width=4, intermediate_size=192,
+        logits_soft_cap=30.0, num_key_value_heads=1, attention_window_size=6,
+        block_types=["recurrent", "recurrent", "attention"],
+    ),
+    "longcat_flash": LONGCAT,
+    "longcat_flash_ngram": {
+        **LONGCAT, "model_type": "longcat_flash_ngram", "ngram_vocab_size_ratio": 3, "emb_neighbor_num": 3,
+        "emb_split_num": 2,
+    },
 }
 
 SALTS = {
@@ -675,6 +718,14 @@ SALTS = {
     "nemotron-nas": 1004,
     "openelm": 1013,
     "kimi_k3": 3,
+    "spark2_5": 1006,
+    "baichuan_m1": 1009,
+    "bailing_moe_linear": 1003,
+    "iquestloopcoder": 1006,
+    "recurrent_gemma": 1006,
+    "longcat_flash": 1020,
+    "longcat_flash_ngram": 1002,
+    "afm7": 1014,
 }
 
 
@@ -724,8 +775,10 @@ def renamed(path, shape, name):
             path = path.replace(f"feed_forward.{ours}", f"feed_forward.{theirs}")
         if path.endswith("conv.weight"):
             return {path: [shape[0], shape[2], shape[1]]}
-    if name == "qwen3_next" and path.endswith("conv1d.weight"):
+    if name == "qwen3_next" and path.endswith("conv1d.weight") or path.endswith("conv_1d.weight"):
         return {path: [shape[0], shape[2], shape[1]]}
+    if name == "longcat_flash_ngram":
+        path = path.replace("ngram_embeddings.word_embeddings", "embed_tokens")
     return {path: shape}
 
 
@@ -875,7 +928,7 @@ RENAMED = {
 }
 
 
-HEADLESS = {"gemma3_text", "gemma3"}
+HEADLESS = {"gemma3_text", "gemma3", "recurrent_gemma"}
 
 
 def checkpoint(name, parameters):

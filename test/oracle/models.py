@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.generate import generate_step
-from mlx_lm.models import bailing_hybrid, jamba, mamba, rwkv7
+from mlx_lm.models import afm7, bailing_hybrid, bailing_moe_linear, jamba, longcat_flash, mamba, recurrent_gemma, rwkv7
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
@@ -57,8 +57,8 @@ def widen_gather_mm():
 
 
 def widen_scans():
-    """Keeps what enters the states of Mamba, RWKV and Bailing's lightning attention in float32, and the states of the first
-    two: mlx-lm rounds them to bfloat16 with every token; we don't."""
+    """Keeps what enters the states of Mamba, RWKV, Griffin and Bailing's lightning attention in float32, and the states of all
+    but the last: mlx-lm rounds them to bfloat16 with every token; we don't."""
 
     def ssm_step(self, x, A, state=None):
         rank, size = self.time_step_rank, self.ssm_state_size
@@ -99,9 +99,52 @@ def widen_scans():
         y, state = lightning(*(x.astype(mx.float32) for x in (q, k, v)), *others, **options)
         return y.astype(q.dtype), state
 
-    bailing_hybrid.recurrent_gla = recurrent_gla
+    def rg_lru(self, x, cache=None):
+        def gate(w, b):
+            heads = x.reshape(*x.shape[:2], self.num_heads, self.head_dim).swapaxes(1, 2)
+            return mx.sigmoid(((heads @ w).swapaxes(1, 2) + b).flatten(2, 3).astype(mx.float32))
+
+        entering = gate(self.input_gate_weight, self.input_gate_bias) * x
+        rates = -8.0 * nn.softplus(self.recurrent_param.astype(mx.float32))
+        logs = gate(self.recurrent_gate_weight, self.recurrent_gate_bias) * rates
+        share = mx.sqrt(-mx.expm1(2 * logs))
+        if cache is None:
+            share[:, 0, :] = 1.0
+        state, states = cache, []
+        for t in range(x.shape[1]):
+            state = (entering * share)[:, t] + (0 if state is None else mx.exp(logs[:, t]) * state)
+            states.append(state)
+        return mx.stack(states, axis=1).astype(x.dtype), state
+
+    recurrent_gemma.RGLRU.__call__ = rg_lru
+    bailing_hybrid.recurrent_gla = bailing_moe_linear.recurrent_gla = recurrent_gla
     jamba.JambaMambaMixer.ssm_step = mamba.MambaBlock.ssm_step = ssm_step
     rwkv7.Rwkv7TimeMixing._wkv7, rwkv7.LoRA.__call__ = wkv7, lora
+
+
+def train_longcat():
+    """Makes LongCat what it was trained as: transformers chooses experts in float32, where mlx-lm's softmax is in the model's
+    dtype, and its latent norms have an epsilon of 1e-6, where mlx-lm's have 1e-5."""
+    softmax, route, make = mx.softmax, longcat_flash.LongcatFlashTopkRouter.__call__, longcat_flash.LongcatFlashMLA.__init__
+
+    def routed(self, x):
+        mx.softmax = lambda logits, axis: softmax(logits.astype(mx.float32), axis=axis)
+        try:
+            return route(self, x)
+        finally:
+            mx.softmax = softmax
+
+    def made(self, args):
+        make(self, args)
+        self.q_a_layernorm.eps = self.kv_a_layernorm.eps = 1e-6
+
+    longcat_flash.LongcatFlashTopkRouter.__call__, longcat_flash.LongcatFlashMLA.__init__ = routed, made
+
+
+def pass_modes():
+    """Lets AFM 7 be quantized: its joint layer takes no `mode`, which mlx's quantize gives to all."""
+    packed = afm7.FusedLinear.to_quantized
+    afm7.FusedLinear.to_quantized = lambda self, group_size, bits, mode=None: packed(self, group_size, bits)
 
 
 def fits(path, layer):
@@ -235,6 +278,8 @@ def search(name, tries):
 if __name__ == "__main__":
     widen_gather_mm()
     widen_scans()
+    train_longcat()
+    pass_modes()
     unfuse_muse_spark()
     names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
     for name in names:
