@@ -16,6 +16,7 @@ import {
   Module,
   projectHeads,
   type Residual,
+  type RopeOptions,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOf, size } from "./args";
 import { type AwqFacts, downGroup } from "./awq-facts";
@@ -46,10 +47,9 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
-class Attention extends llama.Attention {
-  constructor(args: Args, type: AttentionType) {
-    const rotated = { ...args, rope_traditional: true };
-    super(rotated, { rope: type === "sliding_attention" ? ropeOf(rotated, { base: 50_000, layerType: type }) : null });
+export class Attention extends llama.Attention {
+  constructor(args: llama.AttentionArgs, rope: RopeOptions | null) {
+    super(args, { rope });
   }
 
   /** Scores of half precision outgrow it. */
@@ -95,7 +95,9 @@ export class Model extends CausalLM {
     const trunk = { ...args, rms_norm_eps: eps, tie_word_embeddings: true };
     const block = (index: number) => {
       const type = args.layer_types?.[index] ?? usual(index);
-      return new ParallelBlock(new Attention(args, type), args, maskOf(type, args));
+      const rotated = { ...args, rope_traditional: true };
+      const rope = type === "sliding_attention" ? ropeOf(rotated, { base: 50_000, layerType: type }) : null;
+      return new ParallelBlock(new Attention(rotated, rope), args, maskOf(type, args));
     };
     super(trunk, block, {
       norm: (dims) => new LayerNorm(dims, eps, { bias }),

@@ -34,6 +34,10 @@ export const isOtherPart = (name: string): boolean => otherParts.test(name);
 /** The names of the language model in checkpoints of transformers, and in those of MLX. */
 const [theirs, ours] = ["model.language_model.", "language_model."] as const;
 
+/** A text model's tensors by the names of its own checkpoint: programs for images as well put a prefix before them. */
+export const withoutPrefix = (weights: ReadonlyMap<string, Tensor>): Map<string, Tensor> =>
+  new Map([...weights].map(([name, weight]) => [name.startsWith(ours) ? name.slice(ours.length) : name, weight]));
+
 export class NestedLM extends Module implements LanguageModel {
   constructor(readonly language_model: LanguageModel) {
     super();

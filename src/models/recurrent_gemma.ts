@@ -13,7 +13,6 @@ import {
   GatedMLP,
   geglu,
   geluApprox,
-  initializeRope,
   type KeyValueCache,
   type Layer,
   Linear,

@@ -655,6 +655,16 @@ CONFIGS = {
         **LONGCAT, "model_type": "longcat_flash_ngram", "ngram_vocab_size_ratio": 3, "emb_neighbor_num": 3,
         "emb_split_num": 2,
     },
+    "k2_horizon": config(
+        "k2_horizon", head_dim=16, tie_word_embeddings=False, rope_theta=None,
+        rope_parameters={**YARN, "rope_theta": 10000000.0},
+    ),
+    "cohere2_moe": config(
+        "cohere2_moe", num_hidden_layers=4, head_dim=16, layer_norm_eps=1e-5, logit_scale=0.5, sliding_window=6,
+        layer_types=["full_attention", "sliding_attention", "full_attention", "sliding_attention"], num_experts=8,
+        num_experts_per_tok=3, num_shared_experts=1, expert_selection_fn="sigmoid", first_k_dense_replace=1,
+        intermediate_size=32, prefix_dense_intermediate_size=96,
+    ),
 }
 
 SALTS = {
@@ -726,6 +736,8 @@ SALTS = {
     "longcat_flash": 1020,
     "longcat_flash_ngram": 1002,
     "afm7": 1014,
+    "k2_horizon": 1001,
+    "cohere2_moe": 1021,
 }
 
 
@@ -918,7 +930,14 @@ def stacked(path, shape):
     return {path.replace("experts.", f"experts.{e}."): shape[1:] for e in range(shape[0])}
 
 
+def bare(path, shape):
+    """A tensor of a text model without the prefix that mlx-vlm puts before it; experts one by one."""
+    path = path.removeprefix("language_model.")
+    return experts(path, shape) if "switch_mlp." in path else {path: shape}
+
+
 RENAMED = {
+    "k2_horizon": bare, "cohere2_moe": bare,
     # mlx-lm reads no others: what its checkpoints have as one it does not take apart.
     "kimi_vl": lambda path, shape: {path: shape},
     "dots1": lambda path, shape: stacked(path, shape),

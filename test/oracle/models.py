@@ -21,6 +21,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.utils import _get_classes
 
+import beyond
 import encode
 from architectures import CONFIGS, SALTS, checkpoint
 from unfused import made_for, unfuse_muse_spark
@@ -155,7 +156,7 @@ def fits(path, layer):
 def build(name, salt, dtype=mx.float32, quantized=False):
     """The model and the shapes of its checkpoint."""
     made_for(dtype)
-    Model, Args = _get_classes(CONFIGS[name])
+    Model, Args = beyond.classes(CONFIGS[name]) or _get_classes(CONFIGS[name])
     model = Model(Args.from_dict(CONFIGS[name]))
     shapes = checkpoint(name, tree_flatten(model.parameters()))
     weights = {k: mx.array(weight(k, s, salt)) for k, s in shapes.items()}
