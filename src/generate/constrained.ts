@@ -8,7 +8,7 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { Constraint } from "../sample/grammar/constraint";
 import { quantizeCaches } from "./kv-quantization";
-import { acceptChosen, stepMask } from "./masks";
+import { acceptChosen, loneMask } from "./masks";
 import type { PrefillOptions } from "./prefill";
 import {
   type Chooser,
@@ -89,7 +89,7 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
 
   /** Submits the choice of the next token. Null where nothing may follow. */
   const choice = (): Chosen | null => {
-    const mask = stepMask([constraint], model.vocabSize);
+    const mask = loneMask(constraint, model.vocabSize);
     try {
       if (mask.isOver[0]) return null;
       const step = mx.scope(() => {

@@ -69,3 +69,45 @@ test("nothing is left of a model that ended so", async () => {
   }
   expect(mx.liveHandles()).toBe(before);
 });
+
+test("in a batch, the row whose logits are no numbers ends in words, and the others go on as they do alone", async () => {
+  const sick = 50;
+  const model = await tinyModel();
+  const healthy = new LoneStepper(model);
+  const prompts = [
+    [5, 6, 7],
+    [8, 9, 10],
+    [11, 12, 13, 14],
+  ];
+  const said = async (stepper: Stepper, prompt: number[]) => {
+    const tokens: number[] = [];
+    for await (const { token } of stepper.steps({ prompt, maxTokens: 12 })) tokens.push(token);
+    return tokens;
+  };
+  const expected = await Promise.all(prompts.map((prompt) => said(healthy, prompt)));
+  const before = mx.liveHandles();
+  const forward = model.forward.bind(model);
+  // A row that has read a certain token gets NaN from then on: its cache is spoilt.
+  let rows: boolean[] = [];
+  model.forward = (inputs, options) => {
+    const ids = inputs.toArray() as Uint32Array;
+    const length = inputs.dim(1);
+    if (inputs.dim(0) !== rows.length) rows = Array.from({ length: inputs.dim(0) }, () => false);
+    rows = rows.map((was, row) => was || ids.slice(row * length, (row + 1) * length).includes(sick));
+    const spoil = mx.array(rows.map((is) => (is ? Number.NaN : 0))).reshape(-1, 1, 1);
+    return forward(inputs, options).add(spoil);
+  };
+  const batch = new BatchStepper(model);
+  const all = await Promise.all([
+    ...prompts.map((prompt) => said(batch, prompt)),
+    said(batch, [3, sick, sick]).catch((error: unknown) => error),
+  ]);
+  expect(all.slice(0, 3)).toEqual(expected);
+  expect(all[3]).toBeInstanceOf(UserError);
+  expect((all[3] as UserError).message).toContain("not numbers but NaN");
+  // And the batch takes new ones.
+  expect(await said(batch, prompts[0]!)).toEqual(expected[0]!);
+  batch.dispose();
+  expect(mx.liveHandles()).toBe(before);
+  model.dispose();
+});

@@ -8,22 +8,29 @@ export interface StepMask {
   bits: Tensor | null;
   /** For each row, whether its answer is over: nothing may follow. */
   isOver: boolean[];
+  /** What is wrong with a row whose answer has to go on, and no token of the vocabulary does. */
+  errors: (UserError | null)[];
 }
 
-/**
- * Which tokens may follow in each row.
- * @throws UserError where an answer has to go on, and no token of the vocabulary does
- */
+/** Which tokens may follow in each row. */
 export function stepMask(constraints: readonly (Constraint | null | undefined)[], vocabularySize: number): StepMask {
   const rows = constraints.map((constraint) => constraint?.row() ?? null);
-  if (rows.every((row) => row === null)) return { bits: null, isOver: rows.map(() => false) };
+  if (rows.every((row) => row === null)) return { bits: null, isOver: rows.map(() => false), errors: [] };
   const mask = grammar.maskOf(
     rows.map((row) => row ?? { matcher: null }),
     vocabularySize,
   );
   const isOver = mask.choices.map((choices) => choices === "none");
-  for (const [row, over] of isOver.entries()) if (over && !constraints[row]!.isComplete) throw noToken();
-  return { bits: mask.bits, isOver };
+  const errors = isOver.map((over, row) => (over && !constraints[row]!.isComplete ? noToken() : null));
+  return { bits: mask.bits, isOver, errors };
+}
+
+/** The mask of one answer. @throws UserError where it has to go on, and no token of the vocabulary does */
+export function loneMask(constraint: Constraint, vocabularySize: number): StepMask {
+  const mask = stepMask([constraint], vocabularySize);
+  if (!mask.errors[0]) return mask;
+  mask.bits?.dispose();
+  throw mask.errors[0];
 }
 
 /** The first of proposed tokens, as far as the grammar allows them; the constraint stays where it is. */
@@ -48,7 +55,7 @@ export function maskAlong(constraint: Constraint, proposed: readonly number[], v
 /** Whether nothing may follow in an answer. */
 export function isOver(constraint: Constraint | null | undefined, vocabularySize: number): boolean {
   if (!constraint?.isComplete) return false;
-  const mask = stepMask([constraint], vocabularySize);
+  const mask = loneMask(constraint, vocabularySize);
   mask.bits?.dispose();
   return mask.isOver[0]!;
 }

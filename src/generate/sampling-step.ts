@@ -17,7 +17,7 @@ export interface Chooser {
 export interface Chosen {
   tokens: Tensor;
   logprobs: Tensor;
-  /** The highest of the model's logits, (), where asked for: for `checkLogits`. */
+  /** The highest of the model's logits in each row, (B), where asked for: for `checkLogits`. */
   highest: Tensor | null;
 }
 
@@ -29,7 +29,7 @@ export interface StepInput {
   positions?: number;
   /** (1, T, D), in place of the model's own. */
   inputEmbeddings?: Tensor;
-  /** Give the highest logit too. */
+  /** Give the highest logits too. */
   isChecked?: boolean;
   /** Which tokens may be chosen in each row: bits as `grammar.maskOf` gives them. */
   mask?: Tensor | null;
@@ -59,7 +59,7 @@ export function choose(
   const processedLogits = processed(own, input, choosers);
   const logits = mask ? mx.grammar.maskLogits(processedLogits, mask) : processedLogits;
   const logprobs = logits.subtract(logits.logsumexp({ axis: -1, keepdims: true }));
-  return { tokens: drawn(logprobs, choosers), logprobs, highest: isChecked ? own.max() : null };
+  return { tokens: drawn(logprobs, choosers), logprobs, highest: isChecked ? own.max({ axis: -1 }) : null };
 }
 
 /** Logits are looked at in the first step and after so many more. */
@@ -76,17 +76,26 @@ export function isStepToCheck(done: number, tokens: Iterable<number> = []): bool
 }
 
 /**
- * Frees the highest logit of a step that has been evaluated, where there is one.
- * @throws UserError where it is no number: NaN is higher than all others
+ * Frees the highest logits of a step that has been evaluated, where there are any.
+ * @throws UserError where one is no number
  */
 export function checkLogits(step: Pick<Chosen, "highest">): void {
-  if (!step.highest) return;
-  const value = step.highest.item();
+  for (const error of badLogits(step)) if (error) throw error;
+}
+
+/** The same, with what is wrong with each row; empty where the step is not checked. */
+export function badLogits(step: Pick<Chosen, "highest">): (UserError | null)[] {
+  if (!step.highest) return [];
+  const values = mx.scope(() => step.highest!.astype("float32").toArray() as Float32Array);
   step.highest.dispose();
   step.highest = null;
-  if (Number.isFinite(value)) return;
+  // NaN is higher than all others.
+  return Array.from(values, (value) => (Number.isFinite(value) ? null : noNumbers(value)));
+}
+
+function noNumbers(value: number): UserError {
   const what = Number.isNaN(value) ? "NaN" : value < 0 ? "minus infinity" : "infinity";
-  throw new UserError(`the model's logits are not numbers but ${what}: no token can be chosen`, {
+  return new UserError(`the model's logits are not numbers but ${what}: no token can be chosen`, {
     hint: "Its weights are damaged, or too large for their dtype: download the model again, or convert it with --dtype bfloat16 or float32.",
   });
 }

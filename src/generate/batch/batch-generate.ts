@@ -50,6 +50,7 @@ export async function batchGenerate(
     let done = 0;
     while (generator.size > 0 && !signal?.aborted) {
       for (const event of generator.step()) {
+        if (event.type === "failure") throw event.error;
         if (event.type !== "token") continue;
         if (event.finishReason !== "stop") answers.get(event.id)!.push(event.token);
         if (event.finishReason) onFinish?.(++done, prompts.length);

@@ -161,7 +161,10 @@ export class BatchStepper implements Stepper {
   #pass(event: BatchEvent): void {
     const line = this.#lines.get(event.id);
     if (event.type === "prefill") line?.onPrefill(event.done, event.total);
-    else if (line) {
+    else if (event.type === "failure") {
+      if (line) line.failure = event;
+      line?.wake?.();
+    } else if (line) {
       line.events.push(event);
       line.wake?.();
     } else {

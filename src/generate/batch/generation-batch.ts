@@ -4,7 +4,7 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { BatchCache } from "../../nn";
 import { acceptChosen, type StepMask, stepMask } from "../masks";
-import { type Chosen, checkLogits, choose, forwardStep, isStepToCheck } from "../sampling-step";
+import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
 import { isStopped, type Sequence } from "./sequence";
 
@@ -20,11 +20,20 @@ export interface TokenEvent {
   tokens?: number[];
 }
 
+/** A sequence that cannot go on, and why. The others in the batch have no part in it. */
+export interface FailureEvent {
+  type: "failure";
+  id: number;
+  error: unknown;
+}
+
 export class GenerationBatch {
   sequences: Sequence[];
   readonly #layers: BatchCache[];
   /** What the next call reads. */
   #pending: Chosen;
+  /** Those that cannot go on, and why; they leave with the next step. */
+  readonly #failed = new WeakMap<Sequence, unknown>();
   /** How many tokens of each sequence have been read, at least. */
   #steps = 0;
 
@@ -68,7 +77,7 @@ export class GenerationBatch {
   }
 
   /** Submits the next step and reads the present one. Sequences that end leave the batch. */
-  step(): TokenEvent[] {
+  step(): (TokenEvent | FailureEvent)[] {
     const current = this.#pending;
     // Without a grammar the next choice needs no token of this one: it is submitted before they are read.
     const isFree = this.sequences.every(({ constraint }) => constraint === null);
@@ -76,18 +85,12 @@ export class GenerationBatch {
     if (isFree) this.#pending = this.#choose(logits, current.tokens, null);
     else mx.asyncEval(logits);
     const tokens = current.tokens.toArray() as Uint32Array;
-    let mask: StepMask | null = null;
-    try {
-      checkLogits(current);
-      if (!isFree) mask = this.#follow(tokens);
-    } catch (error) {
-      if (isFree) discard(current);
-      else logits.dispose();
-      throw error;
-    }
+    for (const [row, error] of badLogits(current).entries()) if (error) this.#failed.set(this.sequences[row]!, error);
+    const mask = isFree ? null : this.#follow(tokens);
     if (!isFree) this.#pending = this.#choose(logits, current.tokens, mask);
     this.#steps++;
-    const events = this.sequences.map((sequence, row): TokenEvent => {
+    const events = this.sequences.map((sequence, row): TokenEvent | FailureEvent => {
+      if (this.#failed.has(sequence)) return { type: "failure", id: sequence.id, error: this.#failed.get(sequence) };
       const token = tokens[row]!;
       sequence.tokens.push(token);
       sequence.generated += 1;
@@ -99,14 +102,16 @@ export class GenerationBatch {
       return { ...event, cache: extractLayers(this.#layers, row), tokens: [...sequence.tokens] };
     });
     discard(current);
-    const ended = new Set(events.flatMap(({ id, finishReason }) => (finishReason ? [id] : [])));
+    const ended = new Set(
+      events.flatMap((event) => (event.type === "failure" || event.finishReason ? [event.id] : [])),
+    );
     this.filter(({ id }) => !ended.has(id));
     return events;
   }
 
   /** Submits a token of each sequence to the model. */
   #feed(input: Tensor): Tensor {
-    return mx.scope(() => forwardStep(this.model, input.expandDims(1), { cache: this.#layers }));
+    return mx.scope(() => this.model.forward(input.expandDims(1), { cache: this.#layers }).at(":", -1));
   }
 
   /** Submits the choice of what follows; the logits and the mask are used up. */
@@ -129,14 +134,24 @@ export class GenerationBatch {
 
   /** The grammars go along with a token of each sequence. */
   #follow(tokens: Uint32Array): StepMask | null {
-    for (const [row, { constraint }] of this.sequences.entries()) acceptChosen(constraint, tokens[row]!);
+    for (const [row, sequence] of this.sequences.entries()) {
+      if (this.#failed.has(sequence)) continue;
+      try {
+        acceptChosen(sequence.constraint, tokens[row]!);
+      } catch (error) {
+        this.#failed.set(sequence, error);
+      }
+    }
     return this.#mask();
   }
 
   /** What the grammars allow next; null without any. */
   #mask(): StepMask | null {
-    const constraints = this.sequences.map(({ constraint }) => constraint);
-    return constraints.every((one) => one === null) ? null : stepMask(constraints, this.model.vocabSize);
+    const constraints = this.sequences.map((one) => (this.#failed.has(one) ? null : one.constraint));
+    if (constraints.every((one) => one === null)) return null;
+    const mask = stepMask(constraints, this.model.vocabSize);
+    for (const [row, error] of mask.errors.entries()) if (error) this.#failed.set(this.sequences[row]!, error);
+    return mask;
   }
 
   filter(keep: (sequence: Sequence) => boolean): void {
@@ -151,10 +166,9 @@ export class GenerationBatch {
     filterLayers(this.#layers, kept);
     const { tokens, logprobs, highest } = this.#pending;
     const taken = (x: Tensor) => mx.take(x, kept, { axis: 0 });
-    const rest = mx.scope(() => ({ tokens: taken(tokens), logprobs: taken(logprobs) }));
-    // A model whose logits are no numbers for one sequence is not to be trusted with the others.
-    this.#pending.highest = null;
-    this.#replace({ ...rest, highest });
+    this.#replace(
+      mx.scope(() => ({ tokens: taken(tokens), logprobs: taken(logprobs), highest: highest && taken(highest) })),
+    );
   }
 
   #replace(next: Chosen): void {
@@ -182,8 +196,9 @@ function discard({ tokens, logprobs, highest }: Chosen): void {
   highest?.dispose();
 }
 
-/** Of the steps that are checked. */
+/** Of all rows where any of the steps is checked; 0 for those of the others. */
 function highestOf(steps: readonly Chosen[]): Tensor | null {
-  const highest = steps.flatMap((step) => step.highest ?? []);
-  return highest.length === 0 ? null : mx.scope(() => mx.stack(highest).max());
+  const dtype = steps.find(({ highest }) => highest)?.highest?.dtype;
+  if (!dtype) return null;
+  return mx.scope(() => mx.concatenate(steps.map(({ highest, tokens }) => highest ?? mx.zeros(tokens.shape, dtype))));
 }

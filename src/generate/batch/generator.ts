@@ -3,7 +3,7 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { withWiredLimit } from "../../models/wired";
 import { greedy } from "../../sample";
-import { GenerationBatch, type TokenEvent } from "./generation-batch";
+import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
 import { PromptBatch } from "./prompt-batch";
 import { type BatchRequest, checkRequest, Sequence } from "./sequence";
@@ -31,7 +31,7 @@ export interface PrefillEvent {
   total: number;
 }
 
-export type BatchEvent = PrefillEvent | TokenEvent;
+export type BatchEvent = PrefillEvent | TokenEvent | FailureEvent;
 
 /** Work since the generator began; times in seconds. */
 export interface BatchWork {
@@ -145,7 +145,7 @@ export class BatchGenerator {
     return events;
   }
 
-  #decode(): TokenEvent[] {
+  #decode(): (TokenEvent | FailureEvent)[] {
     if (!this.#generation) return [];
     const began = performance.now();
     const events = this.#generation.step();
