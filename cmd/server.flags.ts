@@ -19,7 +19,10 @@ export const serverFlags = {
   allowedModels: flag.text("models that clients may ask for beside --model; loaded when they do", {
     placeholder: "MODEL,…",
   }),
-  adapters: flag.text("adapters that clients may ask for by name", { placeholder: "NAME=PATH,…" }),
+  adapters: flag.text(
+    "adapters that clients may ask for by name; requests with different LoRA adapters share one batch",
+    { placeholder: "NAME=PATH,…" },
+  ),
   keepAlive: flag.text("unload a model that nobody has asked for so long, as 5m; -1: never", {
     default: "-1",
     placeholder: "TIME",

@@ -15,6 +15,7 @@ import {
 import type { Constraint } from "../sample/grammar/constraint";
 import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
+import type { PooledAdapter } from "../tune/adapter-pool";
 import { AnswerText, type TextOptions, type TextPart } from "./answer-text";
 import type { Loan, Prefixes } from "./prefix-store";
 import type { Stepper } from "./stepper";
@@ -34,6 +35,8 @@ export interface AnswerRequest extends TextOptions {
   logitsProcessors?: readonly LogitsProcessor[];
   /** Holds the answer to a grammar. The answer takes it over. */
   constraint?: Constraint | null;
+  /** Of the stepper's adapters, where it has any. */
+  adapter?: PooledAdapter | null;
   /** Tokens that end the answer; the tokenizer's where absent, none where empty. */
   stopTokens?: ReadonlySet<number>;
   /** Give each part the tokens that it came from, each with its log-probability and those of so many likely others. */
@@ -159,6 +162,7 @@ export async function* answer(
       sampler: own?.sampler ?? chosen,
       logitsProcessors: request.logitsProcessors,
       constraint,
+      adapter: request.adapter,
       stopTokens,
       cache: request.cache ?? lent?.layers,
       cachedTokens: cached > 0 ? prompt.slice(0, cached) : undefined,

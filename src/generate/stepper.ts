@@ -3,6 +3,7 @@ import type { Tensor } from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { LogitsProcessor, Sampler } from "../sample";
 import type { Constraint } from "../sample/grammar/constraint";
+import type { PooledAdapter } from "../tune/adapter-pool";
 import type { PrefillOptions } from "./prefill";
 
 export interface StepRequest {
@@ -13,6 +14,8 @@ export interface StepRequest {
   logitsProcessors?: readonly LogitsProcessor[];
   /** Holds the answer to a grammar. The steps end where nothing may follow. */
   constraint?: Constraint | null;
+  /** Of the adapters of a batch: what the model has for these steps. */
+  adapter?: PooledAdapter | null;
   /** The first of these ends the steps, and is the last of them. */
   stopTokens?: ReadonlySet<number>;
   /** What the model has read before the prompt. It may be changed in place: see `onEnd`. */

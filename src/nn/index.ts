@@ -20,7 +20,16 @@ export * from "./hyper-connection";
 export { intercept } from "./intercept";
 export * from "./kimi-delta";
 export * from "./latent-attention";
-export { type Layer, Linear, type Packing, packing, type Quantizable, QuantizedLinear, rounded } from "./linear";
+export {
+  type Layer,
+  Linear,
+  type Packing,
+  packing,
+  type Quantizable,
+  QuantizedLinear,
+  rounded,
+  type StandIn,
+} from "./linear";
 export * from "./losses";
 export * from "./mamba-mixer";
 export * from "./mamba2-mixer";

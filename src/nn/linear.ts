@@ -10,6 +10,15 @@ export interface Layer extends Module {
   forward(x: Tensor): Tensor;
 }
 
+/** A layer in another one's place, which adds to the results of that. */
+export interface StandIn extends Layer {
+  readonly base: Layer;
+  /** Whether it adds nothing at the moment. */
+  readonly isIdle: boolean;
+  /** The base's result on x (…, K), changed: (…, N) */
+  changed(x: Tensor, out: Tensor): Tensor;
+}
+
 /** A layer whose weight can be packed. */
 export interface Quantizable extends Module {
   weight: Tensor;

@@ -7,7 +7,16 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { Embedding } from "./embedding";
-import { type Layer, Linear, linear, type Packing, QuantizedLinear, quantizedLinear, TransposedWeight } from "./linear";
+import {
+  type Layer,
+  Linear,
+  linear,
+  type Packing,
+  QuantizedLinear,
+  quantizedLinear,
+  type StandIn,
+  TransposedWeight,
+} from "./linear";
 import { Module, parameter } from "./module";
 
 /** Names of layers that share their input wherever they stand side by side. */
@@ -128,15 +137,22 @@ function separate(first: Projection): void {
   first._joint = undefined;
 }
 
+const isStandIn = (layer: Layer): layer is StandIn => "changed" in layer;
+
+const baseOf = (layer: Layer): Layer => (isStandIn(layer) ? layer.base : layer);
+
 /** The layers' results on x (…, T, K), each (…, T, N): one product where `fuseProjections` joined these, for one token. */
 export function project(x: Tensor, layers: readonly Layer[]): Tensor[] {
-  const joint = jointOf(x, layers);
-  return joint ? joint.split(joint.forward(x)) : layers.map((layer) => layer.forward(x));
+  const joint = jointOf(x, layers.map(baseOf));
+  if (!joint) return layers.map((layer) => layer.forward(x));
+  const results = joint.split(joint.forward(x));
+  return layers.map((layer, i) => (isStandIn(layer) ? layer.changed(x, results[i]!) : results[i]!));
 }
 
 /** The layers' results side by side on the last axis; null where they are not joined, and for several tokens. */
 export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | null {
-  return jointOf(x, layers)?.forward(x) ?? null;
+  if (layers.some((layer) => isStandIn(layer) && !layer.isIdle)) return null;
+  return jointOf(x, layers.map(baseOf))?.forward(x) ?? null;
 }
 
 /** Whether the layers can be one: all plain or all packed alike, in one dtype, all with a bias or none. */

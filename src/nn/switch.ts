@@ -8,9 +8,16 @@ import { uniformWeight } from "./init";
 import { type Packing, pack, packing, type Quantizable, unpack } from "./linear";
 import { Module, parameter } from "./module";
 
+export interface ExpertOptions {
+  /** Whether the indices ascend. */
+  sorted?: boolean;
+  /** Where they are sorted: which of so many tokens each row of x belongs to. */
+  tokens?: { places: Tensor; count: number };
+}
+
 /** What a layer of experts computes: x (…, 1, 1 or k, M, K), indices (…, k) of experts → (…, k, M, N). */
 export interface ExpertLayer extends Module {
-  forward(x: Tensor, indices: Tensor, options?: { sorted?: boolean }): Tensor;
+  forward(x: Tensor, indices: Tensor, options?: ExpertOptions): Tensor;
 }
 
 function addBias(x: Tensor, bias: Tensor | undefined, indices: Tensor): Tensor {
@@ -30,7 +37,7 @@ export class SwitchLinear extends Module implements ExpertLayer, Quantizable {
     if (bias) this.bias = parameter(mx.zeros([experts, outputDims]));
   }
 
-  forward(x: Tensor, indices: Tensor, { sorted = false }: { sorted?: boolean } = {}): Tensor {
+  forward(x: Tensor, indices: Tensor, { sorted = false }: ExpertOptions = {}): Tensor {
     return addBias(expertProducts(x, this.weight, indices, sorted), this.bias, indices);
   }
 
@@ -71,7 +78,7 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
     this.freeze();
   }
 
-  forward(x: Tensor, indices: Tensor, { sorted = false }: { sorted?: boolean } = {}): Tensor {
+  forward(x: Tensor, indices: Tensor, { sorted = false }: ExpertOptions = {}): Tensor {
     const options = { ...this.packing, rhsIndices: indices, sortedIndices: sorted };
     const { weight, scales, biases = null } = this;
     // The gradient of scales is a product of experts, for which MLX's kernel on the CPU knows float32 only.
@@ -96,13 +103,13 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
 /** From how many expert uses on tokens are sorted by expert, so that each expert's weight is read in one go. */
 const sortingPays = 64;
 
-/** x (…, 1, 1, K) flattened and in the order of experts, the indices likewise, and the way back. */
-function sortByExpert(x: Tensor, indices: Tensor): { x: Tensor; indices: Tensor; inverse: Tensor } {
+/** x (…, 1, 1, K) flattened and in the order of experts, the indices likewise, whose rows they are, and the way back. */
+function sortByExpert(x: Tensor, indices: Tensor): { x: Tensor; indices: Tensor; places: Tensor; inverse: Tensor } {
   const perToken = indices.dim(-1);
   const flat = indices.flatten();
   const order = mx.argsort(flat);
-  const rows = x.flatten(0, -3).take(order.floorDivide(perToken), 0);
-  return { x: rows, indices: flat.take(order, 0), inverse: mx.argsort(order) };
+  const places = order.floorDivide(perToken);
+  return { x: x.flatten(0, -3).take(places, 0), indices: flat.take(order, 0), places, inverse: mx.argsort(order) };
 }
 
 export interface SwitchGLUOptions {
@@ -132,10 +139,10 @@ export class SwitchGLU extends Module {
 
   /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
   forward(x: Tensor, indices: Tensor): Tensor {
-    return throughExperts(x, indices, (x, indices, sorted) => {
-      const up = this.up_proj.forward(x, indices, { sorted });
-      const gate = this.gate_proj.forward(x, indices, { sorted });
-      return this.down_proj.forward(this.activation(gate, up), indices, { sorted });
+    return throughExperts(x, indices, (x, indices, options) => {
+      const up = this.up_proj.forward(x, indices, options);
+      const gate = this.gate_proj.forward(x, indices, options);
+      return this.down_proj.forward(this.activation(gate, up), indices, options);
     });
   }
 }
@@ -158,9 +165,9 @@ export class SwitchMLP extends Module {
 
   /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
   forward(x: Tensor, indices: Tensor): Tensor {
-    return throughExperts(x, indices, (x, indices, sorted) => {
-      const hidden = this.activation(this.fc1.forward(x, indices, { sorted }));
-      return this.fc2.forward(hidden, indices, { sorted });
+    return throughExperts(x, indices, (x, indices, options) => {
+      const hidden = this.activation(this.fc1.forward(x, indices, options));
+      return this.fc2.forward(hidden, indices, options);
     });
   }
 }
@@ -169,12 +176,13 @@ export class SwitchMLP extends Module {
 function throughExperts(
   x: Tensor,
   indices: Tensor,
-  compute: (x: Tensor, indices: Tensor, sorted: boolean) => Tensor,
+  compute: (x: Tensor, indices: Tensor, options: ExpertOptions) => Tensor,
 ): Tensor {
   const chosen = mx.stopGradient(indices);
   const tokens = x.expandDims([-2, -3]);
-  if (chosen.size < sortingPays) return compute(tokens, chosen, false).squeeze(-2);
+  if (chosen.size < sortingPays) return compute(tokens, chosen, {}).squeeze(-2);
   const sorted = sortByExpert(tokens, chosen);
-  const results = compute(sorted.x, sorted.indices, true).take(sorted.inverse, 0);
+  const options = { sorted: true, tokens: { places: sorted.places, count: chosen.size / chosen.dim(-1) } };
+  const results = compute(sorted.x, sorted.indices, options).take(sorted.inverse, 0);
   return results.unflatten(0, chosen.shape).squeeze(-2);
 }

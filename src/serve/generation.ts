@@ -13,6 +13,7 @@ import {
 import type { AnswerFormat } from "../sample/grammar/formats";
 import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import { invalid } from "./api-error";
+import type { ServedAdapter } from "./models/served-adapters";
 import type { ServedModel } from "./models/served-model";
 
 export interface Generation {
@@ -45,6 +46,8 @@ export type { End, Part };
 
 export interface GenerateOptions {
   signal: AbortSignal;
+  /** Of the model's adapters. */
+  adapter?: ServedAdapter | null;
   /** Called as the prompt is read. */
   onPrefill?: (done: number, total: number) => void;
 }
@@ -122,9 +125,10 @@ function roomFor(served: ServedModel, generation: Generation): number {
 export async function* generate(
   served: ServedModel,
   generation: Generation,
-  { signal, onPrefill }: GenerateOptions,
+  { signal, adapter, onPrefill }: GenerateOptions,
 ): AsyncGenerator<Part | End, void, void> {
-  const { scheduler, tokenizer, prefixes } = served;
+  const { scheduler, tokenizer } = served;
+  const { prefixes } = adapter ?? served;
   const { prompt, sampling, penalties, form, limits = [] } = generation;
   const maxTokens = roomFor(served, generation);
   const sampler = await served.sampler(sampling);
@@ -136,6 +140,7 @@ export async function* generate(
     const held = { tokenizer, vocabularySize: served.model.vocabSize, prompt, tools, takeApart };
     const request = {
       ...{ prompt, maxTokens, sampler, tools, takeApart },
+      adapter: adapter?.pooled,
       constraint: form ? await constrain(form, held) : null,
       seed: generation.seed,
       stopTexts: generation.stop,
@@ -143,7 +148,7 @@ export async function* generate(
       logprobs: generation.logprobs,
       logitsProcessors: [...makeLogitsProcessors(penalties), ...limits].map((one) => own.guarded(one)),
       boundaries: generation.boundaries,
-      onBoundary: (cache: Cache[], tokens: readonly number[]) => served.prefixes.put(cache, tokens),
+      onBoundary: (cache: Cache[], tokens: readonly number[]) => prefixes.put(cache, tokens),
       onPrefill: (done: number, total: number) => {
         scheduler.beat();
         onPrefill?.(done, total);

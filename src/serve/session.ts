@@ -58,11 +58,12 @@ export class Session {
     options: Partial<GenerateOptions> = {},
   ): AsyncGenerator<Part | End, void, void> {
     const { metrics } = this.context;
+    const { served, adapter } = this.lease;
     const onPrefill = (done: number, total: number) => {
       this.progress = { done, total };
     };
     let isFirst = true;
-    for await (const part of generate(this.served, generation, { signal: this.signal, onPrefill, ...options })) {
+    for await (const part of generate(served, generation, { signal: this.signal, adapter, onPrefill, ...options })) {
       if (isFirst) metrics.firstToken(this.seconds);
       isFirst = false;
       if (part.type === "end") metrics.answered(part);

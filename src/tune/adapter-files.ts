@@ -86,12 +86,17 @@ export async function readAdapterConfig(folder: string): Promise<JsonObject> {
   });
 }
 
-/**
- * Gives the model the adapters of a folder (`adapter_config.json`, `adapters.safetensors`), or for full fine-tuning its
- * new weights.
- * @throws UserError where the folder, a file or a tensor is missing, broken, or does not fit the model
- */
-export async function applyAdapters(model: LanguageModel, folder: string): Promise<void> {
+/** An adapter's folder, looked at but for the values of its tensors. */
+export interface OpenedAdapter {
+  /** Of its weights. */
+  path: string;
+  header: SafetensorsHeader;
+}
+
+export type AdapterKind = { type: "full" } | { type: "lora" | "dora"; numLayers: number; parameters: LoraParameters };
+
+/** @throws UserError where the folder or a file is missing or broken */
+export async function openAdapter(folder: string): Promise<OpenedAdapter & AdapterKind> {
   if (!existsSync(folder)) {
     throw new UserError(`there is no adapter folder ${folder}`, {
       code: ExitCode.notFound,
@@ -108,7 +113,6 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
   const config = AdapterConfig.safeParse(raw);
   if (!config.success) throw new UserError(`${configName} of ${folder}: ${problemOf(config.error)}`);
   const { fine_tune_type: type, num_layers: numLayers, lora_parameters: given } = config.data;
-  // The weights are looked at before the model is changed.
   const path = join(folder, weightsName);
   if (!existsSync(path)) {
     throw new UserError(`${folder} has no ${weightsName}`, {
@@ -117,13 +121,25 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
     });
   }
   const header = await readSafetensorsHeader(path);
-  if (type !== "full") {
-    const parameters = parseLoraParameters(given, `${configName} of ${folder}`);
-    if (numLayers === undefined) throw new UserError(`${configName} of ${folder} lacks "num_layers"`);
-    linearToLora(model, numLayers, { ...parameters, dora: type === "dora" });
+  if (type === "full") return { path, header, type };
+  const parameters = parseLoraParameters(given, `${configName} of ${folder}`);
+  if (numLayers === undefined) throw new UserError(`${configName} of ${folder} lacks "num_layers"`);
+  return { path, header, type, numLayers, parameters };
+}
+
+/**
+ * Gives the model the adapters of a folder (`adapter_config.json`, `adapters.safetensors`), or for full fine-tuning its
+ * new weights.
+ * @throws UserError where the folder, a file or a tensor is missing, broken, or does not fit the model
+ */
+export async function applyAdapters(model: LanguageModel, folder: string): Promise<void> {
+  // The weights are looked at before the model is changed.
+  const adapter = await openAdapter(folder);
+  if (adapter.type !== "full") {
+    linearToLora(model, adapter.numLayers, { ...adapter.parameters, dora: adapter.type === "dora" });
   }
-  checkTensors(model, header, folder, type !== "full");
-  loadTensors(model, path);
+  checkTensors(model, adapter.header, folder, adapter.type !== "full");
+  loadTensors(model, adapter.path);
 }
 
 /** How many of a file's tensors an error names. */
@@ -134,17 +150,26 @@ const adapterLeaves = /(^|\.)(lora_a|lora_b|m)$/;
 
 function checkTensors(model: LanguageModel, header: SafetensorsHeader, folder: string, onlyAdapters: boolean): void {
   const known = new Map(model.namedParameters().filter(([name]) => !onlyAdapters || adapterLeaves.test(name)));
-  const problems = [...header.tensors].flatMap(([name, { shape }]) => {
-    const expected = known.get(name);
+  const parts = [...header.tensors].map(([name, { shape }]) => ({ name, shape, expected: known.get(name)?.shape }));
+  const problem = incompatible(folder, parts);
+  if (problem) throw problem;
+}
+
+/** What is wrong with the shapes of a file's tensors; null where all are as the model wants them. */
+export function incompatible(
+  folder: string,
+  parts: readonly { name: string; shape: readonly number[]; expected?: readonly number[] }[],
+): UserError | null {
+  const problems = parts.flatMap(({ name, shape, expected }) => {
     if (!expected) return [`  ${name}: not an adapter parameter in the model`];
-    const fits = expected.shape.join() === shape.join();
-    const [ours, theirs] = [expected.shape, shape].map((dims) => `(${dims.join(", ")})`);
+    const fits = expected.join() === shape.join();
+    const [ours, theirs] = [expected, shape].map((dims) => `(${dims.join(", ")})`);
     return fits ? [] : [`  ${name}: adapter shape ${theirs} does not match model parameter shape ${ours}`];
   });
-  if (problems.length === 0) return;
+  if (problems.length === 0) return null;
   const shown = problems.slice(0, mostProblems);
   if (problems.length > shown.length) shown.push(`  and ${problems.length - shown.length} more`);
-  throw new UserError(`the adapter in ${folder} contains incompatible tensors:\n${shown.join("\n")}`, {
+  return new UserError(`the adapter in ${folder} contains incompatible tensors:\n${shown.join("\n")}`, {
     hint: "Check that it was trained on this model.",
   });
 }

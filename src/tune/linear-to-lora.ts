@@ -17,6 +17,7 @@ import { DoraEmbedding, DoraLinear } from "./dora";
 import { LoraEmbedding } from "./lora-embedding";
 import { LoraLinear, LoraSwitchLinear } from "./lora-linear";
 import type { Adapter, LowRankOptions } from "./low-rank";
+import { SharedLora, unshared } from "./shared-lora";
 
 export interface AdapterOptions extends LowRankOptions {
   /** Paths of layers within a block, or within the model for those outside of blocks; all of the blocks' unless given. */
@@ -34,6 +35,8 @@ function walk(root: Module): [string, Module][] {
   for (let entry = stack.pop(); entry; entry = stack.pop()) {
     found.push(entry);
     const [path, module] = entry;
+    // What adapters share stands for the layer below it.
+    if (module instanceof SharedLora) continue;
     for (const [name, child] of module.children()) stack.push([path === "" ? name : `${path}.${name}`, child]);
   }
   return found;
@@ -71,8 +74,29 @@ export function linearToLora(model: LanguageModel, numLayers: number, options: A
 
 /** Paths within a block of the layers that get an adapter unless others are named. */
 export function defaultKeys(model: LanguageModel): string[] {
-  return model.layers.flatMap((block) =>
-    walk(block).flatMap(([path, module]) => (adaptable.some((kind) => module instanceof kind) ? [path] : [])),
+  return model.layers.flatMap((block) => walk(block).flatMap(([path, module]) => (isAdaptable(module) ? [path] : [])));
+}
+
+const isAdaptable = (module: Module) => adaptable.some((kind) => unshared(module) instanceof kind);
+
+/**
+ * The layers to which LoRA adapters of these settings belong, by their paths in the model: those that `linearToLora`
+ * would put adapters in place of.
+ */
+export function layersToAdapt(
+  model: LanguageModel,
+  numLayers: number,
+  keys: readonly string[] = defaultKeys(model),
+): Map<string, Module> {
+  const wanted = new Set(keys);
+  const paths = new Map(model.namedModules().map(([path, module]) => [module, path]));
+  const roots: Module[] = [...lastBlocks(model, numLayers), model];
+  return new Map(
+    roots.flatMap((root) =>
+      walk(root).flatMap(([path, module]) =>
+        wanted.has(path) && isAdaptable(module) ? [[paths.get(module)!, module] as const] : [],
+      ),
+    ),
   );
 }
 

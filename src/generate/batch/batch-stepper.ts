@@ -48,6 +48,7 @@ export class BatchStepper implements Stepper {
       sampler,
       logitsProcessors,
       constraint,
+      adapter,
       logprobs,
       cachedTokens,
       cache,
@@ -65,7 +66,7 @@ export class BatchStepper implements Stepper {
       return;
     }
     const id = this.#generator.add({
-      ...{ prompt, sampler, logitsProcessors, constraint, logprobs, cache, cachedTokens },
+      ...{ prompt, sampler, logitsProcessors, constraint, adapter, logprobs, cache, cachedTokens },
       boundaries: request.onBoundary && request.boundaries,
       maxTokens: maxTokens < 0 ? boundless : maxTokens,
       stop: [...(request.stopTokens ?? [])].map((token) => [token]),

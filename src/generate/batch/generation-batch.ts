@@ -1,11 +1,12 @@
 /** Sequences that are being answered, side by side: a token of each at a time, one step ahead of what is read. */
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import type { Cache, LanguageModel } from "../../models";
+import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
 import { acceptChosen, type StepMask, stepMask } from "../masks";
 import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
+import type { BatchModel } from "./model";
 import { isStopped, type Sequence } from "./sequence";
 
 export interface TokenEvent {
@@ -39,7 +40,7 @@ export class GenerationBatch {
 
   /** Begins with the last token of each prompt. Takes the caches over. */
   constructor(
-    private readonly model: LanguageModel,
+    private readonly model: BatchModel,
     sequences: readonly Sequence[],
     layers: BatchCache[],
   ) {
@@ -111,7 +112,7 @@ export class GenerationBatch {
 
   /** Submits a token of each sequence to the model. */
   #feed(input: Tensor): Tensor {
-    return mx.scope(() => this.model.forward(input.expandDims(1), { cache: this.#layers }).at(":", -1));
+    return mx.scope(() => this.model.forward(input.expandDims(1), this.sequences, { cache: this.#layers }).at(":", -1));
   }
 
   /** Submits the choice of what follows; the logits and the mask are used up. */

@@ -3,8 +3,10 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { withWiredLimit } from "../../models/wired";
 import { greedy } from "../../sample";
+import type { AdapterPool } from "../../tune/adapter-pool";
 import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
+import { BatchModel } from "./model";
 import { PromptBatch } from "./prompt-batch";
 import { type BatchRequest, checkRequest, Sequence } from "./sequence";
 
@@ -21,6 +23,8 @@ export interface BatchGeneratorOptions {
   maxKvSize?: number | null;
   /** Start no further sequence while the caches have more bytes than this, unless there is no other. */
   maxCacheBytes?: number;
+  /** Adapters on the model, of which each sequence may have one. */
+  adapters?: AdapterPool;
 }
 
 export interface PrefillEvent {
@@ -66,7 +70,8 @@ export class BatchGenerator {
   #waiting: Waiting[] = [];
   #generation: GenerationBatch | null = null;
   readonly #prompts: PromptBatch;
-  readonly #options: Required<BatchGeneratorOptions>;
+  readonly #options: Required<Omit<BatchGeneratorOptions, "adapters">>;
+  readonly #batched: BatchModel;
   readonly #restoreWiredLimit: () => void;
 
   constructor(
@@ -84,7 +89,8 @@ export class BatchGenerator {
       maxKvSize,
       maxCacheBytes,
     };
-    this.#prompts = new PromptBatch(model, prefillStepSize);
+    this.#batched = new BatchModel(model, options.adapters);
+    this.#prompts = new PromptBatch(this.#batched, prefillStepSize);
     this.#restoreWiredLimit = withWiredLimit();
   }
 
@@ -95,8 +101,17 @@ export class BatchGenerator {
   add(request: BatchRequest): number {
     checkRequest(request, this.model.vocabSize);
     const { prompt, maxTokens = 128, sampler = greedy, logitsProcessors = [], stop = [], boundaries = [] } = request;
-    const { cache = null, cachedTokens = [], logprobs = false, keepCache = false, constraint = null } = request;
-    const wanted = { prompt, maxTokens, sampler, logitsProcessors, constraint, stop, boundaries, logprobs, keepCache };
+    const {
+      cache = null,
+      cachedTokens = [],
+      logprobs = false,
+      keepCache = false,
+      constraint = null,
+      adapter = null,
+    } = request;
+    const wanted = {
+      ...{ prompt, maxTokens, sampler, logitsProcessors, constraint, adapter, stop, boundaries, logprobs, keepCache },
+    };
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
     return sequence.id;
@@ -180,7 +195,7 @@ export class BatchGenerator {
     const read = this.#prompts.takeRead();
     if (!read) return [];
     const began = performance.now();
-    const batch = new GenerationBatch(this.model, read.sequences, read.layers);
+    const batch = new GenerationBatch(this.#batched, read.sequences, read.layers);
     if (this.#generation) this.#generation.extend(batch);
     else this.#generation = batch;
     this.work.generationTime += (performance.now() - began) / 1000;

@@ -1,8 +1,9 @@
 /** Sequences whose prompts are being read, side by side: a chunk of each at a time. */
 import * as mx from "../../mlx";
-import type { Cache, LanguageModel } from "../../models";
+import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
+import type { BatchModel } from "./model";
 import { evenChunk, nextChunk, type Sequence } from "./sequence";
 
 export class PromptBatch {
@@ -10,7 +11,7 @@ export class PromptBatch {
   #layers: BatchCache[] | null = null;
 
   constructor(
-    private readonly model: LanguageModel,
+    private readonly model: BatchModel,
     private readonly stepSize: number,
   ) {}
 
@@ -58,7 +59,7 @@ export class PromptBatch {
 
     for (const layer of layers) layer.prepare(lengths);
     mx.scope(() => {
-      this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), { cache: layers });
+      this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
     });
     for (const layer of layers) layer.finalize();
     mx.eval(layers.map(({ state }) => state));

@@ -4,6 +4,7 @@ import type { Tensor } from "../../mlx";
 import type { Cache } from "../../models";
 import type { LogitsProcessor, Sampler } from "../../sample";
 import type { Constraint } from "../../sample/grammar/constraint";
+import type { PooledAdapter } from "../../tune/adapter-pool";
 import { checkPrompt } from "../prefill";
 import { type Chooser, History } from "../sampling-step";
 
@@ -15,6 +16,8 @@ export interface BatchRequest {
   logitsProcessors?: readonly LogitsProcessor[];
   /** Holds the answer to a grammar; it ends where nothing may follow. */
   constraint?: Constraint | null;
+  /** Of the generator's pool: what the model has for this sequence. */
+  adapter?: PooledAdapter | null;
   /** Sequences of tokens that end the answer. */
   stop?: readonly (readonly number[])[];
   /** What the model has read before the prompt; it is copied. */
@@ -37,6 +40,7 @@ export class Sequence implements Chooser {
   readonly sampler: Sampler;
   readonly logitsProcessors: readonly LogitsProcessor[];
   readonly constraint: Constraint | null;
+  readonly adapter: PooledAdapter | null;
   readonly stop: readonly (readonly number[])[];
   readonly boundaries: readonly number[];
   readonly logprobs: boolean;
@@ -59,6 +63,7 @@ export class Sequence implements Chooser {
     this.sampler = wanted.sampler;
     this.logitsProcessors = wanted.logitsProcessors;
     this.constraint = wanted.constraint;
+    this.adapter = wanted.adapter;
     this.stop = wanted.stop;
     this.boundaries = wanted.boundaries;
     this.logprobs = wanted.logprobs;

@@ -6,6 +6,7 @@ import { LoneStepper } from "../../generate/lone-stepper";
 import type { Stepper } from "../../generate/stepper";
 import type { LanguageModel } from "../../models";
 import { kindOf } from "../../nn";
+import type { AdapterPool } from "../../tune/adapter-pool";
 import { ApiError } from "../api-error";
 import { CacheSizes } from "./cache-sizes";
 import type { MemoryBudget } from "./memory-budget";
@@ -24,6 +25,8 @@ export interface SchedulerOptions {
   kvQuantization?: KvQuantizationOptions;
   /** A smaller model that proposes tokens; then requests are answered one after the other. */
   draft?: { model: LanguageModel; tokens: number };
+  /** Adapters on the model: in a batch each sequence may have another one. */
+  adapters?: AdapterPool;
   /** Gives back memory that is held only in case it is of use: so many bytes, if it can. */
   onShort?: (bytes: number) => void;
 }
@@ -84,7 +87,8 @@ export class Scheduler {
         decodeConcurrency,
         Math.min(promptConcurrency, decodeConcurrency),
       ];
-      const batch = { completionBatchSize, prefillBatchSize, prefillStepSize, promptPace: adaptivePace() };
+      const { adapters } = options;
+      const batch = { adapters, completionBatchSize, prefillBatchSize, prefillStepSize, promptPace: adaptivePace() };
       this.stepper = new BatchStepper(model, batch);
     }
   }

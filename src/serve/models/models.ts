@@ -1,10 +1,13 @@
 /** The models that are served: found by name, loaded when they are asked for, unloaded when they are not. */
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
+import { canPool } from "../../tune/adapter-pool";
 import { ApiError, apiErrorOf } from "../api-error";
 import type { MemoryBudget } from "../engine/memory-budget";
 import type { Origin, PrefixFiles } from "../prefixes/prefix-files";
+import type { KeptPrefixes } from "../prefixes/radix-prefixes";
 import type { EngineSettings } from "../settings";
+import type { ServedAdapter } from "./served-adapters";
 import { ServedModel } from "./served-model";
 
 /** A model as the operator named it, or as it lies in the cache. */
@@ -48,6 +51,8 @@ export interface ModelsOptions {
 /** A model in use: it stays loaded until it is released. */
 export interface Lease {
   served: ServedModel;
+  /** The adapter that it shares with none or others of its batch; null where it has none, or one for good. */
+  adapter: ServedAdapter | null;
   release(): void;
 }
 
@@ -113,9 +118,62 @@ export class Models {
    */
   async lease(name?: string, { adapter, keepAlive }: { adapter?: string; keepAlive?: number } = {}): Promise<Lease> {
     const source = await this.find(name);
-    const wanted = adapter === undefined ? source : { ...source, adapterPath: this.#adapter(adapter) };
-    const key = adapter === undefined ? source.name : `${source.name} with ${adapter}`;
-    const loaded = this.#loaded.get(key) ?? (await this.#queued(key, wanted));
+    if (adapter === undefined) return this.#lease(source.name, source, keepAlive);
+    const folder = this.#adapter(adapter);
+    const key = `${source.name} with ${adapter}`;
+    return (
+      (await this.#shared(source, adapter, folder, keepAlive)) ??
+      this.#lease(key, { ...source, adapterPath: folder }, keepAlive)
+    );
+  }
+
+  /** The model with an adapter that other requests to it need not have; null where that cannot be. */
+  async #shared(source: ModelSource, name: string, folder: string, keepAlive?: number): Promise<Lease | null> {
+    const { settings, draft } = this.options;
+    if (settings.kvQuantization || draft || source.adapterPath !== undefined || !(await canPool(folder))) return null;
+    const base = await this.#lease(source.name, source, keepAlive);
+    try {
+      if (base.served.sharesAdapters) {
+        const events = this.#adapterEvents(this.#loaded.get(source.name)!);
+        const { adapter, release } = await base.served.adapters.lease(name, folder, events).catch((error) => {
+          throw openError(error);
+        });
+        return {
+          served: base.served,
+          adapter,
+          release: () => {
+            release();
+            base.release();
+          },
+        };
+      }
+    } catch (error) {
+      base.release();
+      throw error;
+    }
+    base.release();
+    return null;
+  }
+
+  #adapterEvents({ served, origin }: Loaded) {
+    const { onEvent, prefixFiles } = this.options;
+    const originOf = ({ pooled }: ServedAdapter) => ({ ...origin, paths: [...origin.paths, pooled.folder] });
+    const nameOf = ({ name }: ServedAdapter) => `${served.name} with ${name}`;
+    return {
+      room: (bytes: number) => this.#makeRoom(bytes),
+      onLoaded: async (adapter: ServedAdapter) => {
+        await prefixFiles?.restore(served.model, originOf(adapter), adapter.prefixes);
+        onEvent?.({ type: "loaded", model: nameOf(adapter) });
+      },
+      onUnload: async (adapter: ServedAdapter) => {
+        await this.#save(originOf(adapter), adapter.prefixes);
+        onEvent?.({ type: "unloaded", model: nameOf(adapter) });
+      },
+    };
+  }
+
+  async #lease(key: string, source: ModelSource, keepAlive?: number): Promise<Lease> {
+    const loaded = this.#loaded.get(key) ?? (await this.#queued(key, source));
     loaded.users++;
     if (loaded.timer) clearTimeout(loaded.timer);
     loaded.timer = null;
@@ -123,6 +181,7 @@ export class Models {
     let isHeld = true;
     return {
       served: loaded.served,
+      adapter: null,
       release: () => {
         if (isHeld) this.#release(key, loaded);
         isHeld = false;
@@ -186,9 +245,18 @@ export class Models {
   async #makeRoom(bytes: number): Promise<void> {
     const { budget } = this.options;
     while (budget.weights + bytes > budget.limit && this.#loaded.size > 0) {
-      const free = [...this.#loaded].filter(([, { users }]) => users === 0);
-      const [oldest] = free.sort(([, a], [, b]) => a.lastUse - b.lastUse);
-      if (oldest) await this.#drop(...oldest);
+      const models = [...this.#loaded].flatMap(([key, loaded]) => {
+        return loaded.users > 0 ? [] : { lastUse: loaded.lastUse, drop: () => this.#drop(key, loaded) };
+      });
+      const adapters = [...this.#loaded.values()].flatMap((loaded) =>
+        loaded.served.adapters.loaded.flatMap(({ adapter, users, lastUse }) => {
+          const drop = () => loaded.served.adapters.unload(adapter, this.#adapterEvents(loaded));
+          return users > 0 ? [] : { lastUse, drop };
+        }),
+      );
+      // Of those that were used last at the same time the adapter goes: its model may have others.
+      const [oldest] = [...adapters, ...models].sort((a, b) => a.lastUse - b.lastUse);
+      if (oldest) await oldest.drop();
       else await new Promise<void>((resolve) => this.#onFree.push(resolve));
     }
     if (bytes <= budget.limit) return;
@@ -210,17 +278,26 @@ export class Models {
     loaded.timer?.unref();
   }
 
-  async #drop(key: string, { served, origin, timer }: Loaded): Promise<void> {
+  async #drop(key: string, loaded: Loaded): Promise<void> {
+    const { served, origin, timer } = loaded;
     if (timer) clearTimeout(timer);
     if (!this.#loaded.delete(key)) return;
-    const { prefixFiles, onEvent } = this.options;
+    const events = this.#adapterEvents(loaded);
     try {
-      await prefixFiles?.save(origin, served.prefixes);
-    } catch (error) {
-      prefixFiles!.onProblem(`prompts could not be kept: ${(error as Error).message}`);
+      for (const { adapter } of served.adapters.loaded) await served.adapters.unload(adapter, events);
+      await this.#save(origin, served.prefixes);
     } finally {
       served.dispose();
-      onEvent?.({ type: "unloaded", model: key });
+      this.options.onEvent?.({ type: "unloaded", model: key });
+    }
+  }
+
+  async #save(origin: Origin, prefixes: KeptPrefixes): Promise<void> {
+    const { prefixFiles } = this.options;
+    try {
+      await prefixFiles?.save(origin, prefixes);
+    } catch (error) {
+      prefixFiles!.onProblem(`prompts could not be kept: ${(error as Error).message}`);
     }
   }
 

@@ -4,10 +4,12 @@ import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { makeSampler, type Sampler, type SamplerOptions } from "../../sample";
 import type { Tokenizer } from "../../text/tokenizer";
+import { AdapterPool, canShareAdapters } from "../../tune/adapter-pool";
 import type { MemoryBudget } from "../engine/memory-budget";
 import { Scheduler } from "../engine/scheduler";
 import { RadixPrefixes } from "../prefixes/radix-prefixes";
 import type { EngineSettings } from "../settings";
+import { ServedAdapters } from "./served-adapters";
 
 export interface ServedModelOptions {
   /** What the operator calls it. */
@@ -41,6 +43,11 @@ export class ServedModel {
   readonly since = new Date();
 
   readonly prefixes: RadixPrefixes;
+  /** Whether requests with different adapters are answered side by side. */
+  readonly sharesAdapters: boolean;
+  /** Adapters that its batch shares. */
+  readonly adapters: ServedAdapters;
+  readonly #pool: AdapterPool;
   readonly #samplers = new Map<string, Sampler>();
 
   constructor(
@@ -61,12 +68,16 @@ export class ServedModel {
       ...{ maxEntries, maxBytes },
       onChange: (bytes) => budget.hold(this, bytes),
     });
+    this.#pool = new AdapterPool(opened.model, (bytes) => budget.holdWeights(this.#pool, bytes));
+    this.adapters = new ServedAdapters(this.#pool, this.prefixes);
     this.scheduler = new Scheduler(opened.model, {
       ...settings,
       budget,
+      adapters: this.#pool,
       onShort: (bytes) => this.prefixes.release(bytes),
       draft: draft && { model: draft.model, tokens: settings.numDraftTokens },
     });
+    this.sharesAdapters = this.scheduler.isBatched && canShareAdapters(opened.model);
   }
 
   /** Whether what has been read can be cut back to any length, so that no place in a prompt is better than another. */
@@ -96,6 +107,7 @@ export class ServedModel {
   dispose(): void {
     this.scheduler.dispose();
     this.prefixes.clear();
+    this.#pool.dispose();
     this.options.budget.holdWeights(this, 0);
     this.model.dispose();
     this.options.draft?.model.dispose();

@@ -6,7 +6,7 @@ import { loadPromptCache, savePromptCache } from "../../generate/prompt-cache-fi
 import { checkCacheOf } from "../../generate/prompt-cache-fit";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
-import type { RadixPrefixes } from "./radix-prefixes";
+import type { KeptPrefixes } from "./radix-prefixes";
 
 /** What the files of one model are found by: its weights, its tokenizer, its adapter. */
 export interface Origin {
@@ -29,7 +29,7 @@ export class PrefixFiles {
   ) {}
 
   /** Reads what was kept for a model, the least recently used first. What cannot be read is told, and left out. */
-  async restore(model: LanguageModel, origin: Origin, prefixes: RadixPrefixes): Promise<number> {
+  async restore(model: LanguageModel, origin: Origin, prefixes: KeptPrefixes): Promise<number> {
     const folder = await this.#folderOf(origin);
     let count = 0;
     for (const name of await byAge(folder)) {
@@ -54,7 +54,7 @@ export class PrefixFiles {
   }
 
   /** Writes what is kept for a model, each file whole or not at all, and removes what is no longer kept. */
-  async save(origin: Origin, prefixes: RadixPrefixes): Promise<number> {
+  async save(origin: Origin, prefixes: KeptPrefixes): Promise<number> {
     const folder = await this.#folderOf(origin);
     await mkdir(folder, { recursive: true });
     const before = new Set(await byAge(folder));

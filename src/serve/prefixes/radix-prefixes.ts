@@ -13,15 +13,25 @@ export interface RadixPrefixesOptions {
 }
 
 export interface Prefix {
+  /** With the sign ahead of them, where they have one. */
   tokens: readonly number[];
   layers: Cache[];
   bytes: number;
 }
 
+/** What is kept, without a sign or behind one. */
+export interface KeptPrefixes extends Prefixes {
+  /** Keeps caches that stand for these tokens, and owns them. */
+  put(layers: Cache[], tokens: readonly number[]): void;
+  /** The least recently used first. */
+  readonly entries: Iterable<Prefix>;
+  clear(): void;
+}
+
 /** A prefix of one token saves nothing. */
 const least = 2;
 
-export class RadixPrefixes implements Prefixes {
+export class RadixPrefixes implements KeptPrefixes {
   readonly #tree = new RadixTree<Prefix>();
   /** The least recently used first. */
   readonly #entries = new Set<Prefix>();
@@ -41,16 +51,40 @@ export class RadixPrefixes implements Prefixes {
     return this.#bytes;
   }
 
-  /** All that is kept, the least recently used first. */
+  /** All that is kept without a sign, the least recently used first. */
   get entries(): Iterable<Prefix> {
-    return this.#entries;
+    return [...this.#entries].filter(({ tokens }) => tokens[0]! >= 0);
   }
 
   take(prompt: readonly number[]): Loan {
-    const found = this.#find(prompt);
+    return this.#lend(prompt, []);
+  }
+
+  /**
+   * What is read with an adapter is another thing than the same tokens without: it is kept apart behind a sign, a number
+   * that no token has. The limits are for all together.
+   */
+  behind(sign: number): KeptPrefixes {
+    const all = this.#entries;
+    return {
+      take: (prompt) => this.#lend(prompt, [sign]),
+      put: (layers, tokens) => this.put(layers, [sign, ...tokens]),
+      get entries() {
+        return [...all].flatMap((entry) =>
+          entry.tokens[0] === sign ? [{ ...entry, tokens: entry.tokens.slice(1) }] : [],
+        );
+      },
+      clear: () => {
+        for (const entry of all) if (entry.tokens[0] === sign) this.#drop(entry);
+      },
+    };
+  }
+
+  #lend(prompt: readonly number[], sign: readonly number[]): Loan {
+    const found = this.#find([...sign, ...prompt]);
     const layers = found?.layers ?? this.make();
-    return new Loan(layers, found?.count ?? 0, (given, tokens) => {
-      if (tokens) this.put(given, tokens);
+    return new Loan(layers, found ? found.count - sign.length : 0, (given, tokens) => {
+      if (tokens) this.put(given, [...sign, ...tokens]);
       else dispose(given);
     });
   }

@@ -1,0 +1,27 @@
+/** A model as batches run it: each row with the adapter of its sequence. */
+import type { Tensor } from "../../mlx";
+import type { Cache, LanguageModel } from "../../models";
+import type { AdapterPool } from "../../tune/adapter-pool";
+import type { Sequence } from "./sequence";
+
+export class BatchModel {
+  constructor(
+    private readonly model: LanguageModel,
+    private readonly adapters: AdapterPool | null = null,
+  ) {}
+
+  get vocabSize(): number {
+    return this.model.vocabSize;
+  }
+
+  /** Token ids (B, T), a row of each sequence → logits (B, T, V) */
+  forward(inputs: Tensor, sequences: readonly Sequence[], options: { cache: readonly Cache[] }): Tensor {
+    const run = () => this.model.forward(inputs, options);
+    return this.adapters
+      ? this.adapters.reading(
+          sequences.map(({ adapter }) => adapter),
+          run,
+        )
+      : run();
+  }
+}
