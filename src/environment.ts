@@ -100,6 +100,19 @@ export const variables = {
     from: "mlxlm",
     readBy: "typescript",
   },
+  MLXLM_DISTRIBUTED: {
+    meaning: "what connects the processes of a group; mlxlm launch sets it",
+    standard: "tcp where MLX_HOSTFILE is set, else what MLX finds",
+    allowed: oneOf("tcp", "ring", "nccl", "jaccl", "mpi"),
+    from: "mlxlm",
+    readBy: "typescript",
+  },
+  MLXLM_GROUP_KEY: {
+    meaning: "what processes of a group must say to each other, at most 64 letters; mlxlm launch makes one",
+    standard: "",
+    from: "mlxlm",
+    readBy: "typescript",
+  },
 
   HF_TOKEN: {
     meaning: "the access token for gated and private repositories",
@@ -237,6 +250,60 @@ export const variables = {
     standard: "",
     from: "system",
     readBy: "typescript",
+  },
+  MLX_RANK: {
+    meaning: "the number of this process in its group; launchers set it",
+    standard: "no group",
+    from: "MLX",
+    readBy: "typescript",
+  },
+  MLX_HOSTFILE: {
+    meaning: "a JSON file with a list of addresses (IP:PORT) for each process of the group; launchers set it",
+    standard: "no group",
+    from: "MLX",
+    readBy: "typescript",
+  },
+  MLX_WORLD_SIZE: {
+    meaning: "how many processes the group has, for NCCL",
+    standard: "no group",
+    from: "MLX",
+    readBy: "library",
+  },
+  NCCL_HOST_IP: {
+    meaning: "the address of the group's first process, for NCCL",
+    standard: "no group",
+    from: "MLX",
+    readBy: "library",
+  },
+  NCCL_PORT: {
+    meaning: "the port of the group's first process, for NCCL",
+    standard: "no group",
+    from: "MLX",
+    readBy: "library",
+  },
+  MLX_JACCL_COORDINATOR: {
+    meaning: "the address (IP:PORT) of the group's first process, for JACCL",
+    standard: "no group",
+    from: "MLX",
+    readBy: "library",
+  },
+  MLX_IBV_DEVICES: {
+    meaning: "a JSON file with the RDMA devices between processes, for JACCL",
+    standard: "no group",
+    from: "MLX",
+    readBy: "library",
+  },
+  MLX_JACCL_RING: {
+    meaning: "any text has JACCL connect processes in a ring",
+    standard: "each with each",
+    from: "MLX",
+    readBy: "library",
+  },
+  MLX_RING_VERBOSE: {
+    meaning: "any text has MLX's ring tell how it connects",
+    standard: "",
+    from: "MLX",
+    readBy: "library",
   },
   MLX_PTX_CACHE_DIR: {
     meaning: "the folder of MLX's own cache of CUDA kernels",

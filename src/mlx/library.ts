@@ -106,6 +106,7 @@ const handSymbols = {
 
   mlxlm_distributed_available: { args: [bytes], returns: i32 },
   mlxlm_distributed_init: { args: ["bool", bytes], returns: i32 },
+  mlxlm_distributed_connect: { args: [i32, bytes, i32, bytes, "f64"], returns: i32 },
   mlxlm_group_rank: { args: [i32], returns: i32 },
   mlxlm_group_size: { args: [i32], returns: i32 },
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },

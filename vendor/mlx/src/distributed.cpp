@@ -1,5 +1,6 @@
 // Process groups for collectives.
 #include "abi.h"
+#include "mesh_group.h"
 
 namespace mlxlm {
 namespace {
@@ -39,6 +40,11 @@ int32_t mlxlm_distributed_available(const char* backend) {
 // The group of all processes, or of this one alone where nothing was launched and `strict` is false. Returns its id.
 int32_t mlxlm_distributed_init(bool strict, const char* backend) {
   return guarded([&] { return add_group(mx::distributed::init(strict, backend)); });
+}
+
+// The group of the processes at these addresses ("host:port", by rank, each closed by a NUL), over TCP. Returns its id.
+int32_t mlxlm_distributed_connect(int32_t rank, const char* addresses, int32_t length, const char* key, double seconds) {
+  return guarded([&] { return add_group(mesh_group({rank, fields(addresses, length), key, seconds})); });
 }
 
 int32_t mlxlm_group_rank(int32_t group) {

@@ -1,0 +1,60 @@
+/** The group that a launcher describes in the environment, as MLX's own launchers do. */
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { environment } from "../environment";
+import { ExitCode, UserError } from "../errors";
+
+export interface GroupAddresses {
+  rank: number;
+  /** "HOST:PORT" of each rank. */
+  addresses: readonly string[];
+  /** What members must say; others are turned away. */
+  key?: string;
+  /** How long to wait for the others. */
+  seconds?: number;
+}
+
+/** Addresses of each rank: MLX's ring connects by all of them, mlxlm by the first. */
+const Hosts = z.array(z.array(z.string().regex(/.:\d+$/)).min(1)).min(1);
+
+/**
+ * What MLX_RANK and MLX_HOSTFILE say; null where one of them is not set.
+ * @throws UserError for a file that is not such a list, or has no such rank
+ */
+export function groupFromEnvironment(env = process.env): GroupAddresses | null {
+  const rank = environment("MLX_RANK", env);
+  const file = environment("MLX_HOSTFILE", env);
+  if (rank === undefined || file === undefined) return null;
+  const hosts = Hosts.safeParse(contentOf(file));
+  if (!hosts.success) throw refused(file, 'must be a JSON list with a list of "IP:PORT" for each process');
+  if (!/^\d+$/.test(rank) || Number(rank) >= hosts.data.length) {
+    throw refused(file, `names ${hosts.data.length} processes, so there is no MLX_RANK ${JSON.stringify(rank)}`);
+  }
+  return {
+    rank: Number(rank),
+    addresses: hosts.data.map(([first]) => first!),
+    key: environment("MLXLM_GROUP_KEY", env),
+  };
+}
+
+/** What a JSON file says; undefined where it is none. @throws UserError where it can't be read */
+function contentOf(file: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    throw refused(file, `can't be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function refused(file: string, problem: string): UserError {
+  return new UserError(`MLX_HOSTFILE ${file} ${problem}`, {
+    code: ExitCode.usage,
+    hint: "Start the processes with mlxlm launch, which writes it.",
+  });
+}

@@ -1,0 +1,81 @@
+/** Collectives between processes: mlxlm's TCP connections and MLX's ring give the same. */
+import { describe, expect, test } from "bun:test";
+import { freePorts, runRanks, startRanks } from "./ranks";
+
+interface Results {
+  rank: number;
+  size: number;
+  scattered: number[] | null;
+  split: { rank: number; size: number; sum: number[] } | null;
+  [name: string]: unknown;
+}
+
+describe.each([
+  ["tcp", 2],
+  ["tcp", 4],
+  ["ring", 2],
+] as const)("%s, %i processes", (backend, size) => {
+  test("sums, maxima, gathers, messages and gradients", async () => {
+    const ranks = Array.from({ length: size }, (_, rank) => rank);
+    const triangle = (size * (size + 1)) / 2;
+    const results = await runRanks<Results>("collectives-rank.ts", size, { backend });
+    for (const [rank, result] of results.entries()) {
+      expect(result).toMatchObject({
+        rank,
+        size,
+        sum: [triangle, size - triangle, size / 2],
+        max: [size, 0, 0.5],
+        min: [1, 1 - size, 0.5],
+        sums: Array.from({ length: 6 }, () => [triangle, triangle]),
+        gathered: ranks.map((other) => [other + 1, 0 - other, 0.5]),
+        longSum: 0,
+        received: Array.from({ length: 4 }, () => (rank + size - 1) % size),
+        gradient: [2 * triangle * (rank + 1), 2 * triangle * (rank + 1)],
+        leaked: [0, 0],
+      });
+      if (backend !== "tcp") continue;
+      expect(result.scattered).toEqual([2 * rank * triangle, (2 * rank + 1) * triangle]);
+      const half = ranks.filter((other) => other % 2 === rank % 2);
+      expect(result.split).toEqual({
+        rank: half.toReversed().indexOf(rank),
+        size: half.length,
+        sum: [half.reduce((a, b) => a + b, 0)],
+      });
+    }
+  });
+});
+
+describe("a rank that is lost", () => {
+  test.each([0, 1, 2])("rank %i of 3, killed between and within collectives", async (victim) => {
+    const ranks = startRanks("lost-rank.ts", 3, { args: [`${victim}`] });
+    const ends = await Promise.all(ranks.map(({ ended }) => ended));
+    expect(ends[victim]!.signal).toBe("SIGKILL");
+    for (const [rank, { code, stdout }] of ends.entries()) {
+      if (rank === victim) continue;
+      expect(stdout).toContain(`the connection to rank ${victim} (127.0.0.1:`);
+      expect(stdout).toContain("again: the connection to rank");
+      expect(code).toBe(0);
+    }
+  });
+
+  test("that never comes is named", async () => {
+    const [first] = startRanks("absent-rank.ts", 2);
+    const { stdout } = await first!.ended;
+    expect(stdout).toMatch(/^rank 1 \(127\.0\.0\.1:\d+\) did not come to 127\.0\.0\.1:\d+$/m);
+  });
+
+  test("a stranger is turned away", async () => {
+    const [port] = freePorts(1);
+    const [first] = startRanks("stranger-rank.ts", 1, { args: [`${port}`] });
+    const { stdout } = await first!.ended;
+    expect(stdout).toContain("[3,3]");
+    // Where the group is whole already, nobody answers any more.
+    expect(stdout).toMatch(/is not rank 0 of this group|rank 0 did not answer/);
+  });
+
+  test("at another step is an error on both", async () => {
+    const ends = await Promise.all(startRanks("steps-rank.ts", 2).map(({ ended }) => ended));
+    for (const { stdout } of ends) expect(stdout).toMatch(/is at another step|was lost/);
+    expect(ends.map(({ stdout }) => stdout).join()).toMatch(/it sends \d+ bytes where \d+ are expected/);
+  });
+});
