@@ -15,6 +15,7 @@ export const commands: Record<string, (() => Promise<{ default: Command }>) | nu
   fuse: () => import("./fuse"),
   generate: () => import("./generate"),
   gptq: () => import("./gptq"),
+  launch: () => import("./launch"),
   licenses: () => import("./licenses"),
   lora: () => import("./lora"),
   manage: () => import("./manage"),

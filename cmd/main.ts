@@ -4,15 +4,17 @@ import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
 import { useDevice } from "../src/cli/device";
+import { joinGroup } from "../src/cli/group";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
-import { parseFlags } from "../src/cli/parse";
+import { parseFlags, splitCommand } from "../src/cli/parse";
 import { reportError } from "../src/cli/report-error";
 import { commandMeaning } from "../src/cli/synonyms";
 import { columnsOf } from "../src/cli/width";
 import { checkEnvironment } from "../src/environment";
 import { ExitCode, UserError } from "../src/errors";
+import { isLaunched, isLead } from "../src/mlx/group-environment";
 import { nearest } from "../src/nearest";
 import { onWarning } from "../src/warnings";
 import { builtIns, topicNames, topicPage } from "./built-ins";
@@ -65,15 +67,18 @@ async function main([name, ...words]: string[]): Promise<void> {
   }
 
   const command = await commandNamed(name);
-  if (words.includes("--help") || words.includes("-h")) return print(commandHelp(command, columnsOf(1)));
-  const flags = parseFlags(words, command.flags, command.name);
+  const [own, wrapped] = command.wraps ? splitCommand(words, command.flags) : [words, []];
+  if (own.includes("--help") || own.includes("-h")) return print(commandHelp(command, columnsOf(1)));
+  const flags = parseFlags(own, command.flags, command.name);
+  if (command.wraps) flags.command = wrapped;
   if (flags.help) return print(commandHelp(command, columnsOf(1)));
   report.json = flags.json === true;
   report.debug = flags.debug === true;
-  const out = new Output(flags.json === true);
+  const out = new Output(flags.json === true, { isSilent: !isLead() });
   onWarning((line) => out.warn(line));
   if (!command.diagnoses) for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
+  if (command.computes && isLaunched()) await joinGroup(command.name, words);
   await command.run({
     flags,
     out,

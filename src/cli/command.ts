@@ -20,6 +20,8 @@ export interface CommandSpec<T extends FlagTable> {
   computes?: boolean;
   /** Its steps may take many seconds: the first Ctrl-C is answered at once, in the middle of one too. */
   hasLongSteps?: boolean;
+  /** Its first word that is no flag begins another command, with flags of its own: they become its flag `command`. */
+  wraps?: boolean;
   /** It tells what is wrong with the environment itself: that does not end it before it begins. */
   diagnoses?: boolean;
   run(context: Context<T>): Promise<void>;
@@ -34,6 +36,7 @@ export interface Command {
   computes?: boolean;
   hasLongSteps?: boolean;
   diagnoses?: boolean;
+  wraps?: boolean;
   run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
 }
 

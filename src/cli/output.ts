@@ -45,11 +45,19 @@ export function print(text: string): void {
 }
 
 export class Output {
-  constructor(readonly json: boolean) {}
+  readonly #isSilent: boolean;
+
+  /** @param options.isSilent another process of the group says it all */
+  constructor(
+    readonly json: boolean,
+    { isSilent = false } = {},
+  ) {
+    this.#isSilent = isSilent;
+  }
 
   /** Part of the answer. In JSON it comes with the result. */
   text(text: string, options?: PrintableOptions): void {
-    if (!this.json && text !== "") show(stdout, text, options);
+    if (!this.#isSilent && !this.json && text !== "") show(stdout, text, options);
   }
 
   /** Text of a model that comes in pieces: on a terminal, lines end between words. */
@@ -67,27 +75,27 @@ export class Output {
 
   /** Part of a line of that. */
   aside(text: string): void {
-    if (!this.json && text !== "") show(stderr, text, { colours: true });
+    if (!this.#isSilent && !this.json && text !== "") show(stderr, text, { colours: true });
   }
 
   /** A line that a user should not miss. */
   warn(line: string): void {
-    show(stderr, `${fitting(`mlxlm: ${withDemoNamed(line)}`)}\n`);
+    if (!this.#isSilent) show(stderr, `${fitting(`mlxlm: ${withDemoNamed(line)}`)}\n`);
   }
 
   /** The one object of a one-shot command. */
   result(object: object): void {
-    if (this.json) write(stdout, `${JSON.stringify(object)}\n`);
+    if (this.json && !this.#isSilent) write(stdout, `${JSON.stringify(object)}\n`);
   }
 
   /** One line of a long-running command. */
   event(object: { type: string } & Record<string, unknown>): void {
-    if (this.json) write(stdout, `${JSON.stringify(object)}\n`);
+    if (this.json && !this.#isSilent) write(stdout, `${JSON.stringify(object)}\n`);
   }
 
   /** Points as a picture, where a person looks on. */
   plot(points: readonly (readonly [x: number, y: number])[]): void {
-    if (this.json || !isatty(stderr) || environment("TERM") === "dumb") return;
+    if (this.json || this.#isSilent || !isatty(stderr) || environment("TERM") === "dumb") return;
     const columns = Math.min(columnsOf(stderr), usualColumns);
     for (const line of braillePlot(points, { columns, rows: 8 })) this.info(line);
   }
@@ -111,7 +119,7 @@ export class Output {
   }
 
   private stage(): Stage {
-    if (this.json) return { kind: "none" };
+    if (this.json || this.#isSilent) return { kind: "none" };
     const isDrawn = isatty(stderr) && !environment("CI") && environment("TERM") !== "dumb";
     const draw = (text: string) => write(stderr, text);
     return isDrawn ? { kind: "line", write: draw, columns: () => columnsOf(stderr) } : { kind: "log", write: draw };

@@ -13,6 +13,23 @@ export function parseFlags<T extends FlagTable>(words: readonly string[], table:
   return values as Values<T>;
 }
 
+/** The words up to the first that is neither a flag nor its value, and the rest: a command with flags of its own. */
+export function splitCommand(words: readonly string[], table: FlagTable): [own: string[], command: string[]] {
+  const takesNone = new Set(
+    Object.keys(table)
+      .filter((name) => table[name]!.kind === "switch")
+      .flatMap((name) => [spelled(name), ...(table[name]!.alias ?? []).map((alias) => `-${alias}`)]),
+  );
+  let at = 0;
+  while (at < words.length && isFlag(words[at]!)) {
+    const word = words[at]!;
+    if (word === "--") return [words.slice(0, at), words.slice(at + 1)];
+    const isShort = !word.startsWith("--") && word.length > 2;
+    at += takesNone.has(word) || word.includes("=") || isShort ? 1 : 2;
+  }
+  return [words.slice(0, at), words.slice(at)];
+}
+
 const givenOf = new WeakMap<object, ReadonlySet<string>>();
 
 /** Whether the flag was on the command line: its value may be its default all the same. */

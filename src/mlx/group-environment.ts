@@ -37,6 +37,24 @@ export function groupFromEnvironment(env = process.env): GroupAddresses | null {
   };
 }
 
+/** What a launcher sets beside MLX_RANK, one for each backend. */
+const companions = ["MLX_HOSTFILE", "NCCL_HOST_IP", "MLX_JACCL_COORDINATOR"] as const;
+
+/** mpirun's own number of a process. */
+const mpiRank = "OMPI_COMM_WORLD_RANK";
+
+/** Whether this process was started as one of a group. */
+export function isLaunched(env = process.env): boolean {
+  if (environment("MLXLM_DISTRIBUTED", env) === "mpi") return true;
+  return environment("MLX_RANK", env) !== undefined && companions.some((name) => environment(name, env) !== undefined);
+}
+
+/** Whether this process is the one of its group that speaks to the user: the first, or the only one. */
+export function isLead(env = process.env): boolean {
+  if (!isLaunched(env)) return true;
+  return Number(environment("MLX_RANK", env) ?? env[mpiRank] ?? 0) === 0;
+}
+
 /** What a JSON file says; undefined where it is none. @throws UserError where it can't be read */
 function contentOf(file: string): unknown {
   let text: string;

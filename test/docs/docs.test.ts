@@ -5,7 +5,7 @@ import { dirname, join, relative } from "node:path";
 import { builtIns, topicNames } from "../../cmd/built-ins";
 import { commands, loadedCommands } from "../../cmd/commands";
 import { madeFiles, root } from "../../docs/make/main";
-import { parseFlags } from "../../src/cli/parse";
+import { parseFlags, splitCommand } from "../../src/cli/parse";
 import { commandsIn } from "./commands-in";
 
 const pages = ["*.md", "docs/**/*.md"].flatMap((one) => [...new Bun.Glob(one).scanSync({ cwd: root })]).sort();
@@ -39,7 +39,7 @@ describe("command lines", () => {
     if (!command) return `there is no command ${name}`;
     if (words.includes("--help")) return null;
     try {
-      parseFlags(words, command.flags, name);
+      parseFlags(command.wraps ? splitCommand(words, command.flags)[0] : words, command.flags, name);
       return null;
     } catch (error) {
       return (error as Error).message;

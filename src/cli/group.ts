@@ -1,0 +1,55 @@
+/** A process that was launched with others: it finds them, and makes sure that all do the same thing. */
+import { version } from "../../package.json";
+import { ExitCode, UserError } from "../errors";
+
+interface Member {
+  version: string;
+  command: string;
+  words: readonly string[];
+}
+
+/**
+ * Connects with the other processes of the group.
+ * @throws UserError where one does not come, or has another version, command or flags
+ */
+export async function joinGroup(command: string, words: readonly string[]): Promise<void> {
+  const mx = await import("../mlx");
+  const { gatherJson } = await import("../mlx/group-messages");
+  let group: InstanceType<typeof mx.distributed.Group>;
+  try {
+    group = mx.distributed.init({ strict: true });
+  } catch (cause) {
+    if (!(cause instanceof mx.MlxError)) throw cause;
+    throw new UserError(`the processes of the group did not find each other: ${cause.message}`, {
+      hint: "Test the hosts with mlxlm launch --check, and see that no firewall is between them.",
+      cause,
+    });
+  }
+  checkAlike(gatherJson<Member>(group, { version, command, words }));
+}
+
+/** @throws UserError that names what differs, and where */
+export function checkAlike(members: readonly Member[]): void {
+  const [first] = members as [Member, ...Member[]];
+  for (const [rank, member] of members.entries()) {
+    if (member.version !== first.version) {
+      throw differing(`mlxlm ${member.version} runs on rank ${rank}, and ${first.version} on rank 0`);
+    }
+    if (member.command !== first.command) {
+      throw differing(`rank ${rank} runs ${member.command}, and rank 0 ${first.command}`);
+    }
+    const at = Array.from({ length: Math.max(member.words.length, first.words.length) }, (_, i) => i).find(
+      (i) => member.words[i] !== first.words[i],
+    );
+    if (at === undefined) continue;
+    const [theirs, ours] = [member, first].map(({ words }) => words[at] ?? "nothing");
+    throw differing(`the flags differ: rank ${rank} has ${theirs} where rank 0 has ${ours}`);
+  }
+}
+
+function differing(message: string): UserError {
+  return new UserError(message, {
+    code: ExitCode.usage,
+    hint: "All processes of a group must be alike. mlxlm launch starts them so.",
+  });
+}

@@ -1,0 +1,131 @@
+/** Starts the ranks of a group: where, with what, and by which backend. */
+import { randomBytes } from "node:crypto";
+import { writeSync } from "node:fs";
+import { availableParallelism, machine, platform } from "node:os";
+import { resolve } from "node:path";
+import { bundles } from "../../embedded-files";
+import { ExitCode, UserError } from "../../errors";
+import { isLaunched } from "../../mlx/group-environment";
+import type { Output } from "../output";
+import { type Host, type Hosts, isHere, listedHosts, readHostfile } from "./hosts";
+import { mpiWords } from "./mpi";
+import { type Backend, backends, type PlannedRank, plan } from "./plan";
+import { freePorts } from "./ports";
+import { hashOf, placeExecutable } from "./ssh";
+import { supervise } from "./supervise";
+
+export interface LaunchFlags {
+  command: readonly string[];
+  hosts: string;
+  repeatHosts: number;
+  hostfile?: string;
+  backend?: Backend;
+  env: readonly string[];
+  mpiArg: readonly string[];
+  connectionsPerIp: number;
+  startingPort?: number;
+  ncclPort: number;
+  cwd?: string;
+  executable?: string;
+  check: boolean;
+  verbose: boolean;
+  json: boolean;
+}
+
+/** Runs the command on all ranks and returns its exit code. @throws UserError for hosts that can't be used */
+export async function launch(flags: LaunchFlags, out: Output, signal: AbortSignal): Promise<number> {
+  if (flags.check && isLaunched()) {
+    const { checkAsRank } = await import("./check");
+    checkAsRank(out);
+    return ExitCode.ok;
+  }
+  const command = flags.check ? ["launch", "--check", ...(flags.json ? ["--json"] : [])] : flags.command;
+  if (command.length === 0) {
+    throw new UserError("launch needs a command that the ranks run", {
+      code: ExitCode.usage,
+      hint: "For example: mlxlm launch -n 2 generate --model demo",
+    });
+  }
+  const named: Hosts = flags.hostfile === undefined ? listedHosts(flags.hosts) : await readHostfile(flags.hostfile);
+  const hosts = named.hosts.flatMap((host) => Array.from({ length: flags.repeatHosts }, () => host));
+  const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend());
+  const own = Object.fromEntries([...named.envs, ...flags.env].map(variable));
+  const cwd = flags.cwd === undefined ? process.cwd() : resolve(flags.cwd);
+  const note = (line: string) => out.warn(line);
+  const self = bundles.native ? [process.execPath] : [process.execPath, Bun.main];
+  if (backend === "mpi") {
+    const words = mpiWords(hosts, [...self, ...command], { env: own, args: flags.mpiArg });
+    const { exited } = Bun.spawn(words, { cwd, stdin: "inherit", stdout: "inherit", stderr: "inherit" });
+    return await exited;
+  }
+
+  const ranks = plan(hosts, {
+    ...flags,
+    backend,
+    repeats: flags.repeatHosts,
+    key: randomBytes(16).toString("hex"),
+    cores: availableParallelism(),
+    freePorts,
+  }).map((rank) => ({ ...rank, env: { ...rank.env, ...own } }));
+  const theirs = await executables(hosts, flags.executable, note);
+  return await supervise(ranks, {
+    commandOf: ({ host }: PlannedRank) => [...(isHere(host) ? self : [theirs.get(host.ssh)!]), ...command],
+    cwd,
+    signal,
+    line: (stream, text) => void writeSync(stream === "stdout" ? 1 : 2, `${text}\n`),
+    note,
+    onStart: ({ rank, host }, pid) => {
+      if (flags.verbose) out.info(`rank ${rank} on ${host.ssh} by ${backend}: process ${pid}`);
+    },
+  });
+}
+
+/** The backend that a hostfile names. @throws UserError where there is no such one */
+function backendNamed(name: string | undefined): Backend | undefined {
+  const known = backends.find((one) => one === name);
+  if (name === undefined || known) return known;
+  throw new UserError(`the hostfile names the backend ${JSON.stringify(name)}, which is none`, {
+    code: ExitCode.usage,
+    hint: `There are ${backends.join(", ")}.`,
+  });
+}
+
+async function usualBackend(): Promise<Backend> {
+  const mx = await import("../../mlx");
+  return mx.isAvailable("cuda") && mx.distributed.isAvailable("nccl") ? "nccl" : "tcp";
+}
+
+/** @throws UserError for what is no NAME=VALUE */
+function variable(text: string): [name: string, value: string] {
+  const equals = text.indexOf("=");
+  const name = text.slice(0, equals);
+  if (!/^\w+$/.test(name)) {
+    throw new UserError(`--env ${JSON.stringify(text)} is not NAME=VALUE`, { code: ExitCode.usage });
+  }
+  return [name, text.slice(equals + 1)];
+}
+
+/** The executable on each of the other hosts, by its name; copied where it is missing. */
+async function executables(
+  hosts: readonly Host[],
+  installed: string | undefined,
+  note: (line: string) => void,
+): Promise<ReadonlyMap<string, string>> {
+  const others = [...new Set(hosts.filter((host) => !isHere(host)).map(({ ssh }) => ssh))];
+  if (installed !== undefined || others.length === 0) return new Map(others.map((host) => [host, installed ?? ""]));
+  if (!bundles.native) {
+    throw new UserError("this mlxlm runs from its sources, which cannot be copied to other hosts", {
+      hint: "Name the mlxlm that is installed there: --executable PATH. Or build one: bun run build",
+    });
+  }
+  const path = process.execPath;
+  const executable = { path, sha256: await hashOf(path), system: systemName() };
+  return new Map(
+    await Promise.all(others.map(async (host) => [host, await placeExecutable(host, executable, note)] as const)),
+  );
+}
+
+/** As `uname -sm` says it. */
+function systemName(): string {
+  return `${platform() === "darwin" ? "Darwin" : "Linux"} ${machine()}`;
+}

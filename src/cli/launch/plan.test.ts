@@ -1,0 +1,77 @@
+import { describe, expect, test } from "bun:test";
+import type { Host } from "./hosts";
+import { mpiWords } from "./mpi";
+import { type Backend, plan } from "./plan";
+
+const options = {
+  connectionsPerIp: 1,
+  ncclPort: 12345,
+  repeats: 2,
+  key: "k",
+  verbose: false,
+  cores: 8,
+  freePorts: (count: number) => Array.from({ length: count }, (_, i) => 5000 + i),
+};
+
+const host = (ssh: string, ips: string[] = [], rdma: Host["rdma"] = []): Host => ({ ssh, ips, rdma });
+const here = host("127.0.0.1", ["127.0.0.1"]);
+const far = [host("a", ["10.0.0.1"]), host("b", ["10.0.0.2"])];
+
+const planned = (hosts: readonly Host[], backend: Backend, more: object = {}) =>
+  plan(hosts, { ...options, backend, ...more });
+
+describe("what ranks are started with", () => {
+  test("on this machine: free ports, and a share of the cores", () => {
+    const ranks = planned([here, here], "tcp");
+    expect(ranks.map(({ env }) => env)).toEqual([
+      { MLX_RANK: "0", MLXLM_DISTRIBUTED: "tcp", MLXLM_GROUP_KEY: "k", MLXLM_THREADS: "4" },
+      { MLX_RANK: "1", MLXLM_DISTRIBUTED: "tcp", MLXLM_GROUP_KEY: "k", MLXLM_THREADS: "4" },
+    ]);
+    expect(JSON.parse(ranks[1]!.files.MLX_HOSTFILE!)).toEqual([["127.0.0.1:5000"], ["127.0.0.1:5001"]]);
+  });
+
+  test("on other machines: ports from 32323, for each connection", () => {
+    const [first] = planned(far, "ring", { connectionsPerIp: 2 });
+    expect(JSON.parse(first!.files.MLX_HOSTFILE!)).toEqual([
+      ["10.0.0.1:32323", "10.0.0.1:32324"],
+      ["10.0.0.2:32325", "10.0.0.2:32326"],
+    ]);
+    expect(first!.env.MLXLM_THREADS).toBeUndefined();
+  });
+
+  test("for NCCL: the first rank's address, and a GPU for each rank", () => {
+    const ranks = planned([...far, ...far], "nccl");
+    expect(ranks.map(({ env }) => env.CUDA_VISIBLE_DEVICES)).toEqual(["0", "1", "0", "1"]);
+    expect(ranks[3]!.env).toMatchObject({ NCCL_HOST_IP: "10.0.0.1", NCCL_PORT: "12345", MLX_WORLD_SIZE: "4" });
+  });
+
+  test("for JACCL: a coordinator and the devices", () => {
+    const hosts = [host("a", ["10.0.0.1"], [null, "en2"]), host("b", [], ["en2", null])];
+    const [first] = planned(hosts, "jaccl-ring");
+    expect(first!.env).toMatchObject({
+      MLXLM_DISTRIBUTED: "jaccl",
+      MLX_JACCL_COORDINATOR: "10.0.0.1:32323",
+      MLX_JACCL_RING: "1",
+    });
+    expect(JSON.parse(first!.files.MLX_IBV_DEVICES!)).toEqual([
+      [null, "en2"],
+      ["en2", null],
+    ]);
+  });
+
+  test("for MPI: words of mpirun", () => {
+    expect(mpiWords(far, ["mlxlm", "chat"], { env: { A: "1" }, args: ["--oversubscribe"] }).join(" ")).toBe(
+      "mpirun -np 2 --host a,b -x MLXLM_DISTRIBUTED=mpi -x A=1 --oversubscribe mlxlm chat",
+    );
+  });
+
+  test.each([
+    ["tcp", [host("a"), host("b")], /needs the IP of a/],
+    ["nccl", [host("a")], /needs an IP of the first host/],
+    ["jaccl", far, /a has 0 RDMA devices for 2 hosts/],
+    ["jaccl", [host("a", ["1.1.1.1"], ["x", "y"]), host("b", [], ["x", null])], /a has an RDMA device to itself/],
+    ["jaccl", [host("a", ["1.1.1.1"], [null, null]), host("b", [], ["x", null])], /a has no RDMA device to b/],
+  ] as const)("%s without what it needs is an error", (backend, hosts, message) => {
+    expect(() => planned(hosts, backend)).toThrow(message);
+  });
+});

@@ -1,0 +1,159 @@
+/** `mlxlm launch`: ranks here, and on "other hosts" by a stand-in for ssh that runs its script on this machine. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { machine, tmpdir } from "node:os";
+import { join } from "node:path";
+import { hashOf, placeExecutable } from "../../src/cli/launch/ssh";
+import { freePorts } from "./ranks";
+
+const main = join(import.meta.dir, "../../cmd/main.ts");
+const folder = mkdtempSync(join(tmpdir(), "mlxlm-launch-test-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function start(words: readonly string[], env: Record<string, string> = {}) {
+  return Bun.spawn([process.execPath, main, "launch", ...words], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    env: { ...process.env, ...env },
+  });
+}
+
+async function run(words: readonly string[], env?: Record<string, string>) {
+  const child = start(words, env);
+  const [out, problems, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { code, out, problems };
+}
+
+/** A program on PATH that is called as ssh is: each host has a home of its own, and "down" can't be reached. */
+function standInSsh(): Record<string, string> {
+  const bin = join(folder, "bin");
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(
+    join(bin, "ssh"),
+    `#!/bin/sh
+while [ "$1" != "\${1#-}" ]; do case "$1" in -o) shift 2;; *) shift;; esac; done
+[ "$1" = down ] && { echo "ssh: connect to host down port 22: No route to host" >&2; exit 255; }
+HOME="${folder}/$1"; export HOME; unset XDG_CACHE_HOME; mkdir -p "$HOME"; echo "$1" >> "${folder}/asked"
+exec sh -c "$2"
+`,
+  );
+  chmodSync(join(bin, "ssh"), 0o755);
+  return { PATH: `${bin}:${process.env.PATH}` };
+}
+
+const prompt = ["generate", "--model", "demo", "--prompt", "What is 27 + 58?", "--temp", "0"];
+const answer = "27 + 58 = 85.";
+
+describe("ranks on this machine", () => {
+  test("say once what one process says", async () => {
+    const { code, out, problems } = await run(["-n", "2", ...prompt, "--json"]);
+    expect(problems).toBe("");
+    expect(JSON.parse(out).text).toEndWith(answer);
+    expect(code).toBe(0);
+  });
+
+  test("are tested pairwise", async () => {
+    const { code, out } = await run(["-n", "3", "--json", "--check"]);
+    const { members, pairs, sum } = JSON.parse(out);
+    expect(members).toHaveLength(3);
+    expect(pairs.map(({ from, to }: { from: number; to: number }) => [from, to])).toEqual([
+      [0, 1],
+      [0, 2],
+      [1, 2],
+    ]);
+    for (const figures of [...pairs, sum]) {
+      expect(figures.latency_us).toBeGreaterThan(0);
+      expect(figures.bandwidth).toBeGreaterThan(0);
+    }
+    expect(code).toBe(0);
+  });
+
+  test("end with the code of the one that fails, and its last words", async () => {
+    const { code, problems } = await run(["-n", "2", "generate", "--model", "/nowhere/at/all", "--prompt", "x"]);
+    expect(code).toBe(3);
+    expect(problems).toContain("/nowhere/at/all");
+    expect(problems).toMatch(/rank \d \(127\.0\.0\.1\) ended with code 3/);
+  });
+
+  test.each([0, 1])("end where rank %i is killed", async (victim) => {
+    const child = start(["-n", "2", "--verbose", "benchmark", "--model", "demo", "-g", "100000"]);
+    let said = "";
+    const reader = child.stderr.getReader();
+    const stdout = child.stdout.text();
+    let chunk = await reader.read();
+    for (; !chunk.done; chunk = await reader.read()) {
+      said += new TextDecoder().decode(chunk.value);
+      const pids = [...said.matchAll(/by tcp: process (\d+)/g)].map(([, pid]) => Number(pid));
+      if (pids.length === 2 && said.indexOf("was ended") < 0) process.kill(pids[victim]!, "SIGKILL");
+      if (pids.length === 2) break;
+    }
+    for (chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      said += new TextDecoder().decode(chunk.value);
+    }
+    await stdout;
+    expect(await child.exited).toBe(128 + 9);
+    expect(said).toContain(`rank ${victim} (127.0.0.1) was ended by SIGKILL`);
+    expect(said).toContain("The other ranks are ended");
+  });
+
+  test.each([
+    [["-n", "2"], /launch needs a command/],
+    [["-n", "2", "nonsense"], /there is no command "nonsense"/],
+    [["--env", "A B", "--", "generate"], /is not NAME=VALUE/],
+    [["--hosts", "studio1,studio2", "--executable", "/x", "--backend", "ring", "chat"], /needs the IP of studio1/],
+    [["--hosts", "10.9.9.9", "chat"], /runs from its sources/],
+    [["--nonsense", "chat"], /there is no flag --nonsense/],
+  ] as const)("%j is a usage error", async (words, message) => {
+    const { code, problems } = await run(words);
+    expect(problems).toMatch(message);
+    expect(code).not.toBe(0);
+  });
+});
+
+describe("ranks on other hosts", () => {
+  test("are started by ssh", async () => {
+    const env = standInSsh();
+    const own = join(folder, "own-mlxlm");
+    writeFileSync(own, `#!/bin/sh\nexec ${process.execPath} ${main} "$@"\n`);
+    chmodSync(own, 0o755);
+    const hostfile = join(folder, "hosts.json");
+    const hosts = ["127.0.0.1", "alpha"].map((ssh) => ({ ssh, ips: ["127.0.0.1"] }));
+    writeFileSync(hostfile, JSON.stringify({ backend: "tcp", envs: ["MLXLM_THREADS=1"], hosts }));
+    const port = `${freePorts(2)[0]}`;
+    const words = ["--hostfile", hostfile, "-p", port, "--executable", own];
+    const { code, out } = await run([...words, ...prompt, "--json"], env);
+    expect(JSON.parse(out).text).toEndWith(answer);
+    expect(code).toBe(0);
+    expect(readFileSync(join(folder, "asked"), "utf8")).toContain("alpha");
+  });
+
+  test("get a copy of the executable, once, and by its hash", async () => {
+    const path = join(folder, "executable");
+    writeFileSync(path, "#!/bin/sh\necho hello\n");
+    const executable = { path, sha256: await hashOf(path), system: `Linux ${machine()}` };
+    const said: string[] = [];
+    const before = process.env.PATH;
+    process.env.PATH = standInSsh().PATH;
+    try {
+      const there = await placeExecutable("beta", executable, (line) => said.push(line));
+      expect(readFileSync(there, "utf8")).toBe(readFileSync(path, "utf8"));
+      expect(await placeExecutable("beta", executable, (line) => said.push(line))).toBe(there);
+      expect(said).toEqual([`copying mlxlm (0 MB) to beta:${there}`]);
+
+      writeFileSync(there, "damaged");
+      await placeExecutable("beta", executable, (line) => said.push(line));
+      expect(await hashOf(there)).toBe(executable.sha256);
+      expect(said).toHaveLength(2);
+
+      const wrong = { ...executable, sha256: "0".repeat(64) };
+      expect(placeExecutable("beta", wrong, () => {})).rejects.toThrow("the copy has another hash");
+      expect(existsSync(join(folder, "beta/.cache/mlxlm/bin/0000000000000000/mlxlm"))).toBe(false);
+      expect(placeExecutable("down", executable, () => {})).rejects.toThrow("No route to host");
+      const other = { ...executable, system: "Darwin arm64" };
+      expect(placeExecutable("beta", other, () => {})).rejects.toThrow("this mlxlm runs on Darwin arm64");
+    } finally {
+      process.env.PATH = before;
+    }
+  });
+});
