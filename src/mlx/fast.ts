@@ -162,3 +162,4 @@ export function gatedDeltaUpdate(
 export { gated, geluApprox, silu } from "./gates";
 export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";
 export { deltaLayer, recurrence, selectiveScan, shortConvolution, stateSpace } from "./recurrent";
+export { attendToken, feedToken, type TokenMatrix } from "./token-steps";

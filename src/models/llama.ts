@@ -2,6 +2,7 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
+  attendToken,
   attention,
   type DecoderLayer,
   GatedMLP,
@@ -89,7 +90,8 @@ export class Attention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    return this.o_proj.forward(this.attend(x, mask, cache));
+    const isOwn = this.attend === Attention.prototype.attend;
+    return (isOwn && attendToken(x, this, mask, cache)) || this.o_proj.forward(this.attend(x, mask, cache));
   }
 
   /** The heads' results side by side, ahead of the last projection: (B, T, H · headDim) */

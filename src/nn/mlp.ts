@@ -4,6 +4,7 @@ import { swiglu } from "./activations";
 import { type Layer, Linear } from "./linear";
 import { Module } from "./module";
 import { project } from "./projection";
+import { feedToken } from "./token-steps";
 
 export interface GatedMLPOptions {
   bias?: boolean;
@@ -32,6 +33,8 @@ export class GatedMLP extends Module {
 
   /** x (…, dims) → (…, dims) */
   forward(x: Tensor): Tensor {
+    const whole = feedToken(x, this);
+    if (whole) return whole;
     const [gate, up] = project(x, [this.gate_proj, this.up_proj]) as [Tensor, Tensor];
     return this.down_proj.forward(this.activation(gate, up));
   }

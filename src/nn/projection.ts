@@ -51,7 +51,7 @@ export class JointProjection extends Module implements Rows {
   readonly #views: readonly Rows[];
   /** Where each member's outputs end, but the last's. */
   readonly #ends: readonly number[];
-  readonly #packing: Packing | null;
+  readonly packing: Packing | null;
   weight!: Tensor;
   scales?: Tensor;
   biases?: Tensor;
@@ -75,7 +75,7 @@ export class JointProjection extends Module implements Rows {
     this.#members = members;
     this.#views = members.map(rowsOf);
     this.#ends = ends;
-    this.#packing = members[0] instanceof QuantizedLinear ? members[0].packing : null;
+    this.packing = members[0] instanceof QuantizedLinear ? members[0].packing : null;
   }
 
   /** Whether these are the layers that were joined. */
@@ -94,7 +94,7 @@ export class JointProjection extends Module implements Rows {
 
   /** The members' results side by side: x (…, K) → (…, N₁ + N₂ + …) */
   forward(x: Tensor): Tensor {
-    return this.#packing ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.#packing) : linear(x, this);
+    return this.packing ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.packing) : linear(x, this);
   }
 
   /** The members' results from `forward`'s. */
@@ -110,7 +110,8 @@ const isProjection = (layer: unknown): layer is Projection =>
 const heldBy = (first: Projection): JointProjection | null =>
   first._joint instanceof JointProjection ? first._joint : null;
 
-function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
+/** The joint projection of the layers where `fuseProjections` joined these and x (…, T, K) is one token. */
+export function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
   const first = layers[0];
   if (!isProjection(first)) return null;
   const joint = heldBy(first);

@@ -329,6 +329,15 @@ const ours = [
     "array[]",
     { ours: true },
   ),
+  op("feed_token", "gelu: bool, x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints", "array[]", {
+    ours: true,
+  }),
+  op(
+    "attend_token",
+    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, used: int, heads: int, kvHeads: int, queryWeight: array?, keyWeight: array?, eps: float, rotated: int, base: float?, rotationScale: float, offset: int, freqs: array?, scale: float",
+    "array[]",
+    { ours: true },
+  ),
 ];
 
 const recurrent = [

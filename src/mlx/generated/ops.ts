@@ -963,6 +963,16 @@ export function rotate_heads(joint: Handle, heads: number, kvHeads: number, quer
   return readHandles(native.mlxlm_rotate_heads(joint, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, scale, offset, freqs ?? 0));
 }
 
+export function feed_token(gelu: boolean, x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[]): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_feed_token(gelu, x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow)));
+}
+
+export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, used: number, heads: number, kvHeads: number, queryWeight: Handle | null, keyWeight: Handle | null, eps: number, rotated: number, base: number | null, rotationScale: number, offset: number, freqs: Handle | null, scale: number): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, used, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, rotationScale, offset, freqs ?? 0, scale));
+}
+
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {
   beginMail();
   return readHandles(native.mlxlm_short_conv(x, opening ?? 0, gate ?? 0, before ?? 0, weight, bias ?? 0, own ?? 0, writeInts(lengths), silu));

@@ -6,6 +6,7 @@
 #include "cpu/mask_logits.h"
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
+#include "cpu/token_primitives.h"
 #include "cuda_kernel.h"
 #include "cuda_kernels.h"
 #include "cuda_products.h"
@@ -147,6 +148,34 @@ std::vector<array> rotate_heads(
   }
   return cuda::rotate_heads(
       joint, heads, kv_heads, query_weight, key_weight, eps, rotated, base, scale, offset, freqs, s);
+}
+
+std::vector<array> feed_token(
+    bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s) {
+  cpu::Matrix entering(joint, joint_how);
+  cpu::Matrix leaving(last, last_how);
+  if (!cpu::takes_feed_token(x, entering, leaving, s)) {
+    return {};
+  }
+  return {cpu::feed_token(gelu, x, entering, leaving, s)};
+}
+
+std::vector<array> attend_token(
+    const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
+    const std::vector<int>& last_how, const array& keys, const array& values, int used, int heads, int kv_heads,
+    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps, int rotated,
+    std::optional<float> base, float rotation_scale, int offset, const std::optional<array>& freqs, float scale,
+    mx::StreamOrDevice s) {
+  cpu::Matrix entering(joint, joint_how);
+  cpu::Matrix leaving(last, last_how);
+  cpu::Heads how = {
+      heads, kv_heads, keys.ndim() == 0 ? 0 : keys.shape(-1), rotated, used, scale, eps, {base, rotation_scale, offset},
+      query_weight.has_value()};
+  if (!cpu::takes_attend_token(x, entering, leaving, keys, values, query_weight, key_weight, freqs, how, s)) {
+    return {};
+  }
+  return {cpu::attend_token(x, entering, leaving, keys, values, query_weight, key_weight, freqs, how, s)};
 }
 
 array quantized_matmul(

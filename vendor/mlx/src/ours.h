@@ -45,6 +45,22 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s);
 
+// One token x (1, 1, D) through a gated feed-forward block: a joint matrix of gates and values, silu or gelu by tanh, the
+// last matrix. Matrices as in cpu/token_primitives.h. Empty where no kernel takes it.
+std::vector<array> feed_token(
+    bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s);
+
+// One token through attention: a joint matrix of queries, keys and values, norms over heads, rotation, attention to the
+// first `used` rows and itself, the last matrix. Writes its key and value to row `used` of `keys` and `values`, in place.
+// Empty where no kernel takes it.
+std::vector<array> attend_token(
+    const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
+    const std::vector<int>& last_how, const array& keys, const array& values, int used, int heads, int kv_heads,
+    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps, int rotated,
+    std::optional<float> base, float rotation_scale, int offset, const std::optional<array>& freqs, float scale,
+    mx::StreamOrDevice s);
+
 // MLX's products of these names, by kernels of ours where those are faster.
 array quantized_matmul(
     const array& x, const array& w, const array& scales, const std::optional<array>& biases, bool transpose,

@@ -1,14 +1,12 @@
 #include "cpu/layer_primitives.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <memory>
-#include <mutex>
 
 #include "cpu/arrays.h"
 #include "cpu/attention.h"
 #include "cpu/layer_primitive.h"
+#include "cpu/rotation_table.h"
 #include "cpu/rows.h"
 
 namespace mlxlm::cpu {
@@ -55,60 +53,6 @@ class RmsNorm : public LayerPrimitive {
   bool weighted_;
 };
 
-// Cosines and sines, (positions, rotated / 2) each.
-struct Table {
-  std::vector<float> inverse;
-  float scale;
-  int offset;
-  int positions;
-  std::vector<float> cosines;
-  std::vector<float> sines;
-};
-
-// Every layer of a step turns by the same angles: the last tables are kept. Gemma's layers have two kinds in turn.
-std::shared_ptr<const Table> table_of(std::vector<float> inverse, float scale, int offset, int positions) {
-  static std::mutex mutex;
-  static auto* kept = new std::vector<std::shared_ptr<const Table>>();
-  std::lock_guard lock(mutex);
-  for (auto& table : *kept) {
-    if (table->offset == offset && table->positions == positions && table->scale == scale &&
-        table->inverse == inverse) {
-      return table;
-    }
-  }
-  auto made = std::make_shared<Table>();
-  made->scale = scale;
-  made->offset = offset;
-  made->positions = positions;
-  for (int t = 0; t < positions; ++t) {
-    for (float frequency : inverse) {
-      float angle = static_cast<float>(offset + t) * scale * frequency;
-      made->cosines.push_back(std::cos(angle));
-      made->sines.push_back(std::sin(angle));
-    }
-  }
-  made->inverse = std::move(inverse);
-  if (kept->size() == 2) {
-    kept->erase(kept->begin());
-  }
-  kept->push_back(made);
-  return made;
-}
-
-// Frequencies in float32, as MLX has them.
-std::vector<float> inverse_frequencies(int rotated, const Angles& angles, const array* freqs) {
-  std::vector<float> inverse(rotated / 2);
-  float step = angles.base ? std::log(*angles.base) / static_cast<float>(rotated / 2) : 0;
-  for (int i = 0; i < rotated / 2; ++i) {
-    inverse[i] = freqs ? 1.0f / freqs->data<float>()[i * freqs->strides(0)] : std::exp(static_cast<float>(-i) * step);
-  }
-  return inverse;
-}
-
-bool operator==(const Angles& a, const Angles& b) {
-  return a.base == b.base && a.scale == b.scale && a.offset == b.offset;
-}
-
 // Inputs: x (B, H, T, D), wavelengths where there is no base.
 class Rotate : public LayerPrimitive {
  public:
@@ -132,7 +76,7 @@ class Rotate : public LayerPrimitive {
       int length = x.shape(2);
       int64_t dims = x.shape(3);
       auto inverse = inverse_frequencies(rotated, angles, held.size() == 3 ? &held[2] : nullptr);
-      auto table = table_of(std::move(inverse), angles.scale, angles.offset, length);
+      auto table = rotation_table(std::move(inverse), angles.scale, angles.offset, length);
       auto& kernels = row_kernels();
       for_rows(dims == 0 ? 0 : x.size() / dims, dims, [&](int64_t row) {
         int64_t t = row % length;
@@ -190,7 +134,7 @@ class RotateHeads : public LayerPrimitive {
                       angles = angles_]() mutable {
       int64_t dims = outs[0].shape(-1);
       auto inverse = inverse_frequencies(rotated, angles, freqs ? &*freqs : nullptr);
-      auto table = table_of(std::move(inverse), angles.scale, angles.offset, 1);
+      auto table = rotation_table(std::move(inverse), angles.scale, angles.offset, 1);
       auto type = float_of(joint.dtype());
       Rotation rotation = {type, dims, rotated, table->cosines.data(), table->sines.data()};
       auto& kernels = row_kernels();

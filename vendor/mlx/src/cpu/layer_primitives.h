@@ -4,6 +4,7 @@
 #pragma once
 
 #include "abi.h"
+#include "cpu/rotation_table.h"
 
 namespace mlxlm::cpu {
 
@@ -13,13 +14,6 @@ array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx
 bool takes_add_rms_norm(const array& x, const array& delta, const array& weight, mx::StreamOrDevice s);
 std::vector<array> add_rms_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
-
-// The angles of a rotation by halves: those of `freqs` (wavelengths), else of a base.
-struct Angles {
-  std::optional<float> base;
-  float scale;
-  int offset;
-};
 
 bool takes_rotate(const array& x, int dims, const std::optional<array>& freqs, mx::StreamOrDevice s);
 array rotate(

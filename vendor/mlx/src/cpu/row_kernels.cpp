@@ -106,6 +106,15 @@ void gate(Gate kind, Float of, const void* g, const void* x, void* out, int64_t 
   });
 }
 
+void add(Float of, const void* a, const void* b, void* out, int64_t count) {
+  with_type(of, [&](auto known) {
+    constexpr Float type = decltype(known)::value;
+    for_vectors(count, [&](int64_t i, int some) {
+      put<type>(out, i, get<type>(a, i, some) + get<type>(b, i, some), some);
+    });
+  });
+}
+
 // A row's largest number and Σ e^(x - largest).
 struct Exponentials {
   float largest;
@@ -158,6 +167,6 @@ void log_sum_exp(Float of, const void* x, void* out, int64_t count) {
 
 } // namespace
 
-const RowKernels row_kernels = {normalize, rotate, gate, softmax, log_sum_exp};
+const RowKernels row_kernels = {normalize, rotate, gate, add, softmax, log_sum_exp};
 
 } // namespace mlxlm::cpu::MLXLM_ISA

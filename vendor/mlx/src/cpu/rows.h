@@ -38,6 +38,8 @@ struct RowKernels {
   void (*rotate)(const Rotation& rotation, const Norm* norm, const void* x, void* out);
   // out = gate(g) · x
   void (*gate)(Gate gate, Float type, const void* g, const void* x, void* out, int64_t count);
+  // out = a + b
+  void (*add)(Float type, const void* a, const void* b, void* out, int64_t count);
   // out = e^x / Σ e^x
   void (*softmax)(Float type, const void* x, void* out, int64_t count);
   // out = log Σ e^x, one number

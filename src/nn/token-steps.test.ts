@@ -1,0 +1,269 @@
+/** One token as one operation: the same bits as the long way, and rows that are written in place only where nobody sees. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import * as mx from "../mlx";
+import { geglu, swiglu } from "./activations";
+import { attention, joinHeads, projectHeads } from "./attention";
+import { KVCache } from "./cache";
+import { type Layer, Linear } from "./linear";
+import { GatedMLP } from "./mlp";
+import { Module } from "./module";
+import { RMSNorm } from "./norms";
+import { fuseProjections } from "./projection";
+import { quantize } from "./quantize";
+import { initializeRope, RoPE, type RotaryEmbedding } from "./rope";
+import { attendToken, feedToken } from "./token-steps";
+
+interface Sizes {
+  dims: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+}
+
+class Attention extends Module {
+  readonly q_proj: Layer;
+  readonly k_proj: Layer;
+  readonly v_proj: Layer;
+  readonly o_proj: Layer;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly scale: number;
+  q_norm?: RMSNorm;
+  k_norm?: RMSNorm;
+
+  constructor(
+    { dims, heads, kvHeads, headDim }: Sizes,
+    readonly rope: RotaryEmbedding | null,
+    { bias = false, normed = false } = {},
+  ) {
+    super();
+    this.q_proj = new Linear(dims, heads * headDim, { bias });
+    this.k_proj = new Linear(dims, kvHeads * headDim, { bias });
+    this.v_proj = new Linear(dims, kvHeads * headDim, { bias });
+    this.o_proj = new Linear(heads * headDim, dims, { bias });
+    this.heads = heads;
+    this.kvHeads = kvHeads;
+    this.scale = headDim ** -0.5;
+    if (normed) {
+      this.q_norm = new RMSNorm(headDim, 1e-6);
+      this.k_norm = new RMSNorm(headDim, 1e-6);
+    }
+  }
+
+  long(x: mx.Tensor, cache: KVCache): mx.Tensor {
+    const mask = x.dim(1) > 1 ? "causal" : null;
+    const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache.offset);
+    return this.o_proj.forward(joinHeads(attention(q, k, v, { scale: this.scale, mask, cache })));
+  }
+}
+
+class Holder extends Module {
+  constructor(readonly part: Module) {
+    super();
+  }
+}
+
+/** A model's part in the dtype, its weights packed where `how` says so, ready to run. */
+function ready<M extends Module>(part: M, dtype: mx.Dtype, how?: mx.Quantization): M {
+  const holder = new Holder(part);
+  mx.scope(() => holder.update(holder.namedParameters().map(([name, w]) => [name, w.astype(dtype)])));
+  if (how) quantize(holder, how);
+  fuseProjections(holder);
+  mx.eval(holder.parameters());
+  return part;
+}
+
+const random = (shape: number[], dtype: mx.Dtype) =>
+  mx.scope(() => {
+    const x = mx.random.normal({ shape }).astype(dtype);
+    mx.eval(x);
+    return x;
+  });
+
+const bits = (x: mx.Tensor) => mx.scope(() => x.astype("float32").toList());
+
+/** Runs prompt and tokens, each by its way, and gives what comes out. */
+function steps(layer: Attention, cache: KVCache, inputs: mx.Tensor[], way: "long" | "short"): unknown[] {
+  return inputs.map((x) =>
+    mx.scope(() => {
+      const short = way === "short" ? attendToken(x, layer, null, cache) : null;
+      return bits(short ?? layer.long(x, cache));
+    }),
+  );
+}
+
+const cachesLeft = (cache: KVCache) => mx.scope(() => cache.state.slice(0, 2).map((rows) => bits(rows as mx.Tensor)));
+
+let before: number;
+beforeAll(() => {
+  mx.random.seed(3);
+  before = mx.liveHandles();
+});
+afterAll(() => expect(mx.liveHandles()).toBe(before));
+
+const sizes: Sizes = { dims: 192, heads: 6, kvHeads: 2, headDim: 32 };
+const packings: [string, mx.Quantization | undefined][] = [
+  ["plain", undefined],
+  ["4 bits", { bits: 4, groupSize: 64 }],
+  ["8 bits in groups of 32", { bits: 8, groupSize: 32 }],
+  ["mxfp4", { mode: "mxfp4" }],
+  ["nvfp4", { mode: "nvfp4" }],
+];
+
+describe.each(["float32", "bfloat16", "float16"] as const)("attention in %s", (dtype) => {
+  const kinds: [string, RotaryEmbedding | null, { bias?: boolean; normed?: boolean }][] = [
+    ["rotated", new RoPE(32), {}],
+    ["half rotated, normed", new RoPE(16, { base: 500, scale: 0.5 }), { normed: true }],
+    ["without positions", null, { normed: true }],
+    ["with a bias", new RoPE(32), { bias: true }],
+  ];
+  test.each(
+    packings.flatMap(([packing, how]) => kinds.map(([kind, ...rest]) => [packing, kind, how, ...rest] as const)),
+  )("%s, %s", (_, __, how, rope, options) => {
+    const layer = ready(new Attention(sizes, rope, options), dtype, how);
+    const inputs = [[1, 250, 192], ...new Array<number[]>(9).fill([1, 1, 192])].map((shape) => random(shape, dtype));
+    const [long, short] = [new KVCache(), new KVCache()];
+    expect(steps(layer, short, inputs, "short")).toEqual(steps(layer, long, inputs, "long"));
+    expect(short.offset).toBe(259);
+    expect(cachesLeft(short)).toEqual(cachesLeft(long));
+    const isTaken = mx.scope(() => {
+      short.update(...(short.room ?? ([1, 1].map(() => mx.zeros([1, 2, 1, 32], dtype)) as [mx.Tensor, mx.Tensor])));
+      return attendToken(inputs[1]!, layer, null, short) !== null;
+    });
+    // A plain matrix with a bias is MLX's own addmm, which rounds once.
+    expect(isTaken).toBe(!(options.bias && !how));
+    for (const one of [long, short]) one.dispose();
+    mx.release(inputs);
+    layer.dispose();
+  });
+
+  test("wavelengths of its own", () => {
+    const scaling = {
+      rope_type: "llama3",
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 64,
+    };
+    const rope = initializeRope({ dims: 32, base: 10_000, scaling, maxPositions: 512 });
+    const layer = ready(new Attention(sizes, rope), dtype, { bits: 4, groupSize: 32 });
+    const inputs = [
+      [1, 5, 192],
+      [1, 1, 192],
+      [1, 1, 192],
+    ].map((shape) => random(shape, dtype));
+    const [long, short] = [new KVCache(), new KVCache()];
+    expect(rope.plain?.freqs).toBeDefined();
+    expect(steps(layer, short, inputs, "short")).toEqual(steps(layer, long, inputs, "long"));
+    for (const one of [long, short]) one.dispose();
+    mx.release(inputs);
+    layer.dispose();
+  });
+});
+
+describe("feed-forward", () => {
+  const cases = packings.flatMap(([name, how]) =>
+    (["float32", "bfloat16", "float16"] as const).flatMap((dtype) => [
+      [name, dtype, how, swiglu] as const,
+      [name, dtype, how, geglu] as const,
+    ]),
+  );
+  test.each(cases)("%s in %s", (_, dtype, how, activation) => {
+    const block = ready(new GatedMLP(192, 320, { activation }), dtype, how);
+    const x = random([1, 1, 192], dtype);
+    const [short, long] = mx.scope(() => {
+      const [gate, up] = [block.gate_proj.forward(x), block.up_proj.forward(x)];
+      return [bits(feedToken(x, block)!), bits(block.down_proj.forward(activation(gate, up)))];
+    });
+    expect(short).toEqual(long);
+    mx.release(x);
+    block.dispose();
+  });
+
+  test("goes the long way for several rows, another activation, layers that are not joined or stood in for", () => {
+    const block = ready(new GatedMLP(64, 128), "float32");
+    const other = ready(new GatedMLP(64, 128, { activation: (gate, x) => swiglu(gate, x) }), "float32");
+    const apart = new GatedMLP(64, 128);
+    mx.scope(() => {
+      const x = mx.ones([1, 1, 64]);
+      expect(feedToken(x, block)).not.toBeNull();
+      expect(feedToken(mx.ones([1, 2, 64]), block)).toBeNull();
+      expect(feedToken(mx.ones([2, 1, 64]), block)).toBeNull();
+      expect(feedToken(x, other)).toBeNull();
+      expect(feedToken(x, apart)).toBeNull();
+      block.down_proj.forward = () => x;
+      expect(feedToken(x, block)).toBeNull();
+    });
+    for (const one of [block, other, apart]) one.dispose();
+  });
+});
+
+describe("rows in place", () => {
+  let layer: Attention;
+  let inputs: mx.Tensor[];
+  beforeAll(() => {
+    layer = ready(new Attention(sizes, new RoPE(32)), "float32");
+    inputs = [[1, 4, 192], ...new Array<number[]>(6).fill([1, 1, 192])].map((shape) => random(shape, "float32"));
+  });
+  afterAll(() => {
+    mx.release(inputs);
+    layer.dispose();
+  });
+
+  test("two conversations that go on from one cache keep their own rows", () => {
+    const first = new KVCache();
+    const second = new KVCache();
+    const lone = new KVCache();
+    steps(layer, first, inputs.slice(0, 3), "short");
+    second.state = first.state;
+    const mine = steps(layer, first, inputs.slice(3, 5), "short");
+    const theirs = steps(layer, second, inputs.slice(5, 7), "short");
+    expect(mine).toEqual(steps(layer, lone, inputs.slice(0, 5), "long").slice(3));
+    lone.trim(2);
+    expect(theirs).toEqual(steps(layer, lone, inputs.slice(5, 7), "long"));
+    for (const cache of [first, second, lone]) cache.dispose();
+  });
+
+  test("whoever reads the rows waits for the one that writes the last of them", () => {
+    const [short, long] = [new KVCache(), new KVCache()];
+    for (const cache of [short, long]) steps(layer, cache, inputs.slice(0, 2), "long");
+    // Its result is thrown away without being evaluated.
+    mx.scope(() => void attendToken(inputs[2]!, layer, null, short)!);
+    steps(layer, long, inputs.slice(2, 3), "long");
+    const rows = (cache: KVCache) =>
+      mx.scope(() => (cache.state[0] as mx.Tensor).at(":", ":", mx.slice(0, 6)).toList());
+    expect(rows(short)).toEqual(rows(long));
+    for (const cache of [short, long]) cache.dispose();
+  });
+
+  test("it goes on after a trim, and a packed copy has all rows", () => {
+    const [short, long] = [new KVCache(), new KVCache()];
+    steps(layer, short, inputs.slice(0, 5), "short");
+    steps(layer, long, inputs.slice(0, 5), "long");
+    for (const cache of [short, long]) cache.trim(2);
+    expect(steps(layer, short, inputs.slice(5, 7), "short")).toEqual(steps(layer, long, inputs.slice(5, 7), "long"));
+    const [a, b] = mx.scope(() =>
+      [short, long].map((cache) => {
+        const packed = cache.toQuantized({ bits: 8, groupSize: 32 });
+        const values = mx.treeFlatten(packed.state).map(([, leaf]) => (leaf as mx.Tensor).toList?.() ?? leaf);
+        packed.dispose();
+        return values;
+      }),
+    );
+    expect(a).toEqual(b);
+    for (const cache of [short, long]) cache.dispose();
+  });
+
+  test("neither handles nor memory grow", () => {
+    const cache = new KVCache();
+    const run = (count: number) => {
+      for (let i = 0; i < count; i++)
+        mx.scope(() => mx.eval(attendToken(inputs[1]!, layer, null, cache) ?? layer.long(inputs[1]!, cache)));
+    };
+    run(20);
+    const [handles, memory] = [mx.liveHandles(), mx.activeMemory()];
+    run(200);
+    expect([mx.liveHandles(), mx.activeMemory()]).toEqual([handles, memory]);
+    cache.dispose();
+  });
+});
