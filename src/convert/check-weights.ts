@@ -58,12 +58,14 @@ interface Parts {
   weight?: Tensor;
   scales?: Tensor;
   biases?: Tensor;
+  global_scale?: Tensor;
 }
 
 const partsOf = (layer: string, weights: ReadonlyMap<string, Tensor>): Parts => ({
   weight: weights.get(`${layer}.weight`),
   scales: weights.get(`${layer}.scales`),
   biases: weights.get(`${layer}.biases`),
+  global_scale: weights.get(`${layer}.global_scale`),
 });
 
 /** The packing that an object of config.json asks for. */
@@ -124,6 +126,21 @@ function checkLayer(module: Quantizable, parts: Parts, how: Packing, wrong: (pro
   check("weight", (inputs * bits) / 32, (dtype) => dtype === "uint32");
   check("scales", inputs / groupSize, scaleType);
   if (mode === "affine") check("biases", inputs / groupSize, mx.isFloating);
+  if (parts.global_scale) checkGlobalScale(parts.global_scale, shape, mode, wrong);
+}
+
+/** Of experts in nvfp4 alone: one number for each. */
+function checkGlobalScale(
+  { shape, dtype }: Tensor,
+  weight: readonly number[],
+  mode: QuantizationMode,
+  wrong: (problem: string) => never,
+): void {
+  if (weight.length !== 3 || mode !== "nvfp4") wrong("has a global_scale, which only experts in nvfp4 have");
+  if (shape.length !== 1 || shape[0] !== weight[0]) {
+    wrong(`has global_scale (${shape.join(", ")}), but its ${weight[0]} experts need (${weight[0]})`);
+  }
+  if (dtype !== "float32") wrong(`has global_scale of ${dtype}, but it must be float32`);
 }
 
 /** @throws UserError for a tensor of integers where the model computes with numbers, or the other way round */

@@ -42,7 +42,7 @@ function expertShare(config: JsonObject): number {
 
 /** Numbers of a packed tensor are counted by its bits. */
 function countOf(name: string, { dtype, shape }: WeightEntry, bits: number): number {
-  if (/\.(scales|biases)$/.test(name)) return 0;
+  if (/\.(scales|biases|global_scale)$/.test(name)) return 0;
   const size = shape.reduce((product, dim) => product * dim, 1);
   return dtype === "U32" ? (size * 32) / bits : size;
 }

@@ -42,6 +42,7 @@ import {
   size,
 } from "./args";
 import type { LanguageModel } from "./language-model";
+import { checkScales, fromPublished, gateFactors, joinProjections } from "./muse-spark/checkpoint";
 import { nestedArgs } from "./nested";
 
 const positive = z.number().positive();
@@ -203,13 +204,6 @@ class MoE extends Module {
   }
 }
 
-/** Factors on the stream and on what is added to it, from a gate (D). */
-function gateFactors(gate: Tensor): { alpha: Tensor; beta: Tensor } {
-  const opened = gate.astype("float32").divide(0.3);
-  const beta = opened.sigmoid();
-  return { alpha: opened.negative().sigmoid().multiply(beta.add(1)).maximum(1e-3).sqrt(), beta };
-}
-
 class Block extends Module implements DecoderLayer {
   input_layernorm: RMSNorm;
   self_attn: Attention;
@@ -311,10 +305,13 @@ export class Model extends Module implements LanguageModel {
    */
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const isOwn = [...weights.keys()].some((name) => name.endsWith("_alpha"));
+    checkScales(weights);
     const sanitized = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
       if (otherParts.test(name)) continue;
-      for (const [own, tensor] of isOwn ? [[name, weight] as const] : fromPublished(name, weight)) {
+      for (const [own, tensor] of isOwn
+        ? [[name, weight] as const]
+        : fromPublished(name, weight, this.#args.num_local_experts)) {
         sanitized.set(own, tensor);
       }
     }
@@ -326,55 +323,6 @@ export class Model extends Module implements LanguageModel {
 }
 
 const otherParts = /^model\.(vision_tower|vision_adapter|vision_projection|audio_tower)\./;
-
-/** Weights that checkpoints have as their distance from one. */
-const centred =
-  /(input_layernorm|(pre|post)_feedforward_layernorm|mlp\.pre_expert_norm|mlp\.experts\.post_expert_norm)\.weight$/;
-
-const gates = { post_attention_residual_gate: "add_attn", post_feedforward_residual_gate: "add_ffn" } as const;
-
-/** A tensor of a published checkpoint as those of the model. */
-function fromPublished(name: string, weight: Tensor): readonly (readonly [string, Tensor])[] {
-  const [, layer, gate] = /^(.*\.)(post_(?:attention|feedforward)_residual_gate)\.gate$/.exec(name) ?? [];
-  if (gate) {
-    const { alpha, beta } = gateFactors(weight);
-    const path = `${layer}${gates[gate as keyof typeof gates]}`;
-    return [
-      [`${path}_alpha`, alpha],
-      [`${path}_beta`, beta],
-    ];
-  }
-  if (centred.test(name)) return [[name, weight.astype("float32").add(1).astype(weight.dtype)]];
-  if (name.endsWith("mlp.experts.gate_up_proj")) {
-    const path = name.replace(/gate_up_proj$/, "");
-    const [first, second] = weight.split(2, 1) as [Tensor, Tensor];
-    return [
-      [`${path}gate_proj.weight`, first],
-      [`${path}up_proj.weight`, second],
-    ];
-  }
-  return [[name.replace(/(mlp\.experts\.down_proj)$/, "$1.weight"), weight]];
-}
-
-/**
- * One projection of queries, keys, values and gates. Rotated pairs of features are neighbours in it: checkpoints have them
- * half a head apart. Changes the map.
- */
-function joinProjections(weights: Map<string, Tensor>, path: string, headDim: number): void {
-  for (const kind of ["weight", "scales", "biases"]) {
-    const names = ["q_proj", "k_proj", "v_proj", "gate_proj"].map((name) => `${path}.${name}.${kind}`);
-    const parts = names.flatMap((name) => weights.get(name) ?? []);
-    if (parts.length < names.length) continue;
-    const neighbours = (rows: Tensor) =>
-      rows
-        .reshape(-1, 2, headDim / 2, rows.dim(1))
-        .swapaxes(1, 2)
-        .reshape(...rows.shape);
-    for (const name of names) weights.delete(name);
-    const [q, k, v, gate] = parts as [Tensor, Tensor, Tensor, Tensor];
-    weights.set(`${path}.qkvg_proj.${kind}`, mx.concatenate([neighbours(q), neighbours(k), v, gate]));
-  }
-}
 
 /** Only experts are packed, but those of the first and the last layer. */
 export function quantize(path: string, config: Record<string, unknown>): "leave" | undefined {

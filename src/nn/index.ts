@@ -23,6 +23,7 @@ export * from "./latent-attention";
 export {
   type Layer,
   Linear,
+  nvfp4Largest,
   type Packing,
   packing,
   type Quantizable,

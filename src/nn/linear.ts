@@ -44,12 +44,25 @@ export function pack(weight: Tensor, how: Packing): { weight: Tensor; scales: Te
   return biases ? { weight: packed, scales, biases } : { weight: packed, scales };
 }
 
+/** The largest of nvfp4's values by the largest of its scales: an expert with a global scale has that in its place. */
+export const nvfp4Largest = 6 * 448;
+
+interface PackedWeight {
+  weight: Tensor;
+  scales: Tensor;
+  biases?: Tensor;
+  /** Of experts in nvfp4, (experts), float32. */
+  global_scale?: Tensor;
+}
+
 /** What `pack` packed, but for what rounding took. */
-export function unpack(
-  { weight, scales, biases }: { weight: Tensor; scales: Tensor; biases?: Tensor },
-  how: Packing,
-): Tensor {
-  return mx.dequantize(weight, scales, biases ?? null, how);
+export function unpack({ weight, scales, biases, global_scale }: PackedWeight, how: Packing): Tensor {
+  if (!global_scale) return mx.dequantize(weight, scales, biases ?? null, how);
+  const factors = global_scale.divide(nvfp4Largest).expandDims([-1, -2]);
+  return mx
+    .dequantize(weight, scales, null, { ...how, dtype: "float32" })
+    .multiply(factors)
+    .astype("bfloat16");
 }
 
 /** What packing leaves of a weight, in its dtype. */

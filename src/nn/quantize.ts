@@ -4,6 +4,7 @@ import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { type Packing, type Quantizable, QuantizedLinear } from "./linear";
 import type { Module } from "./module";
+import { QuantizedSwitchLinear } from "./switch";
 
 /** What becomes of a layer: quantized with the common options, with its own, or left alone. */
 export type QuantizationChoice = boolean | Quantization;
@@ -84,6 +85,8 @@ interface ConfigEntry {
   group_size?: number | null;
   bits?: number | null;
   mode?: QuantizationMode;
+  /** Of experts in nvfp4: each has a scale of its own besides. */
+  global_scale?: boolean;
 }
 
 /** config.json's `quantization`: common numbers, and entries by path for layers that differ. */
@@ -113,7 +116,14 @@ export function quantizeForCheckpoint(
       return isQuantizable(module) && weights.has(`${path}.scales`) && packingOf(path, module.weight.dim(-1), weights);
     },
   });
+  for (const [path, module] of model.namedModules()) {
+    if (module instanceof QuantizedSwitchLinear && saysGlobalScale(path, config, weights)) module.addGlobalScale();
+  }
 }
+
+/** Whether experts have global scales, by their entry or by the checkpoint's tensors. */
+const saysGlobalScale = (path: string, config: QuantizationConfig, weights: ReadonlyMap<string, Tensor>): boolean =>
+  (config[path] as ConfigEntry | undefined)?.global_scale === true || weights.has(`${path}.global_scale`);
 
 /** The mode whose scales take a byte, by bits and group size. */
 function byteScaled(bits: number, groupSize: number): QuantizationMode | undefined {

@@ -3,9 +3,9 @@
 import type { Quantization, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { swiglu } from "./activations";
-import { expertProducts } from "./expert-products";
+import { expertProducts, packedProducts } from "./expert-products";
 import { uniformWeight } from "./init";
-import { type Packing, pack, packing, type Quantizable, unpack } from "./linear";
+import { nvfp4Largest, type Packing, pack, packing, type Quantizable, unpack } from "./linear";
 import { Module, parameter } from "./module";
 
 export interface ExpertOptions {
@@ -41,13 +41,26 @@ export class SwitchLinear extends Module implements ExpertLayer, Quantizable {
     return addBias(expertProducts(x, this.weight, indices, sorted), this.bias, indices);
   }
 
-  toQuantized(options?: Quantization): QuantizedSwitchLinear {
+  /** @param options `globalScale`: each expert gets one, for what nvfp4 alone cannot reach; in that mode only */
+  toQuantized({ globalScale = false, ...options }: Quantization & { globalScale?: boolean } = {}) {
     const [experts, outputDims, inputDims] = this.weight.shape as [number, number, number];
     const layer = new QuantizedSwitchLinear(inputDims, outputDims, experts, { ...options, bias: false });
-    layer.update({ ...pack(this.weight, layer.packing) });
+    if (globalScale) layer.addGlobalScale();
+    layer.update(globalScale ? packScaled(this.weight, layer.packing) : { ...pack(this.weight, layer.packing) });
     if (this.bias) layer.bias = parameter(this.bias);
     return layer;
   }
+}
+
+/** An expert's largest weight becomes the largest that nvfp4 has. */
+function packScaled(weight: Tensor, how: Packing) {
+  const largest = weight
+    .abs()
+    .max({ axis: [-2, -1] })
+    .astype("float32");
+  const globalScale = mx.where(largest.equal(0), 1, largest);
+  const stretched = weight.astype("float32").multiply(mx.divide(nvfp4Largest, globalScale).expandDims([-1, -2]));
+  return { ...pack(stretched, how), global_scale: globalScale };
 }
 
 /** One packed linear layer per expert. */
@@ -58,6 +71,8 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
   scales: Tensor;
   /** Like `scales`; only in affine mode. */
   biases?: Tensor;
+  /** What the largest weight of each expert can be, (experts), float32; only in nvfp4 mode, and only of some checkpoints. */
+  global_scale?: Tensor;
   /** (experts, outputDims) */
   bias?: Tensor;
   readonly packing: Packing;
@@ -78,15 +93,26 @@ export class QuantizedSwitchLinear extends Module implements ExpertLayer {
     this.freeze();
   }
 
+  /** Has a parameter for global scales from here on. */
+  addGlobalScale(): void {
+    this.global_scale = mx.scope(() => parameter(mx.full([this.weight.dim(0)], nvfp4Largest, "float32")));
+    this.freeze({ keys: ["global_scale"] });
+  }
+
   forward(x: Tensor, indices: Tensor, { sorted = false }: ExpertOptions = {}): Tensor {
-    const options = { ...this.packing, rhsIndices: indices, sortedIndices: sorted };
-    const { weight, scales, biases = null } = this;
+    const { weight, scales, biases, global_scale } = this;
     // The gradient of scales is a product of experts, for which MLX's kernel on the CPU knows float32 only.
     const widens = x.dtype !== "float32" && this.trains("scales") && mx.defaultDevice() === "cpu";
     const wide = (tensor: Tensor) => tensor.astype("float32");
+    const how = { ...this.packing, sorted };
     const product = widens
-      ? mx.gatherQmm(wide(x), weight, wide(scales), biases && wide(biases), options).astype(x.dtype)
-      : mx.gatherQmm(x, weight, scales, biases, options);
+      ? packedProducts(
+          wide(x),
+          { weight, scales: wide(scales), biases: biases && wide(biases), global_scale },
+          indices,
+          how,
+        ).astype(x.dtype)
+      : packedProducts(x, this, indices, how);
     return addBias(product, this.bias, indices);
   }
 

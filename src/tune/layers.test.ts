@@ -161,3 +161,24 @@ test("a fused layer computes what its adapter computes", () => {
     }
   });
 });
+
+test("experts in nvfp4 keep scales of their own where an adapter is fused into them", () => {
+  const before = mx.liveHandles();
+  mx.scope(() => {
+    const dense = new SwitchLinear(64, 32, 2, { bias: false });
+    // Numbers as small as an expert's, which nvfp4 alone rounds to nothing.
+    dense.update({ weight: formula("experts", [2, 32, 64]).multiply(1e-3) });
+    const base = dense.toQuantized({ mode: "nvfp4", globalScale: true });
+    const adapted = new LoraSwitchLinear(base, { rank: 4, scale: 1, dropout: 0 });
+    adapted.update({ lora_b: formula("b", [2, 32, 4]).multiply(1e-3) });
+    const fused = adapted.fuse() as typeof base;
+    expect(fused.packing.mode).toBe("nvfp4");
+    const change = adapted.lora_b.matmul(adapted.lora_a);
+    const [plain, result] = [base.toDense(), fused.toDense()];
+    const wanted = plain.weight.add(change);
+    const error = result.weight.subtract(wanted).abs().max().item() as number;
+    expect(error).toBeLessThan((wanted.abs().max().item() as number) * 0.19);
+    for (const layer of [dense, adapted, fused, plain, result]) layer.dispose();
+  });
+  expect(mx.liveHandles()).toBe(before);
+});

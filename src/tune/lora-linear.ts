@@ -2,7 +2,7 @@
 import type { Tensor } from "../mlx";
 import { type Layer, Linear, parameter, type QuantizedLinear, type QuantizedSwitchLinear, SwitchLinear } from "../nn";
 import { expertProducts } from "../nn/expert-products";
-import { type Adapter, denseWeight, inputDimsOf, isPacked, LowRank, type LowRankOptions } from "./low-rank";
+import { type Adapter, type Base, denseWeight, inputDimsOf, isPacked, LowRank, type LowRankOptions } from "./low-rank";
 
 /** y + scale · dropout(x) A B, with A (inputDims, rank) and B (rank, outputDims). */
 export class LoraLinear extends LowRank implements Layer, Adapter {
@@ -41,9 +41,10 @@ export function repacked<P extends { toQuantized(options: object): Q; dispose():
   plain: P,
   base: LinearBase,
   dequantize: boolean,
+  more: object = {},
 ): P | Q {
   if (dequantize || !isPacked(base)) return plain;
-  const packed = plain.toQuantized(base.packing);
+  const packed = plain.toQuantized({ ...base.packing, ...more });
   plain.dispose();
   return packed;
 }
@@ -75,6 +76,7 @@ export class LoraSwitchLinear extends LowRank implements Adapter {
     const fused = new SwitchLinear(inputDims, outputDims, experts, { bias: false });
     fused.update({ weight: weight.add(change.astype(weight.dtype)) });
     if (this.linear.bias) fused.bias = parameter(this.linear.bias);
-    return repacked(fused, this.linear, dequantize);
+    const { global_scale }: Base = this.linear;
+    return repacked(fused, this.linear, dequantize, { globalScale: global_scale !== undefined });
   }
 }

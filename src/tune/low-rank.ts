@@ -54,6 +54,7 @@ export interface Base {
   weight: Tensor;
   scales?: Tensor;
   biases?: Tensor;
+  global_scale?: Tensor;
   packing?: Packing;
 }
 

@@ -8,7 +8,7 @@ SCRIPTS = [
     "weights", "rounding", "randoms", "indexing", "ops", "quantize", "grads", "optimizers", "ropes", "caches",
     "kv_quantization", "limited_caches", "prompt_caches", "samplers", "draws", "models", "mtp", "prism", "checkpoint",
     "convert", "text", "templates",
-    "tools", "chat", "formats", "layouts", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq",
+    "tools", "chat", "formats", "expert_scales", "layouts", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq",
     "quant_dwq", "gguf", "gguf_words", "gguf_types", "gguf_models", "flags",
 ]
 
