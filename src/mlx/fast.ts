@@ -162,4 +162,12 @@ export function gatedDeltaUpdate(
 export { gated, geluApprox, silu } from "./gates";
 export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";
 export { deltaLayer, recurrence, selectiveScan, shortConvolution, stateSpace } from "./recurrent";
-export { attendToken, feedToken, type TokenMatrix } from "./token-steps";
+export {
+  attendToken,
+  feedToken,
+  layerToken,
+  type TokenAttention,
+  type TokenFeedForward,
+  type TokenMatrix,
+  type TokenNorm,
+} from "./token-steps";

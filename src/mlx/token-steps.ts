@@ -1,7 +1,7 @@
-/** One token through half a layer as one operation: on a CPU a step of a small model is mostly its operations. */
+/** One token through a layer, or half of one, as one operation: on a CPU a step of a small model is mostly its operations. */
 import * as abi from "./generated/ops";
 import type { Handle } from "./native";
-import { handlesOf, wrap } from "./operand";
+import { handlesOf, wrap, wrapAll } from "./operand";
 import type { QuantizationMode } from "./quantized";
 import type { Tensor } from "./tensor";
 
@@ -36,11 +36,16 @@ function described({ matrix, packing }: TokenMatrix): [arrays: Handle[], how: nu
   return [handlesOf(arrays), [packing.groupSize, packing.bits, modes.indexOf(packing.mode), biased]];
 }
 
-/**
- * last(gate(g) · v) of x (1, 1, D), where `joint` (2 M, D) gives g and v side by side and `last` is (N, M) → (1, 1, N).
- * Null where no kernel takes these.
- */
-export function feedToken(kind: "silu" | "gelu", x: Tensor, joint: TokenMatrix, last: TokenMatrix): Tensor | null {
+export interface TokenFeedForward {
+  /** Of gates and values side by side: (2 M, D) */
+  joint: TokenMatrix;
+  /** (N, M) */
+  last: TokenMatrix;
+  kind: "silu" | "gelu";
+}
+
+/** last(gate(g) · v) of x (1, 1, D), where `joint` gives g and v side by side → (1, 1, N). Null where no kernel takes these. */
+export function feedToken(x: Tensor, { joint, last, kind }: TokenFeedForward): Tensor | null {
   const [out] = abi.feed_token(kind === "gelu", x.handle, ...described(joint), ...described(last));
   return out === undefined ? null : wrap(out);
 }
@@ -67,30 +72,66 @@ export interface TokenAttention {
   scale: number;
 }
 
+function attentionArguments({ joint, last, keys, values, norms, rotation, ...sizes }: TokenAttention) {
+  const { used, heads, kvHeads, offset, scale } = sizes;
+  return [
+    ...described(joint),
+    ...described(last),
+    keys.handle,
+    values.handle,
+    [used, heads, kvHeads, rotation?.dims ?? 0, offset],
+    norms?.queries.handle ?? null,
+    norms?.keys.handle ?? null,
+    norms?.eps ?? 0,
+    rotation?.base ?? null,
+    rotation?.scale ?? 1,
+    rotation?.freqs?.handle ?? null,
+    scale,
+  ] as const;
+}
+
 /**
  * Attention of one token x (1, 1, C) with its projections → (1, 1, N). Its own key and value are written to row `used` of
  * `keys` and `values` when the result is evaluated, and not before. Null where no kernel takes these.
  */
 export function attendToken(x: Tensor, attention: TokenAttention): Tensor | null {
-  const { joint, last, keys, values, used, heads, kvHeads, norms, rotation, offset, scale } = attention;
-  const [out] = abi.attend_token(
-    x.handle,
-    ...described(joint),
-    ...described(last),
-    keys.handle,
-    values.handle,
-    used,
-    heads,
-    kvHeads,
-    norms?.queries.handle ?? null,
-    norms?.keys.handle ?? null,
-    norms?.eps ?? 0,
-    rotation?.dims ?? 0,
-    rotation?.base ?? null,
-    rotation?.scale ?? 1,
-    offset,
-    rotation?.freqs?.handle ?? null,
-    scale,
-  );
+  const [out] = abi.attend_token(x.handle, ...attentionArguments(attention));
   return out === undefined ? null : wrap(out);
+}
+
+/** An RMS norm: weight (C). */
+export interface TokenNorm {
+  weight: Tensor;
+  eps: number;
+}
+
+export interface TokenLayer {
+  first: TokenNorm;
+  attention: TokenAttention;
+  second: TokenNorm;
+  feed: TokenFeedForward;
+}
+
+/**
+ * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C).
+ * Keys and values are written as by `attendToken`. Null where no kernel takes these.
+ */
+export function layerToken(
+  x: Tensor,
+  delta: Tensor | null,
+  { first, attention, second, feed }: TokenLayer,
+): [sum: Tensor, delta: Tensor] | null {
+  const parts = abi.layer_token(
+    x.handle,
+    delta?.handle ?? null,
+    first.weight.handle,
+    first.eps,
+    second.weight.handle,
+    second.eps,
+    ...attentionArguments(attention),
+    feed.kind === "gelu",
+    ...described(feed.joint),
+    ...described(feed.last),
+  );
+  return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }

@@ -2,15 +2,18 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
+  type AttentionLayers,
   attendToken,
   attention,
   type DecoderLayer,
+  type GatedLayers,
   GatedMLP,
   initializeRope,
   joinHeads,
   type KeyValueCache,
   type Layer,
   Linear,
+  layerToken,
   type Mask,
   type MaskRule,
   Module,
@@ -94,6 +97,12 @@ export class Attention extends Module {
     return (isOwn && attendToken(x, this, mask, cache)) || this.o_proj.forward(this.attend(x, mask, cache));
   }
 
+  /** This, where nobody has changed what it computes. */
+  get plain(): AttentionLayers | null {
+    const { attend, forward } = Attention.prototype;
+    return this.attend === attend && this.forward === forward ? this : null;
+  }
+
   /** The heads' results side by side, ahead of the last projection: (B, T, H · headDim) */
   protected attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
@@ -102,6 +111,8 @@ export class Attention extends Module {
 }
 
 export interface SelfAttention extends Module {
+  /** What it consists of, where it is attention as Llama has it. */
+  readonly plain?: AttentionLayers | null;
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor;
 }
 
@@ -122,7 +133,17 @@ export class Block extends Module implements DecoderLayer {
     this.post_attention_layernorm = norm(hidden_size, rms_norm_eps);
   }
 
+  get plainAttention(): AttentionLayers | null {
+    return this.self_attn.plain ?? null;
+  }
+
+  get plainFeedForward(): GatedLayers | null {
+    return this.mlp instanceof GatedMLP ? this.mlp.plain : null;
+  }
+
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const whole = layerToken(x, this, mask, cache);
+    if (whole) return whole;
     const h = x.plus(this.self_attn.forward(x.branch(this.input_layernorm), mask, cache));
     return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
   }

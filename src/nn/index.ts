@@ -57,4 +57,4 @@ export { splitKeysValues } from "./split-keys-values";
 export * from "./stack-experts";
 export * from "./state-space";
 export { type ExpertLayer, QuantizedSwitchLinear, SwitchGLU, SwitchLinear, SwitchMLP } from "./switch";
-export { attendToken } from "./token-steps";
+export { type AttentionLayers, attendToken, type GatedLayers, layerToken } from "./token-steps";

@@ -43,6 +43,12 @@ export class Residual {
     return normed;
   }
 
+  /** The stream behind a layer that is one operation: `layer` gives the new stream in its two parts, or null. */
+  through(layer: (base: Tensor, delta: Tensor | null) => [base: Tensor, delta: Tensor] | null): Residual | null {
+    const parts = layer(this.#base, this.#delta);
+    return parts && new Residual(...parts);
+  }
+
   #settle(sum: Tensor): void {
     this.#base = sum;
     this.#delta = null;

@@ -7,11 +7,12 @@ import { KVCache } from "./cache";
 import { type Layer, Linear } from "./linear";
 import { GatedMLP } from "./mlp";
 import { Module } from "./module";
-import { RMSNorm } from "./norms";
+import { LayerNorm, RMSNorm } from "./norms";
 import { fuseProjections } from "./projection";
 import { quantize } from "./quantize";
+import { type Norm, Residual } from "./residual";
 import { initializeRope, RoPE, type RotaryEmbedding } from "./rope";
-import { attendToken, feedToken } from "./token-steps";
+import { attendToken, feedToken, layerToken } from "./token-steps";
 
 interface Sizes {
   dims: number;
@@ -195,6 +196,80 @@ describe("feed-forward", () => {
       expect(feedToken(x, block)).toBeNull();
     });
     for (const one of [block, other, apart]) one.dispose();
+  });
+});
+
+class Block extends Module {
+  readonly plainAttention: Attention;
+  readonly plainFeedForward: GatedMLP;
+  readonly input_layernorm: Module & Norm;
+  readonly post_attention_layernorm: RMSNorm;
+
+  constructor(activation: GatedMLP["activation"], norm: Module & Norm = new RMSNorm(192, 1e-5)) {
+    super();
+    this.plainAttention = new Attention(sizes, new RoPE(32), { normed: true });
+    this.plainFeedForward = new GatedMLP(192, 320, { activation });
+    this.input_layernorm = norm;
+    this.post_attention_layernorm = new RMSNorm(192, 1e-6);
+  }
+
+  long(x: Residual, cache: KVCache): Residual {
+    const h = x.plus(this.plainAttention.long(x.branch(this.input_layernorm), cache));
+    return h.plus(this.plainFeedForward.forward(h.branch(this.post_attention_layernorm)));
+  }
+}
+
+describe("a whole layer", () => {
+  const run = (block: Block, cache: KVCache, inputs: readonly mx.Tensor[], way: "long" | "short") =>
+    mx.scope(() => {
+      block.long(new Residual(inputs[0]!), cache);
+      return inputs.slice(1).map((x, i) => {
+        // The first token of a trunk has nothing that is still to be added.
+        const stream = i === 0 ? new Residual(x) : new Residual(x, inputs[1]!);
+        const short = way === "short" ? layerToken(stream, block, null, cache) : null;
+        expect(short !== null).toBe(way === "short");
+        const out = short ?? block.long(stream, cache);
+        const normed = bits(out.branch(block.post_attention_layernorm));
+        return [normed, bits(out.value)];
+      });
+    });
+
+  test.each(
+    (["float32", "bfloat16", "float16"] as const).flatMap((dtype) =>
+      packings.flatMap(([name, how]) => [[dtype, name, how, swiglu] as const, [dtype, name, how, geglu] as const]),
+    ),
+  )("in %s, %s", (dtype, _, how, activation) => {
+    const block = ready(new Block(activation), dtype, how);
+    const inputs = [[1, 7, 192], ...new Array<number[]>(5).fill([1, 1, 192])].map((shape) => random(shape, dtype));
+    const [long, short] = [new KVCache(), new KVCache()];
+    expect(run(block, short, inputs, "short")).toEqual(run(block, long, inputs, "long"));
+    expect(cachesLeft(short)).toEqual(cachesLeft(long));
+    for (const one of [long, short]) one.dispose();
+    mx.release(inputs);
+    block.dispose();
+  });
+
+  test("goes the long way behind another norm, and where a part is not plain", () => {
+    const other = ready(new Block(swiglu, new LayerNorm(192)), "float32");
+    const plain = ready(new Block(swiglu), "float32");
+    const cache = new KVCache();
+    mx.scope(() => {
+      const x = mx.ones([1, 1, 192]);
+      plain.long(new Residual(x), cache);
+      expect(layerToken(new Residual(x), other, null, cache)).toBeNull();
+      for (const part of ["plainAttention", "plainFeedForward"] as const) {
+        const parts = {
+          input_layernorm: plain.input_layernorm,
+          post_attention_layernorm: plain.post_attention_layernorm,
+        };
+        const both = { plainAttention: plain.plainAttention, plainFeedForward: plain.plainFeedForward, ...parts };
+        expect(layerToken(new Residual(x), { ...both, [part]: null }, null, cache)).toBeNull();
+      }
+      expect(layerToken(new Residual(x), plain, mx.ones([1, 1]), cache)).toBeNull();
+      expect(layerToken(new Residual(mx.ones([1, 2, 192])), plain, null, cache)).toBeNull();
+      expect(layerToken(new Residual(x), plain, null, cache)).not.toBeNull();
+    });
+    for (const one of [other, plain, cache]) one.dispose();
   });
 });
 

@@ -1,5 +1,5 @@
 /**
- * One token through attention or a feed-forward block as one operation. Every function here answers null where the long
+ * One token through a layer, attention or a feed-forward block as one operation. Every function here answers null where the long
  * way must be gone: on GPUs, for several rows, for layers that are adapted, not fused or of another kind, for caches
  * that others hold.
  */
@@ -10,7 +10,9 @@ import type { HeadLayout } from "./attention";
 import { type KeyValueCache, KVCache } from "./cache";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
+import { RMSNorm } from "./norms";
 import { jointOf } from "./projection";
+import type { Norm, Residual } from "./residual";
 
 const isToken = (x: Tensor) => x.size === x.dim(-1) && mx.defaultDevice() === "cpu";
 
@@ -36,12 +38,17 @@ export interface GatedLayers {
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 }
 
-export function feedToken(x: Tensor, { gate_proj, up_proj, down_proj, activation }: GatedLayers): Tensor | null {
+function feedForward(x: Tensor, layers: GatedLayers): mx.fast.TokenFeedForward | null {
+  const { gate_proj, up_proj, down_proj, activation } = layers;
   const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
-  if (!kind || !isToken(x)) return null;
-  const joint = jointMatrixOf(x, [gate_proj, up_proj]);
+  const joint = kind && jointMatrixOf(x, [gate_proj, up_proj]);
   const last = joint && matrixOf(down_proj);
-  return last && mx.fast.feedToken(kind, x, joint, last);
+  return last && { joint, last, kind };
+}
+
+export function feedToken(x: Tensor, layers: GatedLayers): Tensor | null {
+  const block = isToken(x) ? feedForward(x, layers) : null;
+  return block && mx.fast.feedToken(x, block);
 }
 
 /** What attention to grouped heads consists of. */
@@ -53,20 +60,53 @@ export interface AttentionLayers extends HeadLayout {
   readonly scale: number;
 }
 
-export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
+function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fast.TokenAttention | null {
   const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope, q_norm, k_norm } = layers;
-  if (mask || !(cache instanceof KVCache) || !isToken(x) || (rope && !rope.plain)) return null;
-  const room = cache.room;
-  if (!room) return null;
+  const { room, offset } = cache;
+  if (!room || (rope && !rope.plain)) return null;
   const joint = jointMatrixOf(x, [q_proj, k_proj, v_proj]);
   const last = joint && matrixOf(o_proj);
   if (!last) return null;
   const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
   const [keys, values] = room;
-  const { offset } = cache;
   const rotation = rope?.plain ?? null;
-  const shape = { joint, last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
-  const out = mx.fast.attendToken(x, shape);
+  return { joint, last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
+}
+
+export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
+  if (mask || !(cache instanceof KVCache) || !isToken(x)) return null;
+  const attention = attentionOf(x, layers, cache);
+  const out = attention && mx.fast.attendToken(x, attention);
   if (out) cache.filledBy(out);
   return out;
+}
+
+/** What a pre-norm layer consists of. */
+export interface BlockLayers {
+  readonly input_layernorm: Norm;
+  /** Null where its attention is not that of `AttentionLayers`. */
+  readonly plainAttention: AttentionLayers | null;
+  readonly post_attention_layernorm: Norm;
+  /** Null where its feed-forward block is not that of `GatedLayers`. */
+  readonly plainFeedForward: GatedLayers | null;
+}
+
+/** A norm's own weight; null for what stands in for one, or is another kind. */
+function normOf(norm: Norm): mx.fast.TokenNorm | null {
+  return norm.constructor === RMSNorm && !Object.hasOwn(norm, "forward") ? (norm as RMSNorm) : null;
+}
+
+/** The stream behind a whole layer. */
+export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
+  const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
+  if (mask || !(cache instanceof KVCache) || !plainAttention || !plainFeedForward) return null;
+  const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
+  if (!first || !second) return null;
+  return x.through((base, delta) => {
+    const attention = isToken(base) ? attentionOf(base, plainAttention, cache) : null;
+    const feed = attention && feedForward(base, plainFeedForward);
+    const parts = feed && mx.fast.layerToken(base, delta, { first, attention, second, feed });
+    if (parts) cache.filledBy(parts[1]);
+    return parts;
+  });
 }

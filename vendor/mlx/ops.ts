@@ -334,7 +334,13 @@ const ours = [
   }),
   op(
     "attend_token",
-    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, used: int, heads: int, kvHeads: int, queryWeight: array?, keyWeight: array?, eps: float, rotated: int, base: float?, rotationScale: float, offset: int, freqs: array?, scale: float",
+    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float",
+    "array[]",
+    { ours: true },
+  ),
+  op(
+    "layer_token",
+    "x: array, delta: array?, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
     "array[]",
     { ours: true },
   ),

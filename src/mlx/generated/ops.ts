@@ -968,9 +968,14 @@ export function feed_token(gelu: boolean, x: Handle, joint: readonly Handle[], j
   return readHandles(native.mlxlm_feed_token(gelu, x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow)));
 }
 
-export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, used: number, heads: number, kvHeads: number, queryWeight: Handle | null, keyWeight: Handle | null, eps: number, rotated: number, base: number | null, rotationScale: number, offset: number, freqs: Handle | null, scale: number): Handle[] {
+export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, used, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, rotationScale, offset, freqs ?? 0, scale));
+  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
+}
+
+export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
 }
 
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {

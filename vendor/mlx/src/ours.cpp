@@ -24,6 +24,16 @@ int axis_of(const array& a, int axis) {
   return from_start;
 }
 
+// `shape`: rows in use, heads of queries, of keys, how many numbers of a head turn, the token's position.
+cpu::Heads heads_of(
+    const array& keys, const std::vector<int>& shape, float scale, float eps, std::optional<float> base,
+    float rotation_scale, bool normed) {
+  if (shape.size() != 5 || keys.ndim() != 4) {
+    throw std::invalid_argument("a token's attention has five sizes, and keys (B, H, S, D)");
+  }
+  return {shape[1], shape[2], keys.shape(3), shape[3], shape[0], scale, eps, {base, rotation_scale, shape[4]}, normed};
+}
+
 } // namespace
 
 array slice_axis(const array& a, int axis, int start, int stop, mx::StreamOrDevice s) {
@@ -153,29 +163,48 @@ std::vector<array> rotate_heads(
 std::vector<array> feed_token(
     bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
     const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s) {
-  cpu::Matrix entering(joint, joint_how);
-  cpu::Matrix leaving(last, last_how);
-  if (!cpu::takes_feed_token(x, entering, leaving, s)) {
+  cpu::FeedForward block = {{joint, joint_how}, {last, last_how}, gelu};
+  if (!cpu::takes_feed_token(x, block, s)) {
     return {};
   }
-  return {cpu::feed_token(gelu, x, entering, leaving, s)};
+  return {cpu::feed_token(x, block, s)};
 }
 
 std::vector<array> attend_token(
     const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
-    const std::vector<int>& last_how, const array& keys, const array& values, int used, int heads, int kv_heads,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps, int rotated,
-    std::optional<float> base, float rotation_scale, int offset, const std::optional<array>& freqs, float scale,
+    const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
+    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
+    std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
     mx::StreamOrDevice s) {
-  cpu::Matrix entering(joint, joint_how);
-  cpu::Matrix leaving(last, last_how);
-  cpu::Heads how = {
-      heads, kv_heads, keys.ndim() == 0 ? 0 : keys.shape(-1), rotated, used, scale, eps, {base, rotation_scale, offset},
-      query_weight.has_value()};
-  if (!cpu::takes_attend_token(x, entering, leaving, keys, values, query_weight, key_weight, freqs, how, s)) {
+  cpu::TokenAttention attention = {
+      {joint, joint_how}, {last, last_how}, keys, values, query_weight, key_weight, freqs,
+      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())};
+  if (!cpu::takes_attend_token(x, attention, s)) {
     return {};
   }
-  return {cpu::attend_token(x, entering, leaving, keys, values, query_weight, key_weight, freqs, how, s)};
+  return {cpu::attend_token(x, attention, s)};
+}
+
+std::vector<array> layer_token(
+    const array& x, const std::optional<array>& delta, const array& first_norm, float first_eps,
+    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
+    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
+  cpu::TokenLayer layer = {
+      first_norm,
+      {{joint, joint_how}, {last, last_how}, keys, values, query_weight, key_weight, freqs,
+       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())},
+      second_norm,
+      {{feed_joint, feed_joint_how}, {feed_last, feed_last_how}, gelu},
+      first_eps,
+      second_eps};
+  if (!cpu::takes_layer_token(x, delta, layer, s)) {
+    return {};
+  }
+  return cpu::layer_token(x, delta, layer, s);
 }
 
 array quantized_matmul(

@@ -52,14 +52,25 @@ std::vector<array> feed_token(
     const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s);
 
 // One token through attention: a joint matrix of queries, keys and values, norms over heads, rotation, attention to the
-// first `used` rows and itself, the last matrix. Writes its key and value to row `used` of `keys` and `values`, in place.
-// Empty where no kernel takes it.
+// rows in use and itself, the last matrix. Its key and value are written behind the rows in use, in place. `shape`: rows
+// in use, heads of queries, of keys, how many numbers of a head turn, the position. Empty where no kernel takes it.
 std::vector<array> attend_token(
     const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
-    const std::vector<int>& last_how, const array& keys, const array& values, int used, int heads, int kv_heads,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps, int rotated,
-    std::optional<float> base, float rotation_scale, int offset, const std::optional<array>& freqs, float scale,
+    const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
+    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
+    std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
     mx::StreamOrDevice s);
+
+// One token through a layer: norm, attention, norm, feed-forward block, on x + delta → what the block's result still has
+// to be added to, and that result. Empty where no kernel takes it.
+std::vector<array> layer_token(
+    const array& x, const std::optional<array>& delta, const array& first_norm, float first_eps,
+    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
+    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
 
 // MLX's products of these names, by kernels of ours where those are faster.
 array quantized_matmul(

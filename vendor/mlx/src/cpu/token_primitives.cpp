@@ -10,13 +10,63 @@
 namespace mlxlm::cpu {
 namespace {
 
+// An operation's inputs, one after the other, as what it may hold while it waits.
+class Inputs {
+ public:
+  Inputs(const std::vector<array>& inputs, mx::cpu::CommandEncoder& encoder) : inputs_(inputs), encoder_(encoder) {}
+
+  array as_it_lies() {
+    return array::unsafe_weak_copy(inputs_[next_++]);
+  }
+  array ordered() {
+    return array::unsafe_weak_copy(in_order(inputs_[next_++], encoder_));
+  }
+  // Memory for a row between two products.
+  array row(int64_t count, mx::Dtype dtype) {
+    array row({static_cast<int>(count)}, dtype, nullptr, {});
+    allocate(row);
+    encoder_.add_temporary(row);
+    return array::unsafe_weak_copy(row);
+  }
+
+ private:
+  const std::vector<array>& inputs_;
+  mx::cpu::CommandEncoder& encoder_;
+  size_t next_ = 0;
+};
+
 // A matrix while an operation runs.
-struct Held {
+struct HeldMatrix {
   Product product;
   array w;
   std::optional<array> scales;
   std::optional<array> biases;
   std::optional<array> bias;
+
+  HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs) : product(), w(inputs.ordered()) {
+    auto& packing = layout.packing;
+    if (packing) {
+      scales = inputs.ordered();
+      if (packing->is_affine()) {
+        biases = inputs.ordered();
+      }
+    }
+    if (layout.biased) {
+      bias = inputs.ordered();
+    }
+    auto type = float_of(dtype);
+    product.type = type;
+    product.format = packing ? *format_of(*packing)
+        : type == Float::f32 ? Format::f32
+        : type == Float::f16 ? Format::f16
+                             : Format::bf16;
+    product.group = packing ? packing->group : 0;
+    product.transposed = true;
+    product.n = w.shape(0);
+    product.k = packing ? static_cast<int64_t>(w.shape(1)) * 32 / packing->bits : w.shape(1);
+    product.row_bytes = w.shape(1) * static_cast<int64_t>(w.itemsize());
+    product.x_step = 1;
+  }
 
   // out (N) = w x + bias
   void multiply(const void* x, void* out) const {
@@ -29,147 +79,105 @@ struct Held {
   }
 };
 
-Held hold(
-    const MatrixLayout& layout, std::vector<array>::const_iterator next, mx::Dtype dtype,
-    mx::cpu::CommandEncoder& encoder) {
-  auto take = [&] { return array::unsafe_weak_copy(in_order(*next++, encoder)); };
-  auto& packing = layout.packing;
-  Held held = {{}, take(), {}, {}, {}};
-  if (packing) {
-    held.scales = take();
-    if (packing->is_affine()) {
-      held.biases = take();
-    }
-  }
-  if (layout.biased) {
-    held.bias = take();
-  }
-  auto type = float_of(dtype);
-  auto& product = held.product;
-  product.type = type;
-  product.format = packing ? *format_of(*packing)
-      : type == Float::f32 ? Format::f32
-      : type == Float::f16 ? Format::f16
-                           : Format::bf16;
-  product.group = packing ? packing->group : 0;
-  product.transposed = true;
-  product.n = held.w.shape(0);
-  product.k = packing ? static_cast<int64_t>(held.w.shape(1)) * 32 / packing->bits : held.w.shape(1);
-  product.row_bytes = held.w.shape(1) * static_cast<int64_t>(held.w.itemsize());
-  product.x_step = 1;
-  return held;
-}
+struct FeedLayout {
+  MatrixLayout joint;
+  MatrixLayout last;
+  Gate kind;
 
-// Memory for a row between two products.
-array row_for(int64_t count, mx::Dtype dtype, mx::cpu::CommandEncoder& encoder) {
-  array row({static_cast<int>(count)}, dtype, nullptr, {});
-  allocate(row);
-  encoder.add_temporary(row);
-  return array::unsafe_weak_copy(row);
-}
-
-// Inputs: x, the joint matrix, the last.
-class FeedToken : public LayerPrimitive {
- public:
-  FeedToken(mx::Stream stream, Gate kind, MatrixLayout joint, MatrixLayout last)
-      : LayerPrimitive(stream), kind_(kind), joint_(std::move(joint)), last_(std::move(last)) {}
-
-  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto& out = outputs[0];
-    allocate(out);
-    auto x = array::unsafe_weak_copy(in_order(inputs[0], encoder));
-    auto joint = hold(joint_, inputs.begin() + 1, x.dtype(), encoder);
-    auto last = hold(last_, inputs.begin() + 1 + joint_.arrays(), x.dtype(), encoder);
-    auto entering = row_for(joint.product.n, x.dtype(), encoder);
-    auto opened = row_for(last.product.k, x.dtype(), encoder);
-    encoder.dispatch([x = std::move(x), out = array::unsafe_weak_copy(out), joint = std::move(joint),
-                      last = std::move(last), entering = std::move(entering), opened = std::move(opened),
-                      kind = kind_]() mutable {
-      joint.multiply(x.data<void>(), entering.data<void>());
-      int64_t count = last.product.k;
-      auto at = [](array& a, int64_t i) { return a.data<char>() + i * static_cast<int64_t>(a.itemsize()); };
-      auto& kernels = row_kernels();
-      parallel_for((count + piece - 1) / piece, [&](int64_t part) {
-        int64_t from = part * piece;
-        kernels.gate(
-            kind, joint.product.type, at(entering, from), at(entering, count + from), at(opened, from),
-            std::min(piece, count - from));
-      });
-      last.multiply(opened.data<void>(), out.data<void>());
-    });
-  }
-
-  const char* name() const override {
-    return "CpuFeedToken";
-  }
-  bool is_equivalent(const mx::Primitive& other) const override {
-    auto& feed = static_cast<const FeedToken&>(other);
-    return kind_ == feed.kind_ && joint_ == feed.joint_ && last_ == feed.last_;
-  }
-
- private:
-  Gate kind_;
-  MatrixLayout joint_;
-  MatrixLayout last_;
+  bool operator==(const FeedLayout&) const = default;
 };
 
-// Inputs: x, the joint matrix, the last, keys, values, weights of queries and keys where heads are normed, wavelengths
-// where there is no base.
-class AttendToken : public LayerPrimitive {
- public:
-  AttendToken(mx::Stream stream, Heads heads, MatrixLayout joint, MatrixLayout last)
-      : LayerPrimitive(stream), heads_(heads), joint_(std::move(joint)), last_(std::move(last)) {}
+FeedLayout layout_of(const FeedForward& block) {
+  return {block.joint.layout, block.last.layout, block.gelu ? Gate::gelu : Gate::silu};
+}
 
-  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto& out = outputs[0];
-    allocate(out);
-    auto x = array::unsafe_weak_copy(in_order(inputs[0], encoder));
-    auto next = inputs.begin() + 1;
-    auto joint = hold(joint_, next, x.dtype(), encoder);
-    next += joint_.arrays();
-    auto last = hold(last_, next, x.dtype(), encoder);
-    next += last_.arrays();
-    auto keys = array::unsafe_weak_copy(*next++);
-    auto values = array::unsafe_weak_copy(*next++);
-    std::vector<array> weights;
-    while (heads_.normed && weights.size() < 2) {
-      weights.push_back(array::unsafe_weak_copy(in_order(*next++, encoder)));
-    }
-    auto freqs = next == inputs.end() ? std::nullopt : std::optional(array::unsafe_weak_copy(*next));
-    auto entering = row_for(joint.product.n, x.dtype(), encoder);
-    auto queries = row_for(last.product.k, x.dtype(), encoder);
-    auto attended = row_for(last.product.k, x.dtype(), encoder);
-    encoder.dispatch([x = std::move(x), out = array::unsafe_weak_copy(out), joint = std::move(joint),
-                      last = std::move(last), keys = std::move(keys), values = std::move(values),
-                      weights = std::move(weights), freqs = std::move(freqs), entering = std::move(entering),
-                      queries = std::move(queries), attended = std::move(attended), heads = heads_]() mutable {
-      joint.multiply(x.data<void>(), entering.data<void>());
-      place(heads, entering, weights, freqs, queries, keys, values);
-      attend(heads, queries, keys, values, attended);
-      last.multiply(attended.data<void>(), out.data<void>());
+struct HeldFeed {
+  HeldMatrix joint;
+  HeldMatrix last;
+  Gate kind;
+  array entering;
+  array opened;
+
+  HeldFeed(const FeedLayout& layout, mx::Dtype dtype, Inputs& inputs)
+      : joint(layout.joint, dtype, inputs),
+        last(layout.last, dtype, inputs),
+        kind(layout.kind),
+        entering(inputs.row(joint.product.n, dtype)),
+        opened(inputs.row(last.product.k, dtype)) {}
+
+  void operator()(const void* x, void* out) {
+    joint.multiply(x, entering.data<void>());
+    int64_t count = last.product.k;
+    auto at = [](array& a, int64_t i) { return a.data<char>() + i * static_cast<int64_t>(a.itemsize()); };
+    auto& kernels = row_kernels();
+    parallel_for((count + piece - 1) / piece, [&](int64_t part) {
+      int64_t from = part * piece;
+      kernels.gate(
+          kind, joint.product.type, at(entering, from), at(entering, count + from), at(opened, from),
+          std::min(piece, count - from));
     });
+    last.multiply(opened.data<void>(), out);
+  }
+};
+
+struct AttendLayout {
+  MatrixLayout joint;
+  MatrixLayout last;
+  Heads heads;
+  bool has_freqs;
+};
+
+AttendLayout layout_of(const TokenAttention& attention) {
+  return {attention.joint.layout, attention.last.layout, attention.heads, attention.freqs.has_value()};
+}
+
+struct HeldAttention {
+  HeldMatrix joint;
+  HeldMatrix last;
+  Heads heads;
+  array keys;
+  array values;
+  std::vector<array> weights; // of the norms over queries and keys
+  std::optional<array> freqs;
+  array entering;
+  array queries;
+  array attended;
+
+  HeldAttention(const AttendLayout& layout, mx::Dtype dtype, Inputs& inputs)
+      : joint(layout.joint, dtype, inputs),
+        last(layout.last, dtype, inputs),
+        heads(layout.heads),
+        keys(inputs.as_it_lies()),
+        values(inputs.as_it_lies()),
+        entering(inputs.row(joint.product.n, dtype)),
+        queries(inputs.row(last.product.k, dtype)),
+        attended(inputs.row(last.product.k, dtype)) {
+    if (keys.strides(3) != 1 || values.strides(3) != 1) {
+      throw std::invalid_argument("the numbers of a head's keys and values do not lie side by side");
+    }
+    while (heads.normed && weights.size() < 2) {
+      weights.push_back(inputs.ordered());
+    }
+    if (layout.has_freqs) {
+      freqs = inputs.as_it_lies();
+    }
   }
 
-  const char* name() const override {
-    return "CpuAttendToken";
-  }
-  // It writes to its inputs: two that look the same are not one.
-  bool is_equivalent(const mx::Primitive&) const override {
-    return false;
+  void operator()(const void* x, void* out) {
+    joint.multiply(x, entering.data<void>());
+    place();
+    attend();
+    last.multiply(attended.data<void>(), out);
   }
 
- private:
-  // A head's row `at` of keys or values.
-  static char* row_at(array& rows, int head, int at) {
-    return rows.data<char>() + (head * rows.strides(1) + at * rows.strides(2)) * static_cast<int64_t>(rows.itemsize());
+  // A head's row `used` of keys or values.
+  char* new_row(array& rows, int head) const {
+    return rows.data<char>() +
+        (head * rows.strides(1) + heads.used * rows.strides(2)) * static_cast<int64_t>(rows.itemsize());
   }
 
   // Queries to their buffer, the token's key and value to row `used`, turned.
-  static void place(
-      const Heads& heads, array& entering, const std::vector<array>& weights, const std::optional<array>& freqs,
-      array& queries, array& keys, array& values) {
+  void place() {
     auto inverse = inverse_frequencies(heads.rotated, heads.angles, freqs ? &*freqs : nullptr);
     auto table = rotation_table(std::move(inverse), heads.angles.scale, heads.angles.offset, 1);
     auto type = float_of(entering.dtype());
@@ -178,16 +186,16 @@ class AttendToken : public LayerPrimitive {
     for (int row = 0; row < heads.heads + heads.kv_heads; ++row) {
       bool of_query = row < heads.heads;
       Norm norm = {type, heads.dims, heads.normed ? weights[of_query ? 0 : 1].data<void>() : nullptr, heads.eps};
-      auto to = of_query ? row_of(queries, row, heads.dims) : row_at(keys, row - heads.heads, heads.used);
+      auto to = of_query ? row_of(queries, row, heads.dims) : new_row(keys, row - heads.heads);
       kernels.rotate(rotation, heads.normed ? &norm : nullptr, row_of(entering, row, heads.dims), to);
     }
     for (int head = 0; head < heads.kv_heads; ++head) {
       auto from = row_of(entering, heads.heads + heads.kv_heads + head, heads.dims);
-      std::memcpy(row_at(values, head, heads.used), from, heads.dims * entering.itemsize());
+      std::memcpy(new_row(values, head), from, heads.dims * entering.itemsize());
     }
   }
 
-  static void attend(const Heads& heads, array& queries, array& keys, array& values, array& attended) {
+  void attend() {
     Attention attention = {};
     attention.type = float_of(queries.dtype());
     attention.batch = 1;
@@ -208,10 +216,124 @@ class AttendToken : public LayerPrimitive {
     }
     run(attention);
   }
+};
 
-  Heads heads_;
-  MatrixLayout joint_;
-  MatrixLayout last_;
+// Inputs: x, then the block's.
+class FeedToken : public LayerPrimitive {
+ public:
+  FeedToken(mx::Stream stream, FeedLayout layout) : LayerPrimitive(stream), layout_(std::move(layout)) {}
+
+  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    allocate(outputs[0]);
+    Inputs next(inputs, encoder);
+    auto x = next.ordered();
+    HeldFeed feed(layout_, x.dtype(), next);
+    encoder.dispatch([x = std::move(x), out = array::unsafe_weak_copy(outputs[0]), feed = std::move(feed)]() mutable {
+      feed(x.data<void>(), out.data<void>());
+    });
+  }
+
+  const char* name() const override {
+    return "CpuFeedToken";
+  }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return layout_ == static_cast<const FeedToken&>(other).layout_;
+  }
+
+ private:
+  FeedLayout layout_;
+};
+
+// Inputs: x, then attention's.
+class AttendToken : public LayerPrimitive {
+ public:
+  AttendToken(mx::Stream stream, AttendLayout layout) : LayerPrimitive(stream), layout_(std::move(layout)) {}
+
+  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    allocate(outputs[0]);
+    Inputs next(inputs, encoder);
+    auto x = next.ordered();
+    HeldAttention attend(layout_, x.dtype(), next);
+    encoder.dispatch(
+        [x = std::move(x), out = array::unsafe_weak_copy(outputs[0]), attend = std::move(attend)]() mutable {
+          attend(x.data<void>(), out.data<void>());
+        });
+  }
+
+  const char* name() const override {
+    return "CpuAttendToken";
+  }
+  // It writes to its inputs: two that look the same are not one.
+  bool is_equivalent(const mx::Primitive&) const override {
+    return false;
+  }
+
+ private:
+  AttendLayout layout_;
+};
+
+// Inputs: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's.
+class LayerToken : public LayerPrimitive {
+ public:
+  LayerToken(mx::Stream stream, bool adds, float first_eps, AttendLayout attention, float second_eps, FeedLayout feed)
+      : LayerPrimitive(stream),
+        adds_(adds),
+        first_eps_(first_eps),
+        attention_(std::move(attention)),
+        second_eps_(second_eps),
+        feed_(std::move(feed)) {}
+
+  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    for (auto& output : outputs) {
+      allocate(output);
+    }
+    Inputs next(inputs, encoder);
+    auto x = next.ordered();
+    auto dtype = x.dtype();
+    auto delta = adds_ ? std::optional(next.ordered()) : std::nullopt;
+    auto first = next.ordered();
+    HeldAttention attend(attention_, dtype, next);
+    auto second = next.ordered();
+    HeldFeed feed(feed_, dtype, next);
+    int64_t dims = x.size();
+    auto entered = next.row(dims, dtype);
+    auto normed = next.row(dims, dtype);
+    auto attended = next.row(dims, dtype);
+    encoder.dispatch([x = std::move(x), delta = std::move(delta), first = std::move(first), attend = std::move(attend),
+                      second = std::move(second), feed = std::move(feed), entered = std::move(entered),
+                      normed = std::move(normed), attended = std::move(attended),
+                      sum = array::unsafe_weak_copy(outputs[0]), out = array::unsafe_weak_copy(outputs[1]), dims,
+                      first_eps = first_eps_, second_eps = second_eps_]() mutable {
+      auto& kernels = row_kernels();
+      auto type = float_of(x.dtype());
+      kernels.norm(
+          {type, dims, first.data<void>(), first_eps}, x.data<void>(), delta ? delta->data<void>() : nullptr,
+          delta ? entered.data<void>() : nullptr, normed.data<void>());
+      attend(normed.data<void>(), attended.data<void>());
+      kernels.norm(
+          {type, dims, second.data<void>(), second_eps}, delta ? entered.data<void>() : x.data<void>(),
+          attended.data<void>(), sum.data<void>(), normed.data<void>());
+      feed(normed.data<void>(), out.data<void>());
+    });
+  }
+
+  const char* name() const override {
+    return "CpuLayerToken";
+  }
+  // It writes to its inputs: two that look the same are not one.
+  bool is_equivalent(const mx::Primitive&) const override {
+    return false;
+  }
+
+ private:
+  bool adds_;
+  float first_eps_;
+  AttendLayout attention_;
+  float second_eps_;
+  FeedLayout feed_;
 };
 
 // Whether it is a matrix (·, count) that kernels read, for rows of this kind.
@@ -244,11 +366,33 @@ bool is_token(const array& x, mx::StreamOrDevice s) {
   return takes(s) && x.ndim() == 3 && x.shape(0) == 1 && x.shape(1) == 1 && is_known(x.dtype()) && !traced(x);
 }
 
-std::vector<array> together(const array& x, const Matrix& joint, const Matrix& last) {
-  std::vector<array> inputs = {x};
-  inputs.insert(inputs.end(), joint.arrays.begin(), joint.arrays.end());
-  inputs.insert(inputs.end(), last.arrays.begin(), last.arrays.end());
-  return inputs;
+bool is_weight(const array& weight, int64_t count, mx::Dtype dtype) {
+  return weight.ndim() == 1 && weight.dtype() == dtype && weight.shape(0) == count && !traced(weight);
+}
+
+int rows_of(const Matrix& matrix) {
+  return matrix.arrays[0].shape(0);
+}
+
+void append(std::vector<array>& inputs, const Matrix& matrix) {
+  inputs.insert(inputs.end(), matrix.arrays.begin(), matrix.arrays.end());
+}
+
+void append(std::vector<array>& inputs, const FeedForward& block) {
+  append(inputs, block.joint);
+  append(inputs, block.last);
+}
+
+void append(std::vector<array>& inputs, const TokenAttention& attention) {
+  append(inputs, attention.joint);
+  append(inputs, attention.last);
+  inputs.push_back(attention.keys);
+  inputs.push_back(attention.values);
+  for (auto& optional : {attention.query_weight, attention.key_weight, attention.freqs}) {
+    if (optional) {
+      inputs.push_back(*optional);
+    }
+  }
 }
 
 } // namespace
@@ -268,58 +412,72 @@ Matrix::Matrix(std::vector<array> given, const std::vector<int>& how) : arrays(s
   }
 }
 
-bool takes_feed_token(const array& x, const Matrix& joint, const Matrix& last, mx::StreamOrDevice s) {
-  return is_token(x, s) && fits(joint, x.shape(2), x.dtype()) && joint.arrays[0].shape(0) % 2 == 0 &&
-      fits(last, joint.arrays[0].shape(0) / 2, x.dtype());
+bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s) {
+  return is_token(x, s) && fits(block.joint, x.shape(2), x.dtype()) && rows_of(block.joint) % 2 == 0 &&
+      fits(block.last, rows_of(block.joint) / 2, x.dtype());
 }
 
-array feed_token(bool gelu, const array& x, const Matrix& joint, const Matrix& last, mx::StreamOrDevice s) {
-  auto kind = gelu ? Gate::gelu : Gate::silu;
+array feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s) {
+  std::vector<array> inputs = {x};
+  append(inputs, block);
   return array(
-      {1, 1, last.arrays[0].shape(0)}, x.dtype(),
-      std::make_shared<FeedToken>(mx::to_stream(s), kind, joint.layout, last.layout), together(x, joint, last));
+      {1, 1, rows_of(block.last)}, x.dtype(), std::make_shared<FeedToken>(mx::to_stream(s), layout_of(block)),
+      std::move(inputs));
 }
 
-bool takes_attend_token(
-    const array& x, const Matrix& joint, const Matrix& last, const array& keys, const array& values,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    const std::optional<array>& freqs, const Heads& heads, mx::StreamOrDevice s) {
+bool takes_attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s) {
   auto dtype = x.dtype();
+  auto& heads = attention.heads;
+  auto& freqs = attention.freqs;
   auto rows_fit = [&](const array& rows) {
     return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && rows.shape(2) > heads.used &&
         rows.shape(3) == heads.dims && rows.dtype() == dtype && !traced(rows);
   };
   auto weight_fits = [&](const std::optional<array>& weight) {
-    return weight.has_value() == heads.normed &&
-        (!weight || (weight->ndim() == 1 && weight->dtype() == dtype && weight->shape(0) == heads.dims)) &&
-        !traced(weight);
+    return weight.has_value() == heads.normed && (!weight || is_weight(*weight, heads.dims, dtype));
   };
-  bool freqs_fit = !freqs ||
-      (freqs->ndim() == 1 && freqs->dtype() == mx::float32 && freqs->shape(0) == heads.rotated / 2 && !traced(freqs));
   bool heads_fit = heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.used >= 0 &&
       heads.dims > 0 && heads.dims % 16 == 0 && heads.dims <= largest_dims && heads.rotated >= 0 &&
       heads.rotated % 2 == 0 && heads.rotated <= heads.dims;
   int64_t width = static_cast<int64_t>(heads.heads) * heads.dims;
-  return heads_fit && is_token(x, s) && fits(joint, x.shape(2), dtype) &&
-      joint.arrays[0].shape(0) == width + 2 * heads.kv_heads * heads.dims && fits(last, width, dtype) &&
-      rows_fit(keys) && rows_fit(values) && weight_fits(query_weight) && weight_fits(key_weight) && freqs_fit;
+  return heads_fit && is_token(x, s) && fits(attention.joint, x.shape(2), dtype) &&
+      rows_of(attention.joint) == width + 2 * heads.kv_heads * heads.dims && fits(attention.last, width, dtype) &&
+      rows_fit(attention.keys) && rows_fit(attention.values) && weight_fits(attention.query_weight) &&
+      weight_fits(attention.key_weight) && (!freqs || is_weight(*freqs, heads.rotated / 2, mx::float32));
 }
 
-array attend_token(
-    const array& x, const Matrix& joint, const Matrix& last, const array& keys, const array& values,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    const std::optional<array>& freqs, const Heads& heads, mx::StreamOrDevice s) {
-  auto inputs = together(x, joint, last);
-  inputs.push_back(keys);
-  inputs.push_back(values);
-  for (auto& optional : {query_weight, key_weight, freqs}) {
-    if (optional) {
-      inputs.push_back(*optional);
-    }
-  }
+array attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s) {
+  std::vector<array> inputs = {x};
+  append(inputs, attention);
   return array(
-      {1, 1, last.arrays[0].shape(0)}, x.dtype(),
-      std::make_shared<AttendToken>(mx::to_stream(s), heads, joint.layout, last.layout), std::move(inputs));
+      {1, 1, rows_of(attention.last)}, x.dtype(),
+      std::make_shared<AttendToken>(mx::to_stream(s), layout_of(attention)), std::move(inputs));
+}
+
+bool takes_layer_token(
+    const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s) {
+  return takes_attend_token(x, layer.attention, s) && takes_feed_token(x, layer.feed, s) &&
+      (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(delta))) &&
+      rows_of(layer.attention.last) == x.shape(2) && rows_of(layer.feed.last) == x.shape(2) &&
+      is_weight(layer.first_norm, x.shape(2), x.dtype()) && is_weight(layer.second_norm, x.shape(2), x.dtype());
+}
+
+std::vector<array> layer_token(
+    const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s) {
+  std::vector<array> inputs = {x};
+  if (delta) {
+    inputs.push_back(*delta);
+  }
+  inputs.push_back(layer.first_norm);
+  append(inputs, layer.attention);
+  inputs.push_back(layer.second_norm);
+  append(inputs, layer.feed);
+  return array::make_arrays(
+      {x.shape(), x.shape()}, {x.dtype(), x.dtype()},
+      std::make_shared<LayerToken>(
+          mx::to_stream(s), delta.has_value(), layer.first_eps, layout_of(layer.attention), layer.second_eps,
+          layout_of(layer.feed)),
+      inputs);
 }
 
 } // namespace mlxlm::cpu

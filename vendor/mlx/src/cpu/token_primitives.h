@@ -1,4 +1,4 @@
-// One token through half a layer as one operation each: a step of a small model costs more in operations than in
+// One token through a layer, or half of one, as one operation: a step of a small model costs more in operations than in
 // arithmetic. Each has the numbers that the operations it replaces have, to the bit.
 #pragma once
 
@@ -42,20 +42,50 @@ struct Heads {
   bool operator==(const Heads&) const = default;
 };
 
-// x (1, 1, K), joint (2 M, K): gates then values, last (N, M) → (1, 1, N).
-bool takes_feed_token(const array& x, const Matrix& joint, const Matrix& last, mx::StreamOrDevice s);
-array feed_token(bool gelu, const array& x, const Matrix& joint, const Matrix& last, mx::StreamOrDevice s);
+// What a feed-forward block is made of: joint (2 M, K), gates then values, and last (N, M).
+struct FeedForward {
+  Matrix joint;
+  Matrix last;
+  bool gelu; // by tanh; else silu
+};
 
-// x (1, 1, K), joint ((H + 2 Hkv) D, K), last (N, H D), keys and values (1, Hkv, S, D) → (1, 1, N). The token's own key and
-// value are written to row `used` of those, in place: the caller is their only holder, and reads them when this result
-// has been evaluated. MLX's donation cannot do that for two buffers of an operation that is still held by the queue.
-bool takes_attend_token(
-    const array& x, const Matrix& joint, const Matrix& last, const array& keys, const array& values,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    const std::optional<array>& freqs, const Heads& heads, mx::StreamOrDevice s);
-array attend_token(
-    const array& x, const Matrix& joint, const Matrix& last, const array& keys, const array& values,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    const std::optional<array>& freqs, const Heads& heads, mx::StreamOrDevice s);
+// What attention is made of: joint ((H + 2 Hkv) D, K), last (N, H D), keys and values (1, Hkv, S, D), weights (D) of the
+// norms over heads, wavelengths.
+struct TokenAttention {
+  Matrix joint;
+  Matrix last;
+  array keys;
+  array values;
+  std::optional<array> query_weight;
+  std::optional<array> key_weight;
+  std::optional<array> freqs;
+  Heads heads;
+};
+
+// x (1, 1, K) → (1, 1, N)
+bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s);
+array feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s);
+
+// x (1, 1, K) → (1, 1, N). The token's own key and value are written to row `used` of keys and values, in place: the caller
+// is their only holder, and reads them when this result has been evaluated. MLX's donation cannot do that for two
+// buffers of an operation that the queue still holds.
+bool takes_attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s);
+array attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s);
+
+// A whole layer on x + delta (1, 1, K), or x where there is no delta: an RMS norm (weight (K)), attention, and what it
+// gives added; another norm and the feed-forward block → what the block's result still has to be added to, and that
+// result.
+struct TokenLayer {
+  array first_norm;
+  TokenAttention attention;
+  array second_norm;
+  FeedForward feed;
+  float first_eps;
+  float second_eps;
+};
+bool takes_layer_token(
+    const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s);
+std::vector<array> layer_token(
+    const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cpu
