@@ -29,6 +29,7 @@ const llama3 = {
  */
 const cases: Record<string, Settings> = {
   cohere2: {},
+  dbrx: {},
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
   deepseek_v2_lite: { num_hidden_layers: 27 },
   deepseek_v3: {},
@@ -68,10 +69,14 @@ const cases: Record<string, Settings> = {
   mixtral: {},
   nemotron_h: { hybrid_override_pattern: "M-M*-" },
   "nemotron_h with experts": { hybrid_override_pattern: "MEM*E", n_group: 1 },
+  olmo: {},
   olmo2: {},
   olmo3: {},
   phi3: {},
   phi3_longrope: { original_max_position_embeddings: 64 },
+  plamo: { max_position_embeddings: 4096 },
+  // llama.cpp's windows are a token shorter.
+  plamo3: { window_size: 200 },
   qwen2: {},
   qwen2_moe: {},
   qwen2_vl: {},

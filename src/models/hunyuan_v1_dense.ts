@@ -13,23 +13,30 @@ import * as llama from "./llama";
 /** The base grows with `alpha`; the factor that stands beside it says the same in another way. */
 const Alpha = z.looseObject({ alpha: z.number().positive(), factor: z.number(), type: z.string() });
 
+export const ropeFields = {
+  rope_theta: z.number().positive().nullish(),
+  rope_scaling: Alpha.nullish(),
+  rope_parameters: z
+    .looseObject({ alpha: z.number().positive().nullish(), rope_theta: z.number().positive() })
+    .nullish(),
+};
+
 export const Args = z
   .object({
     ...denseFields,
     num_key_value_heads: size,
     use_qk_norm: z.boolean().default(true),
-    rope_scaling: Alpha.nullish(),
-    rope_parameters: z
-      .looseObject({ alpha: z.number().positive().nullish(), rope_theta: z.number().positive() })
-      .nullish(),
+    ...ropeFields,
     tie_word_embeddings: z.boolean().default(false),
   })
   .superRefine(checkHeads);
 
 type Args = z.infer<typeof Args>;
 
+type Rotated = z.infer<z.ZodObject<typeof ropeFields>> & Parameters<typeof headsOf>[0];
+
 /** The base of the rotation, stretched. */
-function baseOf(args: Args): number {
+export function baseOf(args: Rotated): number {
   const dims = headsOf(args).headDim;
   const alpha = args.rope_scaling?.alpha ?? args.rope_parameters?.alpha ?? 1;
   return (args.rope_theta ?? args.rope_parameters?.rope_theta ?? 10_000) * alpha ** (dims / (dims - 2));

@@ -20,7 +20,7 @@ import type { LanguageModel } from "./language-model";
 export interface NamedTrunk {
   trunk: "model" | "transformer";
   embedding: string;
-  layers: "layers" | "h";
+  layers: "layers" | "h" | "blocks";
   norm: string;
   /** Within the trunk, or beside it where its name begins with a dot. */
   head: string;
@@ -43,6 +43,7 @@ export interface NamedLMSizes {
 class Trunk extends Module {
   readonly layers!: DecoderLayer[];
   readonly h!: DecoderLayer[];
+  readonly blocks!: DecoderLayer[];
   /** Vectors of positions. */
   readonly wpe?: Embedding;
 }

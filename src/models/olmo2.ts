@@ -39,12 +39,13 @@ export class Attention extends Module {
   o_proj: Layer;
   q_norm: RMSNorm;
   k_norm: RMSNorm;
-  readonly rope: RotaryEmbedding;
+  /** Null where a layer has no positions (NoPE). */
+  readonly rope: RotaryEmbedding | null;
   readonly heads: number;
   readonly kvHeads: number;
   readonly scale: number;
 
-  constructor(args: Omit<Args, "mlp_bias" | "intermediate_size">, rope: RopeOptions) {
+  constructor(args: Omit<Args, "mlp_bias" | "intermediate_size">, rope: RopeOptions | null) {
     super();
     const { hidden_size: D, attention_bias: bias, rms_norm_eps: eps } = args;
     const { heads, kvHeads, headDim } = headsOf(args);
@@ -54,7 +55,7 @@ export class Attention extends Module {
     this.o_proj = new Linear(heads * headDim, D, { bias });
     this.q_norm = new RMSNorm(heads * headDim, eps);
     this.k_norm = new RMSNorm(kvHeads * headDim, eps);
-    this.rope = initializeRope(rope);
+    this.rope = rope && initializeRope(rope);
     this.heads = heads;
     this.kvHeads = kvHeads;
     this.scale = headDim ** -0.5;
@@ -63,8 +64,9 @@ export class Attention extends Module {
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     const [queries, keys, values] = project(x, [this.q_proj, this.k_proj, this.v_proj]) as [Tensor, Tensor, Tensor];
-    const q = this.rope.forward(splitHeads(this.q_norm.forward(queries), this.heads), cache?.offset);
-    const k = this.rope.forward(splitHeads(this.k_norm.forward(keys), this.kvHeads), cache?.offset);
+    const placed = (heads: Tensor) => this.rope?.forward(heads, cache?.offset) ?? heads;
+    const q = placed(splitHeads(this.q_norm.forward(queries), this.heads));
+    const k = placed(splitHeads(this.k_norm.forward(keys), this.kvHeads));
     const out = attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache });
     return this.o_proj.forward(joinHeads(out));
   }

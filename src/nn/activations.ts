@@ -20,14 +20,18 @@ export const squaredRelu = fused((x: Tensor) => x.maximum(0).square());
 /** SwiGLU: silu(gate) · x. Shazeer 2020, arXiv:2002.05202. */
 export const swiglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate, x);
 
-/** gpt-oss's SwiGLU: gate σ(1.702 gate) · (x + 1), with the gate clipped from above and x on both sides, at 7. */
-export const swigluClipped = fused((gate: Tensor, x: Tensor) => {
-  const bounded = gate.minimum(7);
-  return mx
-    .clip(x, -7, 7)
-    .add(1)
-    .multiply(bounded.multiply(bounded.multiply(1.702).sigmoid()));
-});
+/** gate σ(1.702 gate) · (x + 1), with the gate clipped from above and x on both sides, at a limit. */
+export const clippedAt = (limit: number) =>
+  fused((gate: Tensor, x: Tensor) => {
+    const bounded = gate.minimum(limit);
+    return mx
+      .clip(x, -limit, limit)
+      .add(1)
+      .multiply(bounded.multiply(bounded.multiply(1.702).sigmoid()));
+  });
+
+/** gpt-oss's SwiGLU. */
+export const swigluClipped = clippedAt(7);
 
 /** SwiGLU in float32, whatever its inputs are. */
 export const preciseSwiglu = fused((gate: Tensor, x: Tensor) =>

@@ -32,7 +32,7 @@ class GatedRMSNorm extends RMSNorm {
 }
 
 /** −exp(A) · softplus(a + bias): the logarithm of what a token leaves of the state. */
-const decayOf = mx.compile(
+export const decayOf = mx.compile(
   (A_log: Tensor, a: Tensor, bias: Tensor) =>
     A_log.astype("float32")
       .exp()

@@ -13,7 +13,7 @@ export * from "./conv";
 export * from "./decoder";
 export * from "./embedding";
 export { type GatedDeltaInputs, gatedDeltaRule, ofLength } from "./gated-delta";
-export { type DeltaLayer, GatedDeltaNet, type GatedDeltaSizes, GroupedDeltaNet } from "./gated-delta-net";
+export { type DeltaLayer, decayOf, GatedDeltaNet, type GatedDeltaSizes, GroupedDeltaNet } from "./gated-delta-net";
 export * from "./grouped-routing";
 export { HadamardEmbedding, HadamardLinear } from "./hadamard-linear";
 export * from "./hyper-connection";

@@ -1,5 +1,6 @@
 /** Grouped-query attention whose layers have other names than most give them, with one projection ahead of it or three. */
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import { attention, joinHeads, projectHeads, splitQueriesKeysValues } from "./attention";
 import type { KeyValueCache } from "./cache";
 import { type Layer, Linear } from "./linear";
@@ -28,6 +29,10 @@ export interface NamedAttentionOptions {
   norms?: { queries: string; keys: string; eps: number };
   /** Scores of half precision outgrow it. */
   isWide?: boolean;
+  /** Factor on the scores; 1/√headDim where absent. */
+  scale?: number;
+  /** Bound on either side of what one projection gives. */
+  clip?: number | null;
 }
 
 type Heads = [q: Tensor, k: Tensor, v: Tensor];
@@ -57,10 +62,10 @@ export class NamedAttention extends Module {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const { headDim, output, isWide } = this.options;
+    const { headDim, output, isWide, scale = headDim ** -0.5 } = this.options;
     const [q, k, v] = this.#project(x, cache?.offset ?? 0);
     const wide = isWide ? q.astype("float32") : q;
-    const out = attention(wide, k, v, { scale: headDim ** -0.5, mask, cache }).astype(x.dtype);
+    const out = attention(wide, k, v, { scale, mask, cache }).astype(x.dtype);
     return this.#at(output).forward(joinHeads(out));
   }
 
@@ -81,12 +86,13 @@ export class NamedAttention extends Module {
   }
 
   #project(x: Tensor, offset: number | Tensor): Heads {
-    const { inputs, order = "by kind" } = this.options;
+    const { inputs, order = "by kind", clip } = this.options;
     if (typeof inputs !== "string") {
       const [queries, keys, values] = inputs.map((name) => this.#at(name)) as [Layer, Layer, Layer];
       return projectHeads(x, [queries, keys, values], this, offset);
     }
-    const joint = this.#at(inputs).forward(x);
+    const projected = this.#at(inputs).forward(x);
+    const joint = clip ? mx.clip(projected, -clip, clip) : projected;
     if (order === "by kind") return splitQueriesKeysValues(joint, this, offset);
     const [batch, length] = x.shape as [number, number];
     const group = this.heads / this.kvHeads;

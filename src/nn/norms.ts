@@ -53,6 +53,21 @@ export class GroupedRMSNorm extends RMSNorm {
   }
 }
 
+/** RMSNorm with the weight stored as its distance from some number. */
+export class OffsetRMSNorm extends RMSNorm {
+  constructor(
+    dims: number,
+    eps: number,
+    readonly offset: number,
+  ) {
+    super(dims, eps);
+  }
+
+  override get gain(): Tensor {
+    return mx.add(this.offset, this.weight);
+  }
+}
+
 /** RMSNorm with the weight stored as its distance from one, as Gemma does. */
 export class ZeroCenteredRMSNorm extends RMSNorm {
   override get gain(): Tensor {

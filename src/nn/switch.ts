@@ -183,10 +183,11 @@ export class SwitchMLP extends Module {
     hiddenDims: number,
     experts: number,
     readonly activation: (x: Tensor) => Tensor,
+    { bias = false }: { bias?: boolean } = {},
   ) {
     super();
-    this.fc1 = new SwitchLinear(dims, hiddenDims, experts, { bias: false });
-    this.fc2 = new SwitchLinear(hiddenDims, dims, experts, { bias: false });
+    this.fc1 = new SwitchLinear(dims, hiddenDims, experts, { bias });
+    this.fc2 = new SwitchLinear(hiddenDims, dims, experts, { bias });
   }
 
   /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */

@@ -69,7 +69,10 @@ const child = (module: Module, path: string): Module | undefined =>
 /** Paths of the embedding and, where there is one, the head. */
 function endsOf(model: LanguageModel, { inner }: AwqFacts): string[] {
   const root = inner === undefined ? "" : `${inner}.`;
-  const names = ["model.embed_tokens", "model.word_embeddings", "backbone.embeddings", "lm_head"];
+  const names = [
+    ...["model.embed_tokens", "model.word_embeddings", "backbone.embeddings", "lm_head"],
+    ...["transformer.wte", "model.transformer.wte", "model.transformer.ff_out"],
+  ];
   return names.map((name) => `${root}${name}`).filter((path) => child(model, path) !== undefined);
 }
 

@@ -4,6 +4,9 @@ The salt only picks one draw of the weights: `models.py --search NAME` looked fo
 from a tie and varied.
 """
 
+# The ids of the tiny Phi 3 small that have no text.
+UNUSED = [3, 77, 203]
+
 BASE = {
     "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
@@ -593,6 +596,68 @@ CONFIGS = {
         "moe_num_experts": 6, "moe_top_k": 2, "moe_intermediate_size": 32, "share_expert_dim": 32, "moe_layers_enum": "1,2,3",
         "swiglu_limits": [0, 0, 0, 0.5], "swiglu_limits_shared": [0, 0, 0.5, 0],
     },
+    "hf_olmo": {
+        "model_type": "hf_olmo", "d_model": 64, "n_layers": 3, "n_heads": 4, "mlp_hidden_size": 256, "vocab_size": 250,
+        "embedding_size": 256, "rope_theta": 10000.0, "weight_tying": False,
+    },
+    "olmo": config("olmo", num_key_value_heads=4, tie_word_embeddings=False),
+    "olmo_hybrid": config(
+        "olmo_hybrid", num_hidden_layers=4, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=24, linear_conv_kernel_dim=4, linear_allow_neg_eigval=True, tie_word_embeddings=False,
+        attention_bias=False,
+    ),
+    "phi3small": {
+        "model_type": "phi3small", "hidden_size": 64, "dense_attention_every_n_layers": 2, "ff_intermediate_size": 64,
+        "gegelu_limit": 2.0, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "layer_norm_epsilon": 1e-5, "vocab_size": 256, "mup_attn_multiplier": 2.0, "mup_embedding_multiplier": 2.0,
+        "mup_width_multiplier": 0.5, "rope_embedding_base": 10000.0, "rope_position_scale": 0.5, "dummy_token_indices": UNUSED,
+        "blocksparse_block_size": 4, "blocksparse_num_local_blocks": 2, "blocksparse_vert_stride": 3,
+    },
+    "phixtral": {
+        "model_type": "phixtral", "num_vocab": 256, "model_dim": 64, "num_heads": 4, "num_layers": 3, "rotary_dim": 8,
+        "num_experts_per_tok": 2, "num_local_experts": 4,
+    },
+    "dbrx": {
+        "model_type": "dbrx", "vocab_size": 256, "d_model": 64, "n_layers": 3, "n_heads": 4,
+        "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 6, "moe_top_k": 2},
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 2.0, "rope_theta": 10000.0},
+    },
+    "hunyuan": config(
+        "hunyuan", num_hidden_layers=4, attention_bias=False, moe_topk=[2, 1, 2, 3], num_experts=6, num_shared_expert=1,
+        use_mixed_mlp_moe=True, use_qk_norm=True, use_cla=True, cla_share_factor=2, moe_intermediate_size=32,
+        rope_scaling={"alpha": 1000.0, "factor": 1.0, "type": "dynamic"}, tie_word_embeddings=True,
+    ),
+    # One of the family without experts, whose checkpoints have projections as one.
+    "hunyuan_joint": config(
+        "hunyuan", attention_bias=False, moe_topk=1, num_experts=1, num_shared_expert=1, use_mixed_mlp_moe=False,
+        use_qk_norm=False, use_cla=False, cla_share_factor=2,
+        rope_scaling={"alpha": 50.0, "factor": 1.0, "type": "dynamic"}, tie_word_embeddings=True,
+    ),
+    "plamo": {
+        "model_type": "plamo", "hidden_size": 96, "num_hidden_layers": 3, "intermediate_size": 128,
+        "num_attention_heads": 6, "rms_norm_eps": 1e-6, "vocab_size": 256, "n_shared_head": 3,
+    },
+    "plamo2": {
+        "model_type": "plamo2", "hidden_size": 64, "num_hidden_layers": 4, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size_per_head": 16,
+        "attention_window_size": 6, "full_attention_idx": [3], "mamba_d_state": 32, "mamba_d_conv": 4,
+        "mamba_num_heads": 4, "mamba_step": 2, "intermediate_size": 128, "vocab_size": 256,
+    },
+    "plamo3": {
+        "model_type": "plamo3", "hidden_size": 64, "num_hidden_layers": 4, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "window_size": 6,
+        "sliding_window_pattern": 2, "rope_theta": 1000000.0, "rope_local_theta": 10000.0, "intermediate_size": 128,
+        "vocab_size": 256,
+    },
+    "talkie": {
+        "model_type": "talkie", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 16,
+        "intermediate_size": 128, "vocab_size": 256, "rope_theta": 10000.0,
+    },
+    "gear": config(
+        "gear", num_hidden_layers=4, head_dim=16, sliding_window=6, conv_L_cache=3, final_logit_softcapping=30.0,
+        attn_logit_softcapping=8.0, rope_scaling={"type": "linear", "factor": 2.0}, tie_word_embeddings=False,
+        layer_types=["conv_mixer", "sliding_attention", "full_attention", "conv_mixer"],
+    ),
     "muse_glimmer": seeing(
         "muse_glimmer", **MUSE, output_multiplier=2.0, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     ),
@@ -738,6 +803,19 @@ SALTS = {
     "afm7": 1014,
     "k2_horizon": 1001,
     "cohere2_moe": 1021,
+    "hf_olmo": 1010,
+    "dbrx": 1004,
+    "talkie": 1010,
+    "plamo3": 1002,
+    "olmo_hybrid": 1001,
+    "plamo2": 1008,
+    "hunyuan_joint": 1006,
+    "plamo": 1000,
+    "gear": 1010,
+    "phi3small": 1002,
+    "olmo": 1009,
+    "phixtral": 1001,
+    "hunyuan": 1002,
 }
 
 
@@ -755,7 +833,7 @@ def experts(name, shape, same=False):
 
 
 # Models whose checkpoints have convolutions as (C, 1, K), as all but MLX's have.
-TURNED = ("bailing_moe_v3", "mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
+TURNED = ("olmo_hybrid", "plamo2", "bailing_moe_v3", "mamba", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "falcon_h1")
 
 
 def granite_mlp(path, shape):
@@ -936,8 +1014,55 @@ def bare(path, shape):
     return experts(path, shape) if "switch_mlp." in path else {path: shape}
 
 
+# What AI2's program saves as one of OLMo 1, by transformers' names.
+OLMO_PARTS = {
+    "att_proj": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], "attn_out": ["self_attn.o_proj"],
+    "ff_proj": ["mlp.up_proj", "mlp.gate_proj"], "ff_out": ["mlp.down_proj"],
+}
+
+
+def olmo(path, shape):
+    """A tensor of OLMo 1 as transformers has it."""
+    if ".blocks." not in path:
+        return {"model.embed_tokens.weight" if "wte" in path else "lm_head.weight": shape}
+    _, _, _, layer, part, _ = path.split(".")
+    names = OLMO_PARTS[part]
+    return {f"model.layers.{layer}.{name}.weight": [shape[0] // len(names), shape[1]] for name in names}
+
+
+def phixtral(path, shape):
+    prefix, _, rest = path.partition("switch_mlp.")
+    return {f"{prefix}mlp.{e}.{rest}": shape[1:] for e in range(shape[0])} if rest else {path: shape}
+
+
+def dbrx(path, shape):
+    """A tensor of DBRX as its checkpoint has it: experts one below the other, the last projection input by output."""
+    prefix, _, rest = path.partition(".experts.")
+    if not rest:
+        return {path: shape}
+    expert, part, _ = rest.split(".")
+    if expert != "0":
+        return {}
+    rows, columns = shape[::-1] if part == "w2" else shape
+    return {f"{prefix}.experts.mlp.{part}": [6 * rows, columns]}
+
+
+def hunyuan_joint(path, shape):
+    """A tensor of Hunyuan's as its checkpoints without experts have it."""
+    if "_proj" not in path or "o_proj" in path or "down_proj" in path:
+        return {path: shape}
+    if "self_attn" in path:
+        return {path.replace("q_proj", "qkv_proj"): [2 * shape[0], shape[1]]} if "q_proj" in path else {}
+    return {path.replace("up_proj", "gate_and_up_proj"): [2 * shape[0], shape[1]]} if "up_proj" in path else {}
+
+
+def gear(path, shape):
+    return {path: [shape[0], 1, shape[1]] if path.endswith("_conv.weight") else shape}
+
+
 RENAMED = {
     "k2_horizon": bare, "cohere2_moe": bare,
+    "olmo": olmo, "phixtral": phixtral, "dbrx": dbrx, "hunyuan_joint": hunyuan_joint, "gear": gear,
     # mlx-lm reads no others: what its checkpoints have as one it does not take apart.
     "kimi_vl": lambda path, shape: {path: shape},
     "dots1": lambda path, shape: stacked(path, shape),

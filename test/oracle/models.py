@@ -24,6 +24,7 @@ from mlx_lm.utils import _get_classes
 import beyond
 import encode
 from architectures import CONFIGS, SALTS, checkpoint
+from corrected import correct
 from unfused import made_for, unfuse_muse_spark
 from weights import weight
 
@@ -282,6 +283,7 @@ if __name__ == "__main__":
     train_longcat()
     pass_modes()
     unfuse_muse_spark()
+    correct()
     names = [a for a in sys.argv[1:] if not a.startswith("-")] or list(CONFIGS)
     for name in names:
         search(name, 60) if "--search" in sys.argv else fixture(name)

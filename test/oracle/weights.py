@@ -39,7 +39,8 @@ def scale(name, shape, salt=0):
     """
     if salt >= NAMED and name.endswith("bias"):
         return 0.0, 0.125
-    if "norm" in name or salt >= NAMED and "ln_" in name:
+    # DBRX calls a whole part of its layers so.
+    if "norm" in name.replace("norm_attn_norm.", "") or salt >= NAMED and ("ln_" in name or ".ln." in name):
         return 1.0, 0.25
     if name.endswith("bias"):
         return 0.0, 0.125

@@ -31,7 +31,8 @@ const otherWide = ["wte", "embed_in", "embed_out", "tok_embeddings", "output.wei
 function scale(name: string, shape: readonly number[], salt: number): [number, number] {
   const isNamed = salt >= named;
   if (isNamed && name.endsWith("bias")) return [0, 0.125];
-  if (name.includes("norm") || (isNamed && name.includes("ln_"))) return [1, 0.25];
+  // DBRX calls a whole part of its layers so.
+  if (name.replace("norm_attn_norm.", "").includes("norm") || (isNamed && /ln_|\.ln\./.test(name))) return [1, 0.25];
   if (name.endsWith("bias")) return [0, 0.125];
   const wide = ["embed_tokens", "lm_head", ...(isNamed ? otherWide : [])].some((part) => name.includes(part));
   return [0, (wide ? 2 : 1.5) * Math.sqrt(3 / (shape.at(-1) ?? 1))];

@@ -108,6 +108,12 @@ export const decayRate: TensorChange = {
   write: (x) => x.astype("float32").exp().negative(),
 };
 
+/** Files have a number more than the checkpoint: weights of norms that it counts from there. */
+export const shifted = (by: number): TensorChange => ({
+  read: (x) => x.subtract(by),
+  write: (x) => x.astype("float32").add(by),
+});
+
 /** One change after the other, on the way to the file. */
 export const inTurn = (...changes: TensorChange[]): TensorChange => ({
   read: (x) => changes.reduceRight((y, change) => change.read(y), x),
