@@ -18,7 +18,17 @@ const sharing = {
   sliding_window_pattern: 3,
 };
 
-for (const [name, config] of Object.entries({ llama: {}, gemma4_text: sharing })) {
+/** Every other layer takes what the one ahead made of keys and values, and the first one gives. */
+const pairs = {
+  model_type: "hunyuan",
+  num_hidden_layers: 4,
+  num_experts: 4,
+  moe_topk: 2,
+  moe_intermediate_size: 8,
+  use_cla: true,
+};
+
+for (const [name, config] of Object.entries({ llama: {}, gemma4_text: sharing, hunyuan: pairs })) {
   test(name, async () => {
     const model = await tinyModel(config);
     const named = trainableParameters(model);

@@ -1,7 +1,7 @@
 /** Gradient checkpointing of blocks: less memory, as the backward pass computes each block again. Chen et al. 2016, arXiv:1604.06174. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { intercept, type Module, Residual } from "../nn";
+import { intercept, type Module, Residual, SharingResidual } from "../nn";
 import { trainableParameters } from "./linear-to-lora";
 
 /**
@@ -26,8 +26,11 @@ function checkpointBlock(block: Module): () => void {
       // Drawing has no gradient, and MLX would look for one.
       mx.random.state.set(mx.stopGradient(key));
       try {
-        const out = (forward(new Residual(hidden), ...rest) as Residual).value;
-        return { out, key: mx.random.state.get() };
+        const result = forward(new Residual(hidden), ...rest) as Residual;
+        const shared =
+          result instanceof SharingResidual ? [result.rows.keys as Tensor, result.rows.values as Tensor] : [];
+        // The key comes last: MLX counts no gradient for it, and would give those behind it the wrong ones.
+        return { out: result.value, shared, key: mx.random.state.get() };
       } finally {
         block.update(before);
         mx.random.state.set(generator);
@@ -36,8 +39,9 @@ function checkpointBlock(block: Module): () => void {
     };
     const parameters = trainableParameters(block).map(([, tensor]) => tensor);
     const hidden = (x as Residual).value;
-    const { out, key } = mx.checkpoint(run)(parameters, mx.random.state.get(), hidden, ...others);
+    const { out, shared, key } = mx.checkpoint(run)(parameters, mx.random.state.get(), hidden, ...others);
     mx.random.state.set(mx.stopGradient(key));
-    return new Residual(out);
+    const [keys, values] = shared;
+    return keys && values ? new SharingResidual(out, { keys, values, offset: 0 }) : new Residual(out);
   });
 }
