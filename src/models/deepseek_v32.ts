@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
+  among,
   attentionMask,
   CacheList,
   type DecoderLayer,
@@ -18,6 +19,7 @@ import {
   RMSNorm,
   remember,
   SparseIndexer,
+  takeChosen,
 } from "../nn";
 import { ropeOptions, size } from "./args";
 import { blockAwq } from "./awq-facts";
@@ -75,21 +77,13 @@ class SparseAttention extends LatentProjections {
     if (!chosen) return this.attend({ ...own, ...seen }, mask);
     if (x.dim(1) > 1) return this.attend({ ...own, ...seen }, among(chosen, seen.latent.dim(2), mask));
 
-    const rows = chosen.swapaxes(-1, -2);
-    const taken = (all: Tensor) => all.takeAlongAxis(mx.broadcastTo(rows, [...rows.shape.slice(0, 3), all.dim(-1)]), 2);
-    const seenRows = mask instanceof mx.Tensor ? mask.takeAlongAxis(chosen, -1) : mask;
-    return this.attend({ ...own, latent: taken(seen.latent), key: taken(seen.key) }, seenRows);
+    const [rows, mine] = takeChosen({ ...own, ...seen }, chosen, mask);
+    return this.attend(rows, mine);
   }
 }
 
-/** The mask (B, 1, T, S) of chosen tokens (B, 1, T, K), within the mask of all. */
-function among(chosen: Tensor, total: number, mask: Mask): Tensor {
-  const none = mx.zeros([...chosen.shape.slice(0, 3), total], "bool");
-  const isChosen = mx.putAlongAxis(none, chosen, mx.array(true), { axis: -1 });
-  return mask instanceof mx.Tensor ? isChosen.bitwiseAnd(mask) : isChosen;
-}
-
-const sparseMask: MaskRule<SparseCache> = {
+/** Latent attention's mask: the first of a layer's caches has its tokens. */
+export const sparseMask: MaskRule<SparseCache> = {
   key: "sparse",
   make: (h, cache) => attentionMask(h, cache?.parts[0], { asArray: true }),
 };

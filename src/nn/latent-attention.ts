@@ -85,6 +85,11 @@ export class LatentInputs extends Module {
     this.unembed_out = new MultiLinear(rank, valueDims, heads);
   }
 
+  /** Scores of each head that attend to nothing, (H), where it has them. */
+  protected get scoreSinks(): Tensor | null {
+    return null;
+  }
+
   /** @param offset the position of the first token, one for all or one for each of B */
   protected project(x: Tensor, offset: number | Tensor = 0): LatentHeads {
     const { heads, plainDims, rank } = this.sizes;
@@ -107,12 +112,10 @@ export class LatentInputs extends Module {
     if (mask instanceof mx.Tensor) scores = mx.where(mask, scores, mx.finfo(scores.dtype).min);
     // One token: its query goes to the latent space. Many: keys and values are unpacked from it, which is less work then.
     const isOne = plain.dim(2) === 1;
+    const options = { scale: this.scale, mask: scores, sinks: this.scoreSinks?.astype(plain.dtype) };
     const out = isOne
-      ? attention(this.embed_q.forward(plain), latent, latent, { scale: this.scale, mask: scores })
-      : attention(plain, this.embed_q.backward(latent), this.unembed_out.forward(latent), {
-          scale: this.scale,
-          mask: scores,
-        });
+      ? attention(this.embed_q.forward(plain), latent, latent, options)
+      : attention(plain, this.embed_q.backward(latent), this.unembed_out.forward(latent), options);
     return isOne ? this.unembed_out.forward(out) : out;
   }
 

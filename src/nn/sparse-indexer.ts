@@ -20,6 +20,8 @@ export interface IndexerSizes {
   headDim: number;
   /** How many tokens are chosen. */
   topK: number;
+  /** Of the norm of keys; 1e-6 where absent. */
+  eps?: number;
 }
 
 /** What the indexer says of T tokens. */
@@ -28,6 +30,26 @@ export interface Choice {
   chosen: Tensor | null;
   /** What its cache holds now. A step that chooses all has no other use for it. */
   held: readonly Tensor[];
+}
+
+/** The mask (B, 1, T, S) of chosen tokens (B, 1, T, K), within the mask of all. */
+export function among(chosen: Tensor, total: number, mask: Mask): Tensor {
+  const none = mx.zeros([...chosen.shape.slice(0, 3), total], "bool");
+  const isChosen = mx.putAlongAxis(none, chosen, mx.array(true), { axis: -1 });
+  return mask instanceof mx.Tensor ? isChosen.bitwiseAnd(mask) : isChosen;
+}
+
+/** What one token sees: the chosen (B, 1, 1, K) of latent vectors and keys (B, 1, S, …), and of the mask. */
+export function takeChosen<Rows extends { latent: Tensor; key: Tensor }>(
+  rows: Rows,
+  chosen: Tensor,
+  mask: Mask,
+): [rows: Rows, mask: Mask] {
+  const places = chosen.swapaxes(-1, -2);
+  const taken = (all: Tensor) =>
+    all.takeAlongAxis(mx.broadcastTo(places, [...places.shape.slice(0, 3), all.dim(-1)]), 2);
+  const seen = mask instanceof mx.Tensor ? mask.takeAlongAxis(chosen, -1) : mask;
+  return [{ ...rows, latent: taken(rows.latent), key: taken(rows.key) }, seen];
 }
 
 export class SparseIndexer extends Module {
@@ -41,10 +63,10 @@ export class SparseIndexer extends Module {
     readonly rope: RotaryEmbedding,
   ) {
     super();
-    const { dims, queryRank, heads, headDim } = sizes;
+    const { dims, queryRank, heads, headDim, eps = 1e-6 } = sizes;
     this.wq_b = new Linear(queryRank, heads * headDim, { bias: false });
     this.wk = new Linear(dims, headDim, { bias: false });
-    this.k_norm = new LayerNorm(headDim, 1e-6);
+    this.k_norm = new LayerNorm(headDim, eps);
     this.weights_proj = new Linear(dims, heads, { bias: false });
   }
 

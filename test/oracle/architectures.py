@@ -730,6 +730,20 @@ CONFIGS = {
         num_experts_per_tok=3, num_shared_experts=1, expert_selection_fn="sigmoid", first_k_dense_replace=1,
         intermediate_size=32, prefix_dense_intermediate_size=96,
     ),
+    "hy_v4": {
+        **{name: value for name, value in LATENT.items() if name != "num_key_value_heads"}, "model_type": "hy_v4",
+        "num_hidden_layers": 4, "moe_intermediate_size": 32, "n_shared_experts": 1, "n_routed_experts": 8,
+        "num_experts_per_tok": 3, "routed_scaling_factor": 1.5, "rope_theta": 10000.0, "rms_norm_eps": 1e-5,
+        "index_head_dim": 32, "index_n_heads": 4, "index_topk": 6, "indexer_types": ["full", "full", "shared", "shared"],
+        "hc_mult": 2,
+    },
+}
+
+CONFIGS["mimo_v2"] = {**CONFIGS["mimo_v2_flash"], "model_type": "mimo_v2"}
+CONFIGS["step3p7"] = {
+    "model_type": "step3p7", "text_config": {
+        **CONFIGS["step3p5"], "use_head_wise_attn_gate": True, "moe_router_scaling_factor": 1.5, "rms_norm_eps": 1e-5,
+    },
 }
 
 SALTS = {
@@ -816,6 +830,9 @@ SALTS = {
     "olmo": 1009,
     "phixtral": 1001,
     "hunyuan": 1002,
+    "mimo_v2": 1014,
+    "step3p7": 1002,
+    "hy_v4": 1007,
 }
 
 
@@ -1058,9 +1075,32 @@ def hunyuan_joint(path, shape):
 
 def gear(path, shape):
     return {path: [shape[0], 1, shape[1]] if path.endswith("_conv.weight") else shape}
+def joint(path, shape):
+    """A tensor of MiMo V2.6: queries, keys and values as one."""
+    for name in ("k_proj", "v_proj"):
+        if f"self_attn.{name}" in path:
+            return {}
+    if "self_attn.q_proj" in path:
+        rows = 128 + 32 + 16 if ".layers.0." in path else 128 + 64 + 32
+        return bare(path.replace("q_proj", "qkv_proj"), [rows, shape[1]])
+    return bare(path, shape)
+
+
+def hy_v4(path, shape):
+    """A tensor of Hunyuan 4, whose experts are stacked, and have their first two matrices as one."""
+    path = path.removeprefix("language_model.")
+    if ".embed_q." in path:
+        heads, rank, plain = shape
+        return {path.replace("embed_q", "kv_b_proj"): [heads * (plain + 32), rank]}
+    if ".unembed_out." in path:
+    if "switch_mlp." in path:
+        path = path.replace("switch_mlp", "experts").removesuffix(".weight")
+    return {path: shape}
 
 
 RENAMED = {
+    "hy_v4": hy_v4,
+    "mimo_v2": joint, "step3p7": lambda path, shape: {step(path.removeprefix("language_model.")): shape},
     "k2_horizon": bare, "cohere2_moe": bare,
     "olmo": olmo, "phixtral": phixtral, "dbrx": dbrx, "hunyuan_joint": hunyuan_joint, "gear": gear,
     # mlx-lm reads no others: what its checkpoints have as one it does not take apart.

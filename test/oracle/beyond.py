@@ -8,10 +8,14 @@ import importlib.util
 import sys
 import types
 
+import mlx.core as mx
 import mlx.nn as nn
 
 # Where the language model is, and its arguments' class.
-BEYOND = {"cohere2_moe": "ModelConfig", "k2_horizon": "ModelConfig"}
+BEYOND = {
+    "cohere2_moe": "ModelConfig", "hy_v4": "ModelConfig", "k2_horizon": "ModelConfig", "mimo_v2": "TextConfig",
+    "step3p7": "TextConfig",
+}
 
 
 def bare_package():
@@ -25,11 +29,49 @@ def bare_package():
         sys.modules[name] = package
 
 
+class Tail(nn.Module):
+    """Turns the last features of a head, as halves."""
+
+    def __init__(self, rope):
+        super().__init__()
+        self.rope = rope
+
+    def __call__(self, x, offset=0):
+        still, turning = mx.split(x, [x.shape[-1] - self.rope.dims], axis=-1)
+        return mx.concatenate([still, self.rope(turning, offset)], axis=-1)
+
+
+def train_hy_v4(model):
+    """Turns features as transformers does: halves, and of the indexer's heads the last ones. mlx-vlm turns neighbours, and
+    the first ones."""
+    for layer in model.layers:
+        layer.self_attn.rope.traditional = False
+        if layer.self_attn.indexer is not None:
+            layer.self_attn.indexer.rope.traditional = False
+            layer.self_attn.indexer.rope = Tail(layer.self_attn.indexer.rope)
+
+
+def plain_hy_v4(args, weights):
+    """Tensors that are not packed in eight bits, which mlx-vlm's own code takes for granted."""
+    heads, plain = args.num_attention_heads, args.qk_nope_head_dim
+    for i in range(args.num_hidden_layers):
+        path = f"model.layers.{i}"
+        rows = weights.pop(f"{path}.self_attn.kv_b_proj.weight").reshape(heads, plain + args.v_head_dim, -1)
+        weights[f"{path}.self_attn.embed_q.weight"] = mx.contiguous(rows[:, :plain].swapaxes(-1, -2))
+        weights[f"{path}.self_attn.unembed_out.weight"] = mx.contiguous(rows[:, plain:])
+        for part in ("gate_up_proj", "down_proj"):
+            if f"{path}.mlp.experts.{part}" in weights:
+                weights[f"{path}.mlp.switch_mlp.{part}.weight"] = weights.pop(f"{path}.mlp.experts.{part}")
+    return weights
+
+
+TRAINED, PREPARED = {"hy_v4": train_hy_v4}, {"hy_v4": plain_hy_v4}
+
+
 class Text(nn.Module):
-    def __init__(self, language_model, nested):
+    def __init__(self, language_model):
         super().__init__()
         self.language_model = language_model
-        self.nested = nested
 
     def __call__(self, inputs, cache=None):
         return self.language_model(inputs, cache=cache).logits
@@ -47,6 +89,7 @@ class Text(nn.Module):
 
     def sanitize(self, weights):
         own = {name.removeprefix("language_model."): x for name, x in weights.items()}
+        own = PREPARED.get(self.model_type, lambda _, tensors: tensors)(self.language_model.args, own)
         return {f"language_model.{name}": x for name, x in self.language_model.sanitize(own).items()}
 
 
@@ -60,12 +103,12 @@ class Maker:
         self.kind = BEYOND[model_type]
 
     def from_dict(self, config):
-        text = config.get("text_config", config)
-        return getattr(self.config, self.kind).from_dict(text), "text_config" in config
+        return getattr(self.config, self.kind).from_dict(config.get("text_config", config))
 
-    def __call__(self, given):
-        args, nested = given
-        return Text(self.language.LanguageModel(args), nested)
+    def __call__(self, args):
+        model = self.language.LanguageModel(args)
+        TRAINED.get(args.model_type, lambda _: None)(model)
+        return Text(model)
 
 
 def classes(config):

@@ -51,6 +51,7 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "hf_olmo": { caches: ["KVCache"], linear: true },
   "hunyuan": { caches: ["KVCache"], linear: true },
   "hunyuan_v1_dense": { caches: ["KVCache"], linear: true },
+  "hy_v4": { caches: ["CacheList"], linear: true },
   "internlm2": { caches: ["KVCache"], linear: true },
   "internlm3": { caches: ["KVCache"], linear: true },
   "iquestloopcoder": { caches: ["KVCache","RotatingKVCache"], linear: true },
@@ -74,6 +75,7 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "mamba2": { caches: ["ArraysCache"], linear: true },
   "mellum": { caches: ["KVCache","RotatingKVCache"], linear: true },
   "mimo": { caches: ["KVCache"], linear: true },
+  "mimo_v2": { caches: ["KVCache","RotatingKVCache"], linear: true },
   "mimo_v2_flash": { caches: ["KVCache","RotatingKVCache"], linear: true },
   "minicpm": { caches: ["KVCache"], linear: true },
   "minicpm3": { caches: ["KVCache"], linear: true },
@@ -126,6 +128,7 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "starcoder2": { caches: ["KVCache"], linear: true },
   "step3p5": { caches: ["KVCache","RotatingKVCache"], linear: true },
   "talkie": { caches: ["KVCache"], linear: true },
+  "step3p7": { caches: ["KVCache","RotatingKVCache"], linear: true },
   "telechat3": { caches: ["KVCache"], linear: true },
   "youtu_llm": { caches: ["KVCache"], linear: true },
 };
