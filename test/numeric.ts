@@ -13,7 +13,7 @@ import { join } from "node:path";
 const suites: readonly (readonly string[])[] = [
   [
     ...["ops", "quantize", "gradients", "checkpoint"].map((name) => `test/parity/${name}.test.ts`),
-    ...["src/nn", "src/generate/kv-quantization.test.ts", "src/mlx/cpu-kernels.test.ts"],
+    ...["src/nn", "src/generate/kv-quantization.test.ts", "src/mlx/cpu-kernels.test.ts", "src/mlx/blocks.test.ts"],
   ],
   [
     ...["test/parity/models.test.ts", "test/parity/serving.test.ts"],

@@ -83,6 +83,16 @@ export function saveGguf(
   checked(native.mlxlm_save_gguf(cString(path), text.bytes, text.length, count));
 }
 
+/**
+ * Bytes of a file from `start` on, uint8 of a shape, where they lie: pages are read when they are needed. The file must
+ * not become shorter while the tensor lives: reading past its end would end the process.
+ * @throws MlxError where the file cannot be opened, or ends before
+ */
+export function mapFile(path: string, start: number, shape: readonly number[]): Tensor {
+  beginMail();
+  return wrap(checked(native.mlxlm_map_file(cString(path), start, writeInts(shape))));
+}
+
 export function loadNpy(path: string): Tensor {
   return wrap(checked(native.mlxlm_load_npy(cString(path))));
 }

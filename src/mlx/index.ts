@@ -1,4 +1,5 @@
 /** The tensor façade: MLX's operations in TypeScript. `import * as mx from "../mlx"`. */
+export { blockMatmul, blockVectors, gatherBlockMm, unpackBlocks } from "./blocks";
 export { liveFunctions } from "./closures";
 export {
   type Compiled,

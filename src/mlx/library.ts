@@ -84,6 +84,7 @@ const handSymbols = {
   mlxlm_save_safetensors: { args: [bytes, bytes, i32, bytes, i32], returns: i32 },
   mlxlm_load_gguf: { args: [bytes], returns: i32 },
   mlxlm_save_gguf: { args: [bytes, bytes, i32, i32], returns: i32 },
+  mlxlm_map_file: { args: [bytes, "f64", i32], returns: i32 },
   mlxlm_load_npy: { args: [bytes], returns: i32 },
   mlxlm_save_npy: { args: [bytes, i32], returns: i32 },
 

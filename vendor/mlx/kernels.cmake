@@ -12,6 +12,7 @@ function(add_cpu_kernels target)
   foreach(isa ${instruction_sets})
     add_library(kernels_${isa} OBJECT
       ${source}/cpu/attention_kernels.cpp
+      ${source}/cpu/block_kernels.cpp
       ${source}/cpu/product_kernels.cpp
       ${source}/cpu/recurrence_kernels.cpp
       ${source}/cpu/row_kernels.cpp

@@ -280,6 +280,14 @@ const quantized = [
   ),
 ];
 
+/** Products with matrices in ggml's blocks. */
+const blocks = [
+  op("block_matmul", "x: array, w: array, type: int", "array", { ours: true }),
+  op("gather_block_mm", "x: array, w: array, indices: array, type: int", "array", { ours: true }),
+  op("unpack_blocks", "w: array, type: int, dtype: dtype", "array", { ours: true }),
+  op("block_vectors", "type: int", "array", { ours: true }),
+];
+
 const fast = [
   op("fast::rms_norm", "x: array, weight: array?, eps: float", "array"),
   op("fast::layer_norm", "x: array, weight: array?, bias: array?, eps: float", "array"),
@@ -466,6 +474,7 @@ export const ops: readonly Op[] = [
   ...reductions,
   ...products,
   ...quantized,
+  ...blocks,
   ...fast,
   ...ours,
   ...recurrent,

@@ -1,44 +1,9 @@
 /** Blocks of every type come to the numbers that the gguf package has for them. */
 import { describe, expect, test } from "bun:test";
-import { fixture, float32 } from "../../../test/parity/fixtures";
+import { blocksOf, everyType, unpackedBlocks } from "../../../test/parity/gguf-blocks";
 import * as mx from "../../mlx";
 import type { Unpacked } from "./blocks";
-import { type ElementType, elementType, type Packing } from "./types";
-
-/** Where blocks have numbers of 16 bits: a factor first, then a minimum; at their start where nothing is said. */
-const halves: Record<string, number[]> = {
-  Q4_1: [0, 2],
-  Q5_1: [0, 2],
-  Q2_K: [80, 82],
-  Q3_K: [108],
-  Q4_K: [0, 2],
-  Q5_K: [0, 2],
-  Q6_K: [208],
-  TQ1_0: [52],
-  TQ2_0: [64],
-  IQ1_M: [],
-  MXFP4: [],
-  NVFP4: [],
-};
-const numbers = [0x2e66, 0x2a3d];
-
-/** The same as test/oracle/gguf_types.py's. */
-function blocksOf({ name, code, bytes: size }: ElementType, count: number): Uint8Array {
-  const data = Uint8Array.from({ length: count * size }, (_, i) => i * 131 + (i >> 3) * 17 + code * 29);
-  const view = new DataView(data.buffer);
-  for (let start = 0; start < data.length; start += size) {
-    for (const [i, offset] of (halves[name] ?? [0]).entries()) view.setUint16(start + offset, numbers[i]!, true);
-    const change = (at: number, to: (byte: number) => number) => {
-      data[start + at] = to(data[start + at]!);
-    };
-    for (let i = 0; i < 4; i++) {
-      if (name === "IQ1_M") change(49 + 2 * i, (byte) => (byte & 15) | (((numbers[0]! >> (4 * i)) & 15) << 4));
-      if (name === "NVFP4") change(i, (byte) => 40 + (byte & 31));
-    }
-    if (name === "MXFP4") change(0, (byte) => 110 + (byte & 15));
-  }
-  return data;
-}
+import type { Packing } from "./types";
 
 /** What MLX's words stand for, computed without rounding: a stream of codes, the lowest bit first. */
 function exactly({ weight, scales, biases }: Unpacked, { bits, groupSize }: Packing): Float64Array {
@@ -59,23 +24,24 @@ const unsigned = (values: Float32Array) => [...values].map((value) => value + 0)
 /** Types whose groups of 16 have no place in MLX's of 32: the share of a step that a number may be off. */
 const rounded: Record<string, number> = { Q2_K: 0.5, Q3_K: 0.5, Q6_K: 0.5, IQ2_XS: 0.5, IQ2_S: 0.5, IQ1_M: 0.5 };
 
-const expected = fixture<[name: string, values: string][]>("gguf-types.json");
-const byName = new Map(
-  Array.from({ length: 64 }, (_, code) => elementType(code)).flatMap((type) =>
-    type ? [[type.name, type] as const] : [],
-  ),
-);
+test("every type of blocks is compared, but those that the package does not unpack", () => {
+  const compared = new Set(unpackedBlocks.map(([type]) => type));
+  const others = everyType.filter((type) => type.block > 1 && !compared.has(type));
+  expect(others.map(({ name }) => name)).toEqual(["Q8_K", "Q1_0", "Q2_0"]);
+});
 
-test("every type of blocks is compared, but one that files hardly have", () => {
-  const compared = new Set(expected.map(([name]) => name));
-  const others = [...byName.values()].filter(({ name, block }) => block > 1 && !compared.has(name));
-  expect(others.map(({ name }) => name)).toEqual(["Q8_K"]);
+test.each(["Q1_0", "Q2_0"])("%s comes to what the kernels make of the same blocks", (name) => {
+  mx.scope(() => {
+    const type = everyType.find((one) => one.name === name)!;
+    const bytes = mx.array(blocksOf(type, 4), "uint8", [2, 2, type.bytes]);
+    const { weight, scales, biases } = type.unpack(bytes);
+    const plain = mx.dequantize(weight, scales!, biases!, { ...type.affine!, dtype: "float32" });
+    expect(plain.toList()).toEqual(mx.unpackBlocks(bytes.flatten(-2, -1), type.code).toList());
+  });
 });
 
 describe("dequantized", () => {
-  test.each(expected)("%s", (name, values) => {
-    const type = byName.get(name)!;
-    const wanted = float32(values);
+  test.each(unpackedBlocks.map(([type, wanted]) => [type.name, type, wanted] as const))("%s", (name, type, wanted) => {
     const live = mx.liveHandles();
     mx.scope(() => {
       const count = wanted.length / type.block;

@@ -899,6 +899,22 @@ export function gather_qqmm(x: Handle, w: Handle, scales: Handle | null, lhsIndi
   return checked(native.mlxlm_gather_qqmm(x, w, scales ?? 0, lhsIndices ?? 0, rhsIndices ?? 0, groupSize ?? absentInt, bits ?? absentInt, cString(mode), globalScaleX ?? 0, globalScaleW ?? 0, sortedIndices));
 }
 
+export function block_matmul(x: Handle, w: Handle, type: number): Handle {
+  return checked(native.mlxlm_block_matmul(x, w, type));
+}
+
+export function gather_block_mm(x: Handle, w: Handle, indices: Handle, type: number): Handle {
+  return checked(native.mlxlm_gather_block_mm(x, w, indices, type));
+}
+
+export function unpack_blocks(w: Handle, type: number, dtype: DtypeCode): Handle {
+  return checked(native.mlxlm_unpack_blocks(w, type, dtype));
+}
+
+export function block_vectors(type: number): Handle {
+  return checked(native.mlxlm_block_vectors(type));
+}
+
 export function fast_rms_norm(x: Handle, weight: Handle | null, eps: number): Handle {
   return checked(native.mlxlm_fast_rms_norm(x, weight ?? 0, eps));
 }

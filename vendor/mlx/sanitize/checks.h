@@ -10,6 +10,7 @@ enum class Sweep { all, few };
 
 void check_threads(Sweep sweep);
 void check_products(Sweep sweep);
+void check_blocks(Sweep sweep);
 void check_attention(Sweep sweep);
 void check_recurrence(Sweep sweep);
 void check_rows(Sweep sweep);

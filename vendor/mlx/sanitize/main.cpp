@@ -43,6 +43,7 @@ int check_all(Sweep sweep) {
   check_threads(sweep);
   check_rows(sweep);
   check_products(sweep);
+  check_blocks(sweep);
   check_attention(sweep);
   check_recurrence(sweep);
   std::printf(

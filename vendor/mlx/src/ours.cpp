@@ -2,6 +2,7 @@
 #include "ours.h"
 
 #include "cpu/attention_steps.h"
+#include "cpu/block_primitives.h"
 #include "cpu/layer_primitives.h"
 #include "cpu/mask_logits.h"
 #include "cpu/primitives.h"
@@ -251,6 +252,22 @@ array gather_mm(
     const array& a, const array& b, const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices,
     bool sorted, mx::StreamOrDevice s) {
   return cpu::gather_mm(a, b, lhs_indices, rhs_indices, sorted, s);
+}
+
+array block_matmul(const array& x, const array& w, int type, mx::StreamOrDevice s) {
+  return cpu::block_matmul(x, w, type, s);
+}
+
+array gather_block_mm(const array& x, const array& w, const array& indices, int type, mx::StreamOrDevice s) {
+  return cpu::gather_block_mm(x, w, indices, type, s);
+}
+
+array unpack_blocks(const array& w, int type, mx::Dtype dtype, mx::StreamOrDevice s) {
+  return cpu::unpack_blocks(w, type, dtype, s);
+}
+
+array block_vectors(int type, mx::StreamOrDevice s) {
+  return cpu::block_vectors(type, s);
 }
 
 } // namespace mlxlm::ours

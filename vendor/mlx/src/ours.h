@@ -86,4 +86,10 @@ array gather_mm(
     const array& a, const array& b, const std::optional<array>& lhs_indices, const std::optional<array>& rhs_indices,
     bool sorted, mx::StreamOrDevice s);
 
+// Matrices in ggml's blocks: cpu/block_primitives.h says what these are.
+array block_matmul(const array& x, const array& w, int type, mx::StreamOrDevice s);
+array gather_block_mm(const array& x, const array& w, const array& indices, int type, mx::StreamOrDevice s);
+array unpack_blocks(const array& w, int type, mx::Dtype dtype, mx::StreamOrDevice s);
+array block_vectors(int type, mx::StreamOrDevice s);
+
 } // namespace mlxlm::ours

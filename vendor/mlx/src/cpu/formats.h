@@ -231,7 +231,7 @@ struct F32 {
   static constexpr bool has_pairs = false;
 };
 
-// Calls `body` with the type that goes with a format.
+// Calls `body` with the type that goes with a format; blocks have none here.
 template <class Body>
 inline void with_format(Format format, Body&& body) {
   switch (format) {
@@ -259,6 +259,8 @@ inline void with_format(Format format, Body&& body) {
       return body(Mxfp8());
     case Format::nvfp4:
       return body(Fp4<Scaling::e4m3>());
+    case Format::blocks:
+      return;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/block_types.h"
 #include "cpu/dtypes.h"
 #include "cpu/isa.h"
 
@@ -21,6 +22,11 @@ struct Product {
   int64_t k;
   int64_t row_bytes; // from one row of w to the next
   int64_t x_step; // elements from one number of a row of x to the next
+  // Of a matrix of blocks, (n, k).
+  BlockType block_type;
+  int block_numbers;
+  int block_bytes;
+  BlockTables tables;
 };
 
 // One matrix and the rows that meet it, as elements from x and out.

@@ -1,4 +1,5 @@
 // Products for one instruction set: a few rows as dots, more of them in tiles.
+#include "cpu/block_products.h"
 #include "cpu/dots.h"
 #include "cpu/product.h"
 #include "cpu/tiles.h"
@@ -7,6 +8,9 @@ namespace mlxlm::cpu::MLXLM_ISA {
 namespace {
 
 Plan plan(const Product& product, int64_t rows, int threads) {
+  if (product.format == Format::blocks) {
+    return plan_blocks(product, rows, threads);
+  }
   Plan result = {};
   with_format(product.format, [&](auto format) {
     using Fmt = decltype(format);
@@ -17,6 +21,9 @@ Plan plan(const Product& product, int64_t rows, int threads) {
 }
 
 void pack(const Product& product, const Job& job, const Plan& plan, int64_t block, void* packed) {
+  if (product.format == Format::blocks) {
+    return pack_blocks(product, job, plan, block, packed);
+  }
   with_format(product.format, [&](auto format) {
     using Fmt = decltype(format);
     if (plan.dots) {
@@ -31,6 +38,10 @@ void pack(const Product& product, const Job& job, const Plan& plan, int64_t bloc
 void multiply(
     const Product& product, const Job& job, const Plan& plan, const void* packed, int64_t panel, int64_t first,
     int64_t last) {
+  if (product.format == Format::blocks) {
+    return plan.dots ? multiply_block_dots(product, job, plan, packed, panel)
+                     : multiply_block_tiles(product, job, plan, packed, panel, first, last);
+  }
   with_format(product.format, [&](auto format) {
     using Fmt = decltype(format);
     if (plan.dots) {

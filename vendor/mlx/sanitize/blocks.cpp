@@ -1,0 +1,141 @@
+// Products with matrices in ggml's blocks, of every type, against the numbers that the blocks unpack to: those are compared
+// with the gguf package's elsewhere (src/mlx/blocks.test.ts).
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "checks.h"
+#include "cpu/block_kernels.h"
+#include "cpu/product.h"
+#include "memory.h"
+#include "numbers.h"
+
+namespace mlxlm::check {
+namespace {
+
+using cpu::BlockType;
+using cpu::Job;
+using cpu::Product;
+
+constexpr int last_type = 64;
+constexpr int64_t most_rows = 40;
+
+const cpu::BlockKernels& kernels_of_isa() {
+  using namespace cpu;
+  return MLXLM_OF_ISA(block_kernels);
+}
+
+struct Shape {
+  int64_t n;
+  int64_t blocks;
+};
+
+// Numbers of a block of random bytes, drawn again until they are tame.
+void draw(int type, const cpu::BlockTables& tables, cpu::BlockSize size, uint8_t* block, float* numbers, Random& random) {
+  for (;;) {
+    for (int i = 0; i < size.bytes; ++i) {
+      block[i] = static_cast<uint8_t>(random.bits());
+    }
+    cpu::plain::block_kernels.unpack(static_cast<BlockType>(type), tables, block, 1, numbers);
+    bool tame = true;
+    for (int i = 0; i < size.numbers; ++i) {
+      tame = tame && std::abs(numbers[i]) < 1000;
+    }
+    if (tame) {
+      return;
+    }
+  }
+}
+
+void check_shape(int type, cpu::BlockSize size, Float number, Shape shape, Random& random) {
+  auto block_type = static_cast<BlockType>(type);
+  auto tables = cpu::block_tables(block_type);
+  int64_t k = shape.blocks * size.numbers;
+  int64_t row_bytes = shape.blocks * size.bytes;
+  Exact w(shape.n * row_bytes);
+  std::vector<float> values(shape.n * k);
+  for (int64_t i = 0; i < shape.n * shape.blocks; ++i) {
+    draw(type, tables, size, w.data<uint8_t>() + i * size.bytes, values.data() + i * size.numbers, random);
+  }
+  auto& kernels = kernels_of_isa();
+  Exact unpacked(values.size() * sizeof(float), 64);
+  kernels.unpack(block_type, tables, w.data<uint8_t>(), shape.n * shape.blocks, unpacked.data<float>());
+  bool same = true;
+  for (size_t i = 0; i < values.size(); ++i) {
+    same = same && unpacked.data<float>()[i] == values[i];
+  }
+  auto name = "blocks of type " + std::to_string(type) + " for " + name_of(number) + ", n " + std::to_string(shape.n) +
+      ", k " + std::to_string(k);
+  expect(same, name + ", unpacked");
+
+  for (int64_t rows : {int64_t{1}, int64_t{3}, int64_t{8}, int64_t{9}, most_rows}) {
+    Exact x(rows * k * size_of(number));
+    Exact out(rows * shape.n * size_of(number));
+    std::vector<double> numbers(rows * k);
+    for (int64_t i = 0; i < rows * k; ++i) {
+      numbers[i] = random.number();
+      put(number, x.data(), i, numbers[i]);
+    }
+    std::vector<int64_t> x_rows(rows);
+    std::vector<int64_t> out_rows(rows);
+    for (int64_t m = 0; m < rows; ++m) {
+      x_rows[m] = m * k;
+      out_rows[m] = m * shape.n;
+    }
+    Product product = {};
+    product.type = number;
+    product.format = cpu::Format::blocks;
+    product.transposed = true;
+    product.n = shape.n;
+    product.k = k;
+    product.row_bytes = row_bytes;
+    product.x_step = 1;
+    product.block_type = block_type;
+    product.block_numbers = size.numbers;
+    product.block_bytes = size.bytes;
+    product.tables = tables;
+    cpu::run(product, {{x.data(), out.data(), w.data(), nullptr, nullptr, x_rows.data(), out_rows.data(), rows}});
+    for (int64_t m = 0; m < rows; ++m) {
+      for (int64_t n = 0; n < shape.n; ++n) {
+        double sum = 0;
+        double sizes = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          double term = numbers[m * k + i] * static_cast<double>(values[n * k + i]);
+          sum += term;
+          sizes += std::abs(term);
+        }
+        double tolerance = precision_of(number) * std::abs(sum) + 1e-5 * sizes + 1e-7;
+        double got = get(number, out.data(), m * shape.n + n);
+        // Float16 has no room for the largest.
+        bool fits = std::abs(sum) < 60000 || number != Float::f16;
+        if (fits && !(std::abs(got - sum) <= tolerance)) {
+          expect_near(got, sum, tolerance, name + ", rows " + std::to_string(rows));
+          return;
+        }
+      }
+    }
+    expect(true, name);
+  }
+}
+
+} // namespace
+
+void check_blocks(Sweep sweep) {
+  Random random(5);
+  for (int type = 0; type < last_type; ++type) {
+    auto size = cpu::block_size(type);
+    if (size.numbers == 0) {
+      continue;
+    }
+    int64_t unit = 256 / size.numbers > 0 ? 256 / size.numbers : 1;
+    check_shape(type, size, Float::f32, {37, 3 * unit}, random);
+    if (sweep == Sweep::all) {
+      check_shape(type, size, Float::f16, {1, 1}, random);
+      check_shape(type, size, Float::bf16, {300, unit}, random);
+      check_shape(type, size, Float::f32, {3, 9 * unit + 1}, random);
+    }
+  }
+}
+
+} // namespace mlxlm::check
