@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
 import { architectureOf, createModel, type DraftHead, type LanguageModel } from "../models";
-import { type QuantizationConfig, quantizeForCheckpoint } from "../nn";
+import { placeBlocks, type QuantizationConfig, quantizeForCheckpoint, takesBlocks } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
 import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
@@ -16,6 +16,11 @@ import { type CheckpointSource, openSource } from "./source";
 export interface LoadOptions {
   /** Load the model's own layers for drafting too, which must be there. */
   draftHead?: boolean;
+  /**
+   * Keep weights of a GGUF file in its own blocks, mapped: for running on the CPU, whose kernels know them. Such layers
+   * cannot be saved or trained.
+   */
+  inBlocks?: boolean;
 }
 
 export interface LoadedModel {
@@ -35,7 +40,9 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   // The tokenizer is read on another thread meanwhile.
   const reading = source.tokenizer();
   reading.catch(() => {});
-  const { model, draftHead, config } = await ready(await openFrom(source, path, source.config, options));
+  const { model, draftHead, config } = await ready(
+    await openFrom(source, path, source.config, { inBlocks: mx.defaultDevice() === "cpu", ...options }),
+  );
   try {
     return { model, draftHead, tokenizer: await reading, config };
   } catch (error) {
@@ -104,7 +111,7 @@ async function openFrom(
   refuseCode(config, path);
   const format = foreignFormat(config, path);
   const loaded = loadedConfig(config, format);
-  const { count, read, lacking, fileOf } = await source.tensors();
+  const { count, read, lacking, fileOf, inBlocks } = await source.tensors();
   checkCounts(config, count, path);
   const draftLayers = options.draftHead ? await findDraftLayers(config, source.folder, path) : null;
   const model = await createModel(config, path);
@@ -112,7 +119,11 @@ async function openFrom(
   let draftHead: DraftHead | undefined;
   try {
     mx.scope(() => {
-      const tensors = read();
+      const modules = new Map(model.namedModules());
+      const own = options.inBlocks
+        ? inBlocks?.((path) => modules.has(path) && takesBlocks(modules.get(path)!))
+        : undefined;
+      const tensors = own ? own.read() : read();
       const hasHead = tensors.has(head);
       const translated = format?.translate?.(tensors) ?? tensors;
       draftHead = draftLayers?.open(model, translated, loaded.quantization as QuantizationConfig | undefined);
@@ -123,8 +134,9 @@ async function openFrom(
         else if (isOther(tensors.get(head)!, weights.get(embedding))) warnOfTie(path);
       }
       format?.prepare?.(model, weights);
+      if (own) placeBlocks(model, own.blocks, own.dtype);
       if (loaded.quantization) {
-        const quantization = loaded.quantization as QuantizationConfig;
+        const quantization = withoutEntries(loaded.quantization as QuantizationConfig, own?.blocks);
         checkQuantization(model, quantization, weights, path, where);
         quantizeForCheckpoint(model, quantization, weights);
       }
@@ -137,6 +149,11 @@ async function openFrom(
     throw explained(error, path, lacking);
   }
   return { model, draftHead, config: loaded, where };
+}
+
+/** config.json's `quantization` without entries for layers that stay in blocks. */
+function withoutEntries(config: QuantizationConfig, blocks?: ReadonlyMap<string, unknown>): QuantizationConfig {
+  return blocks ? Object.fromEntries(Object.entries(config).filter(([path]) => !blocks.has(path))) : config;
 }
 
 /** What to say of weights that do not make a model. */

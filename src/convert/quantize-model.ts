@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
 import { architectureOf, type LanguageModel } from "../models";
-import { isQuantizable, type Module, type Packing, packing, quantize } from "../nn";
+import { isBlockLayer, isQuantizable, type Module, type Packing, packing, quantize } from "../nn";
 import { warn } from "../warnings";
 import type { ModelConfig } from "./config";
 import type { LayerQuantization } from "./recipes";
@@ -116,7 +116,9 @@ export function parameterCount(model: Module): number {
   for (const [, module] of model.namedModules()) {
     if (module.children().length > 0) continue;
     const { weight, bias } = module as { weight?: { size: number }; bias?: { size: number } };
-    if ("packing" in module && weight) {
+    if (isBlockLayer(module)) {
+      count += (module.weight.size / module.blocks.bytes) * module.blocks.block + (bias?.size ?? 0);
+    } else if ("packing" in module && weight) {
       count += Math.floor((weight.size * 32) / (module.packing as { bits: number }).bits) + (bias?.size ?? 0);
     } else {
       for (const [, tensor] of module.namedParameters()) count += tensor.size;

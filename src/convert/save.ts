@@ -14,6 +14,7 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { DraftHead, LanguageModel } from "../models";
+import { isBlockLayer } from "../nn";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
 import { draftFile, draftWeights } from "./draft-layers";
@@ -66,6 +67,7 @@ export async function saveModel(
   config: ModelConfig,
   { source, repo, draftHead, onProgress, signal }: SaveOptions,
 ): Promise<void> {
+  refuseBlocks(model);
   const count = parameterCount(model);
   const weights = mx.keep(new Map(model.namedParameters()));
   model.dispose();
@@ -105,6 +107,15 @@ export async function saveModel(
     for (const tensor of weights.values()) mx.release(tensor);
     draftHead?.dispose();
   }
+}
+
+/** Safetensors have no form for weights in a GGUF file's blocks. */
+function refuseBlocks(model: LanguageModel): void {
+  if (!model.namedModules().some(([, module]) => isBlockLayer(module))) return;
+  model.dispose();
+  throw new UserError("weights in the blocks of a GGUF file cannot be saved as safetensors", {
+    hint: "Convert the file itself: mlxlm convert --hf-path FILE.gguf --mlx-path FOLDER",
+  });
 }
 
 const bytesOf = (tensors: Iterable<Tensor>) => [...tensors].reduce((sum, { nbytes }) => sum + nbytes, 0);

@@ -2,8 +2,9 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import type { Tensor } from "../mlx";
+import type { Dtype, Tensor } from "../mlx";
 import * as mx from "../mlx";
+import type { BlockType } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
 import { openCheckpoint } from "./checkpoint";
 import { type ModelConfig, readFolderConfig, tokenizerOptions } from "./config";
@@ -30,10 +31,20 @@ export interface SourceTensors {
   count: number;
   /** Under the checkpoint's names. Those of safetensors are read when they are first needed. */
   read(): Map<string, Tensor>;
+  /** Of GGUF files: the same with weights in the file's own blocks, for layers that `accepts` holds for. */
+  inBlocks?(accepts: (path: string) => boolean): TensorsInBlocks;
   /** Name of the file that a tensor is in; undefined for one that is made of others. */
   fileOf(name: string): string | undefined;
   /** What to say where they do not make the model whole; null where nothing better is known than what fails. */
   lacking: UserError | null;
+}
+
+export interface TensorsInBlocks {
+  /** By the paths of their layers. */
+  blocks: ReadonlyMap<string, BlockType>;
+  /** Of what embeddings give. */
+  dtype: Dtype;
+  read(): Map<string, Tensor>;
 }
 
 /** @throws UserError where there is none, or its configuration is missing or broken */

@@ -13,26 +13,27 @@ export interface LayerMatrix {
   bias?: Tensor;
 }
 
-/** How the matrix is packed; null where it is plain. */
-export type MatrixPacking = {
-  readonly groupSize: number;
-  readonly bits: number;
-  readonly mode: QuantizationMode;
-} | null;
+/** How the matrix is packed, or the type of its blocks; null where it is plain. */
+export type MatrixPacking =
+  | { readonly groupSize: number; readonly bits: number; readonly mode: QuantizationMode }
+  | { readonly blockType: number }
+  | null;
 
 export interface TokenMatrix {
   matrix: LayerMatrix;
   packing: MatrixPacking;
 }
 
-/** As the library numbers them. */
+/** As the library numbers them; behind them it has blocks. */
 const modes: readonly QuantizationMode[] = ["affine", "mxfp4", "mxfp8", "nvfp4"];
+const inBlocks = modes.length;
 
 function described({ matrix, packing }: TokenMatrix): [arrays: Handle[], how: number[]] {
   const { weight, scales, biases, bias } = matrix;
   const arrays = [weight, scales, biases, bias].filter((tensor) => tensor !== undefined);
   const biased = bias ? 1 : 0;
   if (!packing) return [handlesOf(arrays), [0, 0, 0, biased]];
+  if ("blockType" in packing) return [handlesOf(arrays), [packing.blockType, 0, inBlocks, biased]];
   return [handlesOf(arrays), [packing.groupSize, packing.bits, modes.indexOf(packing.mode), biased]];
 }
 

@@ -4,6 +4,16 @@ export { AltUp, type AltUpSizes } from "./altup";
 export * from "./attention";
 export { BitLinear } from "./bit-linear";
 export * from "./block-selection";
+export {
+  BlockEmbedding,
+  type BlockLayer,
+  BlockLinear,
+  BlockSwitchLinear,
+  type BlockType,
+  isBlockLayer,
+  placeBlocks,
+  takesBlocks,
+} from "./blocks";
 export * from "./cache";
 export * from "./channel-delta";
 export * from "./checkpoint-shapes";

@@ -6,6 +6,7 @@
 
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { BlockLinear, type BlockType, blockLinear } from "./blocks";
 import { Embedding } from "./embedding";
 import {
   type Layer,
@@ -28,7 +29,7 @@ export const usualJoins: Joins = [
   ["gate_proj", "up_proj"],
 ];
 
-type Projection = Linear | QuantizedLinear;
+type Projection = Linear | QuantizedLinear | BlockLinear;
 
 /** The tensors of a layer that have one row for each output. */
 interface Rows {
@@ -52,6 +53,8 @@ export class JointProjection extends Module implements Rows {
   /** Where each member's outputs end, but the last's. */
   readonly #ends: readonly number[];
   readonly packing: Packing | null;
+  /** The type of the weight's blocks, where it is in such. */
+  readonly blocks: BlockType | null;
   weight!: Tensor;
   scales?: Tensor;
   biases?: Tensor;
@@ -75,7 +78,9 @@ export class JointProjection extends Module implements Rows {
     this.#members = members;
     this.#views = members.map(rowsOf);
     this.#ends = ends;
-    this.packing = members[0] instanceof QuantizedLinear ? members[0].packing : null;
+    const first = members[0];
+    this.packing = first instanceof QuantizedLinear ? first.packing : null;
+    this.blocks = first instanceof BlockLinear ? first.blocks : null;
   }
 
   /** Whether these are the layers that were joined. */
@@ -94,6 +99,7 @@ export class JointProjection extends Module implements Rows {
 
   /** The members' results side by side: x (…, K) → (…, N₁ + N₂ + …) */
   forward(x: Tensor): Tensor {
+    if (this.blocks) return blockLinear(x, this, this.blocks);
     return this.packing ? quantizedLinear(x, this as Rows & { scales: Tensor }, this.packing) : linear(x, this);
   }
 
@@ -104,7 +110,7 @@ export class JointProjection extends Module implements Rows {
 }
 
 const isProjection = (layer: unknown): layer is Projection =>
-  layer instanceof Linear || layer instanceof QuantizedLinear;
+  layer instanceof Linear || layer instanceof QuantizedLinear || layer instanceof BlockLinear;
 
 /** The joint projection that the first of its members holds. */
 const heldBy = (first: Projection): JointProjection | null =>
@@ -160,10 +166,14 @@ export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | nu
 function canJoin(layers: readonly unknown[]): layers is Projection[] {
   const kinds = layers.map((layer) => {
     if (!isProjection(layer)) return null;
-    const how = layer instanceof QuantizedLinear ? [layer.scales.dtype, ...Object.values(layer.packing)] : [];
-    return [layer.weight.dtype, layer.weight.dim(1), layer.bias?.dtype, ...how].join();
+    return [layer.weight.dtype, layer.weight.dim(1), layer.bias?.dtype, ...packingOf(layer)].join();
   });
   return kinds[0] !== null && kinds.every((kind) => kind === kinds[0]);
+}
+
+function packingOf(layer: Projection): unknown[] {
+  if (layer instanceof BlockLinear) return [layer.blocks.code];
+  return layer instanceof QuantizedLinear ? [layer.scales.dtype, ...Object.values(layer.packing)] : [];
 }
 
 /** Holds the transposes of a loaded model's dense weights. They are views: no memory. */

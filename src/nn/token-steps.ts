@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import type { HeadLayout } from "./attention";
+import { BlockLinear } from "./blocks";
 import { type KeyValueCache, KVCache } from "./cache";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
@@ -20,6 +21,10 @@ const isToken = (x: Tensor) => x.size === x.dim(-1) && mx.defaultDevice() === "c
 function matrixOf(layer: Layer): mx.fast.TokenMatrix | null {
   if (Object.hasOwn(layer, "forward")) return null;
   if (layer.constructor === Linear) return { matrix: layer as Linear, packing: null };
+  if (layer.constructor === BlockLinear) {
+    const own = layer as BlockLinear;
+    return { matrix: own, packing: { blockType: own.blocks.code } };
+  }
   if (layer.constructor !== QuantizedLinear) return null;
   const packed = layer as QuantizedLinear;
   return packed.quantizesInputs ? null : { matrix: packed, packing: packed.packing };
@@ -27,7 +32,8 @@ function matrixOf(layer: Layer): mx.fast.TokenMatrix | null {
 
 function jointMatrixOf(x: Tensor, layers: readonly Layer[]): mx.fast.TokenMatrix | null {
   const joint = jointOf(x, layers);
-  return joint && { matrix: joint, packing: joint.packing };
+  if (!joint?.blocks) return joint && { matrix: joint, packing: joint.packing };
+  return { matrix: joint, packing: { blockType: joint.blocks.code } };
 }
 
 /** What a gated feed-forward block consists of. */

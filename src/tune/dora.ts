@@ -1,7 +1,7 @@
 /** DoRA: LoRA that learns direction and length of a weight's rows apart. Liu et al. 2024, arXiv:2402.09353. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { Embedding, Layer, Linear, QuantizedLinear } from "../nn";
+import type { BlockLinear, Embedding, Layer, Linear, QuantizedLinear } from "../nn";
 import { parameter } from "../nn";
 import { embeddingOf } from "./lora-embedding";
 import { linearOf, repacked } from "./lora-linear";
@@ -23,7 +23,7 @@ export class DoraLinear extends LowRank implements Layer, Adapter {
   m: Tensor;
 
   constructor(
-    readonly linear: Linear | QuantizedLinear,
+    readonly linear: Linear | QuantizedLinear | BlockLinear,
     options: LowRankOptions,
   ) {
     const inputDims = inputDimsOf(linear);

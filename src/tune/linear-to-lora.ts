@@ -4,6 +4,9 @@ import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import {
+  BlockEmbedding,
+  BlockLinear,
+  BlockSwitchLinear,
   Embedding,
   Linear,
   type Module,
@@ -26,7 +29,15 @@ export interface AdapterOptions extends LowRankOptions {
   dora?: boolean;
 }
 
-const adaptable = [Linear, QuantizedLinear, SwitchLinear, QuantizedSwitchLinear, Embedding, QuantizedEmbedding];
+const linears = [Linear, QuantizedLinear, BlockLinear] as const;
+const switches = [SwitchLinear, QuantizedSwitchLinear, BlockSwitchLinear] as const;
+const embeddings = [Embedding, QuantizedEmbedding, BlockEmbedding] as const;
+const adaptable = [...linears, ...switches, ...embeddings];
+
+const isOf = <K extends readonly (abstract new (...args: never[]) => Module)[]>(
+  layer: Module,
+  kinds: K,
+): layer is InstanceType<K[number]> => kinds.some((kind) => layer instanceof kind);
 
 /** Modules in the order in which mlx.nn walks them, so that a seed gives each adapter Python's numbers. */
 function walk(root: Module): [string, Module][] {
@@ -102,14 +113,12 @@ export function layersToAdapt(
 
 function adapterOf(path: string, layer: Module, options: AdapterOptions): Adapter {
   const { dora = false } = options;
-  if (layer instanceof Linear || layer instanceof QuantizedLinear) {
+  if (isOf(layer, linears)) {
     return dora ? new DoraLinear(layer, options) : new LoraLinear(layer, options);
   }
   if (!dora) {
-    if (layer instanceof SwitchLinear || layer instanceof QuantizedSwitchLinear) {
-      return new LoraSwitchLinear(layer, options);
-    }
-    if (layer instanceof Embedding || layer instanceof QuantizedEmbedding) return new LoraEmbedding(layer, options);
+    if (isOf(layer, switches)) return new LoraSwitchLinear(layer, options);
+    if (isOf(layer, embeddings)) return new LoraEmbedding(layer, options);
   } else if (layer instanceof Embedding) return new DoraEmbedding(layer, options);
   // The bundler numbers classes of the same name.
   const kind = layer.constructor.name.replace(/\d+$/, "");

@@ -1,13 +1,13 @@
 /** LoRA on embeddings, which may serve as the output projection too. Hu et al. 2021, arXiv:2106.09685. */
 import type { Tensor } from "../mlx";
-import { Embedding, type QuantizedEmbedding } from "../nn";
+import { type BlockEmbedding, Embedding, type QuantizedEmbedding } from "../nn";
 import { repacked } from "./lora-linear";
 import { type Adapter, denseWeight, inputDimsOf, LowRank, type LowRankOptions } from "./low-rank";
 
 /** An embedding's vectors, each moved by its row of A (count, rank) times B (rank, dims). */
 export class LoraEmbedding extends LowRank implements Adapter {
   constructor(
-    readonly embedding: Embedding | QuantizedEmbedding,
+    readonly embedding: Embedding | QuantizedEmbedding | BlockEmbedding,
     options: LowRankOptions,
   ) {
     const count = embedding.weight.dim(0);

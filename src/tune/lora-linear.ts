@@ -1,13 +1,22 @@
 /** LoRA on linear layers, plain, packed, or one for each expert. Hu et al. 2021, arXiv:2106.09685. */
 import type { Tensor } from "../mlx";
-import { type Layer, Linear, parameter, type QuantizedLinear, type QuantizedSwitchLinear, SwitchLinear } from "../nn";
+import {
+  type BlockLinear,
+  type BlockSwitchLinear,
+  type Layer,
+  Linear,
+  parameter,
+  type QuantizedLinear,
+  type QuantizedSwitchLinear,
+  SwitchLinear,
+} from "../nn";
 import { expertProducts } from "../nn/expert-products";
 import { type Adapter, type Base, denseWeight, inputDimsOf, isPacked, LowRank, type LowRankOptions } from "./low-rank";
 
 /** y + scale · dropout(x) A B, with A (inputDims, rank) and B (rank, outputDims). */
 export class LoraLinear extends LowRank implements Layer, Adapter {
   constructor(
-    readonly linear: Linear | QuantizedLinear,
+    readonly linear: Linear | QuantizedLinear | BlockLinear,
     options: LowRankOptions,
   ) {
     const inputDims = inputDimsOf(linear);
@@ -54,7 +63,7 @@ type LinearBase = Parameters<typeof isPacked>[0];
 /** The same for every expert: A (experts, rank, inputDims) and B (experts, outputDims, rank). */
 export class LoraSwitchLinear extends LowRank implements Adapter {
   constructor(
-    readonly linear: SwitchLinear | QuantizedSwitchLinear,
+    readonly linear: SwitchLinear | QuantizedSwitchLinear | BlockSwitchLinear,
     options: LowRankOptions,
   ) {
     const inputDims = inputDimsOf(linear);

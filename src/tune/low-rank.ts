@@ -1,7 +1,7 @@
 /** What all adapters have: two thin matrices, whose product is added to a frozen weight. Hu et al. 2021, arXiv:2106.09685. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { Module, type Packing, parameter } from "../nn";
+import { type BlockLayer, isBlockLayer, Module, type Packing, parameter } from "../nn";
 import { unpack } from "../nn/linear";
 import { Dropout } from "./dropout";
 
@@ -58,8 +58,11 @@ export interface Base {
   packing?: Packing;
 }
 
+const inBlocks = (base: Base): base is BlockLayer => base instanceof Module && isBlockLayer(base);
+
 /** The base's weight in floating point. */
 export function denseWeight(base: Base): Tensor {
+  if (inBlocks(base)) return base.unpacked("float32");
   return isPacked(base) ? unpack(base, base.packing) : base.weight;
 }
 
@@ -69,5 +72,6 @@ export function isPacked<B extends Base>(base: B): base is B & { scales: Tensor;
 
 /** How many inputs a row of the base's weight has. */
 export function inputDimsOf(base: Base): number {
+  if (inBlocks(base)) return base.inputDims;
   return isPacked(base) ? base.scales.dim(-1) * base.packing.groupSize : base.weight.dim(-1);
 }

@@ -2,23 +2,13 @@
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import { between, fields, groups, half, halved, part, type Unpacked, unfolded, view, whole } from "./blocks";
-import { type Grid, iq1s, iq2s, iq2xs, iq2xxs, iq3s, iq3xxs } from "./iq-grids";
 
-/** A grid's vectors, (n, width) int8. */
-function vectors({ values, width, bits, places }: Grid): Tensor {
-  const bytes = Buffer.from(places, "base64");
-  const count = (bytes.length * 8) / bits;
-  const place = (i: number) => {
-    const bit = i * bits;
-    return ((bytes[bit >> 3]! | ((bytes[(bit >> 3) + 1] ?? 0) << 8)) >> (bit & 7)) & (2 ** bits - 1);
-  };
-  const numbers = Int8Array.from({ length: count }, (_, i) => values[place(i)]!);
-  return mx.array([...numbers], "int8", [count / width, width]);
-}
+/** The types' numbers in files, by which their grids are known. */
+const grids = { iq2xxs: 16, iq2xs: 17, iq3xxs: 18, iq1s: 19, iq3s: 21, iq2s: 22 } as const;
 
 /** Vectors by their numbers: (…, n) → (…, n · width) int8. */
-const chosen = (grid: Grid, numbers: Tensor): Tensor =>
-  mx.take(vectors(grid), numbers.astype("uint32"), { axis: 0 }).flatten(-2, -1);
+const chosen = (grid: number, numbers: Tensor): Tensor =>
+  mx.take(mx.blockVectors(grid), numbers.astype("uint32"), { axis: 0 }).flatten(-2, -1);
 
 const byte = [0, 1, 2, 3, 4, 5, 6, 7];
 
@@ -48,14 +38,14 @@ export function unpackIQ2XXS(blocks: Tensor): Unpacked {
   const pairs = view(blocks, "uint32", 2, 66).unflatten(-1, [8, 2]);
   const [numbers, rest] = pairs.split(2, -1).map((x) => x.squeeze(-1)) as [Tensor, Tensor];
   const [own, factors] = signsAndFactors(rest);
-  const values = chosen(iq2xxs, unfolded(numbers, [0, 8, 16, 24], 255)).multiply(own);
+  const values = chosen(grids.iq2xxs, unfolded(numbers, [0, 8, 16, 24], 255)).multiply(own);
   return whole(groups(values, 32), shares(half(blocks, 0), factors, 0.25), -128, 8);
 }
 
 export function unpackIQ3XXS(blocks: Tensor): Unpacked {
   const [own, factors] = signsAndFactors(view(blocks, "uint32", 66, 98));
   // All values are even.
-  const values = chosen(iq3xxs, part(blocks, 2, 66))
+  const values = chosen(grids.iq3xxs, part(blocks, 2, 66))
     .multiply(own)
     .astype("int32")
     .floorDivide(2);
@@ -69,7 +59,7 @@ const bySixteen = (blocks: Tensor, values: Tensor, factors: Tensor): Unpacked =>
 export function unpackIQ2XS(blocks: Tensor): Unpacked {
   const numbers = view(blocks, "uint16", 2, 66);
   const own = signs(evenSigns(numbers.rightShift(9)));
-  return bySixteen(blocks, chosen(iq2xs, numbers.bitwiseAnd(511)).multiply(own), part(blocks, 66, 74));
+  return bySixteen(blocks, chosen(grids.iq2xs, numbers.bitwiseAnd(511)).multiply(own), part(blocks, 66, 74));
 }
 
 export function unpackIQ2S(blocks: Tensor): Unpacked {
@@ -77,7 +67,7 @@ export function unpackIQ2S(blocks: Tensor): Unpacked {
     .astype("uint16")
     .leftShift(8);
   const numbers = part(blocks, 2, 34).astype("uint16").bitwiseOr(high);
-  return bySixteen(blocks, chosen(iq2s, numbers).multiply(signs(part(blocks, 34, 66))), part(blocks, 74, 82));
+  return bySixteen(blocks, chosen(grids.iq2s, numbers).multiply(signs(part(blocks, 34, 66))), part(blocks, 74, 82));
 }
 
 /** Values are odd: 2 · code − 15, so that four bits hold them. */
@@ -86,7 +76,7 @@ export function unpackIQ3S(blocks: Tensor): Unpacked {
     .astype("uint16")
     .leftShift(8);
   const numbers = part(blocks, 2, 66).astype("uint16").bitwiseOr(high);
-  const values = chosen(iq3s, numbers).multiply(signs(part(blocks, 74, 106)));
+  const values = chosen(grids.iq3s, numbers).multiply(signs(part(blocks, 74, 106)));
   const factors = float(unfolded(part(blocks, 106, 110), [0, 4], 15))
     .multiply(2)
     .add(1);
@@ -102,7 +92,7 @@ const delta = 0.125;
 export function unpackIQ1S(blocks: Tensor): Unpacked {
   const own = view(blocks, "uint16", 34, 50);
   const high = unfolded(own, [0, 3, 6, 9], 7).leftShift(8);
-  const values = chosen(iq1s, part(blocks, 2, 34).astype("uint16").bitwiseOr(high));
+  const values = chosen(grids.iq1s, part(blocks, 2, 34).astype("uint16").bitwiseOr(high));
   const factors = float(own.rightShift(12).bitwiseAnd(7)).multiply(2).add(1);
   const scales = half(blocks, 0).multiply(factors).flatten(-2, -1);
   const shift = mx.where(own.rightShift(15).equal(0), delta, -delta).flatten(-2, -1);
@@ -122,7 +112,7 @@ export function unpackIQ1M(blocks: Tensor): Unpacked {
     .add(1);
   const high = unfolded(part(blocks, 32, 48), [0, 4], 15);
   const numbers = part(blocks, 0, 32).astype("uint16").bitwiseOr(high.bitwiseAnd(7).astype("uint16").leftShift(8));
-  const values = float(chosen(iq1s, numbers)).unflatten(-1, [32, 8]);
+  const values = float(chosen(grids.iq1s, numbers)).unflatten(-1, [32, 8]);
   const shift = mx.where(high.bitwiseAnd(8).equal(0), delta, -delta).expandDims(-1);
   const shifted = values.add(shift).flatten(-2, -1).unflatten(-1, [16, 16]);
   const scaled = shifted.multiply(scale.multiply(factors).expandDims(-1)).flatten(-2, -1);

@@ -1,7 +1,7 @@
 /** K-quants: blocks of 256 whose groups have small factors, and minima, of one factor of the block. */
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { between, fields, groups, half, halved, packed, part, type Unpacked, view } from "./blocks";
+import { between, fields, groups, half, halved, packed, part, type Unpacked, unfolded, view } from "./blocks";
 
 /** Eight factors and eight minima of 6 bits in 12 bytes: (…, B, 12) → (…, B, 8) each. */
 function factorsAndMinima(bytes: Tensor): [factors: Tensor, minima: Tensor] {
@@ -103,4 +103,18 @@ export function unpackTQ2(blocks: Tensor): Unpacked {
 function ternary(codes: Tensor, d: Tensor): Unpacked {
   const scales = mx.repeat(d.flatten(-2, -1), 2, { axis: -1 });
   return { weight: packed(groups(codes, 128), 2), scales, biases: scales.negative() };
+}
+
+/** d or −d: a bit each, in order. Two bits of MLX's hold −1, 0 and 1. */
+export const unpackQ1 = (blocks: Tensor): Unpacked =>
+  aroundZero(unfolded(part(blocks, 2), [0, 1, 2, 3, 4, 5, 6, 7], 1).leftShift(1), half(blocks, 0));
+
+/** d · (code − 1): two bits each, in order. */
+export const unpackQ2 = (blocks: Tensor): Unpacked =>
+  aroundZero(unfolded(part(blocks, 2), [0, 2, 4, 6], 3), half(blocks, 0));
+
+/** d · (code − 1), a block to a group. */
+function aroundZero(codes: Tensor, d: Tensor): Unpacked {
+  const scales = d.flatten(-2, -1);
+  return { weight: packed(codes, 2), scales, biases: scales.negative() };
 }

@@ -5,7 +5,7 @@ import type { Tensor } from "../../mlx";
 import { changeOf, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
-import type { Packing } from "./types";
+import type { ElementType, Packing } from "./types";
 
 export interface PlacedParameter {
   /** The module's path, and what the parameter is called there. */
@@ -14,7 +14,9 @@ export interface PlacedParameter {
   sources: readonly GgufTensor[];
   /** How it stays packed; undefined where its sources are unpacked. */
   affine: Packing | undefined;
-  /** The parameter, or its codes, scales or biases, of those of the sources. */
+  /** The type whose blocks can be moved to where the parameter has them, without being taken apart. */
+  blocks: ElementType | undefined;
+  /** The parameter, or its codes, scales, biases or blocks, of those of the sources. */
   make(read: readonly Tensor[]): Tensor;
 }
 
@@ -60,6 +62,7 @@ function placesOf(
       kind,
       sources: [source],
       affine: fitting(source.type.affine, change?.columns),
+      blocks: movable(source.type, change?.columns),
       make([whole]) {
         const x = places.length === 1 ? whole! : whole!.split(places.length, -2)[half]!;
         if (change?.rows) needRows(x, change.rows, `${name} of ${file}`);
@@ -73,6 +76,9 @@ function placesOf(
 /** The packing of a tensor, if its groups may be moved with the columns. */
 const fitting = (affine: Packing | undefined, columns = 0) =>
   affine && columns % affine.groupSize === 0 ? affine : undefined;
+
+/** The same of blocks. */
+const movable = (type: ElementType, columns = 0) => (type.block > 1 && columns % type.block === 0 ? type : undefined);
 
 function needRows(x: Tensor, heads: number, name: string): void {
   const rows = x.dim(0);
@@ -101,14 +107,22 @@ function joinedParameters(
         });
       }
       const sources = all.map((name) => tensors.get(name)!);
-      const affine = packingOf(how, sources);
-      found.push({ path: names.inLayer(layer, own), kind: "weight", sources, affine, make: how.join });
+      const type = commonType(how, sources);
+      found.push({
+        path: names.inLayer(layer, own),
+        kind: "weight",
+        sources,
+        affine: type?.affine,
+        blocks: type && movable(type),
+        make: how.join,
+      });
     }
   }
   return found;
 }
 
-function packingOf({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): Packing | undefined {
+/** The type of all sources, where only their rows move. */
+function commonType({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): ElementType | undefined {
   const types = new Set(sources.map(({ type }) => type));
-  return movesRows && types.size === 1 ? sources[0]!.type.affine : undefined;
+  return movesRows && types.size === 1 ? sources[0]!.type : undefined;
 }

@@ -7,7 +7,7 @@ import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
 import { tokenizerOptions } from "../config";
 import { Metadata } from "./metadata";
 import { tokenizerFiles } from "./tokenizer";
-import { type GgufModel, ggufTensors, openGguf } from "./weights";
+import { blockLayers, dtypeOf, type GgufModel, ggufTensors, openGguf } from "./weights";
 
 /** @throws UserError for a file that is unsound or of a kind that is not supported */
 export async function ggufSource(path: string) {
@@ -31,6 +31,10 @@ export async function ggufSource(path: string) {
       fileOf: () => basename(path),
       count: header.tensors.size,
       read: () => ggufTensors(file),
+      inBlocks(accepts: (path: string) => boolean) {
+        const blocks = blockLayers(file, accepts);
+        return { blocks, dtype: dtypeOf(header), read: () => ggufTensors(file, blocks) };
+      },
     }),
     tokenizer: (): Promise<Tokenizer> =>
       companions(async (folder) => loadTokenizer(folder, await tokenizerOptions(config))),

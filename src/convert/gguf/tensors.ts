@@ -24,6 +24,11 @@ function joined(pieces: readonly Unpacked[], lead: readonly number[]): Unpacked 
   return Object.fromEntries(whole) as unknown as Unpacked;
 }
 
+/** A tensor of blocks where it lies in its file: (…, bytes of a row) uint8. */
+export function mapBlocks({ path, type, shape, start }: GgufTensor): Tensor {
+  return mx.mapFile(path, start, [...shape.slice(0, -1), (shape.at(-1)! / type.block) * type.bytes]);
+}
+
 /** Files that stay open for reading their tensors one after the other. */
 export class GgufData {
   readonly #files = new Map<string, number>();

@@ -110,6 +110,8 @@ const types: readonly ElementType[] = [
       scales: row(part(x, 0, 4)),
     }),
   },
+  { ...blocks("Q1_0", 41, 128, 18, { bits: 2, groupSize: 128 }), unpack: k.unpackQ1 },
+  { ...blocks("Q2_0", 42, 64, 18, { bits: 2, groupSize: 64 }), unpack: k.unpackQ2 },
 ];
 
 /** A type of blocks, but for how they are unpacked. */
@@ -158,7 +160,6 @@ const others: Readonly<Record<number, string>> = {
   26: "I32",
   27: "I64",
   28: "F64",
-  41: "Q1_0",
 };
 
 const byCode = new Map(types.map((type) => [type.code, type]));

@@ -10,8 +10,8 @@ import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
 import { type PlacedParameter, placed } from "./placed";
 import { llama3Scaling, rotationFactors } from "./stretches";
-import { GgufData } from "./tensors";
-import type { Packing } from "./types";
+import { GgufData, mapBlocks } from "./tensors";
+import type { ElementType, Packing } from "./types";
 
 /** A GGUF file, its header checked. */
 export interface GgufModel extends Pick<GgufModelType, "keepsDtype"> {
@@ -69,13 +69,21 @@ function quantizationOf(packed: ReadonlyMap<string, Packing>): NonNullable<Model
 /**
  * The tensors, read from the file and evaluated. All that is not packed takes one dtype, but for what the architecture
  * keeps: that of the embedding, or float16, which the scales of packed layers have.
+ * @param inBlocks layers whose weights stay in the file's blocks, where they lie
  */
-export function ggufTensors({ header, parameters, keepsDtype }: GgufModel): Map<string, Tensor> {
+export function ggufTensors(
+  { header, parameters, keepsDtype }: GgufModel,
+  inBlocks: ReadonlyMap<string, ElementType> = new Map(),
+): Map<string, Tensor> {
   const data = new GgufData();
   const dtype = dtypeOf(header);
   const tensors = new Map<string, Tensor>();
   try {
     for (const { path, kind, sources, affine, make } of parameters) {
+      if (inBlocks.has(path) && kind === "weight") {
+        tensors.set(`${path}.weight`, make(sources.map(mapBlocks)));
+        continue;
+      }
       const read = sources.map((source) => (affine ? data.read(source) : { weight: data.readPlain(source) }));
       for (const part of Object.keys(read[0]!) as (keyof Unpacked)[]) {
         const value = make(read.map((unpacked) => unpacked[part]!));
@@ -90,7 +98,32 @@ export function ggufTensors({ header, parameters, keepsDtype }: GgufModel): Map<
   return tensors;
 }
 
-function dtypeOf({ tensors }: GgufHeader): Dtype {
+/** MLX's form may take so much more memory than the file. */
+const mostGrowth = 1.15;
+
+/** Whether MLX's form of a type, with its scales and biases of 16 bits, takes too much memory. */
+function growsTooMuch({ affine, bytes, block }: ElementType): boolean {
+  const perGroup = affine?.mode ? 8 : 32;
+  return affine !== undefined && affine.bits + perGroup / affine.groupSize > mostGrowth * ((bytes * 8) / block);
+}
+
+/**
+ * The layers whose weights stay in the file's blocks, of those that `accepts` holds for: where MLX's form would take more
+ * memory, as of all types whose groups have 16 or that choose from a grid. One row of MLX's other forms is multiplied
+ * faster than one of blocks.
+ */
+export function blockLayers(
+  { parameters }: GgufModel,
+  accepts: (path: string) => boolean,
+): ReadonlyMap<string, ElementType> {
+  const chosen = parameters.filter(
+    ({ path, kind, blocks }) => blocks && growsTooMuch(blocks) && kind === "weight" && accepts(path),
+  );
+  return new Map(chosen.map(({ path, blocks }) => [path, blocks!]));
+}
+
+/** The dtype of a file's model. */
+export function dtypeOf({ tensors }: GgufHeader): Dtype {
   if ([...tensors.values()].some(({ type }) => type.affine && !type.affine.mode)) return "float16";
   const dtypes: Readonly<Record<string, Dtype>> = { F16: "float16", BF16: "bfloat16" };
   return dtypes[tensors.get("token_embd.weight")!.type.name] ?? "float32";

@@ -85,16 +85,11 @@ void check_shape(int type, cpu::BlockSize size, Float number, Shape shape, Rando
     }
     Product product = {};
     product.type = number;
-    product.format = cpu::Format::blocks;
-    product.transposed = true;
     product.n = shape.n;
     product.k = k;
     product.row_bytes = row_bytes;
     product.x_step = 1;
-    product.block_type = block_type;
-    product.block_numbers = size.numbers;
-    product.block_bytes = size.bytes;
-    product.tables = tables;
+    cpu::set_blocks(product, block_type);
     cpu::run(product, {{x.data(), out.data(), w.data(), nullptr, nullptr, x_rows.data(), out_rows.data(), rows}});
     for (int64_t m = 0; m < rows; ++m) {
       for (int64_t n = 0; n < shape.n; ++n) {

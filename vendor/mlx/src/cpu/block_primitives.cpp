@@ -89,7 +89,6 @@ class BlockProduct : public mx::UnaryPrimitive {
       return;
     }
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    auto size = block_size(type_);
     auto& rows = inputs[1];
     std::vector<array> held = {array::unsafe_weak_copy(out)};
     for (auto& input : inputs) {
@@ -101,16 +100,11 @@ class BlockProduct : public mx::UnaryPrimitive {
     }
     Product product = {};
     product.type = float_of(out.dtype());
-    product.format = Format::blocks;
-    product.transposed = true;
     product.n = out.shape(-1);
     product.k = inputs[0].shape(-1);
     product.row_bytes = held[2].strides(-2);
     product.x_step = inputs[0].strides(-1);
-    product.block_type = static_cast<BlockType>(type_);
-    product.block_numbers = size.numbers;
-    product.block_bytes = size.bytes;
-    product.tables = block_tables(product.block_type);
+    set_blocks(product, static_cast<BlockType>(type_));
     encoder.dispatch([held = std::move(held), product, gathered = gathered_]() mutable {
       auto& out = held[0];
       auto& x = held[1];

@@ -22,6 +22,16 @@ struct Part {
 
 } // namespace
 
+void set_blocks(Product& product, BlockType type) {
+  auto size = block_size(static_cast<int>(type));
+  product.format = Format::blocks;
+  product.transposed = true;
+  product.block_type = type;
+  product.block_numbers = size.numbers;
+  product.block_bytes = size.bytes;
+  product.tables = block_tables(type);
+}
+
 void run(const Product& product, const std::vector<Job>& jobs) {
   auto& kernels = cpu::kernels();
   int threads = thread_count();

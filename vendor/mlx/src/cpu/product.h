@@ -29,6 +29,9 @@ struct Product {
   BlockTables tables;
 };
 
+// Says that w is (n, k) in blocks of a type.
+void set_blocks(Product& product, BlockType type);
+
 // One matrix and the rows that meet it, as elements from x and out.
 struct Job {
   const void* x;

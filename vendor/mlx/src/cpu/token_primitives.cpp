@@ -35,6 +35,15 @@ class Inputs {
   size_t next_ = 0;
 };
 
+// How many numbers a row has; 0 where those are no whole blocks.
+int64_t width_of(const MatrixLayout& layout, const array& w) {
+  if (layout.block_type != 0) {
+    auto size = block_size(layout.block_type);
+    return size.numbers != 0 && w.shape(1) % size.bytes == 0 ? w.shape(1) / size.bytes * size.numbers : 0;
+  }
+  return layout.packing ? static_cast<int64_t>(w.shape(1)) * 32 / layout.packing->bits : w.shape(1);
+}
+
 // A matrix while an operation runs.
 struct HeldMatrix {
   Product product;
@@ -63,9 +72,12 @@ struct HeldMatrix {
     product.group = packing ? packing->group : 0;
     product.transposed = true;
     product.n = w.shape(0);
-    product.k = packing ? static_cast<int64_t>(w.shape(1)) * 32 / packing->bits : w.shape(1);
+    product.k = width_of(layout, w);
     product.row_bytes = w.shape(1) * static_cast<int64_t>(w.itemsize());
     product.x_step = 1;
+    if (layout.block_type != 0) {
+      set_blocks(product, static_cast<BlockType>(layout.block_type));
+    }
   }
 
   // out (N) = w x + bias
@@ -344,8 +356,10 @@ bool fits(const Matrix& matrix, int64_t count, mx::Dtype dtype) {
     return false;
   }
   auto& w = arrays[0];
-  int64_t width = packing ? static_cast<int64_t>(w.shape(1)) * 32 / packing->bits : w.shape(1);
-  if (width != count || count == 0 || w.shape(0) == 0 || w.dtype() != (packing ? mx::uint32 : dtype)) {
+  int64_t width = width_of(layout, w);
+  bool in_blocks = layout.block_type != 0;
+  auto stored = packing ? mx::uint32 : in_blocks ? mx::uint8 : dtype;
+  if (width != count || count == 0 || w.shape(0) == 0 || w.dtype() != stored) {
     return false;
   }
   size_t numbers = packing ? layout.arrays() - layout.biased : 1;
@@ -358,7 +372,7 @@ bool fits(const Matrix& matrix, int64_t count, mx::Dtype dtype) {
   }
   // MLX adds the bias of a plain matrix before it rounds.
   bool bias_fits = !layout.biased ||
-      (packing && arrays.back().ndim() == 1 && arrays.back().shape(0) == w.shape(0) && arrays.back().dtype() == dtype);
+      ((packing || in_blocks) && arrays.back().ndim() == 1 && arrays.back().shape(0) == w.shape(0) && arrays.back().dtype() == dtype);
   return bias_fits && std::none_of(arrays.begin(), arrays.end(), [](const array& a) { return traced(a); });
 }
 
@@ -403,11 +417,13 @@ size_t MatrixLayout::arrays() const {
 
 Matrix::Matrix(std::vector<array> given, const std::vector<int>& how) : arrays(std::move(given)) {
   static const char* modes[] = {"affine", "mxfp4", "mxfp8", "nvfp4"};
-  if (how.size() != 4 || how[2] < 0 || how[2] > 3) {
+  constexpr int blocks = 4;
+  if (how.size() != 4 || how[2] < 0 || how[2] > blocks) {
     throw std::invalid_argument("a matrix is described by its group, bits, mode, and whether it has a bias");
   }
   layout.biased = how[3] != 0;
-  if (how[0] > 0) {
+  layout.block_type = how[2] == blocks ? how[0] : 0;
+  if (how[0] > 0 && how[2] < blocks) {
     layout.packing = quantization(how[0], how[1], modes[how[2]], true);
   }
 }

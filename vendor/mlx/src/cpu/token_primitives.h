@@ -12,14 +12,15 @@ namespace mlxlm::cpu {
 // the layer's own bias (N) where it has one.
 struct MatrixLayout {
   std::optional<Quantization> packing;
+  int block_type; // of its blocks, where it is in such; else 0
   bool biased;
 
   bool operator==(const MatrixLayout&) const = default;
   size_t arrays() const;
 };
 
-// A matrix as the ABI gives it; `how`: group (0 where it is plain), bits, mode (as in `packings` of src/mlx), whether
-// there is a bias.
+// A matrix as the ABI gives it; `how`: group (0 where it is plain), bits, mode (as in `packings` of src/mlx; behind those
+// blocks, whose type is in the group's place), whether there is a bias.
 struct Matrix {
   std::vector<array> arrays;
   MatrixLayout layout;
