@@ -127,8 +127,8 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "stablelm": { caches: ["KVCache"], linear: true },
   "starcoder2": { caches: ["KVCache"], linear: true },
   "step3p5": { caches: ["KVCache","RotatingKVCache"], linear: true },
-  "talkie": { caches: ["KVCache"], linear: true },
   "step3p7": { caches: ["KVCache","RotatingKVCache"], linear: true },
+  "talkie": { caches: ["KVCache"], linear: true },
   "telechat3": { caches: ["KVCache"], linear: true },
   "youtu_llm": { caches: ["KVCache"], linear: true },
 };
