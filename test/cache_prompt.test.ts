@@ -1,9 +1,10 @@
 /** `mlxlm cache_prompt`, and `generate --prompt-cache-file` from what it wrote. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { demoFolder } from "../src/demo/folder";
+import { copyWithoutEnd } from "./endless-model";
 
 const main = join(import.meta.dir, "../cmd/main.ts");
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-cache-prompt-"));
@@ -93,11 +94,8 @@ describe("a prompt's cache", () => {
   test("Ctrl-C while the prompt is read leaves the file as it was", async () => {
     await cachePrompt("kept", "--prompt", "hello");
     const before = readFileSync(join(folder, "kept.safetensors"));
-    // A context of a million tokens: reading the prompt would take minutes on any machine.
-    const model = join(folder, "model");
-    cpSync(demoFolder(), model, { recursive: true });
-    const config = JSON.parse(readFileSync(join(model, "config.json"), "utf8"));
-    writeFileSync(join(model, "config.json"), JSON.stringify({ ...config, max_position_embeddings: 1_000_000 }));
+    // Reading so many tokens would take minutes on any machine.
+    const model = copyWithoutEnd(demoFolder(), join(folder, "model"));
     const command = ["cache_prompt", "--model", model, "--prompt-cache-file", join(folder, "kept"), "--prompt", "-"];
     const child = Bun.spawn([process.execPath, main, ...command, "--prefill-step-size", "1"], {
       stdin: new Blob(["a fox and ".repeat(30_000)]),

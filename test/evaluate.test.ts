@@ -101,7 +101,7 @@ describe("an evaluation that was broken off", () => {
 
   test("Ctrl-C keeps the answers, and the same command goes on from there", async () => {
     const child = start(...words, ...into("again"));
-    while (!existsSync(cacheOf("again")) || lines("again") < 8) await Bun.sleep(20);
+    while (!existsSync(cacheOf("again")) || lines("again") < 8) await Bun.sleep(2);
     child.kill("SIGINT");
     const [problems, code] = await Promise.all([child.stderr.text(), child.exited]);
     expect(code).toBe(130);
