@@ -28,12 +28,14 @@ const llama3 = {
  * fixture's.
  */
 const cases: Record<string, Settings> = {
+  bailing_moe: {},
   cohere2: {},
   dbrx: {},
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
   deepseek_v2_lite: { num_hidden_layers: 27 },
   deepseek_v3: {},
   ernie4_5: { use_bias: false },
+  ernie4_5_moe: {},
   exaone4: { sliding_window: null, sliding_window_pattern: null, rope_scaling: llama3 },
   "exaone4 with windows": { num_hidden_layers: 64, sliding_window_pattern: "LLLG", rope_scaling: llama3 },
   falcon_h1: { tie_word_embeddings: false },
@@ -63,10 +65,12 @@ const cases: Record<string, Settings> = {
   llama_llama3: { rope_scaling: llama3 },
   mamba: {},
   mamba2: { n_groups: 1 },
+  mimo_v2_flash: { sliding_window_size: 20 },
   minicpm: {},
   minimax: {},
   ministral3: { sliding_window: null, layer_types: null },
   mixtral: {},
+  nanbeige: {},
   nemotron_h: { hybrid_override_pattern: "M-M*-" },
   "nemotron_h with experts": { hybrid_override_pattern: "MEM*E", n_group: 1 },
   olmo: {},

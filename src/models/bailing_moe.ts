@@ -16,6 +16,10 @@ import {
 import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { MoE } from "./bailing_hybrid";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 
 export const fields = {
@@ -148,3 +152,53 @@ export const quantize = (path: string) =>
 export const keepsDtype = (path: string) => path.endsWith("expert_bias");
 
 export const awq = blockAwq({ attention: "attention", router: "gate.gate_proj" });
+
+/** Of Ling and Ring 2: those of 1 have no norms over heads. */
+export const gguf = decoder("bailingmoe2", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      attn_qkv: "attention.query_key_value",
+      attn_output: "attention.dense",
+      attn_q_norm: "attention.query_layernorm",
+      attn_k_norm: "attention.key_layernorm",
+      ffn_gate_inp: "mlp.gate.gate_proj",
+    },
+    { outer: { token_embd: "model.word_embeddings" }, parameters: { "exp_probs_b.bias": "mlp.gate.expert_bias" } },
+  ),
+  turning: ({ headDim, ...settings }) => {
+    const { rotary_dim: dims, partial_rotary_factor: part } = settings as unknown as Args;
+    return dims ?? Math.trunc(headDim * part);
+  },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
+    expert_shared_count: "num_shared_experts",
+    leading_dense_block_count: "first_k_dense_replace",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { use_bias: false, use_qkv_bias: false, use_qk_norm: true, moe_router_enable_shared_expert: true },
+  read: (file) => ({
+    score_function: file.number("expert_gating_func") === gating.softmax ? "softmax" : "sigmoid",
+    moe_router_enable_expert_bias:
+      file.shape(`blk.${file.number("leading_dense_block_count") ?? 0}.exp_probs_b.bias`) !== undefined,
+  }),
+  write(settings) {
+    const {
+      score_function,
+      moe_intermediate_size,
+      moe_shared_expert_intermediate_size: own,
+    } = settings as unknown as Args;
+    return {
+      expert_gating_func: u32(gating[score_function]),
+      expert_shared_feed_forward_length: u32(own ?? moe_intermediate_size),
+    };
+  },
+});

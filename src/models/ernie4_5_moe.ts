@@ -8,6 +8,11 @@ import * as mx from "../mlx";
 import { GatedMLP, type Layer, Linear, Module, mixExperts, parameter, SwitchGLU, stackExperts } from "../nn";
 import { checkExperts, checkHeads, count, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
+import type { TensorChange } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -125,3 +130,35 @@ export class Model extends CausalLM {
 export const keepsDtype = (path: string): boolean => path.endsWith("e_score_correction_bias");
 
 export const awq = blockAwq();
+
+/** (E) in files, (1, E) here. */
+const flatRow: TensorChange = { read: (x) => x.expandDims(0), write: (x) => x.squeeze(0) };
+
+export const gguf = decoder("ernie4_5-moe", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
+    { parameters: { "exp_probs_b.bias": "mlp.moe_statics.e_score_correction_bias" } },
+  ),
+  changes: () => ({ "mlp.moe_statics.e_score_correction_bias": flatRow }),
+  integers: {
+    expert_count: "moe_num_experts",
+    expert_used_count: "moe_k",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_shared_count: "moe_num_shared_experts",
+    leading_dense_block_count: "moe_layer_start_index",
+    interleave_moe_layer_step: "moe_layer_interval",
+  },
+  only: { use_bias: false, moe_gate_act: "softmax" },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const last = args.num_hidden_layers - 1;
+    const ends = Math.max(...[args.moe_layer_end_index ?? last].flat());
+    if (ends < last) noPlace(`"moe_layer_end_index" ${ends} (not ${last})`);
+    const [width, shared] = [args.moe_intermediate_size || args.intermediate_size, args.moe_num_shared_experts];
+    return {
+      leading_dense_block_count: u32(Math.min(...[args.moe_layer_start_index].flat())),
+      expert_feed_forward_length: u32(width),
+      expert_shared_feed_forward_length: shared > 0 ? u32(width * shared) : undefined,
+    };
+  },
+});

@@ -3,6 +3,8 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import { type CacheOptions, Decoder, type ForwardOptions, GatedMLP, type KeyValueCache, throughLayers } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { u32 } from "./gguf/facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -74,3 +76,13 @@ export class Model extends CausalLM {
     return Array.from({ length: this.loops }, () => super.makeCache(options)).flat();
   }
 }
+
+export const gguf = decoder("nanbeige", {
+  pairsRows: true,
+  integers: { num_loops: "num_loops" },
+  flags: { skip_loop_final_norm: "skip_loop_final_norm" },
+  write(settings) {
+    const { loop_loss_weights: weights, num_loops: loops } = settings as unknown as Args;
+    return { num_loops: u32(weights?.length ? weights.length + 1 : loops) };
+  },
+});

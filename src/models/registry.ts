@@ -233,10 +233,12 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
 
 /** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
 const ggufArchitectures: Record<string, readonly string[]> = {
+  bailingmoe2: ["bailing_moe"],
   cohere2: ["cohere2"],
   dbrx: ["dbrx"],
   deepseek2: ["glm4_moe_lite", "deepseek_v3", "deepseek_v2"],
   ernie4_5: ["ernie4_5"],
+  "ernie4_5-moe": ["ernie4_5_moe"],
   exaone4: ["exaone4"],
   "falcon-h1": ["falcon_h1"],
   gemma: ["gemma"],
@@ -257,8 +259,10 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   mamba: ["mamba"],
   mamba2: ["mamba2"],
   minicpm: ["minicpm"],
+  mimo2: ["mimo_v2_flash"],
   "minimax-m2": ["minimax"],
   mistral3: ["ministral3"],
+  nanbeige: ["nanbeige"],
   nemotron_h: ["nemotron_h"],
   nemotron_h_moe: ["nemotron_h"],
   olmo: ["olmo"],
