@@ -3,9 +3,13 @@ import { ExitCode, UserError } from "../../errors";
 import type { JsonObject } from "../../json-file";
 import type { Metadata } from "./metadata";
 import { preTokenizer } from "./pre-tokenizers";
+import { type Parts, unigram, wordPiece } from "./word-models";
 
 /** What `tokenizer.ggml.token_type` says of a token. */
 const kinds = { unknown: 2, control: 3, userDefined: 4, byte: 6 };
+
+/** The kinds of tokenizers that can be read: byte-level BPE, SentencePiece's of two sorts, and those of T5 and BERT. */
+const models = ["gpt2", "llama", "gemma4", "t5", "bert"];
 
 export interface TokenizerFiles {
   tokenizer: JsonObject;
@@ -20,24 +24,24 @@ interface Vocabulary {
 }
 
 /**
- * The tokenizer that a file describes: byte-level BPE, or SentencePiece's BPE.
+ * The tokenizer that a file describes.
  * @throws UserError for another kind, or a vocabulary that is missing or broken
  */
 export function tokenizerFiles(metadata: Metadata): TokenizerFiles {
   const model = metadata.text("tokenizer.ggml.model") ?? metadata.wrong("there is no tokenizer");
-  if (model !== "gpt2" && model !== "llama") {
-    throw new UserError(`the file has a tokenizer of the kind "${model}"; mlxlm reads gpt2 and llama`, {
+  if (!models.includes(model)) {
+    throw new UserError(`the file has a tokenizer of the kind "${model}"; mlxlm reads ${models.join(", ")}`, {
       code: ExitCode.notFound,
       hint: "Take the model's safetensors, which have a tokenizer.json.",
     });
   }
   const vocabulary = readVocabulary(metadata);
   // Exports of byte-level tokenizers under the other name have no bytes, but the byte alphabet's space.
-  const isByteLevel = model === "gpt2" || (!vocabulary.types.includes(kinds.byte) && vocabulary.ids.has("Ġ"));
-  const merges = readMerges(metadata, vocabulary) ?? deriveMerges(vocabulary, scoresOf(metadata, vocabulary));
+  const isByteLevel =
+    model === "gpt2" || (model === "llama" && !vocabulary.types.includes(kinds.byte) && vocabulary.ids.has("Ġ"));
   const named = namedTokens(metadata, vocabulary);
-  const parts = isByteLevel ? byteLevel(metadata) : sentencePiece(metadata, named.unk_token ?? null);
-  const { normalizer, pre_tokenizer, decoder, options } = parts;
+  const parts = isByteLevel ? byteLevel(metadata) : partsOf(model, metadata, vocabulary, named);
+  const { normalizer, pre_tokenizer, decoder, addsBos } = parts;
   return {
     tokenizer: {
       version: "1.0",
@@ -46,9 +50,9 @@ export function tokenizerFiles(metadata: Metadata): TokenizerFiles {
       added_tokens: addedTokens(vocabulary),
       normalizer,
       pre_tokenizer,
-      post_processor: postProcessor(metadata, vocabulary, named, parts.addsBos),
+      post_processor: postProcessor(metadata, vocabulary, named, addsBos),
       decoder,
-      model: { type: "BPE", dropout: null, ...options, vocab: asObject(vocabulary.ids), merges },
+      model: parts.model ?? bpe(metadata, vocabulary, parts.options!),
     },
     config: {
       tokenizer_class: "PreTrainedTokenizerFast",
@@ -57,6 +61,21 @@ export function tokenizerFiles(metadata: Metadata): TokenizerFiles {
       chat_template: metadata.text("tokenizer.chat_template"),
     },
   };
+}
+
+function bpe(metadata: Metadata, vocabulary: Vocabulary, options: JsonObject): JsonObject {
+  const merges = readMerges(metadata, vocabulary) ?? deriveMerges(vocabulary, scoresOf(metadata, vocabulary));
+  return { type: "BPE", dropout: null, ...options, vocab: asObject(vocabulary.ids), merges };
+}
+
+/** Of tokenizers that are not byte-level. */
+function partsOf(model: string, metadata: Metadata, vocabulary: Vocabulary, named: Record<string, string>): Parts {
+  if (model === "t5") return unigram(metadata, vocabulary.tokens, scoresOf(metadata, vocabulary));
+  if (model === "bert") return wordPiece(metadata, vocabulary.tokens, (id) => isAdded(vocabulary, id));
+  const parts = sentencePiece(metadata, named.unk_token ?? null, model === "llama");
+  // Lines end words, so that no merge goes across.
+  const lines = { type: "Split", pattern: { Regex: "[^\\n]+|\\n+" }, behavior: "Isolated", invert: false };
+  return model === "gemma4" ? { ...parts, pre_tokenizer: lines } : parts;
 }
 
 /** Plain, for JSON; a token may be called "__proto__". */
@@ -131,11 +150,13 @@ function deriveMerges({ tokens, ids, types }: Vocabulary, scores: readonly numbe
   return found.map(({ left, right }) => [left, right]);
 }
 
-function addedTokens({ tokens, types }: Vocabulary): JsonObject[] {
-  return tokens.flatMap((content, id) => {
-    const type = types[id];
-    const special = type === kinds.control || type === kinds.unknown;
-    if (!special && type !== kinds.userDefined) return [];
+const isSpecial = ({ types }: Vocabulary, id: number) => types[id] === kinds.control || types[id] === kinds.unknown;
+const isAdded = (all: Vocabulary, id: number) => isSpecial(all, id) || all.types[id] === kinds.userDefined;
+
+function addedTokens(all: Vocabulary): JsonObject[] {
+  return all.tokens.flatMap((content, id) => {
+    const special = isSpecial(all, id);
+    if (!isAdded(all, id)) return [];
     return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });
 }
@@ -153,15 +174,6 @@ function namedTokens(metadata: Metadata, { tokens }: Vocabulary): Record<string,
   return named;
 }
 
-interface Parts {
-  normalizer: JsonObject | null;
-  pre_tokenizer: JsonObject | null;
-  decoder: JsonObject;
-  options: JsonObject;
-  /** Texts begin with bos unless the file says otherwise. */
-  addsBos: boolean;
-}
-
 function byteLevel(metadata: Metadata): Parts {
   const { splits, normalizer = null, ignoresMerges = false, addsBos = false } = preTokenizer(metadata);
   return {
@@ -176,8 +188,8 @@ function byteLevel(metadata: Metadata): Parts {
 /** SentencePiece's space. */
 const space = "▁";
 
-function sentencePiece(metadata: Metadata, unknown: string | null): Parts {
-  const prefixes = metadata.flag("tokenizer.ggml.add_space_prefix") ?? true;
+function sentencePiece(metadata: Metadata, unknown: string | null, usuallyPrefixes: boolean): Parts {
+  const prefixes = metadata.flag("tokenizer.ggml.add_space_prefix") ?? usuallyPrefixes;
   const toSpaces = { type: "Replace", pattern: { String: " " }, content: space };
   const fromSpaces = { type: "Replace", pattern: { String: space }, content: " " };
   const decoders: JsonObject[] = [fromSpaces, { type: "ByteFallback" }, { type: "Fuse" }];
