@@ -1,234 +1,10 @@
 #include "cpu/token_primitives.h"
 
-#include <cstring>
-
 #include "cpu/attention.h"
-#include "cpu/layer_primitive.h"
-#include "cpu/product.h"
-#include "cpu/rows.h"
+#include "cpu/token_parts.h"
 
 namespace mlxlm::cpu {
 namespace {
-
-// An operation's inputs, one after the other, as what it may hold while it waits.
-class Inputs {
- public:
-  Inputs(const std::vector<array>& inputs, mx::cpu::CommandEncoder& encoder) : inputs_(inputs), encoder_(encoder) {}
-
-  array as_it_lies() {
-    return array::unsafe_weak_copy(inputs_[next_++]);
-  }
-  array ordered() {
-    return array::unsafe_weak_copy(in_order(inputs_[next_++], encoder_));
-  }
-  // Memory for a row between two products.
-  array row(int64_t count, mx::Dtype dtype) {
-    array row({static_cast<int>(count)}, dtype, nullptr, {});
-    allocate(row);
-    encoder_.add_temporary(row);
-    return array::unsafe_weak_copy(row);
-  }
-
- private:
-  const std::vector<array>& inputs_;
-  mx::cpu::CommandEncoder& encoder_;
-  size_t next_ = 0;
-};
-
-// How many numbers a row has; 0 where those are no whole blocks.
-int64_t width_of(const MatrixLayout& layout, const array& w) {
-  if (layout.block_type != 0) {
-    auto size = block_size(layout.block_type);
-    return size.numbers != 0 && w.shape(1) % size.bytes == 0 ? w.shape(1) / size.bytes * size.numbers : 0;
-  }
-  return layout.packing ? static_cast<int64_t>(w.shape(1)) * 32 / layout.packing->bits : w.shape(1);
-}
-
-// A matrix while an operation runs.
-struct HeldMatrix {
-  Product product;
-  array w;
-  std::optional<array> scales;
-  std::optional<array> biases;
-  std::optional<array> bias;
-
-  HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs) : product(), w(inputs.ordered()) {
-    auto& packing = layout.packing;
-    if (packing) {
-      scales = inputs.ordered();
-      if (packing->is_affine()) {
-        biases = inputs.ordered();
-      }
-    }
-    if (layout.biased) {
-      bias = inputs.ordered();
-    }
-    auto type = float_of(dtype);
-    product.type = type;
-    product.format = packing ? *format_of(*packing)
-        : type == Float::f32 ? Format::f32
-        : type == Float::f16 ? Format::f16
-                             : Format::bf16;
-    product.group = packing ? packing->group : 0;
-    product.transposed = true;
-    product.n = w.shape(0);
-    product.k = width_of(layout, w);
-    product.row_bytes = w.shape(1) * static_cast<int64_t>(w.itemsize());
-    product.x_step = 1;
-    if (layout.block_type != 0) {
-      set_blocks(product, static_cast<BlockType>(layout.block_type));
-    }
-  }
-
-  // out (N) = w x + bias
-  void multiply(const void* x, void* out) const {
-    int64_t first = 0;
-    auto data = [](const std::optional<array>& a) { return a ? a->data<void>() : nullptr; };
-    run(product, {{x, out, w.data<void>(), data(scales), data(biases), &first, &first, 1}});
-    if (bias) {
-      row_kernels().add(product.type, out, data(bias), out, product.n);
-    }
-  }
-};
-
-struct FeedLayout {
-  MatrixLayout joint;
-  MatrixLayout last;
-  Gate kind;
-
-  bool operator==(const FeedLayout&) const = default;
-};
-
-FeedLayout layout_of(const FeedForward& block) {
-  return {block.joint.layout, block.last.layout, block.gelu ? Gate::gelu : Gate::silu};
-}
-
-struct HeldFeed {
-  HeldMatrix joint;
-  HeldMatrix last;
-  Gate kind;
-  array entering;
-  array opened;
-
-  HeldFeed(const FeedLayout& layout, mx::Dtype dtype, Inputs& inputs)
-      : joint(layout.joint, dtype, inputs),
-        last(layout.last, dtype, inputs),
-        kind(layout.kind),
-        entering(inputs.row(joint.product.n, dtype)),
-        opened(inputs.row(last.product.k, dtype)) {}
-
-  void operator()(const void* x, void* out) {
-    joint.multiply(x, entering.data<void>());
-    int64_t count = last.product.k;
-    auto at = [](array& a, int64_t i) { return a.data<char>() + i * static_cast<int64_t>(a.itemsize()); };
-    auto& kernels = row_kernels();
-    parallel_for((count + piece - 1) / piece, [&](int64_t part) {
-      int64_t from = part * piece;
-      kernels.gate(
-          kind, joint.product.type, at(entering, from), at(entering, count + from), at(opened, from),
-          std::min(piece, count - from));
-    });
-    last.multiply(opened.data<void>(), out);
-  }
-};
-
-struct AttendLayout {
-  MatrixLayout joint;
-  MatrixLayout last;
-  Heads heads;
-  bool has_freqs;
-};
-
-AttendLayout layout_of(const TokenAttention& attention) {
-  return {attention.joint.layout, attention.last.layout, attention.heads, attention.freqs.has_value()};
-}
-
-struct HeldAttention {
-  HeldMatrix joint;
-  HeldMatrix last;
-  Heads heads;
-  array keys;
-  array values;
-  std::vector<array> weights; // of the norms over queries and keys
-  std::optional<array> freqs;
-  array entering;
-  array queries;
-  array attended;
-
-  HeldAttention(const AttendLayout& layout, mx::Dtype dtype, Inputs& inputs)
-      : joint(layout.joint, dtype, inputs),
-        last(layout.last, dtype, inputs),
-        heads(layout.heads),
-        keys(inputs.as_it_lies()),
-        values(inputs.as_it_lies()),
-        entering(inputs.row(joint.product.n, dtype)),
-        queries(inputs.row(last.product.k, dtype)),
-        attended(inputs.row(last.product.k, dtype)) {
-    if (keys.strides(3) != 1 || values.strides(3) != 1) {
-      throw std::invalid_argument("the numbers of a head's keys and values do not lie side by side");
-    }
-    while (heads.normed && weights.size() < 2) {
-      weights.push_back(inputs.ordered());
-    }
-    if (layout.has_freqs) {
-      freqs = inputs.as_it_lies();
-    }
-  }
-
-  void operator()(const void* x, void* out) {
-    joint.multiply(x, entering.data<void>());
-    place();
-    attend();
-    last.multiply(attended.data<void>(), out);
-  }
-
-  // A head's row `used` of keys or values.
-  char* new_row(array& rows, int head) const {
-    return rows.data<char>() +
-        (head * rows.strides(1) + heads.used * rows.strides(2)) * static_cast<int64_t>(rows.itemsize());
-  }
-
-  // Queries to their buffer, the token's key and value to row `used`, turned.
-  void place() {
-    auto inverse = inverse_frequencies(heads.rotated, heads.angles, freqs ? &*freqs : nullptr);
-    auto table = rotation_table(std::move(inverse), heads.angles.scale, heads.angles.offset, 1);
-    auto type = float_of(entering.dtype());
-    Rotation rotation = {type, heads.dims, heads.rotated, table->cosines.data(), table->sines.data()};
-    auto& kernels = row_kernels();
-    for (int row = 0; row < heads.heads + heads.kv_heads; ++row) {
-      bool of_query = row < heads.heads;
-      Norm norm = {type, heads.dims, heads.normed ? weights[of_query ? 0 : 1].data<void>() : nullptr, heads.eps};
-      auto to = of_query ? row_of(queries, row, heads.dims) : new_row(keys, row - heads.heads);
-      kernels.rotate(rotation, heads.normed ? &norm : nullptr, row_of(entering, row, heads.dims), to);
-    }
-    for (int head = 0; head < heads.kv_heads; ++head) {
-      auto from = row_of(entering, heads.heads + heads.kv_heads + head, heads.dims);
-      std::memcpy(new_row(values, head), from, heads.dims * entering.itemsize());
-    }
-  }
-
-  void attend() {
-    Attention attention = {};
-    attention.type = float_of(queries.dtype());
-    attention.batch = 1;
-    attention.heads = heads.heads;
-    attention.group = heads.heads / heads.kv_heads;
-    attention.length = 1;
-    attention.total = heads.used + 1;
-    attention.dims = heads.dims;
-    attention.scale = heads.scale;
-    attention.q = queries.data<void>();
-    attention.k = keys.data<void>();
-    attention.v = values.data<void>();
-    attention.out = attended.data<void>();
-    attention.q_strides[1] = attention.out_strides[1] = heads.dims;
-    for (int axis = 0; axis < 3; ++axis) {
-      attention.k_strides[axis] = keys.strides(axis);
-      attention.v_strides[axis] = values.strides(axis);
-    }
-    run(attention);
-  }
-};
 
 // Inputs: x, then the block's.
 class FeedToken : public LayerPrimitive {
@@ -437,7 +213,7 @@ array feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s)
   std::vector<array> inputs = {x};
   append(inputs, block);
   return array(
-      {1, 1, rows_of(block.last)}, x.dtype(), std::make_shared<FeedToken>(mx::to_stream(s), layout_of(block)),
+      {1, 1, rows_of(block.last)}, x.dtype(), std::make_shared<FeedToken>(mx::to_stream(s), FeedLayout(block)),
       std::move(inputs));
 }
 
@@ -467,7 +243,7 @@ array attend_token(const array& x, const TokenAttention& attention, mx::StreamOr
   append(inputs, attention);
   return array(
       {1, 1, rows_of(attention.last)}, x.dtype(),
-      std::make_shared<AttendToken>(mx::to_stream(s), layout_of(attention)), std::move(inputs));
+      std::make_shared<AttendToken>(mx::to_stream(s), AttendLayout(attention)), std::move(inputs));
 }
 
 bool takes_layer_token(
@@ -491,8 +267,8 @@ std::vector<array> layer_token(
   return array::make_arrays(
       {x.shape(), x.shape()}, {x.dtype(), x.dtype()},
       std::make_shared<LayerToken>(
-          mx::to_stream(s), delta.has_value(), layer.first_eps, layout_of(layer.attention), layer.second_eps,
-          layout_of(layer.feed)),
+          mx::to_stream(s), delta.has_value(), layer.first_eps, AttendLayout(layer.attention), layer.second_eps,
+          FeedLayout(layer.feed)),
       inputs);
 }
 
