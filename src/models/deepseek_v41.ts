@@ -121,8 +121,13 @@ export const Args = z
 
 const ratioOf = (args: Pick<Args, "compress_ratios">, index: number): number => args.compress_ratios[index] ?? 0;
 
+type TurningArgs = Pick<
+  Args,
+  "qk_rope_head_dim" | "rope_scaling" | "max_position_embeddings" | "rope_theta" | "compress_rope_theta"
+>;
+
 /** Layers with groups turn more slowly, by YaRN without its factor on scores. */
-function frequenciesOf(args: Args, ratio: number): () => Tensor {
+export function frequenciesOf(args: TurningArgs, ratio: number): () => Tensor {
   const { qk_rope_head_dim: dims, rope_scaling: scaling, max_position_embeddings: longest } = args;
   if (!ratio) return () => yarnFrequencies(dims, args.rope_theta, { factor: 1 });
   const { factor = 1, original_max_position_embeddings: original, beta_fast, beta_slow } = scaling ?? {};
@@ -302,6 +307,27 @@ class Block extends Module implements DecoderLayer<CompressedCache> {
   }
 }
 
+/** The logits (B, T, V) of a batch whose caches keep rows apart, row by row; of any other batch at once. */
+export function rowByRow(
+  inputs: Tensor,
+  options: ForwardOptions<CompressedCache>,
+  vocabSize: number,
+  forward: (inputs: Tensor, options: ForwardOptions<CompressedCache>) => Tensor,
+): Tensor {
+  const layers = options.cache as readonly unknown[] | undefined;
+  const [first] = layers ?? [];
+  if (!(first instanceof RowsApart)) return forward(inputs, options);
+  const [batch, total] = inputs.shape as [number, number];
+  const rows = inputs.split(batch, 0).map((row, i) => {
+    const length = Math.min(first.lengths?.[i] ?? total, total);
+    const cache = (layers as RowsApart[]).map((layer) => layer.rows[i] as CompressedCache);
+    const logits = length > 0 ? forward(mx.sliceAxis(row, 1, 0, length), { cache }) : null;
+    const rest = mx.zeros([1, total - length, vocabSize], logits?.dtype);
+    return logits ? mx.concatenate([logits, rest], { axis: 1 }) : rest;
+  });
+  return mx.concatenate(rows);
+}
+
 export class Model extends CausalLM<CompressedCache> {
   readonly #args: Args;
 
@@ -312,18 +338,7 @@ export class Model extends CausalLM<CompressedCache> {
 
   /** Rows of a batch have groups that end at other tokens: they are read one after the other. */
   override forward(inputs: Tensor, options: ForwardOptions<CompressedCache> = {}): Tensor {
-    const layers = options.cache as readonly unknown[] | undefined;
-    const [first] = layers ?? [];
-    if (!(first instanceof RowsApart)) return super.forward(inputs, options);
-    const [batch, total] = inputs.shape as [number, number];
-    const rows = inputs.split(batch, 0).map((row, i) => {
-      const length = Math.min(first.lengths?.[i] ?? total, total);
-      const cache = (layers as RowsApart[]).map((layer) => layer.rows[i] as CompressedCache);
-      const logits = length > 0 ? super.forward(mx.sliceAxis(row, 1, 0, length), { cache }) : null;
-      const rest = mx.zeros([1, total - length, this.vocabSize], logits?.dtype);
-      return logits ? mx.concatenate([logits, rest], { axis: 1 }) : rest;
-    });
-    return mx.concatenate(rows);
+    return rowByRow(inputs, options, this.vocabSize, (row, own) => super.forward(row, own));
   }
 
   /** Gives a published checkpoint's tensors their names here, stacks the experts, and leaves out what is not for text. */

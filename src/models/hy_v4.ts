@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   among,
+  boundedSwiglu,
   CacheList,
   Decoder,
   type DecoderLayer,
@@ -28,6 +29,7 @@ import {
   SwitchGLU,
   splitKeysValues,
   stackExperts,
+  streamsOf,
   takeChosen,
 } from "../nn";
 import { ropeOptions, size } from "./args";
@@ -141,15 +143,11 @@ class Attention extends LatentProjections {
   }
 }
 
-/** SwiGLU with the gate clipped from above and the value on both sides. */
-const clipped = (limit: number) => (gate: Tensor, x: Tensor) =>
-  mx.fast.gated("silu", gate.minimum(limit), mx.clip(x, -limit, limit));
-
 class MoE extends deepseek.MoE {
   constructor(args: Args, experts: number) {
     super(args, experts);
     const { hidden_size: dims, moe_intermediate_size: hidden, swiglu_limit: limit } = args;
-    if (limit > 0) this.switch_mlp = new SwitchGLU(dims, hidden, experts, { activation: clipped(limit) });
+    this.switch_mlp = new SwitchGLU(dims, hidden, experts, { activation: boundedSwiglu(limit) });
   }
 }
 
@@ -259,7 +257,7 @@ class Block extends Module implements DecoderLayer<SparseCache> {
   }
 
   forward(x: Residual, mask: Mask, cache?: SparseCache): Residual {
-    const all = x.value.ndim === 4 ? x.value : copies(x.value, this.args.hc_mult);
+    const all = x.value.ndim === 4 ? x.value : streamsOf(x.value, this.args.hc_mult);
     const [read, write] = this.hc_attn_layer.hc_pre.forward(all);
     const before = x instanceof Streams ? x.chosen : null;
     const [attended, chosen] = this.self_attn.forward(this.input_layernorm.forward(read), mask, cache, before);
@@ -273,12 +271,6 @@ class Block extends Module implements DecoderLayer<SparseCache> {
     return new CacheList(this.self_attn.indexer ? [new KVCache(), new KVCache()] : [new KVCache()]);
   }
 }
-
-/** x (B, T, D) → (B, T, S, D) */
-const copies = (x: Tensor, count: number): Tensor => {
-  const [batch, length, dims] = x.shape as [number, number, number];
-  return mx.broadcastTo(x.expandDims(2), [batch, length, count, dims]);
-};
 
 /** The streams (B, T, S, D) behind a part whose result is x (B, T, D). */
 const written = (x: Tensor, streams: Tensor, write: Tensor): Tensor =>

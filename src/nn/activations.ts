@@ -40,3 +40,9 @@ export const preciseSwiglu = fused((gate: Tensor, x: Tensor) =>
 
 /** GeGLU with the tanh approximation: gelu(gate) · x. */
 export const geglu = (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("gelu", gate, x);
+
+/** SwiGLU with the gate clipped from above and x on both sides; plain SwiGLU where the limit is 0. */
+export const boundedSwiglu = (limit: number) =>
+  limit > 0
+    ? (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate.minimum(limit), mx.clip(x, -limit, limit))
+    : swiglu;

@@ -51,7 +51,7 @@ export interface CompressedAttentionSizes {
 }
 
 /** The last features of heads turned by their positions, pairs of neighbours, in float32. */
-class TailRope {
+export class TailRope {
   readonly #turns: Record<"forth" | "back", FrequencyRoPE>;
 
   /** @param step positions from one row to the next */
@@ -195,7 +195,7 @@ class GroupIndexer extends Module {
 }
 
 /** Which of so many groups end with each of T tokens, or before: (T, G) */
-const groupsUpTo = (length: number, groups: number, offset: number, ratio: number): Tensor =>
+export const groupsUpTo = (length: number, groups: number, offset: number, ratio: number): Tensor =>
   mx.arange(groups).less(
     mx
       .arange(offset + 1, offset + length + 1)
@@ -204,7 +204,7 @@ const groupsUpTo = (length: number, groups: number, offset: number, ratio: numbe
   );
 
 /** Chosen places (B, 1, T, K) of so many, as a mask (B, 1, T, G). */
-const isAmong = (chosen: Tensor, count: number): Tensor =>
+export const isAmong = (chosen: Tensor, count: number): Tensor =>
   mx.putAlongAxis(mx.zeros([...chosen.shape.slice(0, 3), count], "bool"), chosen, mx.array(true), { axis: -1 });
 
 export class CompressedAttention extends Module {
@@ -301,9 +301,9 @@ export class CompressedAttention extends Module {
 }
 
 /** Rows of x (B, 1, G, D) at places (B, 1, 1, K): (B, 1, K, D) */
-function rowsAt(x: Tensor, places: Tensor): Tensor {
+export function rowsAt(x: Tensor, places: Tensor): Tensor {
   const [batch, one, , count] = places.shape as [number, number, number, number];
   return x.takeAlongAxis(mx.broadcastTo(places.swapaxes(-1, -2), [batch, one, count, x.dim(-1)]), 2);
 }
 
-const noFeatures = (x: Tensor): Tensor => mx.zeros([...x.shape.slice(0, 3), 0], x.dtype);
+export const noFeatures = (x: Tensor): Tensor => mx.zeros([...x.shape.slice(0, 3), 0], x.dtype);

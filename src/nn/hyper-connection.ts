@@ -59,6 +59,12 @@ export class HyperConnection extends Module {
       mix: balanced(mx.softmax(mix.unflatten(-1, [S, S]), { axis: -1 }).add(eps), rounds, eps),
     };
   }
+
+  /** Streams (B, T, S, D) behind a part that reads them, (B, T, D), and gives as much. */
+  around(streams: Tensor, part: (read: Tensor) => Tensor): Tensor {
+    const weights = this.forward(streams);
+    return writeStreams(part(readStreams(streams, weights.read)), streams, weights);
+  }
 }
 
 /** Columns and rows of x (…, S, S) made to sum to one, over and over; columns last. */
@@ -67,6 +73,12 @@ function balanced(x: Tensor, rounds: number, eps: number): Tensor {
   let matrix = along(-2, x);
   for (let round = 1; round < rounds; round++) matrix = along(-2, along(-1, matrix));
   return matrix;
+}
+
+/** As many copies of x (B, T, D): (B, T, S, D) */
+export function streamsOf(x: Tensor, count: number): Tensor {
+  const [batch, length, dims] = x.shape as [number, number, number];
+  return mx.broadcastTo(x.expandDims(2), [batch, length, count, dims]);
 }
 
 /** What a part reads: streams (B, T, S, D) and weights (B, T, S) → (B, T, D) */

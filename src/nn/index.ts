@@ -51,6 +51,8 @@ export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./named-attention";
 export * from "./norms";
 export * from "./per-layer-inputs";
+export * from "./pool-indexer";
+export * from "./pooled-attention";
 export * from "./position-scale";
 export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from "./projection";
 export * from "./quantize";

@@ -737,6 +737,34 @@ CONFIGS = {
         "index_head_dim": 32, "index_n_heads": 4, "index_topk": 6, "indexer_types": ["full", "full", "shared", "shared"],
         "hc_mult": 2,
     },
+    "deepseek_v4": {
+        "model_type": "deepseek_v4", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16, "o_groups": 2, "o_lora_rank": 32,
+        "moe_intermediate_size": 32, "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2,
+        "num_hash_layers": 1, "rms_norm_eps": 1e-6, "sliding_window": 6, "index_n_heads": 4, "index_head_dim": 32,
+        "index_topk": 2, "rope_theta": 10000.0, "compress_rope_theta": 160000.0, "max_position_embeddings": 2048,
+        "rope_scaling": {
+            "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1,
+        },
+        "layer_types": [
+            "sliding_attention", "heavily_compressed_attention", "compressed_sparse_attention",
+            "compressed_sparse_attention",
+        ],
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 6},
+        "hc_mult": 2, "hc_sinkhorn_iters": 3,
+    },
+    "glm5_next": {
+        "model_type": "glm5_next", "text_config": {
+            "model_type": "glm5_next_text", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 4,
+            "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "n_shared_experts": 1, "n_routed_experts": 8, "num_experts_per_tok": 3, "routed_scaling_factor": 1.5,
+            "kv_lora_rank": 32, "q_lora_rank": 64, "qk_nope_head_dim": 32, "v_head_dim": 32, "rms_norm_eps": 1e-5,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "index_topk": 4, "index_kpool": 2,
+            "index_head_dim": 32, "index_n_heads": 4, "linear_head_dim": 32, "linear_num_heads": 2, "swiglu_limit": 2.0,
+            "hc_mult": 2, "hc_sinkhorn_iters": 3, "tie_word_embeddings": False,
+        },
+    },
 }
 
 CONFIGS["mimo_v2"] = {**CONFIGS["mimo_v2_flash"], "model_type": "mimo_v2"}
@@ -833,6 +861,8 @@ SALTS = {
     "mimo_v2": 1014,
     "step3p7": 1002,
     "hy_v4": 1007,
+    "deepseek_v4": 1008,
+    "glm5_next": 1016,
 }
 
 
@@ -1098,8 +1128,46 @@ def hy_v4(path, shape):
     return {path: shape}
 
 
+def deepseek_v4(path, shape):
+    """A tensor of DeepSeek V4 as its checkpoint has it."""
+    path = path.removeprefix("language_model.").removeprefix("model.")
+    for ours, theirs in (
+        ("embed_tokens", "embed"), ("lm_head", "head"), ("attn_hc.", "hc_attn_"), ("ffn_hc.", "hc_ffn_"),
+        ("hc_head.", "hc_head_"), ("e_score_correction_bias", "bias"),
+    ):
+        path = path.replace(ours, theirs)
+    if "switch_mlp" in path or "shared_experts" in path:
+        for ours, theirs in MIXTRAL.items():
+            path = path.replace(ours, theirs)
+    if "switch_mlp." in path:
+        return {path.replace("switch_mlp", f"experts.{e}"): shape[1:] for e in range(shape[0])}
+    return {path: [shape[0] * shape[1], shape[2]] if "wo_a" in path else shape}
+
+
+GLM5_NEXT = {
+    "qkv_proj": {"q_proj": 64, "k_proj": 64, "v_proj": 64},
+    "qkv_conv.conv": {"q_conv1d": 64, "k_conv1d": 64, "v_conv1d": 64},
+    "fbg_a_proj": {"f_a_proj": 32, "b_proj": 2, "g_a_proj": 32},
+    "qkv_a_proj": {"q_a_proj": 64, "kv_a_proj_with_mqa": 32},
+}
+
+
+def glm5_next(path, shape):
+    """A tensor of GLM 5.3 as its checkpoint has it: what mlx-vlm joins is apart there."""
+    path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    path = path.replace("attn_hc.", "hc_attn_").replace("ffn_hc.", "hc_ffn_")
+    for ours, parts in GLM5_NEXT.items():
+        if f"self_attn.{ours}." in path:
+            rest = [1, shape[1]] if "conv" in ours else shape[1:]
+            return {path.replace(ours, name): [rows, *rest] for name, rows in parts.items()}
+    if "gate_up_proj" in path:
+        return {path.replace("gate_up", half): [shape[0] // 2, shape[1]] for half in ("gate", "up")}
+    return hy_v4(path, shape) if "switch_mlp" not in path else experts(path, shape)
+
+
 RENAMED = {
-    "hy_v4": hy_v4,
+    "glm5_next": glm5_next,
+    "deepseek_v4": deepseek_v4, "hy_v4": hy_v4,
     "mimo_v2": joint, "step3p7": lambda path, shape: {step(path.removeprefix("language_model.")): shape},
     "k2_horizon": bare, "cohere2_moe": bare,
     "olmo": olmo, "phixtral": phixtral, "dbrx": dbrx, "hunyuan_joint": hunyuan_joint, "gear": gear,

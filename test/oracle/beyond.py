@@ -13,8 +13,8 @@ import mlx.nn as nn
 
 # Where the language model is, and its arguments' class.
 BEYOND = {
-    "cohere2_moe": "ModelConfig", "hy_v4": "ModelConfig", "k2_horizon": "ModelConfig", "mimo_v2": "TextConfig",
-    "step3p7": "TextConfig",
+    "cohere2_moe": "ModelConfig", "deepseek_v4": "ModelConfig", "glm5_next": "TextConfig", "hy_v4": "ModelConfig",
+    "k2_horizon": "ModelConfig", "mimo_v2": "TextConfig", "step3p7": "TextConfig",
 }
 
 
@@ -65,9 +65,6 @@ def plain_hy_v4(args, weights):
     return weights
 
 
-TRAINED, PREPARED = {"hy_v4": train_hy_v4}, {"hy_v4": plain_hy_v4}
-
-
 class Text(nn.Module):
     def __init__(self, language_model):
         super().__init__()
@@ -93,6 +90,142 @@ class Text(nn.Module):
         return {f"language_model.{name}": x for name, x in self.language_model.sanitize(own).items()}
 
 
+class Tokens:
+    """In place of a cache: the tokens so far, which are all read anew."""
+
+    def __init__(self):
+        self.state = None
+
+    def is_trimmable(self):
+        return False
+
+
+class Whole(Text):
+    """A model that reads all tokens at once, whatever it has read before: mlx-vlm's groups of DeepSeek V4 forget, from one
+    call to the next, the group that they overlap with."""
+
+    def __call__(self, inputs, cache=None):
+        past = cache[0].state if cache else None
+        tokens = inputs if past is None else mx.concatenate([past, inputs], axis=1)
+        if cache:
+            cache[0].state = tokens
+        logits = self.language_model(tokens, cache=self.language_model.make_cache()).logits
+        return logits[:, -inputs.shape[1] :]
+
+    def make_cache(self):
+        return [Tokens()]
+
+
+def wide_groups(language):
+    """Turns features, makes groups, and attends to chosen ones in float32, as transformers does; mlx-vlm rounds in between."""
+
+    def pooled(values, gates):
+        return (values.astype(mx.float32) * mx.softmax(gates, axis=-2)).sum(axis=-2).astype(values.dtype)
+
+    def simple(kv, gate, ape, head_dim):
+        return pooled(kv, gate.astype(mx.float32) + ape)
+
+    def overlapping(kv, gate, ape, head_dim):
+        gate = gate.astype(mx.float32) + ape
+        (kv_a, kv_b), (gate_a, gate_b) = mx.split(kv, 2, axis=-1), mx.split(gate, 2, axis=-1)
+        first = [mx.zeros_like(kv_a[:, :1]), mx.full(gate_a[:, :1].shape, -mx.inf)]
+        before = [mx.concatenate([one, x[:, :-1]], axis=1) for one, x in zip(first, (kv_a, gate_a))]
+        return pooled(mx.concatenate([before[0], kv_b], axis=2), mx.concatenate([before[1], gate_b], axis=2))
+
+    attend = language._sparse_pooled_attention
+
+    def attended(q, local_kv, pooled, topk, local_mask, pooled_mask, scale, sinks):
+        wide = [x.astype(mx.float32) for x in (q, local_kv, pooled)]
+        return attend(*wide, topk, local_mask, pooled_mask, scale, sinks.astype(mx.float32)).astype(q.dtype)
+
+    turn = language.DeepseekV4RoPE.__call__
+
+    def turned(self, x, *args, **options):
+        return turn(self, x.astype(mx.float32), *args, **options).astype(x.dtype)
+
+    language.DeepseekV4RoPE.__call__ = turned
+    language._simple_compress_kv, language._overlap_compress_kv = simple, overlapping
+    language._sparse_pooled_attention = attended
+
+
+WIDENED = set()
+
+
+def make_deepseek_v4(maker, config):
+    """Any number of tokens a group, where mlx-vlm has 128; and no path of its own for a few tokens."""
+    language = maker.language
+    if language not in WIDENED:
+        WIDENED.add(language)
+        wide_groups(language)
+    rates = {"sliding_attention": 0, **config["compress_rates"]}
+    ratios = [rates[kind] for kind in config["layer_types"]]
+    args = maker.config.ModelConfig.from_dict({**config, "compress_ratios": [128 if r > 4 else r for r in ratios]})
+    args.compress_ratios = ratios
+    kinds = {0: language.LocalAttention, 4: language.SparseCompressedAttention}
+    language.v4_attention_factory = lambda args, i: kinds.get(ratios[i], language.CompressedAttention)(args, i)
+    for name in ("linear", "deepseek_v4.hyper_connection", "deepseek_v4.language", "switch_layers"):
+        importlib.import_module(f"mlx_vlm.models.{name}").DECODE_BLOCK_SIZE = 0
+    return Whole(language.LanguageModel(args))
+
+
+class Prefixed(Text):
+    """Whose sanitize knows names with mlx-vlm's prefix alone."""
+
+    def sanitize(self, weights):
+        own = {
+            f"language_model.{name.replace('model.language_model.', 'model.').removeprefix('language_model.')}": x
+            for name, x in weights.items()
+        }
+        return self.language_model.sanitize(own)
+
+
+def combine(routed, weights, shared, residual=None):
+    """The sum of experts' results in float32, rounded once."""
+    return (routed * weights[..., None]).sum(axis=-2).astype(routed.dtype) + shared
+
+
+def fit_glm5_next(language):
+    """The bias that fades are made with is float32, gates' sigmoids are rounded once, and one token's query goes to the latent
+    space as elsewhere, while all else takes the path for many."""
+    update = language.gated_delta_update
+
+    def updated(q, k, v, a, b, A_log, dt_bias, **options):
+        return update(q, k, v, a.astype(mx.float32), b, A_log, dt_bias, **options)
+
+    def sigmoid(x):
+        return mx.sigmoid(x.astype(mx.float32)).astype(x.dtype)
+
+    attend = language.Glm5NextAttention._attend
+
+    def attended(self, q, *args):
+        language.DECODE_BLOCK_SIZE = int(q.shape[2] == 1)
+        result = attend(self, q, *args)
+        language.DECODE_BLOCK_SIZE = 0
+        return result
+
+    language.Glm5NextAttention._attend = attended
+    language.gated_delta_update = updated
+    language.mx = types.SimpleNamespace(**{**vars(mx), "sigmoid": sigmoid})
+
+
+def make_glm5_next(maker, config):
+    if maker.language not in WIDENED:
+        WIDENED.add(maker.language)
+        fit_glm5_next(maker.language)
+    model = maker.language.LanguageModel(maker.config.TextConfig.from_dict(config["text_config"]))
+    for layer in model.layers:
+        if hasattr(layer.mlp, "switch_mlp"):
+            layer.mlp.switch_mlp._combine = combine
+    # The path for a few tokens adds the residual stream to experts' results by itself.
+    for name in ("linear", "deepseek_v4.hyper_connection", "glm5_next.language", "switch_layers"):
+        importlib.import_module(f"mlx_vlm.models.{name}").DECODE_BLOCK_SIZE = 0
+    return Prefixed(model)
+
+
+MADE = {"deepseek_v4": make_deepseek_v4, "glm5_next": make_glm5_next}
+TRAINED, PREPARED = {"hy_v4": train_hy_v4}, {"hy_v4": plain_hy_v4}
+
+
 class Maker:
     """A model's arguments and the model, in the two calls that mlx-lm makes of them."""
 
@@ -103,9 +236,13 @@ class Maker:
         self.kind = BEYOND[model_type]
 
     def from_dict(self, config):
+        if config["model_type"] in MADE:
+            return config
         return getattr(self.config, self.kind).from_dict(config.get("text_config", config))
 
     def __call__(self, args):
+        if isinstance(args, dict):
+            return MADE[args["model_type"]](self, args)
         model = self.language.LanguageModel(args)
         TRAINED.get(args.model_type, lambda _: None)(model)
         return Text(model)

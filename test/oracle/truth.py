@@ -25,10 +25,13 @@ def floats(text):
 
 def load(fixture, folder):
     tensors = {name: weight(name, tuple(shape), fixture["salt"]) for name, shape in fixture["weights"].items()}
-    save_file({name: np.ascontiguousarray(x, dtype=np.float32) for name, x in tensors.items()}, folder / "model.safetensors")
+    kinds = {name: np.int64 if name.endswith("tid2eid") else np.float32 for name in tensors}
+    save_file({name: np.ascontiguousarray(x, kinds[name]) for name, x in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(fixture["config"]))
     kind = AutoModelForImageTextToText if "text_config" in fixture["config"] else AutoModelForCausalLM
-    config = AutoConfig.from_pretrained(folder, pad_token_id=None)
+    config = AutoConfig.from_pretrained(folder)
+    for part in (config, getattr(config, "text_config", config)):
+        part.pad_token_id = None
     model, report = kind.from_pretrained(
         folder, config=config, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )

@@ -22,7 +22,8 @@ export async function formulaModel(of: FormulaModel, dtype: Dtype = "float32") {
   const { Args, Model } = await architecture(of.config.model_type);
   const model: LanguageModel = new Model(Args.parse(of.config));
   mx.scope(() => {
-    const weights = [...model.sanitize(formulaTensors(of))].map(([name, x]) => [name, x.astype(dtype)] as const);
+    const cast = (x: Tensor) => (mx.isFloating(x.dtype) ? x.astype(dtype) : x);
+    const weights = [...model.sanitize(formulaTensors(of))].map(([name, x]) => [name, cast(x)] as const);
     model.loadWeights(weights, { strict: true });
   });
   mx.eval(model.parameters());

@@ -22,7 +22,10 @@ export function uniform(key: string, size: number): Float32Array {
   });
 }
 
-/** From this salt on biases of norms are like all biases, and the names of GPT-2 and others are known. */
+/**
+ * From this salt on biases of norms are like all biases, and the names of GPT-2 and others are known; tables of experts have
+ * those of eight.
+ */
 const named = 1000;
 
 const otherWide = ["wte", "embed_in", "embed_out", "tok_embeddings", "output.weight"];
@@ -30,6 +33,7 @@ const otherWide = ["wte", "embed_in", "embed_out", "tok_embeddings", "output.wei
 /** Centre and spread by kind: norms lie around 1, biases are small, matrices keep the scale of their input. */
 function scale(name: string, shape: readonly number[], salt: number): [number, number] {
   const isNamed = salt >= named;
+  if (isNamed && name.endsWith("tid2eid")) return [4, 4];
   if (isNamed && name.endsWith("bias")) return [0, 0.125];
   // DBRX calls a whole part of its layers so.
   if (name.replace("norm_attn_norm.", "").includes("norm") || (isNamed && /ln_|\.ln\./.test(name))) return [1, 0.25];
