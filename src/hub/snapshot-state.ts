@@ -80,10 +80,19 @@ function indexedFiles(folder: string): string[] {
   }
 }
 
+/** The files that a tokenizer is read from: one of these sets. */
+const tokenizers = [
+  ["tokenizer.json"],
+  ["vocab.json", "merges.txt"],
+  ...["hy.tiktoken", "cl100k_base.tiktoken", "qwen.tiktoken", "tiktoken.model", "tokenizer.jsonl"].map((file) => [
+    file,
+  ]),
+];
+
 /** Those that are not there of what most models have beside their weights. */
 function usualFiles(folder: string, has: (file: string) => boolean): string[] {
   const absent: string[] = [];
-  if (!has("tokenizer.json") && !(has("vocab.json") && has("merges.txt"))) absent.push("tokenizer.json");
+  if (!tokenizers.some((files) => files.every(has))) absent.push("tokenizer.json");
   if (!has("tokenizer_config.json")) absent.push("tokenizer_config.json");
   if (!has("chat_template.jinja") && !has("chat_template.json") && !holdsTemplate(folder)) {
     absent.push("chat_template.jinja");

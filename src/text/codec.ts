@@ -1,11 +1,14 @@
 /** Text to token ids and back: the native tokenizer of one checkpoint. */
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Tokenizer as NativeTokenizer } from "tokenizers";
 import { z } from "zod";
 import { ExitCode, UserError } from "../errors";
 import { damaged, readChecked, readText } from "../json-file";
 import { native } from "./native";
+import { readPlamoPieces } from "./plamo-pieces";
 import { TextLimits } from "./text-limits";
+import { readTiktoken } from "./tiktoken";
 import { defect } from "./tokenizer-checks";
 import { type AddedToken, specialTokens, type TokenizerConfig } from "./tokenizer-config";
 import { parseTokenizerFile, readTokenizerFile, type TokenizerFile } from "./tokenizer-file";
@@ -104,7 +107,8 @@ export class Codec {
 }
 
 /**
- * Opens the tokenizer of a checkpoint folder: tokenizer.json, else GPT-2's vocab.json and merges.txt.
+ * Opens the tokenizer of a checkpoint folder: tokenizer.json, else GPT-2's vocab.json and merges.txt, or the vocabulary of a
+ * family whose code is known.
  *
  * How a text is cut stands in tokenizer.json alone. transformers 5 passes its normalizer and pre-tokenizer over for the
  * classes LlamaTokenizer(Fast), and builds them from `legacy` and `add_prefix_space` of tokenizer_config.json, so that
@@ -122,7 +126,9 @@ export async function openCodec(folder: string, config: TokenizerConfig): Promis
     const source = join(folder, "vocab.json");
     return build(parseTokenizerFile(JSON.stringify(json), source), config, source);
   }
-  throw await noTokenizer(folder);
+  const listed = (await readTiktoken(folder, config)) ?? (await readPlamoPieces(folder, config));
+  if (listed) return build(parseTokenizerFile(JSON.stringify(listed.json), listed.path), config, listed.path);
+  throw await noTokenizer(folder, config);
 }
 
 function build(file: TokenizerFile, config: TokenizerConfig, path: string): Codec {
@@ -177,19 +183,22 @@ async function readGpt2Files(folder: string, config: TokenizerConfig): Promise<T
   return vocab && merges !== null ? gpt2TokenizerJson(vocab, merges) : null;
 }
 
-async function noTokenizer(folder: string): Promise<UserError> {
-  const others = ["tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt"];
-  const there = await Promise.all(others.map((name) => Bun.file(join(folder, name)).exists()));
-  const found = others.filter((_, i) => there[i]);
-  return new UserError(
-    found.length > 0
-      ? `${folder} has ${found.join(" and ")} but no tokenizer.json, the only tokenizer format that mlxlm reads.`
-      : `${folder} has no tokenizer.json.`,
-    {
-      code: ExitCode.notFound,
-      hint: "Most models exist on the Hub with a tokenizer.json; transformers' AutoTokenizer writes one on save_pretrained.",
-    },
-  );
+/** Vocabularies in other forms. */
+const others = /^(tokenizer\.model|tekken\.json|tiktoken\.model|.*\.tiktoken|tokenizer\.jsonl|vocab\.(json|txt))$/;
+
+async function noTokenizer(folder: string, { tokenizer_class: name }: TokenizerConfig): Promise<UserError> {
+  const files = await readdir(folder).catch(() => [] as string[]);
+  const [found, code] = [others, /^tokenization_.*\.py$/].map((one) => files.filter((file) => one.test(file)).sort());
+  const problem =
+    found!.length > 0
+      ? `${folder} has ${found!.join(" and ")} but no tokenizer.json, the only tokenizer format that mlxlm reads${name ? ` of the class ${name}` : ""}.`
+      : `${folder} has no tokenizer.json.`;
+  const unrun =
+    code!.length > 0 ? ` Its tokenizer is Python code (${code!.join(", ")}), and mlxlm runs no code of a model.` : "";
+  return new UserError(problem + unrun, {
+    code: ExitCode.notFound,
+    hint: "Most models exist on the Hub with a tokenizer.json; transformers' AutoTokenizer writes one on save_pretrained.",
+  });
 }
 
 /** Takes out the spaces that a decoder of words leaves before punctuation, in the order that transformers does. */

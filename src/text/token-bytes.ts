@@ -1,5 +1,5 @@
 /** What each token of a vocabulary writes, as bytes: a character may be spread over several tokens. */
-import { BYTE_OF_CHARACTER } from "./detokenizer-bpe";
+import { BYTE_OF_CHARACTER } from "./byte-characters";
 import { pieceBytes } from "./detokenizer-spm";
 import type { Component } from "./tokenizer-json";
 

@@ -1,6 +1,7 @@
 /** How byte-level tokenizers cut a text into words, by the name that GGUF files have for it. */
 import { ExitCode, UserError } from "../../errors";
 import type { JsonObject } from "../../json-file";
+import { casedWords, cl100k, contractions, kimi, spaces } from "../../text/word-patterns";
 import type { Metadata } from "./metadata";
 
 export interface PreTokenizer {
@@ -12,14 +13,6 @@ export interface PreTokenizer {
   addsBos?: boolean;
 }
 
-const contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-
-const spaces = ["\\s*[\\r\\n]+", "\\s+(?!\\S)", "\\s+"];
-
-/** English contractions, words, numbers of `digits`, symbols, line ends, spaces. */
-const cl100k = (digits: string) =>
-  [contractions, "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+", digits, " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*", ...spaces].join("|");
-
 /** The same with marks as parts of words. */
 const qwen35Words = [
   contractions,
@@ -29,29 +22,11 @@ const qwen35Words = [
   ...spaces,
 ].join("|");
 
-const upper = "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}";
-const lower = "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}";
-
-/** Words that also end where lower case turns into upper. @param not what no letter may be @param ending behind a word */
-const casedWords = (ending: string, not = "") => [
-  `[^\\r\\n\\p{L}\\p{N}]?[${upper}${not}]*[${lower}${not}]+${ending}`,
-  `[^\\r\\n\\p{L}\\p{N}]?[${upper}${not}]+[${lower}${not}]*${ending}`,
-];
-
 const tekken = [...casedWords(""), "\\p{N}", " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*", ...spaces].join("|");
 
 const o200k = [...casedWords(`${contractions}?`), "\\p{N}{1,3}", " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*", ...spaces].join(
   "|",
 );
-
-/** Chinese characters are words by themselves. */
-const kimi = [
-  "[\\p{Han}]+",
-  ...casedWords(`${contractions}?`, "&&[^\\p{Han}]"),
-  "\\p{N}{1,3}",
-  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
-  ...spaces,
-].join("|");
 
 /** Symbols that lead an English word, words with one other sign ahead, symbols, line ends, spaces. */
 const deepseekWords = [
