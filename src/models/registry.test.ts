@@ -51,6 +51,18 @@ describe("architectures", () => {
     expect((await failure({ model_type: "__proto__" })).code).toBe(ExitCode.notFound);
   });
 
+  test("an unknown type whose checkpoint brings code says that no code is run", async () => {
+    const auto_map = { AutoModelForCausalLM: "modeling_own.OwnForCausalLM" };
+    const error = await failure({ model_type: "own_model", auto_map });
+    expect(error.message).toBe(
+      'models of type "own_model" are not supported: they are Python code in the checkpoint, and mlxlm runs no code of a model',
+    );
+    expect(error.code).toBe(ExitCode.notFound);
+    const known = await createModel({ ...llama, auto_map }, "a test");
+    expect(known.layers).toHaveLength(2);
+    known.dispose();
+  });
+
   test("a model holds its parameters and nothing else, and frees them", async () => {
     // The generator's key lives on from the first number that is drawn: by this test, or by one before it.
     mx.random.seed(0);

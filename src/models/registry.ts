@@ -205,26 +205,28 @@ export const modelTypes: readonly string[] = [...Object.keys(architectures), ...
 export const ownName = (modelType: string): string =>
   Object.hasOwn(remapping, modelType) ? remapping[modelType]! : modelType;
 
-/** @throws UserError for a model type that is not supported */
-export async function architecture(modelType: string): Promise<Architecture> {
+/**
+ * @param hasCode whether the checkpoint brings Python code for it, which nothing here runs
+ * @throws UserError for a model type that is not supported
+ */
+export async function architecture(modelType: string, hasCode = false): Promise<Architecture> {
   const name = ownName(modelType);
   if (Object.hasOwn(architectures, name)) return architectures[name]!();
   const similar = nearest(modelType, modelTypes);
-  throw new UserError(`models of type "${modelType}" are not supported`, {
+  const unrun = hasCode ? ": they are Python code in the checkpoint, and mlxlm runs no code of a model" : "";
+  throw new UserError(`models of type "${modelType}" are not supported${unrun}`, {
     code: ExitCode.notFound,
     hint: similar.length > 0 ? `The nearest supported: ${similar.join(", ")}` : `Supported: ${modelTypes.join(", ")}`,
   });
 }
 
 /** The same by a configuration: its model type, and `architectures` where several have that type. */
-export async function architectureOf({
-  model_type: modelType,
-  architectures: named,
-}: Record<string, unknown>): Promise<Architecture> {
+export async function architectureOf(config: Record<string, unknown>): Promise<Architecture> {
+  const { model_type: modelType, architectures: named, auto_map: code } = config;
   const type = String(modelType);
   const others = Object.hasOwn(remappedArchitectures, type) ? remappedArchitectures[type]! : {};
   const [other] = [named].flat().filter((name) => typeof name === "string" && Object.hasOwn(others, name));
-  return architecture(other === undefined ? type : others[other as string]!);
+  return architecture(other === undefined ? type : others[other as string]!, Boolean(code));
 }
 
 /** The model types of which a fact is known. */
