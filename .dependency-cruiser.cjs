@@ -12,6 +12,7 @@ const floors = [
   "src/convert",
   "src/sample",
   "src/text",
+  "src/images",
   "src/hub",
   "src/models",
   "src/nn",

@@ -36,7 +36,12 @@ export const generateFlags = {
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   adapterPath: flag.path("folder of a LoRA adapter"),
-  image: flag.list("images beside the prompt", { placeholder: "FILE …", notYet: true }),
+  image: flag.list(
+    "images beside the prompt, of models that see; they stand ahead of it unless it has places for them",
+    {
+      placeholder: "FILE …",
+    },
+  ),
   promptCacheFile: flag.path("continue from a KV cache that cache_prompt has saved", { placeholder: "FILE" }),
   quantizeActivations: flag.switch("quantize activations too; on GPUs", { alias: ["qa"] }),
   ...kvQuantizationFlags,

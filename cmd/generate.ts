@@ -19,6 +19,7 @@ export default command({
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --prompt "Why is the sky blue?"',
     "mlxlm generate --model ./my-model --prompt - --temp 0.7 --seed 1 < question.txt",
     "mlxlm generate --model ./my-model --draft ngram --prompt - < text-to-edit.txt",
+    'mlxlm generate --model ./muse-spark --image map.png --prompt "Which river is this?"',
     'mlxlm generate --model mlx-community/Qwen3-4B-4bit --json-schema person.json --prompt "Who wrote Faust?"',
   ],
   flags: generateFlags,
@@ -40,6 +41,9 @@ export default command({
     const { constrain } = await import("../src/generate/constrain");
     const { DraftStepper } = await import("../src/generate/draft-stepper");
     const { LoneStepper } = await import("../src/generate/lone-stepper");
+    const { imagesOf, readImages } = await import("../src/generate/images");
+
+    const pictures = await readImages(flags.image);
 
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
@@ -69,14 +73,17 @@ export default command({
     const asked = isAsked ? piped : unescapePrompt(flags.prompt);
     checkPromptText(asked);
     checkPromptLength(asked.length, contextLength, mx.availableMemory());
-    const prompt = await encodePrompt(tokenizer, asked, {
+    const images = pictures.length > 0 ? imagesOf(model, pictures) : null;
+    const prompt = await encodePrompt(tokenizer, images?.placed(asked) ?? asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,
       raw: flags.ignoreChatTemplate,
       templateVariables: flags.chatTemplateConfig,
       continues: saved !== null,
+      rewrite: images?.written,
     });
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
+    const inputEmbeddings = images?.embed(prompt);
     const { prefillStepSize } = flags;
     const settings = { prefillStepSize, kvQuantization: kvQuantization(flags), maxMemory: gigabytes(flags.maxMemory) };
     const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags, draftHead);
@@ -90,6 +97,7 @@ export default command({
     if (flags.verbose) out.info(rule);
     const request = {
       prompt,
+      inputEmbeddings,
       maxTokens: flags.maxTokens,
       sampler: {
         temp: flags.temp,
@@ -119,6 +127,7 @@ export default command({
       }
     } finally {
       bar.end();
+      inputEmbeddings?.dispose();
       for (const layer of cache) layer.dispose();
       model.dispose();
       draftHead?.dispose();

@@ -102,7 +102,6 @@ describe("without a model", () => {
     const { code, out } = await mlxlm(["completion", shell]);
     expect(code).toBe(0);
     expect(out).toContain("max-tokens");
-    expect(out).not.toContain("--image");
   });
 
   test("bash completes values: devices, dtypes, models, subcommands, shells", async () => {

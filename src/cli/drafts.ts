@@ -23,14 +23,20 @@ export const draftFlags = {
   ),
 };
 
-type DraftValues = Values<typeof draftFlags> & { draftModel?: string };
+type DraftValues = Values<typeof draftFlags> & { draftModel?: string; image?: readonly string[] };
 
 /** Drafts from the text cost nothing where there are none, so that there may be more at a time. */
 const ngramTokens = 8;
 
-/** @throws UserError (usage) where two kinds of drafts are asked for */
+/** @throws UserError (usage) where two kinds of drafts are asked for, or drafts beside images */
 export function checkDrafts(flags: DraftValues): void {
   const asked = (["draft", "draftModel", "mtp"] as const).filter((name) => flags[name] !== undefined).map(spelled);
+  if (asked.length > 0 && flags.image && flags.image.length > 0) {
+    throw new UserError(`--image does not go with ${asked[0]}: drafts are made from text alone`, {
+      code: ExitCode.usage,
+      hint: "Keep one of them.",
+    });
+  }
   if (asked.length < 2) return;
   throw new UserError(`${asked.slice(0, -1).join(", ")} and ${asked.at(-1)} exclude each other`, {
     code: ExitCode.usage,

@@ -150,7 +150,6 @@ describe("is refused", () => {
     [["--chat-template-config", "{"], /must be JSON/],
     [["--chat-template-config", "[1]"], /must be a JSON object/],
     [["--kv-bits", "9"], /--kv-bits must be at most 8/],
-    [["--image", "a.png", "b.png"], /not available yet/],
     [["--num-draft-tokens", "0"], /at least 1/],
     [["--__proto__", "x"], /no flag/],
     [["--constructor", "x"], /no flag/],
@@ -167,6 +166,19 @@ describe("is refused", () => {
     expect((error as UserError).hint).toMatch(hint);
     expect((error as UserError).code).toBe(ExitCode.usage);
   });
+});
+
+test("a flag that comes with a later version is refused", () => {
+  const table = { later: flag.list("what comes later", { placeholder: "FILE …", notYet: true }) };
+  let error: unknown;
+  try {
+    parseFlags(["--later", "a.png", "b.png"], table, "x");
+  } catch (thrown) {
+    error = thrown;
+  }
+  expect((error as UserError).message).toMatch(/--later is not available yet/);
+  expect((error as UserError).hint).toMatch(/later/);
+  expect((error as UserError).code).toBe(ExitCode.usage);
 });
 
 test("a word alone is asked about as a model, where the model has a flag or was named", () => {

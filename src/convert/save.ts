@@ -13,7 +13,7 @@ import { removeLeftovers, uniqueMark } from "../leftovers";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { DraftHead, LanguageModel } from "../models";
+import { architectureOf, type DraftHead, type LanguageModel } from "../models";
 import { isBlockLayer } from "../nn";
 import { systemError } from "../system-errors";
 import type { ModelConfig } from "./config";
@@ -93,7 +93,7 @@ export async function saveModel(
     }
     const card = inputTextSync(join(source, "README.md")) ?? "";
     await writeFile(join(temporary, "README.md"), savedCard(card, repo));
-    const written = asWritten(savedConfig(config), inputTextSync(join(source, "config.json")) ?? "{}");
+    const written = asWritten(await savedConfig(config), inputTextSync(join(source, "config.json")) ?? "{}");
     await writeFile(join(temporary, "config.json"), json(written));
     const metadata = { total_size: total, total_parameters: count };
     await writeFile(join(temporary, "model.safetensors.index.json"), json({ metadata, weight_map: sorted(map) }));
@@ -227,7 +227,9 @@ function sorted<T>(record: Readonly<Record<string, T>>): Record<string, T> {
 
 const json = (value: object) => writePythonJson(value, 4);
 
-function savedConfig(config: ModelConfig): Record<string, unknown> {
-  const { _name_or_path, vision_config, ...rest } = config;
+/** Without what is said of a part for images that was left out. */
+async function savedConfig({ _name_or_path, vision_config, ...config }: ModelConfig): Promise<Record<string, unknown>> {
+  const { seesImages = false } = await architectureOf(config);
+  const rest: ModelConfig = seesImages && vision_config ? { ...config, vision_config } : config;
   return sorted(rest.quantization === undefined ? rest : { ...rest, quantization_config: rest.quantization });
 }

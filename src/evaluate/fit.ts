@@ -71,7 +71,9 @@ const longestContext = 2 ** 20;
 /** @throws UserError where there is no such model, or it cannot be looked at */
 export async function fitModel(name: string, options: FitOptions = {}): Promise<Fit> {
   const { source, config, tensors, disk } = await look(name, options);
-  const plan = weightPlan(tensors, config, isOtherPart);
+  // A type that is not supported is told below.
+  const { seesImages = false } = await architectureOf(config).catch(() => ({ seesImages: false }));
+  const plan = weightPlan(tensors, config, seesImages && config.vision_config ? () => false : isOtherPart);
   const working = workingBytes(config);
   const { available, device } = memoryThere();
   const room = available - plan.resident - working;

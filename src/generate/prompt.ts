@@ -14,7 +14,11 @@ export interface PromptOptions {
   templateVariables?: Record<string, unknown>;
   /** The user's message is the end of what a cache holds: give only what follows, from the text on. */
   continues?: boolean;
+  /** What becomes of the whole text ahead of the tokenizer. */
+  rewrite?: (text: string) => string;
 }
+
+const same = (text: string) => text;
 
 /** Stands for the user's text when its place in the template is looked for. */
 const marker = "<query>";
@@ -24,7 +28,7 @@ const marker = "<query>";
  * @throws UserError for an empty text that no template surrounds
  */
 export async function encodePrompt(tokenizer: Tokenizer, text: string, options: PromptOptions = {}): Promise<number[]> {
-  const { system, prefill, raw = false, templateVariables: kwargs, continues = false } = options;
+  const { system, prefill, raw = false, templateVariables: kwargs, continues = false, rewrite = same } = options;
   if (raw || !tokenizer.hasChatTemplate) {
     if (text === "") {
       throw new UserError("the prompt is empty", {
@@ -32,7 +36,7 @@ export async function encodePrompt(tokenizer: Tokenizer, text: string, options: 
         hint: "Give at least one word: --prompt TEXT",
       });
     }
-    return tokenizer.encode(text);
+    return tokenizer.encode(rewrite(text));
   }
   const write = (content: string) => {
     const messages: ChatMessage[] = [];
@@ -43,7 +47,7 @@ export async function encodePrompt(tokenizer: Tokenizer, text: string, options: 
     return tokenizer.applyChatTemplate(messages, { continueFinalMessage: true, kwargs });
   };
   const begin = continues ? Math.max(write(marker).indexOf(marker), 0) : 0;
-  return tokenizer.encode(write(text).slice(begin), { addSpecialTokens: false });
+  return tokenizer.encode(rewrite(write(text).slice(begin)), { addSpecialTokens: false });
 }
 
 /** Token ids of a text that is to be kept in a cache: a user's message that is still open, where there is a template. */

@@ -5,6 +5,7 @@ export { changeOf, type JoinedTensor } from "./gguf/changes";
 export type { GgufDescription, GgufFacts, GgufField } from "./gguf/facts";
 export { ropeFactorsName, stretches, stretchNames, usualBands } from "./gguf/llama3-scaling";
 export { TensorNames } from "./gguf/names";
+export type { ImageForm, SeeingModel } from "./images";
 export { CausalLM, type LanguageModel } from "./language-model";
 export type { DraftHead } from "./mtp/draft-head";
 export { makeDraftHead } from "./mtp/make-head";

@@ -17,6 +17,7 @@ import {
   RMSNorm,
   type TrunkNames,
 } from "../nn";
+import type { SeeingModel } from "./images";
 import type { Trunk } from "./mtp/draft-head";
 
 export interface LanguageModel extends Module {
@@ -29,6 +30,8 @@ export interface LanguageModel extends Module {
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor>;
   /** An empty cache for one conversation or batch: one entry for each layer that keeps something. The caller disposes of them. */
   makeCache(options?: CacheOptions): Cache[];
+  /** How it takes images; absent or null where it takes none. */
+  readonly images?: SeeingModel | null;
 }
 
 /** What config.json says of the trunk, by the names that most architectures use. */

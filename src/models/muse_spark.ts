@@ -1,5 +1,5 @@
 /**
- * Muse Spark, the language model of checkpoints that also see and hear: Muse Glimmer's attention, its results normed for each
+ * Muse Spark, which also sees; what its checkpoints hear with is left out. The language model: Muse Glimmer's attention, its results normed for each
  * head ahead of the gate; experts alone, in a narrower space; and a stream in float32 to which fixed gates add each part.
  */
 import { z } from "zod";
@@ -41,8 +41,11 @@ import {
   ropeOptions,
   size,
 } from "./args";
+import { replaceRows, type SeeingModel } from "./images";
 import type { LanguageModel } from "./language-model";
-import { checkScales, fromPublished, gateFactors, joinProjections } from "./muse-spark/checkpoint";
+import { checkScales, fromPublished, gateFactors, joinProjections, joinSeen } from "./muse-spark/checkpoint";
+import { imageForm } from "./muse-spark/image-form";
+import { VisionAdapter, VisionArgs, VisionTower } from "./muse-spark/vision-tower";
 import { nestedArgs } from "./nested";
 
 const positive = z.number().positive();
@@ -90,7 +93,19 @@ const TextArgs = z
 
 type Args = z.infer<typeof TextArgs>;
 
-export const Args = nestedArgs(TextArgs);
+/** Of images: there where the configuration has a `vision_config`. */
+const ImageArgs = z.object({
+  vision_config: VisionArgs.nullish(),
+  /** Of the token in whose places the rows of images stand. */
+  image_token_id: z.int().nonnegative().default(200_092),
+  /** What the tower gives of a token: patches side by side. */
+  out_hidden_size: size.nullish(),
+  projector_hidden_size: size.nullish(),
+});
+
+export const Args = nestedArgs(TextArgs).and(ImageArgs);
+
+type AllArgs = z.infer<typeof Args>;
 
 class Attention extends Module {
   /** Queries, keys, values and gates in one. */
@@ -256,27 +271,45 @@ class Trunk extends Decoder<KeyValueCache> {
   }
 
   override forward(inputs: Tensor, options: ForwardOptions<KeyValueCache> = {}): Tensor {
-    const embedded = options.inputEmbeddings ?? this.embedding.forward(inputs);
-    const normed = mx.fast.rmsNorm(embedded, null, this.args.rms_norm_eps);
-    return super.forward(inputs, { ...options, inputEmbeddings: normed.astype("float32") }).astype(embedded.dtype);
+    // What comes from outside is normed already, as images are.
+    const embedded = options.inputEmbeddings ?? this.embed(inputs);
+    return super.forward(inputs, { ...options, inputEmbeddings: embedded.astype("float32") }).astype(embedded.dtype);
+  }
+
+  /** Token ids (…) → (…, D) */
+  embed(inputs: Tensor): Tensor {
+    return mx.fast.rmsNorm(this.embedding.forward(inputs), null, this.args.rms_norm_eps);
   }
 }
 
 /** The language model has the place beside other parts that checkpoints give it. */
 class Parts extends Module {
-  constructor(readonly language_model: Trunk) {
+  readonly language_model: Trunk;
+  vision_tower?: VisionTower;
+  vision_adapter?: VisionAdapter;
+  vision_projection?: Layer;
+
+  constructor(args: AllArgs) {
     super();
+    this.language_model = new Trunk(args);
+    const { vision_config: vision, hidden_size: D } = args;
+    if (!vision) return;
+    const seen = args.out_hidden_size ?? vision.hidden_size * vision.merge_size ** 2;
+    const projected = args.projector_hidden_size ?? seen;
+    this.vision_tower = new VisionTower(vision);
+    this.vision_adapter = new VisionAdapter(seen, projected);
+    this.vision_projection = new Linear(projected, D, { bias: false });
   }
 }
 
 export class Model extends Module implements LanguageModel {
   readonly model: Parts;
   lm_head: Layer;
-  readonly #args: Args;
+  readonly #args: AllArgs;
 
-  constructor(args: Args) {
+  constructor(args: AllArgs) {
     super();
-    this.model = new Parts(new Trunk(args));
+    this.model = new Parts(args);
     this.lm_head = new Linear(args.hidden_size, args.vocab_size, { bias: false });
     this.#args = args;
   }
@@ -295,20 +328,35 @@ export class Model extends Module implements LanguageModel {
     return logits.multiply(factor).divide(cap).tanh().multiply(cap);
   }
 
+  get images(): SeeingModel | null {
+    const { vision_tower: tower, vision_adapter: adapter, vision_projection: projection, language_model } = this.model;
+    if (!tower || !adapter || !projection) return null;
+    const { vision_config, image_token_id: place, rms_norm_eps: eps } = this.#args;
+    return {
+      form: imageForm(vision_config!.patch_size * vision_config!.merge_size),
+      embed(tokens, images) {
+        const rows = mx.concatenate(images.map((image) => adapter.forward(tower.forward(image))));
+        const seen = mx.fast.rmsNorm(projection.forward(rows), null, eps);
+        return replaceRows(language_model.embed(mx.array(tokens, "uint32")), tokens, place, seen);
+      },
+    };
+  }
+
   makeCache(options?: CacheOptions): KeyValueCache[] {
     return layerCaches(this.layers, options);
   }
 
   /**
-   * Leaves out the parts for images and sound, joins the projections of attention, takes those of experts apart, and turns
-   * gates and the distances of norms' weights from one into factors.
+   * Leaves out the part for sound, and that for images where config.json has none. Joins the projections of attention, takes
+   * those of experts apart, and turns gates and the distances of norms' weights from one into factors.
    */
   sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const isOwn = [...weights.keys()].some((name) => name.endsWith("_alpha"));
+    const tower = this.model.vision_tower;
     checkScales(weights);
     const sanitized = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
-      if (otherParts.test(name)) continue;
+      if (sound.test(name) || (!tower && sight.test(name))) continue;
       for (const [own, tensor] of isOwn
         ? [[name, weight] as const]
         : fromPublished(name, weight, this.#args.num_local_experts)) {
@@ -318,11 +366,15 @@ export class Model extends Module implements LanguageModel {
     for (const index of this.layers.keys()) {
       joinProjections(sanitized, `model.language_model.layers.${index}.self_attn`, this.#args.head_dim);
     }
+    for (const index of tower?.layers.keys() ?? []) {
+      joinSeen(sanitized, `model.vision_tower.layers.${index}.attn`, tower!.headDim);
+    }
     return sanitized;
   }
 }
 
-const otherParts = /^model\.(vision_tower|vision_adapter|vision_projection|audio_tower)\./;
+const sound = /^model\.audio_tower\./;
+const sight = /^model\.vision_(tower|adapter|projection)\./;
 
 /** Only experts are packed, but those of the first and the last layer. */
 export function quantize(path: string, config: Record<string, unknown>): "leave" | undefined {
@@ -334,6 +386,8 @@ export function quantize(path: string, config: Record<string, unknown>): "leave"
 
 /** The factors of gates, and what routing is made of. */
 export const keepsDtype = (path: string) => /(_alpha|_beta|mlp\.gate\.(weight|e_score_correction_bias))$/.test(path);
+
+export const seesImages = true;
 
 /** For checkpoints that do not say. Answers end with <|eot|>, not with <|eom|>. */
 export const tokenizer = {

@@ -35,6 +35,8 @@ export interface Architecture {
   tokenizer?: { chat_template_type: string; tool_parser_type: string; eos_token_ids: number[] };
   /** Its own layers for drafting. */
   mtp?: MtpFacts;
+  /** It keeps the part for images where config.json has a `vision_config`. */
+  seesImages?: boolean;
 }
 
 const architectures: Record<string, () => Promise<Architecture>> = {

@@ -9,7 +9,7 @@ SCRIPTS = [
     "kv_quantization", "limited_caches", "prompt_caches", "samplers", "draws", "model_types", "models", "mtp", "prism", "checkpoint",
     "convert", "text", "tiktokens", "templates",
     "tools", "chat", "formats", "expert_scales", "layouts", "tune", "evaluate", "evaluate_tasks", "evaluate_ports", "quant", "quant_awq",
-    "quant_dwq", "gguf", "gguf_words", "gguf_types", "gguf_models", "gguf_tokenizers", "flags",
+    "quant_dwq", "gguf", "gguf_words", "gguf_types", "gguf_models", "gguf_tokenizers", "flags", "vision",
 ]
 
 for script in SCRIPTS:

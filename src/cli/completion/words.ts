@@ -73,8 +73,10 @@ function valuesOf(flag: Flag): Words {
   if (flag.kind === "choice") return flag.choices;
   if (flag.kind === "truth") return ["True", "False"];
   if (takesModel(flag)) return "models";
-  return flag.kind === "path" ? "files" : "anything";
+  return flag.kind === "path" || takesFiles(flag) ? "files" : "anything";
 }
+
+const takesFiles = (flag: Flag) => flag.kind === "list" && flag.placeholder.startsWith("FILE");
 
 function subcommands({ flags }: Command): string[] {
   const bare = Object.values(flags).find(isBare);

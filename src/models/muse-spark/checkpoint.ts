@@ -100,3 +100,15 @@ export function joinProjections(weights: Map<string, Tensor>, path: string, head
     weights.set(`${path}.qkvg_proj.${kind}`, mx.concatenate([...turned, v, gate]));
   }
 }
+
+/** The same of queries, keys and values of the vision tower, with their biases. Changes the map. */
+export function joinSeen(weights: Map<string, Tensor>, path: string, headDim: number): void {
+  for (const kind of ["weight", "bias"]) {
+    const names = ["q_proj", "k_proj", "v_proj"].map((name) => `${path}.${name}.${kind}`);
+    const parts = names.flatMap((name) => weights.get(name) ?? []);
+    if (parts.length < names.length) continue;
+    for (const name of names) weights.delete(name);
+    const [q, k, v] = parts as [Tensor, Tensor, Tensor];
+    weights.set(`${path}.qkv_proj.${kind}`, mx.concatenate([neighbours(q, headDim), neighbours(k, headDim), v]));
+  }
+}

@@ -1,0 +1,134 @@
+/** generate --image: what people see of it, and that its tokens are mlx-lm's. */
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ExitCode } from "../src/errors";
+import { saveCheckpoint } from "./parity/checkpoint-files";
+import { fixture } from "./parity/fixtures";
+import { runCommand } from "./run-command";
+
+const { salt, runs, pictures, answer } = fixture<{
+  salt: number;
+  runs: { config: object; weights: Record<string, number[]> }[];
+  pictures: Record<string, { file: string }>;
+  answer: { asked: string; tokens: number[] };
+}>("vision.json");
+
+const folder = mkdtempSync(join(tmpdir(), "mlxlm-images-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const written = (name: string, picture: string) => {
+  writeFileSync(join(folder, name), Buffer.from(pictures[picture]!.file, "base64"));
+  return join(folder, name);
+};
+const [first, second] = [written("first.png", "PNG"), written("second.jpg", "JPEG")];
+
+/** Words "w<id>", and the special ones. */
+const special = { 248: "<|image_start|>", 249: "<|image_end|>", 250: "<|patch|>", 255: "<unk>" } as const;
+const words = Array.from({ length: 256 }, (_, id) => special[id as keyof typeof special] ?? `w${id}`);
+const tokenizer = {
+  version: "1.0",
+  added_tokens: [248, 249, 250].map((id) => ({
+    id,
+    content: words[id],
+    special: true,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+  })),
+  pre_tokenizer: { type: "WhitespaceSplit" },
+  model: { type: "WordLevel", vocab: Object.fromEntries(words.map((word, id) => [word, id])), unk_token: "<unk>" },
+};
+
+function model(name: string, config: object): string {
+  const source = Object.fromEntries(
+    Object.entries(runs[0]!.weights).map(([name, shape]) => [
+      name,
+      ["weight", "F32", shape] as [string, string, number[]],
+    ]),
+  );
+  const path = saveCheckpoint(join(folder, name), config, source, salt);
+  writeFileSync(join(path, "tokenizer.json"), JSON.stringify(tokenizer));
+  writeFileSync(join(path, "tokenizer_config.json"), JSON.stringify({ tokenizer_class: "PreTrainedTokenizerFast" }));
+  return path;
+}
+const seeing = model("seeing", runs[0]!.config);
+
+const generate = (words: readonly string[]) =>
+  runCommand(["generate", "--model", seeing, "--ignore-chat-template", "--verbose", "false", "-m", "12", ...words]);
+
+const tokensOf = (text: string) =>
+  text
+    .trim()
+    .split(/\s+/)
+    .map((word) => Number(word.slice(1)));
+
+test("two images in the places that the prompt has for them: mlx-lm's tokens", async () => {
+  const { code, out, problems } = await generate(["--prompt", answer.asked, "--image", first, second]);
+  expect([code, problems]).toEqual([0, ""]);
+  expect(tokensOf(out)).toEqual(answer.tokens);
+});
+
+test("the same by a prompt that is read in steps", async () => {
+  const { out } = await generate(["--prompt", answer.asked, "--image", first, second, "--prefill-step-size", "3"]);
+  expect(tokensOf(out)).toEqual(answer.tokens);
+});
+
+test("without places the images stand ahead of the prompt", async () => {
+  const asked = (prompt: string) => generate(["--prompt", prompt, "--image", second, first]);
+  const [bare, placed] = [await asked("w13 w99"), await asked("<|patch|><|patch|>w13 w99")];
+  expect([bare.code, bare.problems]).toEqual([0, ""]);
+  expect(bare.out).toBe(placed.out);
+  expect(tokensOf(bare.out)).toHaveLength(12);
+  const [other] = [await generate(["--prompt", "w13 w99", "--image", first, second])];
+  expect(other.out).not.toBe(bare.out);
+});
+
+test("convert keeps what the model sees with", async () => {
+  const target = join(folder, "converted");
+  const converted = await runCommand(["convert", "--model", seeing, "--mlx-path", target]);
+  expect(converted.code).toBe(0);
+  expect(JSON.parse(readFileSync(join(target, "config.json"), "utf8"))).toHaveProperty("vision_config.patch_size", 4);
+  const { out } = await runCommand(
+    ["generate", "--model", target, "--ignore-chat-template", "--verbose", "false", "-m", "12"].concat([
+      "--prompt",
+      answer.asked,
+      "--image",
+      first,
+      second,
+    ]),
+  );
+  expect(tokensOf(out)).toEqual(answer.tokens);
+});
+
+test("what cannot be is told", async () => {
+  const refused = async (words: readonly string[], named = seeing) => {
+    const { code, problems } = await runCommand(["generate", "--model", named, "--ignore-chat-template", ...words]);
+    return { code, problems };
+  };
+  const asked = ["--prompt", "w1 <|patch|> w2"];
+  expect(await refused([...asked, "--image", first, second])).toMatchObject({
+    code: ExitCode.usage,
+    problems: expect.stringContaining("the prompt has 1 places for images (<|patch|>), but there are 2"),
+  });
+  expect(await refused([...asked, "--image", join(folder, "none.png")])).toMatchObject({
+    code: ExitCode.notFound,
+    problems: expect.stringContaining("there is no image"),
+  });
+  writeFileSync(join(folder, "broken.png"), readFileSync(first).subarray(0, 300));
+  expect(await refused([...asked, "--image", join(folder, "broken.png")])).toMatchObject({
+    code: ExitCode.failure,
+    problems: expect.stringMatching(/the image .*broken\.png is damaged/),
+  });
+  expect(await refused([...asked, "--image", first, "--draft", "ngram"])).toMatchObject({
+    code: ExitCode.usage,
+    problems: expect.stringContaining("--image does not go with --draft"),
+  });
+  const { vision_config: _, ...blind } = runs[0]!.config as { vision_config: object };
+  expect(await refused([...asked, "--image", first], model("blind", blind))).toMatchObject({
+    code: ExitCode.usage,
+    problems: expect.stringContaining("this model takes no images"),
+  });
+});
