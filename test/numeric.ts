@@ -6,18 +6,19 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/**
- * Runs of `bun test`: of the models those that between them have every block of src/nn. DeepSeek V4.1 is left out: which
- * groups of tokens its layers choose tips over on a last bit, and then a bfloat16 answer goes another way.
- */
+/** What only holds where MLX multiplies by the same BLAS as Python did: two experts' scores are almost the same there. */
+const turnsOnRounding = "deepseek_v41 greedy tokens in bfloat16, by MLX's own operations";
+
+/** Runs of `bun test`: of the models those that between them have every block of src/nn. */
 const suites: readonly (readonly string[])[] = [
   [
     ...["ops", "quantize", "gradients", "checkpoint"].map((name) => `test/parity/${name}.test.ts`),
-    ...["src/nn", "src/generate/kv-quantization.test.ts", "src/mlx/cpu-kernels.test.ts", "src/mlx/blocks.test.ts"],
+    ...["test/parity/drift.test.ts", "src/nn", "src/generate/kv-quantization.test.ts"],
+    ...["src/mlx/cpu-kernels.test.ts", "src/mlx/blocks.test.ts"],
   ],
   [
     ...["test/parity/models.test.ts", "test/parity/serving.test.ts"],
-    ...["--test-name-pattern", "qwen3|gemma3|mixtral|gpt_oss|deepseek_v[23]|mamba"],
+    ...["--test-name-pattern", `^(?!${turnsOnRounding}).*(qwen3|gemma3|mixtral|gpt_oss|deepseek|mamba)`],
   ],
   ["src/tune/trainer.test.ts", "--test-name-pattern", "qwen3 lora adam"],
 ];
