@@ -57,7 +57,12 @@ function close({ model, draftHead }: LoadedModel): void {
 
 const bytes = (...parts: string[]) => readFileSync(at(...parts));
 
-describe.each(["qwen3_5_moe", "deepseek_v3", "glm4_moe", "mimo", "mimo_v2_flash"])("%s", (type) => {
+const types = [
+  ...["qwen3_5_moe", "deepseek_v3", "glm4_moe", "mimo", "mimo_v2_flash"],
+  ...["bailing_moe", "bailing_hybrid", "bailing_moe_v3", "ernie4_5_moe", "step3p5"],
+];
+
+describe.each(types)("%s", (type) => {
   test("draft layers are loaded only where they are asked for, and change no text", async () => {
     const before = mx.liveHandles();
     const path = publish(`${type} published`, type);

@@ -47,6 +47,9 @@ import { blockAwq } from "./awq-facts";
 import { attendsToAll } from "./bailing_moe_v3";
 import { CausalLM, type TrunkArgs } from "./language-model";
 import type { SelfAttention } from "./llama";
+import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
+import { finalNames, LayeredHead } from "./mtp/layered-head";
 
 export const Args = z
   .object({
@@ -324,15 +327,18 @@ export class HybridLM extends CausalLM<HybridCache> {
     super(args, block, { names: { embedding: "word_embeddings" } });
   }
 
-  protected override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<HybridCache> = {}): Tensor {
+  protected override hidden(inputs: Tensor, options?: ForwardOptions<HybridCache>): Tensor {
+    return this.normed(this.stream(inputs, options));
+  }
+
+  override stream(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<HybridCache> = {}): Residual {
     const blocks = this.layers as HybridBlock[];
     const x = inputEmbeddings ?? this.model.embedding.forward(inputs);
     const rules = blocks.map(({ mask }) => mask as MaskRule<HybridCache>);
     const masks = layerMasks(x, rules, cache);
     const rows = cache?.[blocks.findIndex(({ isLightning }) => !isLightning)] as KeyValueCache | undefined;
     const offset = rows?.offset ?? 0;
-    const out = blocks.reduce((h, block, i) => block.forward(h, masks[i]!, cache?.[i], offset), new Residual(x));
-    return out.branch(this.model.lastNorm);
+    return blocks.reduce((h, block, i) => block.forward(h, masks[i]!, cache?.[i], offset), new Residual(x));
   }
 }
 
@@ -358,12 +364,8 @@ export class Model extends HybridLM {
   /** Stacks the experts, takes keys and values apart, and drops the layers that predict further tokens. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const { num_experts: experts } = this.#args;
-    const layers = this.layers.length;
-    const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < layers;
-    const own = [...super.sanitize(weights)].filter(([name]) => isOwn(name));
-    const sanitized = new Map(
-      own.map(([name, weight]) => [name.replace(/mlp\.gate\.weight$/, "mlp.gate.gate_proj.weight"), weight]),
-    );
+    const own = withoutDraftLayers(super.sanitize(weights), this.layers.length);
+    const sanitized = new Map([...own].map(([name, weight]) => [ownName(name), weight]));
     for (const index of this.layers.keys()) {
       const path = `model.layers.${index}`;
       if (experts) {
@@ -374,6 +376,29 @@ export class Model extends HybridLM {
     return sanitized;
   }
 }
+
+/** Routers have a module of their own here. */
+export const ownName = (name: string): string => name.replace(/mlp\.gate\.(weight|bias)$/, "mlp.gate.gate_proj.$1");
+
+/** Draft layers see all. */
+export const mtp: MtpFacts = {
+  sanitize(weights, args: Args) {
+    const drafts = draftTensors(weights, behind(args.num_hidden_layers));
+    const found = new Map([...drafts].map(([name, weight]) => [ownName(name), weight]));
+    for (let i = 0; i < depthOf(found); i++) {
+      const mlp = `layers.${i}.mlp`;
+      if (args.num_experts) {
+        stackExperts(found, { count: args.num_experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+      }
+      splitKeysValues(found, `layers.${i}.attention`, latentSizes(args));
+    }
+    return found;
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args, { names: finalNames });
+  },
+};
 
 /** The router decides which experts are read: it stays at 8 bits. What unpacks keys and values stays as it is. */
 export function quantize(path: string): { groupSize: number; bits: number } | "leave" | undefined {

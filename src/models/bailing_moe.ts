@@ -15,12 +15,15 @@ import {
 } from "../nn";
 import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
-import { MoE } from "./bailing_hybrid";
+import { MoE, ownName } from "./bailing_hybrid";
 import { decoder } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
+import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
+import { finalNames, LayeredHead } from "./mtp/layered-head";
 
 export const fields = {
   ...denseFields,
@@ -127,11 +130,11 @@ export class Model extends CausalLM {
   }
 }
 
-/** Stacks the experts, gives routers their names here, and brings the head's columns to their length. */
+/** Stacks the experts, gives routers their names here, brings the head's columns to their length, and drops draft layers. */
 export function sanitizeBailing(weights: Map<string, Tensor>, args: Args): Map<string, Tensor> {
   const { num_experts: experts, norm_head } = args;
-  const router = /mlp\.gate\.(weight|bias)$/;
-  const sanitized = new Map([...weights].map(([name, x]) => [name.replace(router, "mlp.gate.gate_proj.$1"), x]));
+  const own = withoutDraftLayers(weights, args.num_hidden_layers);
+  const sanitized = new Map([...own].map(([name, x]) => [ownName(name), x]));
   const head = sanitized.get("lm_head.weight");
   if (norm_head && head) {
     const lengths = head.astype("float32").square().sum({ axis: 0, keepdims: true }).sqrt().add(1e-7);
@@ -143,6 +146,22 @@ export function sanitizeBailing(weights: Map<string, Tensor>, args: Args): Map<s
   }
   return sanitized;
 }
+
+export const mtp: MtpFacts = {
+  sanitize(weights, { num_hidden_layers: layers, num_experts: experts }: Args) {
+    const drafts = draftTensors(weights, behind(layers));
+    const found = new Map([...drafts].map(([name, weight]) => [ownName(name), weight]));
+    for (let i = 0; experts && i < depthOf(found); i++) {
+      const mlp = `layers.${i}.mlp`;
+      stackExperts(found, { count: experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return found;
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => new Block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args, { names: finalNames });
+  },
+};
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) =>

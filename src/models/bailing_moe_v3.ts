@@ -40,6 +40,9 @@ import {
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
+import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
+import { finalNames, LayeredHead } from "./mtp/layered-head";
 
 export const Args = z
   .object({
@@ -260,9 +263,7 @@ export class Model extends CausalLM<HybridCache> {
 
   /** Stacks the experts, turns convolutions, takes keys and values apart, and drops the layers that predict further tokens. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
-    const count = this.layers.length;
-    const isOwn = (name: string) => Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? 0) < count;
-    const sanitized = new Map([...super.sanitize(weights)].filter(([name]) => isOwn(name)));
+    const sanitized = withoutDraftLayers(super.sanitize(weights), this.layers.length);
     turnConvolutions(sanitized);
     for (const index of this.layers.keys()) {
       const path = `model.layers.${index}`;
@@ -284,6 +285,23 @@ export function quantize(path: string, config: Record<string, unknown>): "leave"
   const { num_hidden_layers, layer_group_size } = Args.parse(config);
   return attendsToAll(Number(index), num_hidden_layers, layer_group_size) ? "leave" : undefined;
 }
+
+/** Draft layers see all. */
+export const mtp: MtpFacts = {
+  sanitize(weights, args: Args) {
+    const found = draftTensors(weights, behind(args.num_hidden_layers));
+    for (let i = 0; i < depthOf(found); i++) {
+      const mlp = `layers.${i}.mlp`;
+      stackExperts(found, { count: args.num_experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+      splitKeysValues(found, `layers.${i}.attention`, latentSizes(args));
+    }
+    return found;
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => new Block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args, { names: finalNames });
+  },
+};
 
 export const joins = [...usualJoins, ...latentJoins];
 

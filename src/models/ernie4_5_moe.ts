@@ -15,6 +15,8 @@ import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names
 import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
+import { draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead } from "./mtp/layered-head";
 
 /** A number of a layer, or one for each of several modalities. */
 const LayerIndex = z.union([z.int(), z.array(z.int()).nonempty()]);
@@ -97,16 +99,21 @@ function hasExperts(args: Args, index: number): boolean {
 /** What predicts further tokens is left out. */
 const others = ["mtp_block.", "mtp_linear_proj.", "mtp_hidden_norm.", "mtp_emb_norm."];
 
+const attentionOf = (args: Args) =>
+  new llama.Attention(
+    { ...args, attention_bias: args.use_bias },
+    { rope: ropeOf({ ...args, rope_traditional: true }) },
+  );
+
+const denseOf = (args: Args) => new GatedMLP(args.hidden_size, args.intermediate_size, { bias: args.use_bias });
+
 export class Model extends CausalLM {
   readonly args: Pick<Args, "moe_num_experts">;
 
   constructor(args: Args) {
-    const { use_bias: bias } = args;
     super(args, (index) => {
-      const rope = ropeOf({ ...args, rope_traditional: true });
-      const attention = new llama.Attention({ ...args, attention_bias: bias }, { rope });
-      const dense = () => new GatedMLP(args.hidden_size, args.intermediate_size, { bias });
-      return new llama.Block(attention, hasExperts(args, index) ? new SparseMoeBlock(args) : dense(), args);
+      const mlp = hasExperts(args, index) ? new SparseMoeBlock(args) : denseOf(args);
+      return new llama.Block(attentionOf(args), mlp, args);
     });
     this.args = args;
   }
@@ -125,6 +132,29 @@ export class Model extends CausalLM {
     return sanitized;
   }
 }
+
+/**
+ * Draft layers are dense. They take the model's hidden states ahead of its last norm, and what they give goes through that norm,
+ * as in the code that trains these models (PaddleFormers).
+ */
+export const mtp: MtpFacts = {
+  sanitize: (weights) =>
+    draftTensors(weights, (name) => {
+      const [, part, index, rest] = /^(mtp_(?:block|emb_norm|hidden_norm|linear_proj))\.(\d+)\.(.+)$/.exec(name) ?? [];
+      if (part === undefined) return null;
+      return part === "mtp_block" ? `layers.${index}.${rest}` : `layers.${index}.${part}.${rest}`;
+    }),
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, () => new llama.Block(attentionOf(args), denseOf(args), args));
+    const names = {
+      embedding: "mtp_emb_norm",
+      hidden: "mtp_hidden_norm",
+      projection: "mtp_linear_proj",
+      last: "model",
+    };
+    return new LayeredHead(trunk, blocks, args, { names, takesStream: true });
+  },
+};
 
 /** What evens the experts' load stays in float32. */
 export const keepsDtype = (path: string): boolean => path.endsWith("e_score_correction_bias");

@@ -143,6 +143,12 @@ const unsupported: [string, string, Record<string, unknown>, string][] = [
     "rope_parameters.original_max_position_embeddings",
   ],
   ["bases for too few layers", "step3p5", { rope_theta: [1e4] }, '"rope_theta" has 1 entries, but "num_hidden_layers"'],
+  [
+    "types for too few layers",
+    "step3p5",
+    { layer_types: ["full_attention"] },
+    '"layer_types" has 1 entries, but "num_hidden_layers"',
+  ],
   ["a memory of n-grams", "deepseek_v41", { engram_layer_ids: [2] }, '"engram_layer_ids" has layers with a memory'],
   ["groups of a layer without any", "deepseek_v41", { kv_source_layer_ids: [5] }, '"kv_source_layer_ids" has 5'],
   ["a choice without keys", "deepseek_v41", { kv_source_layer_ids: [] }, '"index_source_layer_ids" has 0'],

@@ -31,6 +31,8 @@ import { blockAwq } from "./awq-facts";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { withoutDraftLayers } from "./mtp/draft-layers";
+import { behind, draftTensors, type MtpFacts } from "./mtp/facts";
+import { LayeredHead } from "./mtp/layered-head";
 
 /** Heads, and how many groups of keys and values they share. */
 const headFields = { num_attention_heads: size, num_attention_groups: size };
@@ -69,7 +71,11 @@ export const Args = z
     swiglu_limits: limits,
     swiglu_limits_shared: limits,
   })
-  .superRefine(checkLayerTypes)
+  // Checkpoints with draft layers say theirs too, behind the model's.
+  .superRefine((args, context) => {
+    const { layer_types: types, num_hidden_layers: layers } = args;
+    checkLayerTypes({ ...args, layer_types: types && types.length > layers ? types.slice(0, layers) : types }, context);
+  })
   .superRefine((args, context) => {
     const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
     const { moe_top_k: used, moe_num_experts: all, rope_theta: bases, num_hidden_layers: layers } = args;
@@ -96,7 +102,7 @@ function rotated(args: Args, index: number): RopeOptions {
   const isStretched = !stretched?.length || stretched.includes(types?.[index] ?? "full_attention");
   return {
     dims: Math.trunc(args.head_dim * (args.partial_rotary_factors?.[index] ?? 1)),
-    base: Array.isArray(bases) ? bases[index]! : bases,
+    base: Array.isArray(bases) ? (bases[index] ?? bases.at(-1)!) : bases,
     scaling: isStretched ? args.rope_scaling : null,
     maxPositions: args.max_position_embeddings,
   };
@@ -197,26 +203,49 @@ function ownName(name: string): string {
   return name.replace(theirs, ours);
 }
 
+/** Whether a checkpoint is the original, whose norms are less one. */
+const hasOriginalNorms = (weights: ReadonlyMap<string, Tensor>): boolean =>
+  [...weights.keys()].some((name) => ownName(name) !== name);
+
+const isNorm = (name: string) => name.includes("norm") && name.endsWith(".weight");
+
+/** The model's, or a draft layer behind it. */
+function block(args: Args, index: number): llama.Block {
+  const enumerated = args.moe_layers_enum?.split(",").map(Number);
+  const hasExperts = enumerated ? enumerated.includes(index) : index > 0 && index < args.num_hidden_layers;
+  const mlp = hasExperts ? new MoE(args, index) : mlpOf(args, args.intermediate_size, index);
+  return new llama.Block(new Attention(args, index), mlp, args, maskOf(typeOf(args, index), args));
+}
+
 export class Model extends CausalLM {
   constructor(args: Args) {
-    const enumerated = args.moe_layers_enum?.split(",").map(Number);
-    super({ ...args, tie_word_embeddings: false }, (index) => {
-      const attention = new Attention(args, index);
-      const hasExperts = enumerated ? enumerated.includes(index) : index > 0;
-      const mlp = hasExperts ? new MoE(args, index) : mlpOf(args, args.intermediate_size, index);
-      return new llama.Block(attention, mlp, args, maskOf(typeOf(args, index), args));
-    });
+    super({ ...args, tie_word_embeddings: false }, (index) => block(args, index));
   }
 
   /** Original checkpoints have other names, and norms less one. Layers that predict further tokens are dropped. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const own = withoutDraftLayers(super.sanitize(weights), this.layers.length);
     const kept = [...own].filter(([name]) => !name.includes(".mtp"));
-    const isOriginal = kept.some(([name]) => ownName(name) !== name);
-    const isNorm = (name: string) => name.includes("norm") && name.endsWith(".weight");
+    const isOriginal = hasOriginalNorms(weights);
     return new Map(kept.map(([name, weight]) => [ownName(name), isOriginal && isNorm(name) ? weight.add(1) : weight]));
   }
 }
+
+/** The last norm is that of a head of each layer's own. */
+export const mtp: MtpFacts = {
+  sanitize(weights, { num_hidden_layers: layers }: Args) {
+    const isOriginal = hasOriginalNorms(weights);
+    const drafts = [...draftTensors(weights, behind(layers))].map(([name, weight]): [string, Tensor] => [
+      ownName(name.replace(/^(layers\.\d+\.)transformer\./, "$1")),
+      isOriginal && isNorm(name) ? weight.add(1) : weight,
+    ]);
+    return new Map(drafts);
+  },
+  head(trunk, args: Args, depth) {
+    const blocks = Array.from({ length: depth }, (_, i) => block(args, args.num_hidden_layers + i));
+    return new LayeredHead(trunk, blocks, args, { takesStream: true, ownHead: args.vocab_size });
+  },
+};
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("mlp.gate.gate") ? { groupSize: 64, bits: 8 } : undefined);

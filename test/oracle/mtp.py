@@ -35,6 +35,8 @@ class Behind:
 
     # How many draft layers there are, and of how many blocks each is.
     more, size = 1, 1
+    # How far back they see; None for all.
+    window = None
     parts, copies, hidden_first, before_norm, as_array, chained = DEEPSEEK, True, False, False, True, True
 
     def __init__(self, name):
@@ -62,6 +64,14 @@ class Behind:
 
     def published(self, path):
         return path
+
+    def saved(self):
+        """The configuration that a checkpoint has."""
+        return self.config
+
+    def head(self, index):
+        """Where the layer's own head is."""
+        return None
 
     def shift(self, norm):
         return norm
@@ -141,10 +151,72 @@ class Pattern(Grouped):
         return self.prefix(index * self.size + self.size - 1)
 
 
+class Bailing(Behind):
+    parts, copies = FLASH, False
+
+
+class Hybrid(Bailing):
+    """Draft layers see all, as the last of each group of layers does."""
+
+    def donor(self, index):
+        group = self.text["layer_group_size"]
+        return -(-(self.layers + 1) // group) * group - 1
+
+    def wider(self):
+        return {**self.config, "num_hidden_layers": self.donor(0) + 1}
+
+
+class Ernie(Grouped):
+    """A dense layer ahead of the model's own last norm."""
+
+    parts = {"embedding": "mtp_emb_norm.0", "hidden": "mtp_hidden_norm.0", "projection": "mtp_linear_proj.0", "last": "norm"}
+    copies, before_norm = False, True
+
+    def wider(self):
+        return {**self.config, "moe_layer_start_index": 1}
+
+    def donor(self, index):
+        return 0
+
+    def prefix(self, index):
+        return f"model.mtp_block.{index}."
+
+    def home(self, index):
+        return "model."
+
+
+class Step(Two):
+    """Dense layers that slide, each with a head of its own. Norms are saved less one."""
+
+    parts = {**DEEPSEEK, "last": "transformer.shared_head.norm"}
+    copies, before_norm, as_array = False, True, False
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.window = self.config["sliding_window"]
+
+    def saved(self):
+        lists = {
+            "rope_theta": 1e4, "layer_types": "sliding_attention", "partial_rotary_factors": 1.0, "swiglu_limits": 0,
+            "swiglu_limits_shared": 0.25,
+        }
+        return {**self.config, **{field: self.config[field] + [own] * self.more for field, own in lists.items()}}
+
+    def wider(self):
+        return {**self.saved(), "num_hidden_layers": self.layers + self.more}
+
+    def head(self, index):
+        return f"{self.prefix(index)}transformer.shared_head.output.weight"
+
+    def shift(self, norm):
+        return norm + 1
+
+
 FAMILIES = {
     "deepseek_v3 two": Two, "qwen3_5": Qwen, "qwen3_5_moe": Qwen, "qwen3_next": Qwen, "deepseek_v3": Behind, "deepseek_v32": Behind,
     "glm_moe_dsa": Behind, "glm4_moe_lite": Behind, "glm4_moe": Grouped, "mimo": Mimo, "mimo_v2_flash": Flash,
-    "nemotron_h": Pattern,
+    "nemotron_h": Pattern, "bailing_moe": Bailing, "bailing_hybrid": Hybrid, "bailing_moe_v3": Hybrid, "ernie4_5_moe": Ernie,
+    "step3p5": Step,
 }
 
 
@@ -155,7 +227,9 @@ def core(model):
 def trunk_of(model):
     """The decoder, and its norm and embedding by name."""
     lm = core(model)
-    return (lm.backbone, "norm_f", "embeddings") if "backbone" in lm else (lm.model, "norm", "embed_tokens")
+    if "backbone" in lm:
+        return lm.backbone, "norm_f", "embeddings"
+    return lm.model, "norm", "word_embeddings" if "word_embeddings" in lm.model else "embed_tokens"
 
 
 def blocks(family, salt):
@@ -178,7 +252,8 @@ def blocks(family, salt):
 
 
 def rms(x, family, part, shapes, salt):
-    eps = next(family.text[field] for field in ("rms_norm_eps", "layernorm_epsilon", "layer_norm_epsilon") if field in family.text)
+    fields = ("rms_norm_eps", "layernorm_epsilon", "layer_norm_epsilon")
+    eps = next((family.text[field] for field in fields if field in family.text), 1e-5)
     return mx.fast.rms_norm(x, family.shift(tensor(f"{part}.weight", [x.shape[-1]], shapes, salt)), eps)
 
 
@@ -188,7 +263,7 @@ def tensor(name, shape, shapes, salt):
 
 
 def draft(family, group, index, embeddings, hidden, shapes, salt):
-    """Hidden states (1, T, D) of a draft layer."""
+    """Hidden states (1, T, D) of a draft layer, and those behind its norm."""
     home = family.home(index)
     e = rms(embeddings, family, home + family.parts["embedding"], shapes, salt)
     h = rms(hidden, family, home + family.parts["hidden"], shapes, salt)
@@ -196,8 +271,8 @@ def draft(family, group, index, embeddings, hidden, shapes, salt):
     projection = tensor(f"{home}{family.parts['projection']}.weight", [size, 2 * size], shapes, salt)
     x = mx.concatenate([h, e] if family.hidden_first else [e, h], axis=-1) @ projection.T
     for block in group:
-        x = block(x, create_attention_mask(x, None, return_array=family.as_array), None)
-    return rms(x, family, family.end(index) + family.parts["last"], shapes, salt)
+        x = block(x, create_attention_mask(x, None, return_array=family.as_array, window_size=family.window), None)
+    return x, rms(x, family, family.end(index) + family.parts["last"], shapes, salt)
 
 
 def fixture(title):
@@ -210,7 +285,10 @@ def fixture(title):
     trunk, norm, embedding = trunk_of(model)
     embed, last = trunk[embedding], trunk[norm]
 
-    def scores(h):
+    def scores(h, index=None):
+        own_head = None if index is None else family.head(index)
+        if own_head:
+            return h @ tensor(own_head, [family.text["vocab_size"], h.shape[-1]], own, salt).T
         return lm.lm_head(h) if "lm_head" in lm else embed.as_linear(h)
 
     normed = trunk(mx.array([PROMPT]))
@@ -229,24 +307,27 @@ def fixture(title):
         results.append({"logits": encode.float32(logits[..., ::COLUMNS]), "last": encode.float32(logits[0, -1])})
 
     known = [*PROMPT, token]
-    out = draft(family, made[0], 0, embed(mx.array([known[1:]])), hidden, own, salt)
-    choose(scores(out))
+    def states(streamed, normed):
+        return streamed if family.before_norm else normed
+
+    streamed, out = draft(family, made[0], 0, embed(mx.array([known[1:]])), hidden, own, salt)
+    choose(scores(out, 0))
     if family.more == 1:
         # The layer takes its own result for the next hidden state.
-        further = mx.concatenate([hidden, out[:, -1:]], axis=1)
-        out = draft(family, made[0], 0, embed(mx.array([[*known[1:], drafts[0]]])), further, own, salt)
-        choose(scores(out))
+        further = mx.concatenate([hidden, states(streamed, out)[:, -1:]], axis=1)
+        _, out = draft(family, made[0], 0, embed(mx.array([[*known[1:], drafts[0]]])), further, own, salt)
+        choose(scores(out, 0))
     else:
-        above = out if family.chained else hidden
-        out = draft(family, made[1], 1, embed(mx.array([[*known[2:], drafts[0]]])), above, own, salt)
-        choose(scores(out))
+        above = states(streamed, out) if family.chained else hidden
+        _, out = draft(family, made[1], 1, embed(mx.array([[*known[2:], drafts[0]]])), above, own, salt)
+        choose(scores(out, 1))
 
     if family.copies:
         for index in range(family.more):
             size = [family.text["vocab_size"], family.text["hidden_size"]]
             own[f"{family.prefix(index)}embed_tokens.weight"] = own[f"{family.prefix(index)}shared_head.head.weight"] = size
     data = {
-        "config": CONFIGS[name], "salt": salt, "weights": {**shapes, **own}, "prompt": PROMPT, "token": token,
+        "config": family.saved(), "salt": salt, "weights": {**shapes, **own}, "prompt": PROMPT, "token": token,
         "columns": COLUMNS, "depth": family.more, "drafts": drafts, "steps": results,
     }
     encode.write(f"mtp/{title.replace(' ', '_')}.json", data)

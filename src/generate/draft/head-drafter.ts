@@ -11,6 +11,8 @@ interface Given {
   states: Tensor;
   /** (1, 1, D) */
   last: Tensor;
+  /** The layer's number. */
+  index: number;
 }
 
 /**
@@ -84,7 +86,7 @@ class DraftReader {
 
   #step(states: Tensor, tokens: Tensor): Given {
     const given = this.head.step(this.index, states, tokens.reshape(1, -1), this.cache);
-    return { states: given.states, last: given.normed.at(":", mx.slice(-1)) };
+    return { states: given.states, last: given.normed.at(":", mx.slice(-1)), index: this.index };
   }
 
   dispose(): void {
@@ -176,8 +178,8 @@ export class HeadDrafter implements Drafter {
   }
 
   /** (1, 1, D) → the likeliest token, (1) */
-  #choice({ last }: Given): Tensor {
-    return mx.argmax(this.head.scores(last), { axis: -1 }).reshape(1);
+  #choice({ last, index }: Given): Tensor {
+    return mx.argmax(this.head.scores(last, index), { axis: -1 }).reshape(1);
   }
 
   /** Further drafts by the one layer that there is: it takes what it gave for the model's next hidden state. */

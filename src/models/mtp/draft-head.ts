@@ -35,7 +35,10 @@ export interface DraftParts {
   /** From both side by side (B, T, 2 D) to (B, T, D). */
   projection: Layer;
   blocks: readonly DecoderLayer<Cache>[];
-  lastNorm: Norm;
+  /** The model's where absent. */
+  lastNorm?: Norm;
+  /** The model's where absent. */
+  head?: Layer;
 }
 
 /** Hidden states (B, T, D): what the next draft layer takes, and what the head does. */
@@ -86,16 +89,16 @@ export abstract class DraftHead extends Module {
     const both = [embeddingNorm.forward(this.#trunk.embed(next)), hiddenNorm.forward(hidden)];
     if (this.#options.hiddenFirst) both.reverse();
     const stream = throughLayers(projection.forward(mx.concatenate(both, { axis: -1 })), blocks, cache);
-    return this.#statesOf(stream, stream.branch(lastNorm));
+    return this.#statesOf(stream, lastNorm ? stream.branch(lastNorm) : this.#trunk.normed(stream));
   }
 
   #statesOf(stream: Residual, normed: Tensor): DraftStates {
     return { states: this.#options.takesStream ? stream.value : normed, normed };
   }
 
-  /** Hidden states behind a draft layer's norm (B, T, D) → logits (B, T, V) */
-  scores(normed: Tensor): Tensor {
-    return this.#trunk.scores(normed);
+  /** Hidden states behind the norm of draft layer number `index` (B, T, D) → logits (B, T, V) */
+  scores(normed: Tensor, index = 0): Tensor {
+    return this.parts(index).head?.forward(normed) ?? this.#trunk.scores(normed);
   }
 
   /** Empty caches of each draft layer. The caller disposes of them. */
