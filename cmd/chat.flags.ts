@@ -18,5 +18,6 @@ export const chatFlags = {
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   ...draftFlags,
   adapterPath: flag.path("folder of a LoRA adapter"),
+  image: flag.list("images that the first message is about, of models that see", { placeholder: "FILE …" }),
   pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
 };

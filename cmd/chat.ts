@@ -29,6 +29,9 @@ export default command({
     const { ChatAnswerer } = await import("../src/cli/chat/answerer");
     const { openInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
+    const { imagesOf, readImages } = await import("../src/generate/images");
+
+    const pictures = await readImages(flags.image);
 
     // Before loading, as the reference does: making the model draws random numbers too.
     mx.random.seed(flags.seed);
@@ -51,10 +54,11 @@ export default command({
             hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
           });
         }
-        const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts, format };
+        const images = pictures.length > 0 ? imagesOf(model, pictures) : null;
+        const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts, format, images };
         const answerer = new ChatAnswerer(model, tokenizer, limits);
         const close = () => {
-          answerer.forget();
+          answerer.dispose();
           dispose();
         };
         return { answerer, model: name, close };

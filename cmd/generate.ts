@@ -84,6 +84,7 @@ export default command({
     });
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
     const inputEmbeddings = images?.embed(prompt);
+    images?.dispose();
     const { prefillStepSize } = flags;
     const settings = { prefillStepSize, kvQuantization: kvQuantization(flags), maxMemory: gigabytes(flags.maxMemory) };
     const drafts = draft ? { model: draft.model, tokens: flags.numDraftTokens } : draftsOf(flags, draftHead);

@@ -3,7 +3,13 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ChatAnswerer } from "../src/cli/chat/answerer";
+import type { Message } from "../src/cli/chat/conversation";
+import { loadModel } from "../src/convert/load";
 import { ExitCode } from "../src/errors";
+import { imagesOf, readImages } from "../src/generate/images";
+import * as mx from "../src/mlx";
+import { loadTokenizer } from "../src/text/tokenizer";
 import { saveCheckpoint } from "./parity/checkpoint-files";
 import { fixture } from "./parity/fixtures";
 import { runCommand } from "./run-command";
@@ -86,6 +92,36 @@ test("without places the images stand ahead of the prompt", async () => {
   expect(other.out).not.toBe(bare.out);
 });
 
+test("chat: the first message is about them, and the conversation goes on", async () => {
+  const talking = model("talking", runs[0]!.config);
+  writeFileSync(join(talking, "chat_template.jinja"), "{% for m in messages %}{{ m.content }} {% endfor %}");
+  mx.random.seed(0);
+  mx.eval(mx.random.state.get());
+  const before = mx.liveHandles();
+  const loaded = await loadModel(talking);
+  // Without the type's defaults, by which answers begin with a header.
+  const tokenizer = await loadTokenizer(talking);
+  const images = imagesOf(loaded.model, await readImages([first, second]));
+  const answerer = new ChatAnswerer(loaded.model, tokenizer, { contextLength: null, prefillStepSize: 2048, images });
+  const settings = { temp: 0, topP: 1, minP: 0, topK: 0, xtcProbability: 0, xtcThreshold: 0, seed: 0, maxTokens: 12 };
+  const events = { onText() {}, onThought() {}, onPrefill() {}, signal: new AbortController().signal };
+  const say = (messages: Message[]) => answerer.answer(messages, { ...settings, thinking: undefined }, events);
+  const asked: Message = { role: "user", content: answer.asked };
+  const one = await say([asked]);
+  expect(tokensOf(one.text)).toEqual(answer.tokens);
+  // What the images stand for is read from the cache now: the answer is that of the whole prompt.
+  const more: Message[] = [asked, { role: "assistant", content: one.text.trim() }, { role: "user", content: "w5 w6" }];
+  const two = await say(more);
+  expect(two.cachedTokens).toBeGreaterThan(18);
+  answerer.forget();
+  const anew = await say(more);
+  expect([anew.cachedTokens, anew.text]).toEqual([0, two.text]);
+  expect(tokensOf(two.text)).toHaveLength(12);
+  answerer.dispose();
+  loaded.model.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
 test("convert keeps what the model sees with", async () => {
   const target = join(folder, "converted");
   const converted = await runCommand(["convert", "--model", seeing, "--mlx-path", target]);
@@ -101,6 +137,11 @@ test("convert keeps what the model sees with", async () => {
     ]),
   );
   expect(tokensOf(out)).toEqual(answer.tokens);
+});
+
+test("chat reads the files ahead of the model", async () => {
+  const { code, problems } = await runCommand(["chat", "--model", seeing, "--image", join(folder, "none.png")]);
+  expect([code, problems]).toEqual([ExitCode.notFound, expect.stringContaining("there is no image")]);
 });
 
 test("what cannot be is told", async () => {

@@ -132,6 +132,7 @@ export async function* answer(
   const { maxTokens = 256, stopTokens = tokenizer.eosTokenIds, logprobs: wanted, signal, constraint } = request;
   let own: SeededSampler | null = null;
   let loan: Loan | null = null;
+  let inputEmbeddings: Tensor | undefined;
   const generated: number[] = [];
   let tokens: AnswerToken[] | undefined = wanted === undefined ? undefined : [];
   /** The first of parts that come together takes the tokens. */
@@ -156,6 +157,7 @@ export async function* answer(
     loan = lent;
     const cached = lent?.count ?? 0;
     began = performance.now();
+    inputEmbeddings = cached > 0 ? behind(request.inputEmbeddings, cached) : request.inputEmbeddings;
     for await (const { token, logprobs } of stepper.steps({
       prompt: cached > 0 ? prompt.slice(cached) : prompt,
       maxTokens,
@@ -167,7 +169,7 @@ export async function* answer(
       cache: request.cache ?? lent?.layers,
       cachedTokens: cached > 0 ? prompt.slice(0, cached) : undefined,
       logprobs: wanted !== undefined,
-      inputEmbeddings: request.inputEmbeddings,
+      inputEmbeddings,
       boundaries: request.boundaries?.flatMap((place) => (place > cached ? place - cached : [])),
       onBoundary: request.onBoundary,
       onPrefill: request.onPrefill,
@@ -218,8 +220,13 @@ export async function* answer(
     constraint?.dispose();
     own?.dispose();
     loan?.close();
+    if (inputEmbeddings !== request.inputEmbeddings) inputEmbeddings?.dispose();
   }
 }
+
+/** Embeddings (T, D) without the first `count`. The caller disposes of them. */
+const behind = (embeddings: Tensor | undefined, count: number): Tensor | undefined =>
+  embeddings && mx.scope(() => embeddings.at(mx.slice(count)));
 
 function encoded(
   { messages, options }: { messages: ChatMessage[]; options?: ChatOptions },

@@ -15,12 +15,13 @@ export async function readImages(paths: readonly string[]): Promise<Pixels[]> {
 }
 
 export interface PromptImages {
-  /** What the user asks, with a place for each image: those of the text, else ahead of it. @throws UserError for other numbers */
+  /** What the user asks, with places for the images: the text's own, or all ahead of it. */
   placed(text: string): string;
-  /** The prompt's text with what stands for the images in these places. */
+  /** A whole prompt with what stands for the images in their places. @throws UserError where it has more or less places */
   written(text: string): string;
   /** Embeddings (T, D) of the prompt's tokens, evaluated. The caller disposes of them. */
   embed(tokens: readonly number[]): Tensor;
+  dispose(): void;
 }
 
 /** @throws UserError where the model takes no images */
@@ -32,41 +33,43 @@ export function imagesOf(model: LanguageModel, images: readonly Pixels[]): Promp
       hint: "Leave out --image, or take a model that sees, with its vision_config.",
     });
   }
-  const { form, embed } = seeing;
+  const { form } = seeing;
   const fitted = images.map(({ width, height }) => form.fit(width, height));
-  const places = (text: string) => text.split(form.placeholder).length - 1;
+  /** What the model sees, computed once. */
+  let rows: Tensor | null = null;
+  const see = () => {
+    const values = images.map((image, i) => valuesOf(resample(image, fitted[i]!.width, fitted[i]!.height), form));
+    return mx.keep(seeing.see(values));
+  };
   return {
-    placed(text) {
-      const count = places(text);
-      if (count === 0) return form.placeholder.repeat(images.length) + text;
-      if (count === images.length) return text;
-      throw new UserError(
-        `the prompt has ${count} places for images (${form.placeholder}), but there are ${images.length}`,
-        {
-          code: ExitCode.usage,
-          hint: "Give one place for each image, or none: then they stand ahead of the prompt.",
-        },
-      );
-    },
+    placed: (text) => (text.includes(form.placeholder) ? text : form.placeholder.repeat(images.length) + text),
     written(text) {
       const parts = text.split(form.placeholder);
+      if (parts.length - 1 !== images.length) {
+        const places = `${parts.length - 1} places for images (${form.placeholder})`;
+        throw new UserError(`the prompt has ${places}, but there are ${images.length}`, {
+          code: ExitCode.usage,
+          hint: "Give one place for each image, or none: then they stand ahead of the prompt.",
+        });
+      }
       return parts.reduce((whole, part, i) => `${whole}${form.written(fitted[i - 1]!.tokens)}${part}`);
     },
     embed(tokens) {
-      const embeddings = mx.scope(() =>
-        embed(
-          tokens,
-          images.map((image, i) => values(resample(image, fitted[i]!.width, fitted[i]!.height), form)),
-        ),
-      );
+      rows ??= mx.scope(see);
+      const seen = rows;
+      const embeddings = mx.scope(() => seeing.embed(tokens, seen));
       mx.eval(embeddings);
       return embeddings;
+    },
+    dispose() {
+      if (rows) mx.release(rows);
+      rows = null;
     },
   };
 }
 
 /** As a model takes them: (3, height, width), float32. */
-function values({ width, height, data }: Pixels, { mean, deviation }: SeeingModel["form"]): Tensor {
+function valuesOf({ width, height, data }: Pixels, { mean, deviation }: SeeingModel["form"]): Tensor {
   const colours = mx.array(data, "uint8", [height, width, 3]).astype("float32").divide(255);
   return colours.subtract(mx.array(mean, "float32")).divide(mx.array(deviation, "float32")).transpose(2, 0, 1);
 }

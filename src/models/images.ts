@@ -18,11 +18,13 @@ export interface ImageForm {
 /** What a model that sees has besides. */
 export interface SeeingModel {
   form: ImageForm;
+  /** Images (3, H, W) → a row for each of their tokens, one image behind the other: (R, D) */
+  see(images: readonly Tensor[]): Tensor;
   /**
-   * Embeddings (T, D) of a prompt: of its tokens, and of images (3, H, W) in the places that are theirs, in order.
-   * @throws UserError where there are other numbers of places and of the images' rows
+   * Embeddings (T, D) of a prompt: of its tokens, and of the images' rows (R, D) in the places that are theirs, in order.
+   * @throws UserError where there are other numbers of places and of rows
    */
-  embed(tokens: readonly number[], images: readonly Tensor[]): Tensor;
+  embed(tokens: readonly number[], rows: Tensor): Tensor;
 }
 
 /**

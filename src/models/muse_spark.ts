@@ -334,11 +334,11 @@ export class Model extends Module implements LanguageModel {
     const { vision_config, image_token_id: place, rms_norm_eps: eps } = this.#args;
     return {
       form: imageForm(vision_config!.patch_size * vision_config!.merge_size),
-      embed(tokens, images) {
+      see(images) {
         const rows = mx.concatenate(images.map((image) => adapter.forward(tower.forward(image))));
-        const seen = mx.fast.rmsNorm(projection.forward(rows), null, eps);
-        return replaceRows(language_model.embed(mx.array(tokens, "uint32")), tokens, place, seen);
+        return mx.fast.rmsNorm(projection.forward(rows), null, eps);
       },
+      embed: (tokens, rows) => replaceRows(language_model.embed(mx.array(tokens, "uint32")), tokens, place, rows),
     };
   }
 

@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import { answer, type End, type Part } from "../../generate/answer";
 import { constrain } from "../../generate/constrain";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
+import type { PromptImages } from "../../generate/images";
 import { LoneStepper } from "../../generate/lone-stepper";
 import { PrefixStore } from "../../generate/prefix-store";
 import type { Stepper } from "../../generate/stepper";
@@ -25,6 +26,8 @@ export interface ChatAnswererOptions {
   drafts?: Drafts;
   /** The form that every answer is held to. */
   format?: AnswerFormat | null;
+  /** Images that the first message is about. */
+  images?: PromptImages | null;
 }
 
 export interface AnswerEvents {
@@ -59,6 +62,7 @@ export class ChatAnswerer {
   readonly #stepper: Stepper;
   readonly #prefixes: PrefixStore;
   readonly #format: AnswerFormat | null;
+  readonly #images: PromptImages | null;
 
   constructor(
     model: LanguageModel,
@@ -68,6 +72,7 @@ export class ChatAnswerer {
     const { drafts } = options;
     this.#stepper = drafts ? new DraftStepper(model, drafts, options) : new LoneStepper(model, options);
     this.#format = options.format ?? null;
+    this.#images = options.images ?? null;
     this.#prefixes = new PrefixStore(() => model.makeCache({ maxSize: options.maxKvSize }));
     this.contextLength = options.maxKvSize === undefined ? options.contextLength : null;
   }
@@ -113,9 +118,14 @@ export class ChatAnswerer {
     };
     const by = { stepper: this.#stepper, tokenizer: this.tokenizer, prefixes: this.#prefixes };
     let end: End | undefined;
-    for await (const part of answer(request, by)) {
-      if (part.type === "end") end = part;
-      else emit(part);
+    const inputEmbeddings = this.#images?.embed(prompt);
+    try {
+      for await (const part of answer({ ...request, inputEmbeddings }, by)) {
+        if (part.type === "end") end = part;
+        else emit(part);
+      }
+    } finally {
+      inputEmbeddings?.dispose();
     }
     const { type: _, generated, cached_tokens: cachedTokens, tokens: __, complete: ___, ...figures } = end!;
     this.used = prompt.length + generated.length;
@@ -134,14 +144,25 @@ export class ChatAnswerer {
   }
 
   #encoded(messages: readonly Message[], settings: Settings, addGenerationPrompt: boolean): Promise<number[]> {
-    return this.tokenizer.encodeChat(asChat(messages), {
-      addGenerationPrompt,
-      kwargs: settings.thinking && { enable_thinking: settings.thinking === "on" },
-    });
+    const kwargs = settings.thinking && { enable_thinking: settings.thinking === "on" };
+    const options = { addGenerationPrompt, kwargs };
+    const images = this.#images;
+    const first = messages.findIndex(({ role }) => role === "user");
+    if (!images || first < 0) return this.tokenizer.encodeChat(asChat(messages), options);
+    const { content, ...rest } = messages[first]!;
+    const seen = messages.with(first, { ...rest, content: images.placed(content) });
+    const text = images.written(this.tokenizer.applyChatTemplate(asChat(seen), options));
+    return this.tokenizer.encode(text, { addSpecialTokens: false });
   }
 
   seed(seed: number): void {
     mx.random.seed(seed);
+  }
+
+  /** Frees what it holds for all conversations. */
+  dispose(): void {
+    this.forget();
+    this.#images?.dispose();
   }
 
   /** Gives the conversation's memory back. */

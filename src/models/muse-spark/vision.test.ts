@@ -46,7 +46,8 @@ describe.each(runs.map((run, i) => [i === 0 ? "grids by columns" : "grids by row
   const results = async (dtype: mx.Dtype) => {
     const model = (await formulaModel({ ...run, salt }, dtype)) as Model;
     const found = mx.scope(() => {
-      const embedded = model.images!.embed(prompt, images(run.config.vision_config.patch_size));
+      const seeing = model.images!;
+      const embedded = seeing.embed(prompt, seeing.see(images(run.config.vision_config.patch_size)));
       expect(embedded.shape).toEqual([prompt.length, 64]);
       const seen = prompt.flatMap((token, at) => (token === run.config.image_token_id ? [at] : []));
       const features = embedded.take(mx.array(seen, "uint32"), 0).astype("float32");
@@ -111,7 +112,7 @@ test("other numbers of places and rows are refused", async () => {
   const [run] = runs as [(typeof runs)[number]];
   const model = (await formulaModel({ ...run, salt })) as Model;
   const before = mx.liveHandles();
-  const seen = () => mx.scope(() => model.images!.embed(prompt.slice(2), images(4).slice(1)));
+  const seen = () => mx.scope(() => model.images!.embed(prompt, model.images!.see(images(4).slice(1))));
   expect(seen).toThrow(UserError);
   expect(seen).toThrow("the images take 25 tokens, but the prompt has 27 with the id 250");
   expect(mx.liveHandles()).toBe(before);
