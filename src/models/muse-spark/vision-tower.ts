@@ -3,7 +3,7 @@
  * axes of rotations and a table of positions for any grid. Dosovitskiy et al. 2021, arXiv:2010.11929.
  */
 import { z } from "zod";
-import type { Tensor } from "../../mlx";
+import type { Dtype, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import { Embedding, gelu, type Layer, LayerNorm, Linear, Module } from "../../nn";
 import { size } from "../args";
@@ -203,12 +203,14 @@ export class VisionTower extends Module {
     const { patch_embedding, position_embedding_table } = this.patch_embedder;
     const [channels, height, width] = image.shape as [number, number, number];
     const [rows, columns] = [height / side, width / side];
+    // That of the weights, however they are packed.
+    const { dtype } = this.ln_pre.weight!;
     const patches = image
-      .astype(patch_embedding.weight.dtype)
+      .astype(dtype)
       .reshape(channels, rows, side, columns, side)
       .transpose(1, 3, 0, 2, 4)
       .reshape(rows * columns, -1);
-    const grid = { rows, columns, size: table, ij: this.#args.use_ij_pos_encoding };
+    const grid = { rows, columns, size: table, ij: this.#args.use_ij_pos_encoding, dtype };
     const embedded = patch_embedding
       .forward(
         mx.concatenate(
@@ -216,7 +218,7 @@ export class VisionTower extends Module {
           { axis: -1 },
         ),
       )
-      .add(positions(position_embedding_table.weight, grid));
+      .add(positions(position_embedding_table, grid));
     const layout = { ...this.#rotations(rows, columns), tiles: tilesOf(rows, columns, table) };
     const seen = this.layers.reduce((h, block) => block.forward(h, layout), this.ln_pre.forward(embedded));
     return this.ln_post
@@ -246,7 +248,7 @@ export class VisionTower extends Module {
 }
 
 /** Evenly spaced numbers as PyTorch makes them for tables of this dtype: from both ends, in float32. */
-function evenly(start: number, end: number, count: number, dtype: Tensor["dtype"]): Tensor {
+function evenly(start: number, end: number, count: number, dtype: Dtype): Tensor {
   const exact = (value: number) => mx.array(value, "float32").astype(dtype).astype("float32");
   const [first, last] = [exact(start), exact(end)];
   const step = last.subtract(first).divide(Math.max(count - 1, 1));
@@ -255,12 +257,17 @@ function evenly(start: number, end: number, count: number, dtype: Tensor["dtype"
   return mx.where(i.less(Math.floor(count / 2)), rising, falling).astype(dtype);
 }
 
+interface Grid {
+  rows: number;
+  columns: number;
+  /** Of the table's sides. */
+  size: number;
+  ij: boolean;
+  dtype: Dtype;
+}
+
 /** A table (size², D) of positions, sampled bilinearly at the middles of a grid's cells: (rows · columns, D) */
-function positions(
-  table: Tensor,
-  { rows, columns, size, ij }: { rows: number; columns: number; size: number; ij: boolean },
-): Tensor {
-  const { dtype } = table;
+function positions(table: Embedding, { rows, columns, size, ij, dtype }: Grid): Tensor {
   const down = evenly(-1 + 1 / rows, 1 - 1 / rows, rows, dtype);
   const across = evenly(-1 + 1 / columns, 1 - 1 / columns, columns, dtype);
   const cells = mx.arange(rows * columns).astype("int32");
@@ -273,7 +280,6 @@ function positions(
   const [left, top] = [atX.floor(), atY.floor()];
   const [toRight, toBottom] = [atX.subtract(left), atY.subtract(top)];
   const [toLeft, toTop] = [left.add(1).subtract(atX), top.add(1).subtract(atY)];
-  const wide = table.astype("float32");
   const corner = (cx: Tensor, cy: Tensor, weight: Tensor) => {
     const isInside = mx.logicalAnd(
       mx.logicalAnd(cx.greaterEqual(0), cx.less(size)),
@@ -281,7 +287,8 @@ function positions(
     );
     const within = (place: Tensor) => mx.clip(place, 0, size - 1);
     const index = within(cy).multiply(size).add(within(cx));
-    return wide.take(index.astype("int32"), 0).multiply(mx.where(isInside, weight, 0).expandDims(-1));
+    const entries = table.forward(index.astype("int32")).astype("float32");
+    return entries.multiply(mx.where(isInside, weight, 0).expandDims(-1));
   };
   return corner(left, top, toLeft.multiply(toTop))
     .add(corner(left.add(1), top, toRight.multiply(toTop)))

@@ -6,6 +6,7 @@ import { formulaModel, formulaTensors } from "../../../test/parity/formula-model
 import { uniform } from "../../../test/parity/weights";
 import { UserError } from "../../errors";
 import * as mx from "../../mlx";
+import { quantize } from "../../nn";
 import type { Model } from "../muse_spark";
 import { architecture } from "../registry";
 import { imageForm } from "./image-form";
@@ -92,6 +93,20 @@ describe.each(runs.map((run, i) => [i === 0 ? "grids by columns" : "grids by row
     });
     model.dispose();
   });
+});
+
+test("a tower that is packed sees much the same", async () => {
+  const [run] = runs as [(typeof runs)[number]];
+  const model = (await formulaModel({ ...run, salt })) as Model;
+  const seen = () => mx.scope(() => model.images!.see(images(4)).flatten().toArray() as Float32Array);
+  const exact = seen();
+  quantize(model, { bits: 8, groupSize: 32, predicate: (path) => /vision_.*(proj|fc\d|embedding|table)$/.test(path) });
+  const packed = seen();
+  const size = (values: Float32Array) => Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
+  const apart = size(packed.map((value, i) => value - exact[i]!)) / size(exact);
+  expect(apart).toBeGreaterThan(0);
+  expect(apart).toBeLessThan(0.05);
+  model.dispose();
 });
 
 test("without a vision_config the tower's tensors are left out", async () => {
