@@ -158,6 +158,30 @@ describe("forced text", () => {
     expect(steps).toBeLessThan(end.generation_tokens / 2);
   });
 
+  test("is read with the prompt in a batch, and with the newest token where there are drafts", async () => {
+    for (const make of [
+      (model: LanguageModel) => new BatchStepper(model),
+      (model: LanguageModel) => new DraftStepper(model, { from: "ngram", tokens: 2 }),
+    ]) {
+      const counted = await tinyModel({ vocab_size });
+      let steps = 0;
+      const { forward } = counted;
+      counted.forward = function (...given) {
+        steps++;
+        return forward.apply(this, given);
+      };
+      const stepper = make(counted);
+      const { text, end } = await answered(stepper, { type: "json_schema", schema });
+      expect(text).toBe('{"description": "always the same words"}');
+      expect(end.complete).toBe(true);
+      expect(steps).toBeLessThan(end.generation_tokens / 2);
+      const cut = await answered(stepper, { type: "json_schema", schema }, { maxTokens: 5 });
+      expect(cut.end).toMatchObject({ finish_reason: "length", complete: false, generation_tokens: 5 });
+      stepper.dispose();
+      counted.dispose();
+    }
+  });
+
   test("stays within max-tokens", async () => {
     const { text, end } = await answered(new LoneStepper(model), { type: "json_schema", schema }, { maxTokens: 5 });
     expect('{"description": "always the same words"}').toStartWith(text);

@@ -8,7 +8,7 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { Constraint } from "../sample/grammar/constraint";
 import { quantizeCaches } from "./kv-quantization";
-import { acceptChosen, loneMask } from "./masks";
+import { acceptChosen, choosesFirst, loneMask } from "./masks";
 import type { PrefillOptions } from "./prefill";
 import {
   type Chooser,
@@ -52,6 +52,7 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
   const { maxTokens = 256, stopTokens, signal } = options;
   const { made } = progress;
   const isPlain = chooser.logitsProcessors.length === 0;
+  const isLate = choosesFirst(chooser, options.logprobs);
   const room = () => (maxTokens < 0 ? Number.POSITIVE_INFINITY : maxTokens - made.length);
   /** Tokens that are fed and that logits processors have not seen. */
   let unseen: number[] = [];
@@ -87,11 +88,11 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
     return forced;
   };
 
-  /** Submits the choice of the next token. Null where nothing may follow. */
-  const choice = (): Chosen | null => {
-    const mask = loneMask(constraint, model.vocabSize);
+  /** Submits the choice of the next token, among those that are allowed or among all. Null where nothing may follow. */
+  const choice = (isHeld: boolean): Chosen | null => {
+    const mask = isHeld ? loneMask(constraint, model.vocabSize) : null;
     try {
-      if (mask.isOver[0]) return null;
+      if (mask?.isOver[0]) return null;
       const step = mx.scope(() => {
         if (!isPlain && unseen.length > 1) history.add(mx.array(unseen.slice(0, -1), "uint32"));
         const newest = mx.array(unseen.slice(-1), "uint32").reshape(1, 1);
@@ -99,16 +100,46 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
         const { tokens, logprobs, highest } = choose(logits!, newest, {
           choosers: [chooser],
           isChecked,
-          mask: mask.bits,
+          mask: mask?.bits,
         });
         return { tokens, logprobs: options.logprobs ? logprobs.squeeze(0) : null, highest };
       });
       mx.asyncEval(step.tokens, step.logprobs, step.highest);
-      unseen = [];
       return step as Chosen;
     } finally {
-      mask.bits?.dispose();
+      mask?.bits?.dispose();
     }
+  };
+
+  const forget = () => {
+    chosen?.tokens.dispose();
+    chosen?.logprobs?.dispose();
+    chosen?.highest?.dispose();
+    chosen = null;
+  };
+
+  /** The next token, which the grammar has gone along with. Null where nothing may follow. */
+  const next = (): { token: number; logprobs: Tensor | null } | null => {
+    const isHeld = !isLate || constraint.isComplete;
+    chosen = choice(isHeld);
+    if (!chosen) return null;
+    // The device goes on while the host reads the token.
+    if (!isLate) feed(chosen.tokens);
+    let token = chosen.tokens.item();
+    checkLogits(chosen);
+    if (isHeld) acceptChosen(constraint, token);
+    else if (!constraint.accept(token)) {
+      forget();
+      chosen = choice(true)!;
+      token = chosen.tokens.item();
+      checkLogits(chosen);
+      acceptChosen(constraint, token);
+    }
+    const { logprobs } = chosen;
+    chosen.tokens.dispose();
+    chosen = null;
+    unseen = [];
+    return { token, logprobs };
   };
 
   try {
@@ -124,40 +155,31 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
     for (const token of opening) yield { token, logprobs: null, fromDraft: false };
     while (room() > 0 && !signal?.aborted) {
       progress.settled = false;
-      chosen = choice();
-      if (!chosen) {
+      const found = next();
+      if (!found) {
         progress.settled = true;
         return;
       }
-      feed(chosen.tokens);
-      const token = chosen.tokens.item();
-      checkLogits(chosen);
-      acceptChosen(constraint, token);
-      unseen.push(token);
+      const { token, logprobs } = found;
       made.push(token);
+      const isFirst = made.length === 1;
+      const isLast = stopTokens?.has(token) ?? false;
+      const forced = isLast ? [] : jump(isLate ? 1 : worthJumping);
+      if (!isLate) unseen.push(token);
+      const fed = isLate ? [token, ...forced] : forced;
+      if (fed.length > 0) feedIds(fed);
+      made.push(...forced);
       progress.settled = true;
-      if (made.length === 1) run.onRead();
+      if (isFirst) run.onRead();
       if (signal?.aborted) return;
-      const { logprobs } = chosen;
-      chosen.tokens.dispose();
-      chosen = null;
       yield { token, logprobs, fromDraft: false };
-      if (stopTokens?.has(token)) return;
-      progress.settled = false;
-      const forced = jump(worthJumping);
-      if (forced.length > 0) {
-        feedIds(forced);
-        made.push(...forced);
-      }
-      progress.settled = true;
+      if (isLast) return;
       for (const token of forced) yield { token, logprobs: null, fromDraft: false };
       run.onStep(made.length);
       await breathe();
     }
   } finally {
     (logits as Tensor | null)?.dispose();
-    (chosen as Chosen | null)?.tokens.dispose();
-    (chosen as Chosen | null)?.logprobs?.dispose();
-    (chosen as Chosen | null)?.highest?.dispose();
+    forget();
   }
 }

@@ -1,7 +1,9 @@
 /** Masks of the tokens that grammars allow, for the rows of a step. */
 import { ExitCode, UserError } from "../errors";
-import { concatenate, grammar, type Tensor } from "../mlx";
+import { concatenate, defaultDevice, grammar, type Tensor } from "../mlx";
+import { dropsNothing } from "../sample";
 import type { Constraint } from "../sample/grammar/constraint";
+import type { Chooser } from "./sampling-step";
 
 export interface StepMask {
   /** Bits for `maskLogits`; null where every token may follow in every row. */
@@ -32,6 +34,15 @@ export function loneMask(constraint: Constraint, vocabularySize: number): StepMa
   mask.bits?.dispose();
   throw mask.errors[0];
 }
+
+/**
+ * Whether a token is chosen among all first, and among those that the grammar allows only where it is not one of them.
+ * Most tokens are, and a mask costs milliseconds where the grammar counts characters. What is chosen is the same for
+ * greedy choice, and as likely for samplers that drop nothing: a token has its own probability, and its share of what
+ * is refused. On a GPU the mask is made while the device works, so there is nothing to gain.
+ */
+export const choosesFirst = ({ sampler, logitsProcessors }: Chooser, wantsLogprobs = false): boolean =>
+  defaultDevice() === "cpu" && !wantsLogprobs && logitsProcessors.length === 0 && dropsNothing(sampler);
 
 /** The first of proposed tokens, as far as the grammar allows them; the constraint stays where it is. */
 export function allowed(constraint: Constraint | null | undefined, proposed: readonly number[]): readonly number[] {

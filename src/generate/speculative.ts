@@ -145,6 +145,19 @@ export async function* draftedSteps(
     (await prefill(reader, prompt, cache, { ...options, onPrefill: onChunk })).dispose();
     let ended = isOver(constraint, model.vocabSize);
     for (let made = 0; !ended && made !== maxTokens && !signal?.aborted; ) {
+      // Text that must follow needs no draft: it is read with the newest token.
+      settled = true;
+      for (const token of options.logprobs || !constraint ? [] : constraint.forced()) {
+        if (made === maxTokens || signal?.aborted) break;
+        made += 1;
+        history.push(token);
+        acceptChosen(constraint, token);
+        yield { token, logprobs: null, fromDraft: false };
+      }
+      if (made === maxTokens || signal?.aborted) break;
+      ended = isOver(constraint, model.vocabSize);
+      if (ended) break;
+      settled = false;
       if (history.length - held > mostReread) reread();
       const from = held;
       const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);

@@ -130,6 +130,8 @@ export class Matcher extends Held {
 
   /** Goes a token on. False where the grammar does not allow it; nothing has changed then. */
   accept(token: number): boolean {
+    // A model may have more logits than its tokenizer has tokens.
+    if (token >= this.vocabularySize) return false;
     return checked(native.mlxlm_grammar_accept(this.handle, token)) === 1;
   }
 

@@ -29,6 +29,18 @@ export interface SamplerOptions {
 
 export const greedy: Sampler = (logprobs) => mx.argmax(logprobs, { axis: -1 });
 
+/** Samplers that drop no token. */
+const unfiltered = new WeakSet<Sampler>([greedy]);
+
+/** Whether a sampler drops no token: it then draws a token with a mask as often as without one, among those allowed. */
+export const dropsNothing = (sampler: Sampler): boolean => unfiltered.has(sampler);
+
+/** A sampler that draws as another one does, with random numbers of its own. */
+export function drawsAs(sampler: Sampler, like: Sampler): Sampler {
+  if (unfiltered.has(like)) unfiltered.add(sampler);
+  return sampler;
+}
+
 const random = { inputs: [mx.random.state], outputs: [mx.random.state] };
 
 const categorical = mx.compile(
@@ -57,9 +69,11 @@ export function makeSampler(options: SamplerOptions = {}): Sampler {
   }
   if (count > 0) filters.push((logprobs) => topK(logprobs, count));
 
-  return (logprobs) =>
+  const sampler: Sampler = (logprobs) =>
     categorical(
       filters.reduce((left, filter) => filter(left), logprobs),
       temp,
     );
+  if (filters.length === 0) unfiltered.add(sampler);
+  return sampler;
 }

@@ -1,6 +1,6 @@
 /** Samplers with random numbers of their own. */
 import * as mx from "../mlx";
-import { greedy, type Sampler } from "./sampler";
+import { drawsAs, greedy, type Sampler } from "./sampler";
 
 export interface SeededSampler {
   readonly sampler: Sampler;
@@ -17,7 +17,7 @@ export function seeded(sampler: Sampler, seed: number): SeededSampler {
   const { state } = mx.random;
   let own = mx.keep(mx.random.key(seed));
   return {
-    sampler(logprobs) {
+    sampler: drawsAs((logprobs) => {
       const shared = mx.keep(state.get());
       state.set(own);
       try {
@@ -28,7 +28,7 @@ export function seeded(sampler: Sampler, seed: number): SeededSampler {
         mx.release([shared, own]);
         own = next;
       }
-    },
+    }, sampler),
     dispose: () => mx.release(own),
   };
 }

@@ -3,7 +3,7 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
-import { acceptChosen, type StepMask, stepMask } from "../masks";
+import { acceptChosen, choosesFirst, type StepMask, stepMask } from "../masks";
 import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
 import type { BatchModel } from "./model";
@@ -35,6 +35,8 @@ export class GenerationBatch {
   #pending: Chosen;
   /** Those that cannot go on, and why; they leave with the next step. */
   readonly #failed = new WeakMap<Sequence, unknown>();
+  /** Those whose next token was chosen among all, whatever their grammar allows. */
+  readonly #unheld = new WeakSet<Sequence>();
   /** How many tokens of each sequence have been read, at least. */
   #steps = 0;
 
@@ -50,7 +52,8 @@ export class GenerationBatch {
     for (const [i, sequence] of sequences.entries()) sequence.tokens.push(last[i]!);
     const input = mx.array(last, "uint32");
     try {
-      this.#pending = this.#choose(this.#feed(input), input, this.#mask());
+      const logits = this.#feed(input);
+      this.#pending = this.#choose(logits, input, this.#mask());
     } catch (error) {
       for (const sequence of sequences) sequence.forget();
       disposeLayers(layers);
@@ -74,33 +77,51 @@ export class GenerationBatch {
       highest: highestOf(steps),
     });
     discard(other.#pending);
+    for (const sequence of other.sequences) if (other.#unheld.has(sequence)) this.#unheld.add(sequence);
+    for (const sequence of other.sequences)
+      if (other.#failed.has(sequence)) this.#failed.set(sequence, other.#failed.get(sequence));
     this.sequences.push(...other.sequences);
   }
 
   /** Submits the next step and reads the present one. Sequences that end leave the batch. */
   step(): (TokenEvent | FailureEvent)[] {
     const current = this.#pending;
-    // Without a grammar the next choice needs no token of this one: it is submitted before they are read.
     const isFree = this.sequences.every(({ constraint }) => constraint === null);
-    const logits = this.#feed(current.tokens);
-    if (isFree) this.#pending = this.#choose(logits, current.tokens, null);
-    else mx.asyncEval(logits);
+    // What was chosen among all tokens may have to be chosen again: it is read before the model goes on.
+    const isLate = this.sequences.some((sequence) => this.#unheld.has(sequence));
+    const logits = isLate ? null : this.#feed(current.tokens);
+    // Without a grammar the next choice needs no token of this one: it is submitted before they are read.
+    if (logits && isFree) this.#pending = this.#choose(logits, current.tokens, null);
+    else if (logits) mx.asyncEval(logits);
     const tokens = current.tokens.toArray() as Uint32Array;
     for (const [row, error] of badLogits(current).entries()) if (error) this.#failed.set(this.sequences[row]!, error);
-    const mask = isFree ? null : this.#follow(tokens);
-    if (!isFree) this.#pending = this.#choose(logits, current.tokens, mask);
+    if (!isFree) this.#follow(tokens, current.logprobs);
+    const forced = logits ? [] : this.#jump();
+    const mask = isFree ? null : this.#mask();
+    if (logits && !isFree) this.#pending = this.#choose(logits, current.tokens, mask);
+    else if (!logits) {
+      const input = mx.array(this.#feedForced(tokens, forced));
+      this.#pending = this.#choose(this.#feed(input), input, mask);
+      input.dispose();
+    }
     this.#steps++;
-    const events = this.sequences.map((sequence, row): TokenEvent | FailureEvent => {
-      if (this.#failed.has(sequence)) return { type: "failure", id: sequence.id, error: this.#failed.get(sequence) };
-      const token = tokens[row]!;
-      sequence.tokens.push(token);
-      sequence.generated += 1;
-      const isOver = isStopped(sequence) || mask?.isOver[row];
-      const finishReason = isOver ? "stop" : sequence.generated >= sequence.maxTokens ? "length" : null;
-      const logprobs = sequence.logprobs ? mx.scope(() => current.logprobs.at(row)) : null;
-      const event: TokenEvent = { type: "token", id: sequence.id, token, logprobs, finishReason };
-      if (finishReason === null || !sequence.keepCache) return event;
-      return { ...event, cache: extractLayers(this.#layers, row), tokens: [...sequence.tokens] };
+    const events = this.sequences.flatMap((sequence, row): (TokenEvent | FailureEvent)[] => {
+      const { id } = sequence;
+      if (this.#failed.has(sequence)) return [{ type: "failure", id, error: this.#failed.get(sequence) }];
+      const all = [tokens[row]!, ...(forced[row] ?? [])];
+      const made = all.map((token, i): TokenEvent => {
+        sequence.tokens.push(token);
+        sequence.generated += 1;
+        const isOver = isStopped(sequence) || (i === all.length - 1 && mask?.isOver[row]);
+        const finishReason = isOver ? "stop" : sequence.generated >= sequence.maxTokens ? "length" : null;
+        const logprobs = sequence.logprobs ? mx.scope(() => current.logprobs.at(row)) : null;
+        return { type: "token", id, token, logprobs, finishReason };
+      });
+      const last = made.at(-1)!;
+      if (last.finishReason !== null && sequence.keepCache) {
+        Object.assign(last, { cache: extractLayers(this.#layers, row), tokens: [...sequence.tokens] });
+      }
+      return made;
     });
     discard(current);
     const ended = new Set(
@@ -133,22 +154,88 @@ export class GenerationBatch {
     }
   }
 
-  /** The grammars go along with a token of each sequence. */
-  #follow(tokens: Uint32Array): StepMask | null {
-    for (const [row, sequence] of this.sequences.entries()) {
-      if (this.#failed.has(sequence)) continue;
+  /** The grammars go along with a token of each sequence. Where one does not allow it, another is chosen and put in its place. */
+  #follow(tokens: Uint32Array, logprobs: Tensor): void {
+    const refused: number[] = [];
+    const accept = (row: number) => {
+      const sequence = this.sequences[row]!;
       try {
         acceptChosen(sequence.constraint, tokens[row]!);
       } catch (error) {
         this.#failed.set(sequence, error);
       }
+    };
+    for (const [row, sequence] of this.sequences.entries()) {
+      if (this.#failed.has(sequence)) continue;
+      if (!this.#unheld.has(sequence)) accept(row);
+      else if (!sequence.constraint!.accept(tokens[row]!)) refused.push(row);
     }
-    return this.#mask();
+    if (refused.length === 0) return;
+    const again = refused.map((row) => this.sequences[row]!);
+    const mask = stepMask(
+      again.map(({ constraint }) => constraint),
+      this.model.vocabSize,
+    );
+    mx.scope(() => {
+      const all = mx.take(logprobs, refused, { axis: 0 });
+      const choice = choose(all, all, { choosers: again, mask: mask.bits });
+      const chosen = choice.tokens.toArray() as Uint32Array;
+      for (const [i, row] of refused.entries()) {
+        const error = mask.errors[i];
+        if (error) this.#failed.set(again[i]!, error);
+        else {
+          tokens[row] = chosen[i]!;
+          accept(row);
+        }
+      }
+    });
+    mask.bits?.dispose();
   }
 
-  /** What the grammars allow next; null without any. */
+  /**
+   * The text that must follow in each row, as tokens that the grammars have gone along with, as far as most rows have so
+   * much of it: rows are as long as the longest of them, and what the others lack is work for nothing.
+   */
+  #jump(): (readonly number[])[] {
+    const forced = this.sequences.map((sequence) => {
+      const { constraint, logprobs, maxTokens, generated } = sequence;
+      if (!constraint || logprobs || this.#failed.has(sequence)) return [];
+      return constraint.forced().slice(0, maxTokens - generated - 1);
+    });
+    const length = commonLength(forced.map((tokens) => tokens.length));
+    return forced.map((tokens, row) => {
+      const taken = tokens.slice(0, length);
+      for (const token of taken) acceptChosen(this.sequences[row]!.constraint, token);
+      return taken;
+    });
+  }
+
+  /** Feeds each row's token and its forced ones, and returns the last of them, which are yet to be fed. */
+  #feedForced(tokens: Uint32Array, forced: readonly (readonly number[])[]): Uint32Array {
+    const lengths = forced.map(({ length }) => length);
+    const longest = Math.max(0, ...lengths);
+    if (longest === 0) return tokens;
+    const rows = forced.map((more, row) => [tokens[row]!, ...more]);
+    const fed = rows.flatMap((row) => Array.from({ length: longest }, (_, i) => (i < row.length - 1 ? row[i]! : 0)));
+    for (const layer of this.#layers) layer.prepare(lengths);
+    mx.scope(() => {
+      const input = mx.array(fed, "uint32", [rows.length, longest]);
+      this.model.forward(input, this.sequences, { cache: this.#layers });
+    });
+    for (const layer of this.#layers) layer.finalize();
+    return Uint32Array.from(rows, (row) => row.at(-1)!);
+  }
+
+  /** What the grammars allow next, for the rows that are not chosen among all tokens first; null without any. */
   #mask(): StepMask | null {
-    const constraints = this.sequences.map((one) => (this.#failed.has(one) ? null : one.constraint));
+    const constraints = this.sequences.map((sequence) => {
+      const { constraint } = sequence;
+      this.#unheld.delete(sequence);
+      if (!constraint || this.#failed.has(sequence)) return null;
+      if (!choosesFirst(sequence, sequence.logprobs) || constraint.isComplete) return constraint;
+      this.#unheld.add(sequence);
+      return null;
+    });
     if (constraints.every((one) => one === null)) return null;
     const mask = stepMask(constraints, this.model.vocabSize);
     for (const [row, error] of mask.errors.entries()) if (error) this.#failed.set(this.sequences[row]!, error);
@@ -202,4 +289,16 @@ function highestOf(steps: readonly Chosen[]): Tensor | null {
   const dtype = steps.find(({ highest }) => highest)?.highest?.dtype;
   if (!dtype) return null;
   return mx.scope(() => mx.concatenate(steps.map(({ highest, tokens }) => highest ?? mx.zeros(tokens.shape, dtype))));
+}
+
+/** Of what is fed for forced text, so much is. */
+const leastForced = 0.75;
+
+/** How many tokens of forced text all rows take, given how many each has; 0 where too few have any. */
+export function commonLength(lengths: readonly number[]): number {
+  const pays = (length: number) => {
+    const useful = lengths.reduce((sum, own) => sum + Math.min(own, length), 0);
+    return useful >= leastForced * length * lengths.length;
+  };
+  return Math.max(0, ...lengths.filter(pays));
 }

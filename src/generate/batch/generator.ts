@@ -3,7 +3,9 @@ import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import { withWiredLimit } from "../../models/wired";
 import { greedy } from "../../sample";
+import type { Constraint } from "../../sample/grammar/constraint";
 import type { AdapterPool } from "../../tune/adapter-pool";
+import { acceptChosen } from "../masks";
 import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
 import { BatchModel } from "./model";
@@ -109,8 +111,10 @@ export class BatchGenerator {
       constraint = null,
       adapter = null,
     } = request;
+    const opening = logprobs ? [] : openingOf(constraint, maxTokens);
     const wanted = {
-      ...{ prompt, maxTokens, sampler, logitsProcessors, constraint, adapter, stop, boundaries, logprobs, keepCache },
+      ...{ prompt: [...prompt, ...opening], opening, maxTokens, sampler, logitsProcessors, constraint, adapter },
+      ...{ stop, boundaries, logprobs, keepCache },
     };
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
@@ -191,7 +195,7 @@ export class BatchGenerator {
   }
 
   /** Begins to answer the prompts that are read. */
-  #begin(): PrefillEvent[] {
+  #begin(): BatchEvent[] {
     const read = this.#prompts.takeRead();
     if (!read) return [];
     const began = performance.now();
@@ -200,7 +204,17 @@ export class BatchGenerator {
     else this.#generation = batch;
     this.work.generationTime += (performance.now() - began) / 1000;
     this.work.promptTokens += read.sequences.length;
-    return read.sequences.map(({ id, prompt }) => ({ type: "prefill", id, done: prompt.length, total: prompt.length }));
+    return read.sequences.flatMap((sequence): BatchEvent[] => {
+      const { id, prompt, opening } = sequence;
+      const forced = opening.map((token) => ({
+        type: "token" as const,
+        id,
+        token,
+        logprobs: null,
+        finishReason: null,
+      }));
+      return [{ type: "prefill", id, ...sequence.progress(prompt.length) }, ...forced];
+    });
   }
 
   #read(): PrefillEvent[] {
@@ -208,12 +222,7 @@ export class BatchGenerator {
     const began = performance.now();
     this.work.promptTokens += this.#prompts.feed(this.#options.promptPace(this.work, this.#answering > 0));
     this.work.promptTime += (performance.now() - began) / 1000;
-    return this.#prompts.sequences.map(({ id, fed, prompt }) => ({
-      type: "prefill",
-      id,
-      done: fed,
-      total: prompt.length,
-    }));
+    return this.#prompts.sequences.map((sequence) => ({ type: "prefill", id: sequence.id, ...sequence.progress() }));
   }
 
   /** Forgets a batch that has no sequences any more. */
@@ -229,4 +238,11 @@ export class BatchGenerator {
     this.#generation = null;
     this.#restoreWiredLimit();
   }
+}
+
+/** The text that an answer must begin with, as tokens that its grammar has gone along with. One token is left to choose. */
+function openingOf(constraint: Constraint | null, maxTokens: number): readonly number[] {
+  const opening = constraint?.forced().slice(0, maxTokens - 1) ?? [];
+  for (const token of opening) acceptChosen(constraint, token);
+  return opening;
 }

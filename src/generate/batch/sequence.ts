@@ -32,7 +32,10 @@ export interface BatchRequest {
   keepCache?: boolean;
 }
 
-export type Wanted = Required<Omit<BatchRequest, "cache" | "cachedTokens">>;
+export type Wanted = Required<Omit<BatchRequest, "cache" | "cachedTokens">> & {
+  /** The text that the answer must begin with, as tokens: the last ones of the prompt. */
+  opening: readonly number[];
+};
 
 export class Sequence implements Chooser {
   readonly prompt: readonly number[];
@@ -41,6 +44,7 @@ export class Sequence implements Chooser {
   readonly logitsProcessors: readonly LogitsProcessor[];
   readonly constraint: Constraint | null;
   readonly adapter: PooledAdapter | null;
+  readonly opening: readonly number[];
   readonly stop: readonly (readonly number[])[];
   readonly boundaries: readonly number[];
   readonly logprobs: boolean;
@@ -48,7 +52,7 @@ export class Sequence implements Chooser {
   /** How many of the prompt's tokens have been fed. */
   fed = 0;
   /** How many tokens have been generated. */
-  generated = 0;
+  generated: number;
   /** What logits processors see, once the prompt is read. */
   #history: History | null = null;
 
@@ -64,10 +68,18 @@ export class Sequence implements Chooser {
     this.logitsProcessors = wanted.logitsProcessors;
     this.constraint = wanted.constraint;
     this.adapter = wanted.adapter;
+    this.opening = wanted.opening;
+    this.generated = wanted.opening.length;
     this.stop = wanted.stop;
     this.boundaries = wanted.boundaries;
     this.logprobs = wanted.logprobs;
     this.keepCache = wanted.keepCache;
+  }
+
+  /** How much of the prompt that was asked for has been read, the last token too once the answer has begun. */
+  progress(read = this.fed): { done: number; total: number } {
+    const total = this.prompt.length - this.opening.length;
+    return { done: Math.min(read, total), total };
   }
 
   /** All tokens so far, given the newest, (1). */

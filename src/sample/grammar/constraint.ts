@@ -60,7 +60,10 @@ export class Constraint {
   /** The phase behind a token, null for one that may not come. */
   #after(token: number): Phase | null {
     const phase = this.#phase;
-    if (phase.type === "free") return phase.end && this.#ends(phase.end, token) ? before : phase;
+    if (phase.type === "free") {
+      if (phase.end && this.#stops.includes(token)) return null;
+      return phase.end && this.#ends(phase.end, token) ? before : phase;
+    }
     if (phase.type === "before") {
       const part = this.#parts.find(({ start }) => start[0] === token);
       if (part) return { type: "free", end: part.end };
