@@ -3,13 +3,15 @@ import type { Detokenizer } from "../text/detokenizer";
 import type { ResponseReader } from "../text/response";
 import { opensThought } from "../text/thinking";
 import type { Tokenizer } from "../text/tokenizer";
-import type { ToolCall } from "../text/tools";
+import type { CallPiece, ToolCall } from "../text/tools";
 import { StopTexts } from "./stop-texts";
 
 export type TextPart =
   | { type: "text"; text: string }
   /** What the model thinks before it answers. */
   | { type: "thought"; text: string }
+  /** What is certain of calls that are being written, where asked for: `tool_calls` has them whole. */
+  | { type: "call_pieces"; text: ""; pieces: CallPiece[] }
   | { type: "tool_calls"; calls: ToolCall[] }
   /** What stood between the markers of a tool call but is none. */
   | { type: "malformed"; text: string };
@@ -23,6 +25,8 @@ export interface TextOptions {
   takeApart?: boolean;
   /** The tools on offer, whose schemas give arguments their types. */
   tools?: readonly unknown[] | null;
+  /** Tell of calls while they are written. */
+  callPieces?: boolean;
 }
 
 export class AnswerText {
@@ -33,7 +37,7 @@ export class AnswerText {
   constructor(tokenizer: Tokenizer, prompt: readonly number[], options: TextOptions) {
     this.#detokenizer = tokenizer.detokenizer();
     this.#stops = stopTexts(tokenizer, prompt, options);
-    this.#reader = options.takeApart ? tokenizer.response(prompt, { tools: options.tools }) : null;
+    this.#reader = options.takeApart ? tokenizer.response(prompt, options) : null;
   }
 
   /** The stop text that has ended the answer; null while there is none. */

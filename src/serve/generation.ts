@@ -40,6 +40,8 @@ export interface Generation {
   limits?: readonly LogitsProcessor[];
   /** One call of a tool is enough: the answer ends behind it. */
   isSingle?: boolean;
+  /** Tell of calls while they are written. */
+  callPieces?: boolean;
 }
 
 export type { End, Part };
@@ -139,7 +141,7 @@ export async function* generate(
     const { tools, takesApart: takeApart } = generation;
     const held = { tokenizer, vocabularySize: served.model.vocabSize, prompt, tools, takeApart };
     const request = {
-      ...{ prompt, maxTokens, sampler, tools, takeApart },
+      ...{ prompt, maxTokens, sampler, tools, takeApart, callPieces: generation.callPieces },
       adapter: adapter?.pooled,
       constraint: form ? await constrain(form, held) : null,
       seed: generation.seed,
@@ -159,7 +161,9 @@ export async function* generate(
       scheduler.beat();
       own.check();
       if (part.type === "end") yield hasCalled ? { ...part, finish_reason: "tool_calls" } : part;
-      else if (generation.isSingle && part.type === "tool_calls" && !hasCalled) {
+      else if (generation.isSingle && part.type === "call_pieces") {
+        if (!hasCalled) yield { ...part, pieces: part.pieces.filter(({ index }) => index === 0) };
+      } else if (generation.isSingle && part.type === "tool_calls" && !hasCalled) {
         hasCalled = true;
         yield { ...part, calls: part.calls.slice(0, 1) };
         own.end();

@@ -1,9 +1,12 @@
 /** What a model answers, as it arrives: its thoughts, its text, its calls of tools. */
 import { TextStates, type Transition, type Transitions } from "./text-states";
-import type { ToolCall, ToolFormat } from "./tools";
+import type { CallPiece, ToolCall, ToolFormat } from "./tools";
+import type { CallReader } from "./tools/call-reader";
 
 export type ResponsePart =
   | { type: "text" | "reasoning"; text: string }
+  /** What is certain of calls that are being written, ahead of them. */
+  | { type: "call_pieces"; text: ""; pieces: CallPiece[] }
   | { type: "calls"; calls: ToolCall[] }
   /** What stood between the markers of a call but is none. */
   | { type: "malformed"; text: string };
@@ -28,12 +31,15 @@ export interface ResponseOptions {
   inThought?: boolean;
   /** The tools on offer, whose schemas give arguments their types. */
   tools?: readonly unknown[] | null;
+  /** Give out what is certain of calls while they are written. */
+  callPieces?: boolean;
   /** Texts that end an answer; they are left out wherever they stand. */
   stopWords?: readonly string[];
 }
 
 /**
- * Reads one answer. Text and thoughts come out as soon as they are certain, a call when it is whole. Text in states that
+ * Reads one answer. Text and thoughts come out as soon as they are certain, a call when it is whole, and on demand as it
+ * is written. Text in states that
  * only a layout knows, such as a message's header, is dropped.
  */
 export class ResponseReader {
@@ -42,6 +48,9 @@ export class ResponseReader {
 
   readonly #states: TextStates;
   #call: string | null = null;
+  #reader: CallReader | null = null;
+  /** Whether pieces of the present calls have been given out. */
+  #hasBegun = false;
 
   constructor(
     private readonly markers: ResponseMarkers,
@@ -70,7 +79,7 @@ export class ResponseReader {
     switch (state) {
       case "tool":
         this.#call = (this.#call ?? "") + text;
-        return [];
+        return this.#pieces(text);
       case "reasoning":
         return text === "" ? [] : [{ type: "reasoning", text }];
       case "normal": {
@@ -82,11 +91,24 @@ export class ResponseReader {
     }
   }
 
+  #pieces(text: string): ResponsePart[] {
+    if (!this.options.callPieces || text === "") return [];
+    this.#reader ??= this.markers.tools?.reader?.() ?? null;
+    const pieces = this.#reader?.push(text) ?? [];
+    if (pieces.length === 0) return [];
+    this.#hasBegun = true;
+    return [{ type: "call_pieces", text: "", pieces }];
+  }
+
   #finishCall(): ResponsePart[] {
     const text = this.#call!;
-    this.#call = null;
+    const hasBegun = this.#hasBegun;
+    this.#call = this.#reader = null;
+    this.#hasBegun = false;
     this.hasCalled = true;
     const calls = this.markers.tools?.parse(text, this.options.tools) ?? null;
+    // A call that was cut has been given out as far as it goes.
+    if (!calls && hasBegun) return [];
     return [calls ? { type: "calls", calls } : { type: "malformed", text }];
   }
 }

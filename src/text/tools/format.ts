@@ -1,4 +1,5 @@
 /** What every tool-call format is: its markers, and a parser of what stands between them. */
+import type { CallReader } from "./call-reader";
 import { dumps, type Value } from "./value";
 
 export interface ToolCall {
@@ -19,6 +20,8 @@ export interface ToolFormat {
    * @param tools the functions on offer, as OpenAI's API describes them: some formats take types from their schemas.
    */
   parse(text: string, tools?: readonly unknown[] | null): ToolCall[] | null;
+  /** Reads calls as they are written, where the format shows what is final: joined, the pieces are what `parse` gives. */
+  reader?(): CallReader;
 }
 
 export function toolCall(name: string, args: Value, id?: string): ToolCall {

@@ -17,6 +17,7 @@ import { museSpark } from "./muse-spark";
 import { pythonic } from "./pythonic";
 import { qwen3Coder } from "./qwen3-coder";
 
+export type { CallPiece } from "./call-reader";
 export type { ToolCall, ToolFormat } from "./format";
 
 /** By the names that tool_parser_type of tokenizer_config.json knows. */

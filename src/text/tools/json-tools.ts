@@ -1,5 +1,6 @@
 /** One JSON object `{"name": …, "arguments": …}`, or a list of them. */
 import { strip } from "../python-text";
+import { jsonCalls } from "./call-reader";
 import { type ToolCall, type ToolFormat, toolCall } from "./format";
 import { parseJson } from "./json";
 import { isMapping, type Value } from "./value";
@@ -8,6 +9,7 @@ export const jsonTools: ToolFormat = {
   start: "<tool_call>",
   end: "</tool_call>",
   parse: (text) => callsOf(parseJson(strip(text))),
+  reader: jsonCalls,
 };
 
 /** The calls that a JSON value describes, or null where any of them lacks its name or arguments. */

@@ -1,8 +1,10 @@
 /** `<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{json}<|tool_call_end|>`, any number. */
+import { headedCalls } from "./call-reader";
 import { deserialize } from "./deserialize";
 import { type ToolCall, type ToolFormat, toolCall } from "./format";
 import { SPACE, skipSpace, spans } from "./scan";
 
+const BEGIN = "<|tool_call_begin|>";
 const ARGUMENTS = "<|tool_call_argument_begin|>";
 const PREFIX = "functions.";
 /** What ends a call's id. */
@@ -12,11 +14,18 @@ export const kimiK2: ToolFormat = {
   start: "<|tool_calls_section_begin|>",
   end: "<|tool_calls_section_end|>",
   parse(text) {
-    const marked = [...spans(text, "<|tool_call_begin|>", "<|tool_call_end|>")].map(({ inner }) => inner);
+    const marked = [...spans(text, BEGIN, "<|tool_call_end|>")].map(({ inner }) => inner);
     const calls = (marked.length > 0 ? marked : [text]).map(parseCall);
     return calls.every((call) => call !== null) ? calls : null;
   },
+  reader: () => headedCalls((text) => (text.endsWith(ARGUMENTS) ? parseHead(text.slice(begin(text))) : null)),
 };
+
+/** Where the latest call's id begins. */
+function begin(text: string): number {
+  const at = text.lastIndexOf(BEGIN);
+  return at < 0 ? 0 : at + BEGIN.length;
+}
 
 function parseCall(text: string): ToolCall | null {
   const head = parseHead(text);

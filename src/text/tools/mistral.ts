@@ -1,4 +1,5 @@
 /** `NAME[ARGS]{json}`, any number, or a JSON list of objects with name and arguments. No marker ends them. */
+import { type CallReader, headedCalls, jsonCalls } from "./call-reader";
 import { type ToolCall, type ToolFormat, toolCall } from "./format";
 import { decodeJson, parseJson } from "./json";
 import { skipSpace, spaceStart, wordStart } from "./scan";
@@ -14,7 +15,28 @@ export const mistral: ToolFormat = {
     const calls = Array.isArray(json) && json.length > 0 ? listed(json) : headed(text);
     return calls && calls.length > 0 ? calls : null;
   },
+  reader(): CallReader {
+    let reader: CallReader | null = null;
+    let ahead = "";
+    return {
+      push(text) {
+        if (reader) return reader.push(text);
+        ahead += text;
+        if (skipSpace(ahead, 0) === ahead.length) return [];
+        reader = ahead[skipSpace(ahead, 0)] === "[" ? jsonCalls({ texts: false }) : headedCalls(headOf);
+        return reader.push(ahead);
+      },
+    };
+  },
 };
+
+/** The name before the mark at a text's end. */
+function headOf(text: string): { name: string } | null {
+  if (!text.endsWith(ARGS)) return null;
+  const nameEnd = spaceStart(text, text.length - ARGS.length);
+  const name = text.slice(wordStart(text, 0, nameEnd, "-"), nameEnd);
+  return name === "" ? null : { name };
+}
 
 function listed(list: Value[]): ToolCall[] | null {
   const calls: ToolCall[] = [];

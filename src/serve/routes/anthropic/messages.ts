@@ -8,6 +8,7 @@ import { type End, encodeChat, type Generation, type Part } from "../../generati
 import { Session } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
 import { heldForm } from "../../structured";
+import { ToldCalls } from "../../told-calls";
 import { newId } from "../openai/fields";
 import { anthropicError } from "./errors";
 import { askedOf, CountRequest, chatOf, formWish, MessagesRequest } from "./request";
@@ -54,9 +55,6 @@ type Block =
 
 /** Clients send it back with a thought; nothing is signed here. */
 const signature = "mlxlm";
-
-/** Characters of a call's input in one event. */
-const pieceLength = 64;
 
 class MessageReply {
   readonly #id = newId("msg_");
@@ -116,24 +114,23 @@ class MessageReply {
       open = block.type;
       yield named({ type: "content_block_start", index, content_block: block });
     };
+    const told = new ToldCalls();
     try {
       yield named({ type: "message_start", message: this.#message([], null) });
-      for await (const part of this.session.generate(this.generation)) {
+      for await (const part of this.session.generate({ ...this.generation, callPieces: true })) {
+        for (const piece of told.add(part)) {
+          if (piece.type === "start") yield* start({ type: "tool_use", id: idOf(piece), name: piece.name, input: {} });
+          else if (piece.type === "arguments") {
+            yield delta({ type: "input_json_delta", partial_json: piece.text });
+          } else yield* close();
+        }
         if (part.type === "thought") {
           if (open !== "thinking") yield* start({ type: "thinking", thinking: "", signature: "" });
           yield delta({ type: "thinking_delta", thinking: part.text });
-        } else if (part.type === "tool_calls") {
-          for (const call of part.calls) {
-            yield* start({ type: "tool_use", id: idOf(call), name: call.name, input: {} });
-            for (let at = 0; at < call.arguments.length; at += pieceLength) {
-              yield delta({ type: "input_json_delta", partial_json: call.arguments.slice(at, at + pieceLength) });
-            }
-          }
-          yield* close();
-        } else if (part.type !== "end") {
+        } else if (part.type === "text" || part.type === "malformed") {
           if (open !== "text") yield* start({ type: "text", text: "" });
           yield delta({ type: "text_delta", text: part.text });
-        } else {
+        } else if (part.type === "end") {
           yield* close();
           const stopped = { stop_reason: stopReason(part), stop_sequence: part.stop_text ?? null };
           yield named({ type: "message_delta", delta: stopped, usage: this.#usage(part) });
@@ -149,7 +146,7 @@ class MessageReply {
 
 const named = (data: { type: string } & Record<string, unknown>) => event(data, data.type);
 
-const idOf = ({ id }: ToolCall) => (id ? `toolu_${id}` : newId("toolu_"));
+const idOf = ({ id }: Pick<ToolCall, "id"> | { id: string | undefined }) => (id ? `toolu_${id}` : newId("toolu_"));
 
 /** Adds a part to the blocks: to the last one, where it goes on with it. */
 function add(content: Block[], part: Exclude<Part, { type: "end" }>): void {
@@ -157,7 +154,8 @@ function add(content: Block[], part: Exclude<Part, { type: "end" }>): void {
   if (part.type === "tool_calls") {
     for (const call of part.calls)
       content.push({ type: "tool_use", id: idOf(call), name: call.name, input: inputOf(call) });
-  } else if (part.type === "thought") {
+  } else if (part.type === "call_pieces") return;
+  else if (part.type === "thought") {
     if (last?.type === "thinking") last.thinking += part.text;
     else content.push({ type: "thinking", thinking: part.text, signature });
   } else if (last?.type === "text") last.text += part.text;

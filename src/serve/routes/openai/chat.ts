@@ -9,6 +9,7 @@ import type { End, Generation, Part } from "../../generation";
 import { Session, sideBySide } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
 import { heldForm } from "../../structured";
+import { type CallEvent, ToldCalls } from "../../told-calls";
 import { ChatRequest, chatOf, formWish } from "./chat-request";
 import { openAiError } from "./errors";
 import { finishReason, newId, seconds, usageOf } from "./fields";
@@ -58,7 +59,11 @@ class ChatReply {
     const { n = 1 } = this.request;
     const { seed } = this.generation;
     const answers = Array.from({ length: n }, (_, i) =>
-      this.session.generate({ ...this.generation, seed: seed === undefined ? undefined : seed + i }),
+      this.session.generate({
+        ...this.generation,
+        callPieces: this.request.stream === true,
+        seed: seed === undefined ? undefined : seed + i,
+      }),
     );
     return sideBySide(answers);
   }
@@ -104,24 +109,24 @@ class ChatReply {
       return chunk([{ index, delta, logprobs, finish_reason: reason }]);
     };
     const ends: End[] = [];
-    const calls = new Array<number>(n).fill(0);
+    const told = Array.from({ length: n }, () => new ToldCalls());
     try {
       for (let i = 0; i < n; i++) yield delta(i, { role: "assistant", content: "" });
       for await (const [index, part] of this.#parts()) {
+        let tokens = part.tokens;
+        for (const piece of told[index]!.add(part)) {
+          if (piece.type === "end") continue;
+          yield delta(index, { tool_calls: [callDelta(piece)] }, tokens);
+          tokens = undefined;
+        }
         if (part.type === "end") {
           ends.push(part);
-          yield delta(index, {}, part.tokens, finishReason(part.finish_reason));
-        } else if (part.type === "tool_calls") {
-          let tokens = part.tokens;
-          for (const call of part.calls) {
-            for (const piece of callDeltas(call, calls[index]!++)) {
-              yield delta(index, { tool_calls: [piece] }, tokens);
-              tokens = undefined;
-            }
-          }
+          yield delta(index, {}, tokens, finishReason(part.finish_reason));
         } else if (part.type === "thought") {
           yield delta(index, { reasoning_content: part.text, reasoning: part.text }, part.tokens);
-        } else yield delta(index, { content: part.text }, part.tokens);
+        } else if (part.type === "text" || part.type === "malformed") {
+          yield delta(index, { content: part.text }, part.tokens);
+        }
       }
       if (withUsage) yield chunk([], usageOf(ends));
       yield event("[DONE]");
@@ -139,15 +144,12 @@ class ChatReply {
 /** mlx-lm's is its versions and its platform; ours is of the same use: it changes where numbers may. */
 const fingerprint = `mlxlm-${process.platform}-${process.arch}`;
 
-/** A call as deltas: its name, and what it is given in pieces. */
-const pieceLength = 64;
-
-export function* callDeltas(call: ToolCall, index: number): Generator<object> {
-  const id = call.id ?? newId("call_");
-  yield { index, id, type: "function", function: { name: call.name, arguments: "" } };
-  for (let at = 0; at < call.arguments.length; at += pieceLength) {
-    yield { index, function: { arguments: call.arguments.slice(at, at + pieceLength) } };
-  }
+/** What is new of a call. */
+function callDelta(event: Exclude<CallEvent, { type: "end" }>): object {
+  const { index } = event;
+  if (event.type === "arguments") return { index, function: { arguments: event.text } };
+  const id = event.id ?? newId("call_");
+  return { index, id, type: "function", function: { name: event.name, arguments: "" } };
 }
 
 /** What one choice has said. */

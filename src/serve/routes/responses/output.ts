@@ -1,7 +1,7 @@
 /** What a response says, as items that grow, and the events that tell of their growth. */
 import type { AnswerToken } from "../../../generate/answer";
-import type { ToolCall } from "../../../text/tools";
 import type { Part } from "../../generation";
+import { type CallEvent, ToldCalls } from "../../told-calls";
 import { newId } from "../openai/fields";
 import { type Item, packed } from "./request";
 
@@ -27,9 +27,6 @@ type Status = "in_progress" | "completed";
 
 export type OutputEvent = { type: string } & Record<string, unknown>;
 
-/** Characters of a call's arguments in one event. */
-const pieceLength = 64;
-
 export interface OutputOptions {
   /** Give thoughts in the form too that clients keep. */
   packsThoughts: boolean;
@@ -39,6 +36,7 @@ export interface OutputOptions {
 export class Output {
   readonly items: OutputItem[] = [];
   #open: OutputItem | null = null;
+  readonly #told = new ToldCalls();
 
   constructor(private readonly options: OutputOptions) {}
 
@@ -58,13 +56,18 @@ export class Output {
   }
 
   *add(part: Exclude<Part, { type: "end" }>): Generator<OutputEvent> {
-    if (part.type === "tool_calls") for (const call of part.calls) yield* this.#call(call);
-    else if (part.type === "thought") yield* this.#thought(part.text);
-    else yield* this.#text(part.text, part.tokens ?? []);
+    for (const event of this.#told.add(part)) yield* this.#call(event);
+    if (part.type === "thought") yield* this.#thought(part.text);
+    else if (part.type === "text" || part.type === "malformed") yield* this.#text(part.text, part.tokens ?? []);
   }
 
   /** Closes what is open. */
   *end(): Generator<OutputEvent> {
+    for (const event of this.#told.add({ type: "end" })) yield* this.#call(event);
+    yield* this.#close();
+  }
+
+  *#close(): Generator<OutputEvent> {
     const item = this.#open;
     this.#open = null;
     if (!item) return;
@@ -94,7 +97,7 @@ export class Output {
   }
 
   *#begin(item: OutputItem): Generator<OutputEvent> {
-    yield* this.end();
+    yield* this.#close();
     this.items.push(item);
     this.#open = item;
     const empty = item.type === "function_call" ? { ...item, arguments: "" } : { ...item, content: [] };
@@ -125,21 +128,24 @@ export class Output {
     yield { type: "response.reasoning_text.delta", ...this.#place(item), content_index: 0, delta: text };
   }
 
-  *#call({ id, name, arguments: args }: ToolCall): Generator<OutputEvent> {
-    const call_id = id ?? newId("call_");
-    yield* this.#begin({
-      id: newId("fc_"),
-      type: "function_call",
-      call_id,
-      name,
-      arguments: args,
-      status: "in_progress",
-    });
-    const place = this.#place(this.#open!);
-    for (let at = 0; at < args.length; at += pieceLength) {
-      yield { type: "response.function_call_arguments.delta", ...place, delta: args.slice(at, at + pieceLength) };
+  *#call(event: CallEvent): Generator<OutputEvent> {
+    if (event.type === "start") {
+      const call_id = event.id ?? newId("call_");
+      const { name } = event;
+      yield* this.#begin({
+        ...{ id: newId("fc_"), type: "function_call", call_id, name, arguments: "", status: "in_progress" },
+      });
+      return;
     }
-    yield { type: "response.function_call_arguments.done", ...place, name, arguments: args };
-    yield* this.end();
+    const item = this.#open as Extract<OutputItem, { type: "function_call" }>;
+    const place = this.#place(item);
+    if (event.type === "arguments") {
+      item.arguments += event.text;
+      yield { type: "response.function_call_arguments.delta", ...place, delta: event.text };
+      return;
+    }
+    const { name, arguments: text } = item;
+    yield { type: "response.function_call_arguments.done", ...place, name, arguments: text };
+    yield* this.#close();
   }
 }

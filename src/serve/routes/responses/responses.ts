@@ -98,7 +98,7 @@ class ResponseReply {
     yield { type: "response.created", response: this.#response("in_progress") };
     yield { type: "response.in_progress", response: this.#response("in_progress") };
     let end: End | null = null;
-    for await (const part of this.session.generate(this.generation)) {
+    for await (const part of this.session.generate({ ...this.generation, callPieces: this.request.stream === true })) {
       if (part.type === "end") end = part;
       else yield* this.#output.add(part);
     }
