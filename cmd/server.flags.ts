@@ -1,4 +1,5 @@
 /** The flags of `mlxlm server`: mlx-lm's, with its defaults but for what web pages may do, and our own. */
+import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
@@ -55,8 +56,11 @@ export const serverFlags = {
     placeholder: "FOLDER",
   }),
   ...kvQuantizationFlags,
-  draftModel: flag.path("a smaller model with the same tokenizer, which proposes tokens", { placeholder: "MODEL" }),
-  numDraftTokens: flag.integer("how many tokens it proposes at a time", { default: 3, min: 1 }),
+  draftModel: flag.path(
+    "a smaller model with the same tokenizer, which proposes tokens; with drafts requests are answered one after the other",
+    { placeholder: "MODEL" },
+  ),
+  ...draftFlags,
   maxBody: flag.text("the largest request", { default: "32MiB", placeholder: "SIZE" }),
   logLevel: flag.choice("what is written to stderr", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], {
     default: "INFO",

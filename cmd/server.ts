@@ -1,6 +1,7 @@
 /** `mlxlm server`: a model, or many, over HTTP. */
 import { version } from "../package.json";
 import { command } from "../src/cli/command";
+import { checkDrafts, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { environment } from "../src/environment";
@@ -19,6 +20,8 @@ export default command({
   computes: true,
 
   async run({ flags, out, signal }) {
+    checkDrafts(flags);
+    const drafts = flags.draft !== undefined || flags.mtp !== undefined;
     const read = readServerFlags(flags, environment("MLXLM_API_KEY"));
     const { runServer } = await import("../src/serve/run");
     await runServer(
@@ -28,6 +31,7 @@ export default command({
         adapterPath: flags.adapterPath,
         chatTemplate: flags.chatTemplate || undefined,
         draftModel: flags.draftModel,
+        draftHead: flags.mtp !== undefined,
         promptCacheDir: flags.promptCacheDir,
         maxMemory: gigabytes(flags.maxMemory),
         address: { host: flags.host, port: flags.port },
@@ -40,6 +44,7 @@ export default command({
           ...{ prefillStepSize: flags.prefillStepSize, maxQueue: flags.maxQueue, numDraftTokens: flags.numDraftTokens },
           ...{ promptCacheSize: flags.promptCacheSize, promptCacheBytes: read.promptCacheBytes },
           kvQuantization: kvQuantization(flags),
+          ...(drafts && { ownDrafts: (head) => draftsOf(flags, head) }),
         },
         logLevel: flags.logLevel ?? "INFO",
         version,

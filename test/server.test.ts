@@ -80,6 +80,7 @@ test.each([
   [["./no-such-model"], 3, /no-such-model/],
   [["demo", "--host", "0.0.0.0"], 2, /nothing protects it/],
   [["demo", "--port", "70000"], 2, /port/],
+  [["demo", "--draft", "ngram", "--mtp", "2"], 2, /--draft and --mtp exclude each other/],
   [["demo", "--max-memory", "0.001"], 5, /needs 0\.0 GB of memory/],
 ])("%j ends with %d", async (words, code, message) => {
   const child = Bun.spawn([process.execPath, main, "server", ...words], { stdout: "pipe", stderr: "pipe" });

@@ -33,16 +33,17 @@ export async function cachedModel(name: string): Promise<ModelSource | null> {
 export interface OpenerOptions {
   /** Takes the place of the checkpoint's own chat template. */
   chatTemplate?: string;
+  /** Load models' own draft layers too. */
+  draftHead?: boolean;
   onDownload?: (model: string, done: number, total: number) => void;
   warn?: (message: string) => void;
 }
 
 /** Opens what the operator named, downloaded where need be. */
-export function opener({ chatTemplate, onDownload, warn }: OpenerOptions): Open {
+export function opener({ chatTemplate, draftHead, onDownload, warn }: OpenerOptions): Open {
   return async ({ open, adapterPath }) => {
     const opened = await openModel(open, {
-      adapterPath,
-      warn,
+      ...{ adapterPath, draftHead, warn },
       onDownload: (done, total) => onDownload?.(open ?? "", done, total),
     });
     return chatTemplate === undefined ? opened : withTemplate(opened, chatTemplate);

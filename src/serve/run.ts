@@ -21,6 +21,8 @@ export interface RunOptions extends ReadServerFlags {
   adapterPath?: string;
   chatTemplate?: string;
   draftModel?: string;
+  /** Load models' own draft layers too. */
+  draftHead?: boolean;
   /** Where prompts are kept over restarts. */
   promptCacheDir?: string;
   /** Bytes. */
@@ -61,7 +63,7 @@ export async function runServer(
   const name = model ?? (options.allowed.length > 0 ? undefined : demoName);
   const main = name === undefined ? undefined : { name, open: name, adapterPath };
   const models = new Models({
-    open: opener({ chatTemplate, warn, onDownload: progressLog(log) }),
+    open: opener({ chatTemplate, draftHead: options.draftHead, warn, onDownload: progressLog(log) }),
     size: weightBytes,
     budget: new MemoryBudget(maxMemory),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },

@@ -1,5 +1,7 @@
 /** What the server was started with: the defaults of requests, and how it runs. */
+import type { Drafts } from "../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../generate/kv-quantization";
+import type { DraftHead } from "../models";
 
 /** What a request gets where it says nothing. */
 export interface RequestDefaults {
@@ -21,6 +23,8 @@ export interface EngineSettings {
   kvQuantization?: KvQuantizationOptions;
   /** How many tokens a draft model proposes at a time. */
   numDraftTokens: number;
+  /** Who drafts beside a draft model: a model's own draft layers, where it has any, or the text so far. */
+  ownDrafts?: (head: DraftHead | undefined) => Drafts | null;
   /** How many prompts are kept, and how many bytes they take at most. */
   promptCacheSize: number;
   promptCacheBytes?: number;

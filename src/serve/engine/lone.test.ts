@@ -1,6 +1,8 @@
-/** Models that answer one request after the other: with a draft model, with a packed cache. */
+/** Models that answer one request after the other: with drafts, with a packed cache. */
 import { describe, expect, test } from "bun:test";
 import { type TestServerOptions, testServer } from "../../../test/serve";
+import { thinkingTokenizer } from "../../../test/thinking-tokenizer";
+import { tinyDraftHead, tinyHybrid, tinyModel } from "../../../test/tiny-model";
 import { demoFolder } from "../../demo/folder";
 import { openModel } from "../../generate/open-model";
 
@@ -19,6 +21,7 @@ interface Reply {
 }
 
 const kinds: [string, TestServerOptions][] = [
+  ["drafts from the text", { settings: { ownDrafts: () => ({ from: "ngram", tokens: 4 }) } }],
   ["a draft model", { models: { draft: () => openModel(demoFolder()) } }],
   ["a packed cache", { settings: { kvQuantization: { bits: 8, groupSize: 32, start: 0 } } }],
 ];
@@ -47,4 +50,36 @@ describe.each(kinds)("with %s", (_, options) => {
     expect(textOf(await ask(server, sum))).toBe(expected[0]!);
     await Promise.all([plain.stop(), server.stop()]);
   });
+});
+
+test("with a model's own draft layers, or the text so far, the answer is the same", async () => {
+  const tokenizer = await thinkingTokenizer();
+  const open = async () => {
+    const model = await tinyModel({ ...tinyHybrid, vocab_size: 400 });
+    const facts = { tokenizer, config: {}, folder: "/nowhere", contextLength: 4096 };
+    return { model, draftHead: await tinyDraftHead(model), ...facts };
+  };
+  const texts: string[] = [];
+  const heads: boolean[] = [];
+  const ways: (TestServerOptions["settings"] | undefined)[] = [
+    undefined,
+    {
+      ownDrafts(head) {
+        heads.push(head !== undefined);
+        return head ? { head, tokens: 2 } : null;
+      },
+    },
+    { ownDrafts: () => ({ from: "ngram", tokens: 3 }) },
+  ];
+  for (const settings of ways) {
+    const server = testServer({ open, settings });
+    const response = await server.post("/v1/completions", { prompt: "Say it:", max_tokens: 24 });
+    const { choices } = (await response.json()) as { choices: { text: string }[] };
+    texts.push(choices[0]!.text);
+    expect(server.context.models.loaded[0]!.served.scheduler.isBatched).toBe(settings === undefined);
+    await server.stop();
+  }
+  expect(heads).toEqual([true]);
+  expect(texts[0]!.length).toBeGreaterThan(10);
+  expect(texts).toEqual([texts[0]!, texts[0]!, texts[0]!]);
 });

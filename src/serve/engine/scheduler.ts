@@ -1,6 +1,6 @@
 /** Who is answered, and when: a bounded queue in front of one model, and places in its batch as memory allows. */
 import { BatchStepper } from "../../generate/batch";
-import { DraftStepper } from "../../generate/draft-stepper";
+import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
 import type { Stepper } from "../../generate/stepper";
@@ -23,8 +23,8 @@ export interface SchedulerOptions {
   maxQueue?: number;
   /** Pack the KV cache; then requests are answered one after the other. */
   kvQuantization?: KvQuantizationOptions;
-  /** A smaller model that proposes tokens; then requests are answered one after the other. */
-  draft?: { model: LanguageModel; tokens: number };
+  /** Who proposes tokens; then requests are answered one after the other. */
+  draft?: Drafts | null;
   /** Adapters on the model: in a batch each sequence may have another one. */
   adapters?: AdapterPool;
   /** Gives back memory that is held only in case it is of use: so many bytes, if it can. */

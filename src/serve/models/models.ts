@@ -130,7 +130,14 @@ export class Models {
   /** The model with an adapter that other requests to it need not have; null where that cannot be. */
   async #shared(source: ModelSource, name: string, folder: string, keepAlive?: number): Promise<Lease | null> {
     const { settings, draft } = this.options;
-    if (settings.kvQuantization || draft || source.adapterPath !== undefined || !(await canPool(folder))) return null;
+    if (
+      settings.kvQuantization ||
+      settings.ownDrafts ||
+      draft ||
+      source.adapterPath !== undefined ||
+      !(await canPool(folder))
+    )
+      return null;
     const base = await this.#lease(source.name, source, keepAlive);
     try {
       if (base.served.sharesAdapters) {

@@ -2,6 +2,7 @@
 import type { OpenedModel } from "../../generate/open-model";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
+import type { Module } from "../../nn";
 import { makeSampler, type Sampler, type SamplerOptions } from "../../sample";
 import type { Tokenizer } from "../../text/tokenizer";
 import { AdapterPool, canShareAdapters } from "../../tune/adapter-pool";
@@ -51,7 +52,7 @@ export class ServedModel {
   readonly #samplers = new Map<string, Sampler>();
 
   constructor(
-    opened: OpenedModel,
+    private readonly opened: OpenedModel,
     private readonly options: ServedModelOptions,
   ) {
     const { name, budget, settings, draft } = options;
@@ -61,7 +62,7 @@ export class ServedModel {
     this.config = opened.config;
     this.folder = opened.folder;
     this.contextLength = opened.contextLength;
-    this.nbytes = bytesOf(opened.model) + (draft ? bytesOf(draft.model) : 0);
+    this.nbytes = [opened.model, opened.draftHead, draft?.model].reduce((sum, part) => sum + bytesOf(part), 0);
     budget.holdWeights(this, this.nbytes);
     const { promptCacheSize: maxEntries, promptCacheBytes: maxBytes = budget.limit * usualShare } = settings;
     this.prefixes = new RadixPrefixes(() => opened.model.makeCache(), {
@@ -75,7 +76,7 @@ export class ServedModel {
       budget,
       adapters: this.#pool,
       onShort: (bytes) => this.prefixes.release(bytes),
-      draft: draft && { model: draft.model, tokens: settings.numDraftTokens },
+      draft: draft ? { model: draft.model, tokens: settings.numDraftTokens } : settings.ownDrafts?.(opened.draftHead),
     });
     this.sharesAdapters = this.scheduler.isBatched && canShareAdapters(opened.model);
   }
@@ -109,12 +110,13 @@ export class ServedModel {
     this.prefixes.clear();
     this.#pool.dispose();
     this.options.budget.holdWeights(this, 0);
+    this.opened.draftHead?.dispose();
     this.model.dispose();
     this.options.draft?.model.dispose();
     mx.clearCache();
   }
 }
 
-function bytesOf(model: LanguageModel): number {
-  return model.namedParameters?.().reduce((sum, [, tensor]) => sum + tensor.nbytes, 0) ?? 0;
+function bytesOf(module: Partial<Pick<Module, "namedParameters">> | undefined): number {
+  return module?.namedParameters?.().reduce((sum, [, tensor]) => sum + tensor.nbytes, 0) ?? 0;
 }
