@@ -29,6 +29,11 @@ import {
 } from "../nn";
 import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decoder, precise } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { f32, u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -223,3 +228,82 @@ export const quantize = (path: string) => (path.endsWith("mlp.gate.proj") ? { gr
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
 
 export const awq = blockAwq({ router: "gate.proj" });
+
+/** How many features turn, in layers of a kind. */
+const turningOf = (args: Args, type: AttentionType) => ropeOf(args, type).dims;
+
+const typesOf = (args: Pick<Args, "layer_types" | "num_hidden_layers">): AttentionType[] =>
+  Array.from({ length: args.num_hidden_layers }, (_, i) => args.layer_types?.[i] ?? "full_attention");
+
+export const gguf = decoder("laguna", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_expert"),
+      attn_gate: "self_attn.g_proj",
+      ffn_gate_inp: "mlp.gate.proj",
+    },
+    { parameters: { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" } },
+  ),
+  turning: (settings) => turningOf(settings as unknown as Args, "full_attention"),
+  windows: { period: 1, typeOf: (settings, index) => typesOf(settings as unknown as Args)[index]! },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_shared_feed_forward_length: "shared_expert_intermediate_size",
+  },
+  floats: { expert_weights_scale: "moe_routed_scaling_factor" },
+  // llama.cpp does not cap the logits of routers.
+  only: { attention_bias: false, qkv_bias: false, moe_router_score_func: "sigmoid", moe_router_logit_softcapping: 0 },
+  read(file, common) {
+    const layers = common.num_hidden_layers as number;
+    const headDim = common.head_dim as number;
+    const heads = file.list("attention.head_count") ?? [];
+    const each = Array.from({ length: layers }, (_, i) => i);
+    const gates = file.shape("blk.0.attn_gate.weight")?.[0];
+    const own = heads[0] ?? (common.num_attention_heads as number);
+    const share = (dims: number) => dims / headDim;
+    return {
+      partial_rotary_factor: undefined,
+      rope_theta: undefined,
+      rope_scaling: undefined,
+      num_attention_heads_per_layer: heads.length === layers ? [...heads] : undefined,
+      mlp_layer_types: each.map((i) => (file.shape(`blk.${i}.ffn_gate_inp.weight`) ? "sparse" : "dense")),
+      gating: gates === undefined ? false : gates === own ? "per-head" : "per-element",
+      rope_parameters: {
+        full_attention: {
+          rope_type: "default",
+          ...(common.rope_scaling as object | undefined),
+          rope_theta: common.rope_theta,
+          partial_rotary_factor: share(file.number("rope.dimension_count") ?? headDim),
+        },
+        sliding_attention: {
+          rope_type: "default",
+          rope_theta: precise(file.number("rope.freq_base_swa") ?? 10_000),
+          partial_rotary_factor: share(file.number("rope.dimension_count_swa") ?? headDim),
+        },
+      },
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { scaling, base } = ropeOf(args, "sliding_attention");
+    const stretches = scaling && (scaling.factor ?? 1) !== 1;
+    if (stretches) noPlace("a stretched rotation of sliding layers");
+    const sparse = args.mlp_layer_types?.indexOf("sparse") ?? 1;
+    if (sparse >= 0 && args.mlp_layer_types?.includes("dense", sparse)) {
+      noPlace('"mlp_layer_types" with a dense layer behind sparse ones');
+    }
+    return {
+      "attention.head_count": u32(args.num_attention_heads_per_layer ?? [args.num_attention_heads]),
+      "rope.freq_base": f32(ropeOf(args, "full_attention").base),
+      "rope.freq_base_swa": f32(base),
+      "rope.dimension_count_swa": u32(turningOf(args, "sliding_attention")),
+      leading_dense_block_count: u32(sparse < 0 ? args.num_hidden_layers : sparse),
+      expert_gating_func: u32(gating.sigmoid),
+      expert_weights_norm: ["bool", true],
+    };
+  },
+});

@@ -25,6 +25,9 @@ import {
 import { size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
+import { precise } from "./gguf/decoder";
+import { latent } from "./gguf/deepseek2";
+import { f32, type GgufFacts, u32 } from "./gguf/facts";
 import { Block } from "./llama";
 import { GrowingRope, growthOf } from "./ministral3";
 
@@ -133,3 +136,36 @@ export class Model extends deepseek.LatentLM {
 export const { joins } = deepseek;
 
 export const awq = blockAwq();
+
+const latentFacts = latent({ architecture: "mistral4", scores: "softmax", normalizes: true });
+
+export const gguf: GgufFacts = {
+  ...latentFacts,
+  read(file) {
+    const { rope_theta, rope_scaling, ...common } = latentFacts.read(file);
+    const scaling = (rope_scaling ?? { type: "default" }) as Record<string, unknown>;
+    return {
+      ...common,
+      rope_parameters: {
+        ...scaling,
+        original_max_position_embeddings:
+          scaling.original_max_position_embeddings ?? file.number("rope.scaling.original_context_length"),
+        rope_theta,
+        llama_4_scaling_beta: precise(file.number("attention.temperature_scale") ?? 0),
+      },
+    };
+  },
+  write(config, source) {
+    const { rope_parameters: rope } = config as Args;
+    const written = latentFacts.write(config, source);
+    const { llama_4_scaling_beta: beta, original_max_position_embeddings: original } = rope;
+    return {
+      ...written,
+      fields: {
+        ...written.fields,
+        "rope.scaling.original_context_length": u32(original),
+        ...(beta ? { "attention.temperature_scale": f32(beta), "attention.temperature_length": u32(original) } : {}),
+      },
+    };
+  },
+};

@@ -65,6 +65,10 @@ const tenth = 0.1;
 
 /** What differs from DeepSeek V3. */
 export interface LatentFacts {
+  /** Its name in files, where it is another. */
+  architecture?: string;
+  /** Weights of experts by a softmax are made to sum to one where the configuration says so. */
+  normalizes?: boolean;
   matches?: (file: GgufDescription) => boolean;
   scores?: keyof typeof gating;
   ropeBase?: number;
@@ -75,7 +79,7 @@ export interface LatentFacts {
 }
 
 export const latent = (own: LatentFacts = {}): GgufFacts =>
-  decoder("deepseek2", {
+  decoder(own.architecture ?? "deepseek2", {
     names: new TensorNames(layer, {
       parameters: own.scores === "softmax" ? {} : { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" },
       halves: fusedExperts("mlp"),
@@ -142,7 +146,7 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
         expert_shared_count: u32(shared),
         expert_feed_forward_length: u32(args.moe_intermediate_size),
         expert_weights_scale: f32(args.routed_scaling_factor),
-        expert_weights_norm: flag(own.scores !== "softmax" && args.norm_topk_prob),
+        expert_weights_norm: flag((own.scores !== "softmax" || own.normalizes === true) && args.norm_topk_prob),
         expert_gating_func: u32(gating[own.scores ?? "sigmoid"]),
         expert_group_count: grouped ? u32(args.n_group) : undefined,
         expert_group_used_count: grouped ? u32(args.topk_group) : undefined,
