@@ -54,6 +54,7 @@ const cases: Record<string, Settings> = {
   granitemoe: {},
   granitemoehybrid: { mamba_n_heads: 8 },
   granitemoehybrid_dense: { mamba_n_heads: 8 },
+  hunyuan: { use_cla: false, moe_topk: 2 },
   hunyuan_v1_dense: {},
   jamba: {},
   kimi_k25: { q_lora_rank: 32 },

@@ -33,6 +33,10 @@ import {
   throughSharingLayers,
 } from "../nn";
 import { checkHeads, type count, headsOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { f32, u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { baseOf, ropeFields } from "./hunyuan_v1_dense";
 import { CausalLM } from "./language-model";
 
@@ -262,3 +266,45 @@ export class Model extends CausalLM {
     });
   }
 }
+
+/** What all layers have alike: files have one number for it. */
+function forAll(field: string, value: number | number[]): number {
+  const [first, ...others] = [value].flat();
+  if (others.some((other) => other !== first)) noPlace(`"${field}" ${JSON.stringify(value)}`);
+  return first!;
+}
+
+export const gguf = decoder("hunyuan-moe", {
+  names: new TensorNames({
+    ...plainLayer,
+    ...expertLayer("mlp"),
+    ...sharedExpert("mlp.shared_mlp"),
+    ffn_gate_inp: "mlp.gate.wg",
+    attn_q_norm: "self_attn.query_layernorm",
+    attn_k_norm: "self_attn.key_layernorm",
+  }),
+  stretches: false,
+  integers: { expert_count: "num_experts" },
+  only: { attention_bias: false, use_qk_norm: true, use_cla: false, use_mixed_mlp_moe: true },
+  read: (file) => ({
+    moe_topk: file.need("expert_used_count"),
+    moe_intermediate_size: file.number("expert_feed_forward_length") ?? file.need("feed_forward_length"),
+    intermediate_size: file.number("expert_shared_feed_forward_length") ?? file.need("feed_forward_length"),
+    num_shared_expert: 1,
+  }),
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { intermediate_size: width, num_experts: experts } = args;
+    const used = forAll("moe_topk", args.moe_topk);
+    const expertWidth = forAll("moe_intermediate_size", args.moe_intermediate_size ?? width);
+    // llama.cpp lets the weights of a token's experts sum to one, also where there is one.
+    if (experts === 1 || used === 1) noPlace(`"num_experts" ${experts} with "moe_topk" ${used}`);
+    return {
+      feed_forward_length: u32(expertWidth),
+      expert_feed_forward_length: u32(expertWidth),
+      expert_shared_feed_forward_length: u32(width * forAll("num_shared_expert", args.num_shared_expert)),
+      expert_used_count: u32(used),
+      "rope.freq_base": f32(baseOf(args)),
+    };
+  },
+});

@@ -258,6 +258,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   granitehybrid: ["granitemoehybrid"],
   granitemoe: ["granitemoe"],
   "hunyuan-dense": ["hunyuan_v1_dense"],
+  "hunyuan-moe": ["hunyuan"],
   jamba: ["jamba"],
   laguna: ["laguna"],
   lfm2: ["lfm2"],

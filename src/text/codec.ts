@@ -188,7 +188,9 @@ const others = /^(tokenizer\.model|tekken\.json|tiktoken\.model|.*\.tiktoken|tok
 
 async function noTokenizer(folder: string, { tokenizer_class: name }: TokenizerConfig): Promise<UserError> {
   const files = await readdir(folder).catch(() => [] as string[]);
-  const [found, code] = [others, /^tokenization_.*\.py$/].map((one) => files.filter((file) => one.test(file)).sort());
+  const [found, code] = [others, /^(tokenization_.*|tiktoken)\.py$/].map((one) =>
+    files.filter((file) => one.test(file)).sort(),
+  );
   const problem =
     found!.length > 0
       ? `${folder} has ${found!.join(" and ")} but no tokenizer.json, the only tokenizer format that mlxlm reads${name ? ` of the class ${name}` : ""}.`

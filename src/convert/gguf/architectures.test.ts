@@ -84,6 +84,7 @@ test("every architecture that can be written is one of them", async () => {
   // Mistral, Xverse and others are Llama by another name.
   const remapped = [
     "gemma4_unified",
+    "hunyuan_v1_moe",
     "iquestcoder",
     "joyai_llm_flash",
     "kimi_k2",
