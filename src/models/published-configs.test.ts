@@ -160,3 +160,49 @@ for (const [what, name, change, message] of unsupported) {
     expect((await failure({ ...config(name), ...change })).message).toContain(message);
   });
 }
+
+test("Phixtral's sizes have the names of Phi 2's first configuration, or mlx-lm's", async () => {
+  const { num_vocab, model_dim, num_heads, num_layers, ...phixtral } = config("phixtral");
+  const named = { vocab_size: num_vocab, n_embd: model_dim, n_head: num_heads, n_layer: num_layers };
+  const shapes = async (one: Record<string, unknown>) => {
+    const model = await createModel(one, "a test");
+    const found = model.namedParameters().map(([name, { shape }]) => [name, ...shape]);
+    model.dispose();
+    return found;
+  };
+  expect(await shapes({ ...phixtral, ...named, model_type: "phi-msft" })).toEqual(await shapes(config("phixtral")));
+});
+
+test("settings of OLMo that no published model has are refused by name", async () => {
+  const { message } = await failure({ ...config("hf_olmo"), alibi: true });
+  expect(message).toBe('config.json of ./my-model: "alibi" is true, but must be one of false');
+  const published = { alibi: false, multi_query_attention: null, layer_norm_type: "default", clip_qkv: null };
+  (await createModel({ ...config("hf_olmo"), ...published }, "a test")).dispose();
+});
+
+test("Hunyuan's numbers are one for all layers or a list of each, which has as many", async () => {
+  const { message } = await failure({ ...config("hunyuan"), moe_topk: [2, 2] });
+  expect(message).toBe('config.json of ./my-model: "moe_topk" has 2 entries, but "num_hidden_layers" is 4');
+  const many = await failure({ ...config("hunyuan"), moe_topk: 7 });
+  expect(many.message).toBe('config.json of ./my-model: "moe_topk" is 7, but "num_experts" is 6');
+  (await createModel({ ...config("hunyuan"), moe_topk: 2, num_shared_expert: [1, 1, 1, 1] }, "a test")).dispose();
+});
+
+test("ids without text of Phi 3 small are never likely, and those beyond the vocabulary are passed over", async () => {
+  const { dummy_token_indices: ids, ...phi } = config("phi3small");
+  const logits = async (one: Record<string, unknown>) => {
+    const model = await createModel(one, "a test");
+    const values = mx.scope(
+      () =>
+        model
+          .forward(mx.array([[5, 6]], "uint32"))
+          .at(0, -1)
+          .toArray() as Float32Array,
+    );
+    model.dispose();
+    return [...values.entries()].filter(([, value]) => value === Number.NEGATIVE_INFINITY).map(([id]) => id);
+  };
+  expect(await logits({ ...phi, dummy_token_indices: ids })).toEqual(ids as number[]);
+  // The published ones begin at 100,256.
+  expect(await logits(phi)).toEqual([]);
+});
