@@ -71,12 +71,16 @@ function unfusedAttention(q: Tensor, keys: Rows, values: Rows, options: Omit<Att
   if (cap) scores = scores.divide(cap).tanh().multiply(cap);
   if (mask) {
     const array = mask === "causal" ? causal(length, scores.dim(-1)) : mask;
-    const shaped = repeats > 1 && array.ndim > 3 ? array.expandDims(-3) : array;
+    const shaped = repeats > 1 && array.ndim > 3 ? byGroup(array, kvHeads) : array;
     scores = shaped.dtype === "bool" ? mx.where(shaped, scores, mx.finfo(scores.dtype).min) : scores.add(shaped);
   }
   const out = product(softmaxBesideSinks(scores, sinks), values, false);
   return repeats > 1 ? out.reshape(batch, heads, length, out.dim(-1)) : out;
 }
+
+/** A mask (B, 1 or H, T, S) as scores of grouped heads take it, (B, 1 or Hkv, 1 or H / Hkv, T, S). */
+const byGroup = (mask: Tensor, kvHeads: number): Tensor =>
+  mask.dim(1) === 1 ? mask.expandDims(-3) : mask.unflatten(1, [kvHeads, -1]);
 
 /** softmax over the keys and each head's sink: scores (B, H, T, S) or (B, Hkv, H / Hkv, T, S), sinks (H) */
 function softmaxBesideSinks(scores: Tensor, sinks: Tensor | null | undefined): Tensor {
