@@ -1123,6 +1123,7 @@ def hy_v4(path, shape):
         heads, rank, plain = shape
         return {path.replace("embed_q", "kv_b_proj"): [heads * (plain + 32), rank]}
     if ".unembed_out." in path:
+        return {}
     if "switch_mlp." in path:
         path = path.replace("switch_mlp", "experts").removesuffix(".weight")
     return {path: shape}
