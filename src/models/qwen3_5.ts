@@ -103,19 +103,22 @@ type TextArgs = z.infer<typeof TextArgs>;
 
 export const Args = nestedArgs(TextArgs);
 
-/** Only the first features of a head turn. */
-function ropeOf({ rope_parameters, rope_theta, rope_scaling, ...args }: TextArgs): RotaryEmbedding {
+/** Only the first features of a head turn. @param step positions from one row to the next */
+export function ropeOf(
+  { rope_parameters, rope_theta, rope_scaling, ...args }: Omit<TextArgs, "layer_types">,
+  step = 1,
+): RotaryEmbedding {
   const share = rope_parameters?.partial_rotary_factor ?? args.partial_rotary_factor ?? 0.25;
   return initializeRope({
     dims: Math.trunc(headsOf(args).headDim * share),
     base: rope_parameters?.rope_theta ?? rope_theta ?? 100_000,
-    scaling: rope_parameters ?? rope_scaling,
+    scaling: step === 1 ? (rope_parameters ?? rope_scaling) : { type: "linear", factor: 1 / step },
     maxPositions: args.max_position_embeddings ?? 131_072,
   });
 }
 
 /** Attention whose results pass a sigmoid gate, which the queries' projection makes beside each head. */
-class GatedAttention extends Module {
+export class GatedAttention extends Module {
   q_proj: Layer;
   k_proj: Layer;
   v_proj: Layer;

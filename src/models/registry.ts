@@ -155,6 +155,7 @@ const architectures: Record<string, () => Promise<Architecture>> = {
   qwen3: () => import("./qwen3"),
   qwen3_5: () => import("./qwen3_5"),
   qwen3_5_moe: () => import("./qwen3_5_moe"),
+  qwen4_exp: () => import("./qwen4_exp"),
   qwen3_moe: () => import("./qwen3_moe"),
   qwen3_next: () => import("./qwen3_next"),
   qwen3_vl: () => import("./qwen3_vl"),

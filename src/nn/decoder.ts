@@ -76,7 +76,7 @@ export interface TokenEmbedding extends Module {
 /** What checkpoints call the embedding and the last norm. */
 export interface TrunkNames {
   embedding: "embed_tokens" | "word_embeddings" | "embeddings";
-  norm: "norm" | "final_layernorm" | "final_norm";
+  norm: "norm" | "final_layernorm" | "final_norm" | "hyper_connection_mixer";
 }
 
 export class Decoder<C extends Cache = KeyValueCache> extends Module {
@@ -88,6 +88,7 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   readonly norm!: Module & Norm;
   readonly final_layernorm?: Module & Norm;
   readonly final_norm?: Module & Norm;
+  readonly hyper_connection_mixer?: Module & Norm;
   readonly names: TrunkNames;
 
   constructor(

@@ -22,12 +22,24 @@ export interface GatedDeltaSizes {
   kernelSize: number;
   /** Of the norm. */
   eps: number;
+  /** What the gate behind the norm passes; SiLU where absent. */
+  gate?: "silu" | "sigmoid";
 }
 
 /** RMSNorm of each head, and a gate behind it. */
 class GatedRMSNorm extends RMSNorm {
+  constructor(
+    dims: number,
+    eps: number,
+    readonly gate: "silu" | "sigmoid" = "silu",
+  ) {
+    super(dims, eps);
+  }
+
   gated(x: Tensor, gate: Tensor): Tensor {
-    return preciseSwiglu(gate, this.forward(x)).astype(x.dtype);
+    const normed = this.forward(x);
+    if (this.gate === "silu") return preciseSwiglu(gate, normed).astype(x.dtype);
+    return normed.astype("float32").multiply(gate.astype("float32").sigmoid()).astype(x.dtype);
   }
 }
 
@@ -65,7 +77,7 @@ export abstract class DeltaLayer extends Module {
 
   /** @param inputs makes the projections ahead of the convolution, by their names */
   constructor(
-    { dims: D, keyHeads, valueHeads, keyDim, valueDim, kernelSize, eps }: GatedDeltaSizes,
+    { dims: D, keyHeads, valueHeads, keyDim, valueDim, kernelSize, eps, gate }: GatedDeltaSizes,
     inputs: () => Record<string, Layer>,
   ) {
     super();
@@ -73,7 +85,7 @@ export abstract class DeltaLayer extends Module {
     Object.assign(this, inputs());
     this.dt_bias = parameter(mx.ones([valueHeads]));
     this.A_log = parameter(mx.scope(() => mx.random.uniform({ low: 0, high: 16, shape: [valueHeads] }).log()));
-    this.norm = new GatedRMSNorm(valueDim, eps);
+    this.norm = new GatedRMSNorm(valueDim, eps, gate);
     this.out_proj = new Linear(valueHeads * valueDim, D, { bias: false });
     this.keyHeads = keyHeads;
     this.valueHeads = valueHeads;
@@ -103,6 +115,7 @@ export abstract class DeltaLayer extends Module {
   #atOnce([entering, gate, strength, decay]: Projected, ...rest: Carried): Triple | null {
     const [before, state, own, lengths] = rest;
     const { A_log: rates, dt_bias: decayBias, keyHeads, norm } = this;
+    if (norm.gate !== "silu") return null;
     return mx.fast.deltaLayer({
       ...{ entering, gate, strength, decay, rates, decayBias, keyHeads },
       ...{ convWeight: this.conv1d.weight, normWeight: norm.weight, eps: norm.eps },

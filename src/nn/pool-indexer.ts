@@ -69,34 +69,52 @@ export class PoolIndexer extends Module {
       const tails = mx.broadcastTo(tail, [batch, 1, 1, tail.dim(0)]);
       return mx.concatenate([places.flatten(-2), tails], { axis: -1 });
     }
-    const whole = groupsUpTo(length, count, offset, pool);
-    const chosen = isAmong(highest(mx.where(whole, scores, -Infinity), most), count).bitwiseAnd(whole);
-    const byToken = mx.repeat(chosen, pool, { axis: -1 });
-    const rest = mx.zeros([...chosen.shape.slice(0, 3), total - count * pool], "bool");
-    // The tokens of the pool that is open at a token, up to it.
-    const [places, ends] = [mx.arange(total), mx.arange(offset + 1, total + 1).expandDims(-1)];
-    const tail = places.greaterEqual(ends.floorDivide(pool).multiply(pool)).bitwiseAnd(places.less(ends));
-    return mx.concatenate([byToken, rest], { axis: -1 }).bitwiseOr(tail);
+    return tokensOfBest(scores, most, pool, offset);
   }
 
   /** The keys of the pools that these tokens close, (B, P, Di). */
   #pooled(x: Tensor, offset: number, open?: ArraysCache): Tensor {
     const { pool } = this;
-    const waiting = offset % pool;
-    const closed = Math.floor((waiting + x.dim(1)) / pool);
     const keys = this.k_norm.forward(this.wk.forward(x));
     const gates = x.matmul(this.index_kpool_compress_gate.T);
-    const [values, weights] = [keys, gates].map((own, i) => {
-      const [batch, length, width] = own.shape as [number, number, number];
-      const before = open?.get(i) ?? mx.zeros([batch, pool - 1, width], own.dtype);
-      const all = mx.concatenate([before, own], { axis: 1 });
-      open?.put(i, mx.contiguous(mx.sliceAxis(all, 1, length, length + pool - 1)));
-      const first = pool - 1 - waiting;
-      return mx.sliceAxis(all, 1, first, first + closed * pool).unflatten(1, [closed, pool]);
-    }) as [Tensor, Tensor];
+    const [values, weights] = [keys, gates].map((own, i) => closedPools(own, pool, offset, i, open)) as [
+      Tensor,
+      Tensor,
+    ];
     const shares = mx.softmax(weights.astype("float32").add(this.index_kpool_compress_ape.astype("float32")), {
       axis: 2,
     });
     return values.multiply(shares).sum({ axis: 2 }).astype(x.dtype);
   }
+}
+
+/**
+ * Of features of tokens (B, T, D) behind `offset` others the rows of the pools that they close, (B, P, pool, D).
+ * @param open holds, as its array `index`, what later pools need of the latest tokens
+ */
+export function closedPools(own: Tensor, pool: number, offset: number, index: number, open?: ArraysCache): Tensor {
+  const [batch, length, width] = own.shape as [number, number, number];
+  const waiting = offset % pool;
+  const closed = Math.floor((waiting + length) / pool);
+  const before = open?.get(index) ?? mx.zeros([batch, pool - 1, width], own.dtype);
+  const all = mx.concatenate([before, own], { axis: 1 });
+  open?.put(index, mx.contiguous(mx.sliceAxis(all, 1, length, length + pool - 1)));
+  const first = pool - 1 - waiting;
+  return mx.sliceAxis(all, 1, first, first + closed * pool).unflatten(1, [closed, pool]);
+}
+
+/**
+ * By scores (B, 1, T, P) of pools for T tokens behind `offset` others, which tokens each sees: those of its `most` best
+ * pools, and of the pool that is open at it all up to it. (B, 1, T, offset + T)
+ */
+export function tokensOfBest(scores: Tensor, most: number, pool: number, offset: number): Tensor {
+  const [length, count] = scores.shape.slice(-2) as [number, number];
+  const total = offset + length;
+  const whole = groupsUpTo(length, count, offset, pool);
+  const chosen = isAmong(highest(mx.where(whole, scores, -Infinity), most), count).bitwiseAnd(whole);
+  const byToken = mx.repeat(chosen, pool, { axis: -1 });
+  const rest = mx.zeros([...chosen.shape.slice(0, 3), total - count * pool], "bool");
+  const [places, ends] = [mx.arange(total), mx.arange(offset + 1, total + 1).expandDims(-1)];
+  const tail = places.greaterEqual(ends.floorDivide(pool).multiply(pool)).bitwiseAnd(places.less(ends));
+  return mx.concatenate([byToken, rest], { axis: -1 }).bitwiseOr(tail);
 }

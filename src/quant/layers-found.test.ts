@@ -21,7 +21,7 @@ import { quantizableLayers } from "./source-model";
 
 /** Matrices of blocks that are no linear layers: they stay as they are, or are packed by rounding alone. */
 const others =
-  /(^|\.)(conv1d|conv_1d|(input|recurrent)_gate_|conv|[qkv]_conv|[qkv]_conv1d|mlp\.gate|ffn\.gate|mixer\.gate|feed_forward\.gate|[a-z_]*router|r_k|[a-z_]*res_proj|[gqk]_norm|mixer\.[qk]_|(key|value)_conv|embed_q|unembed_out|o_a_proj|A_log|fn)(\.|$)/;
+  /(^|\.)(conv1d|conv_1d|(input|recurrent)_gate_|conv|[qkv]_conv|[qkv]_conv1d|mlp\.gate|ffn\.gate|ngram_embedding|mixer\.gate|feed_forward\.gate|[a-z_]*router|r_k|[a-z_]*res_proj|[gqk]_norm|mixer\.[qk]_|(key|value)_conv|embed_q|unembed_out|o_a_proj|A_log|fn)(\.|$)/;
 
 const child = (module: Module, path: string): Module | undefined =>
   path.split(".").reduce<unknown>((at, name) => (at as Record<string, unknown> | undefined)?.[name], module) as

@@ -753,6 +753,23 @@ CONFIGS = {
         "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 6},
         "hc_mult": 2, "hc_sinkhorn_iters": 3,
     },
+    "qwen4_exp": {
+        "model_type": "qwen4_exp", "text_config": {
+            "model_type": "qwen4_exp_text", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 4,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "rms_norm_eps": 1e-6,
+            "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+            "linear_conv_kernel_dim": 4, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32, "max_position_embeddings": 2048, "tie_word_embeddings": False,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+            "hc_count": 2, "hc_lowrank": 32, "ple_layer_ids": [1, 3], "ple_embed_dim": 128, "ple_conv_kernel_size": 4,
+            "ngram_size": 3, "heads_per_ngram": 2, "ngram_vocab_size_base": 50, "make_ngram_vocab_size_divisible_by": 8,
+            "split_ngram_parts": 2, "seed": 1234, "eos_token_id": 13, "indexer_n_heads": 8, "indexer_kv_heads": 1,
+            "indexer_head_dim": 32, "indexer_budget": 4, "indexer_compress_ratio": 2, "output_gate_type": "sigmoid",
+            "rope_parameters": {
+                "type": "default", "mrope_section": [3, 3, 2], "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+            },
+        },
+    },
     "glm5_next": {
         "model_type": "glm5_next", "text_config": {
             "model_type": "glm5_next_text", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 4,
@@ -863,6 +880,7 @@ SALTS = {
     "hy_v4": 1007,
     "deepseek_v4": 1008,
     "glm5_next": 1016,
+    "qwen4_exp": 1027,
 }
 
 
@@ -1166,8 +1184,20 @@ def glm5_next(path, shape):
     return hy_v4(path, shape) if "switch_mlp" not in path else experts(path, shape)
 
 
+def qwen4_exp(path, shape):
+    """A tensor of Qwen 4 as its checkpoint has it."""
+    path = path.replace("language_model.model.", "model.language_model.").removeprefix("language_model.")
+    if "layer_multipliers" in path or "ngram_heads" in path or "switch_mlp.up_proj" in path:
+        return {}
+    if "switch_mlp.gate_proj" in path:
+        return {path.replace("switch_mlp.gate_proj.weight", "experts.gate_up_proj"): [shape[0], 2 * shape[1], shape[2]]}
+    if path.endswith("conv1d.weight"):
+        return {path: [shape[0], 1, shape[1]]}
+    return {path.replace("switch_mlp.down_proj.weight", "experts.down_proj").replace("shards.", "shard_"): shape}
+
+
 RENAMED = {
-    "glm5_next": glm5_next,
+    "qwen4_exp": qwen4_exp, "glm5_next": glm5_next,
     "deepseek_v4": deepseek_v4, "hy_v4": hy_v4,
     "mimo_v2": joint, "step3p7": lambda path, shape: {step(path.removeprefix("language_model.")): shape},
     "k2_horizon": bare, "cohere2_moe": bare,

@@ -10,11 +10,12 @@ import types
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 # Where the language model is, and its arguments' class.
 BEYOND = {
     "cohere2_moe": "ModelConfig", "deepseek_v4": "ModelConfig", "glm5_next": "TextConfig", "hy_v4": "ModelConfig",
-    "k2_horizon": "ModelConfig", "mimo_v2": "TextConfig", "step3p7": "TextConfig",
+    "k2_horizon": "ModelConfig", "mimo_v2": "TextConfig", "qwen4_exp": "TextConfig", "step3p7": "TextConfig",
 }
 
 
@@ -222,7 +223,45 @@ def make_glm5_next(maker, config):
     return Prefixed(model)
 
 
-MADE = {"deepseek_v4": make_deepseek_v4, "glm5_next": make_glm5_next}
+class Qwen4(Text):
+    """Called with a cache always, which tells positions."""
+
+    def __call__(self, inputs, cache=None):
+        return self.language_model.lm_head(self.language_model.model(inputs, cache=cache or self.make_cache()))
+
+    def sanitize(self, weights):
+        own = {name: x for name, x in tree_flatten(self.parameters()) if x.dtype == mx.int64}
+        for name, x in weights.items():
+            name = name.replace("model.language_model.", "language_model.model.").replace("shard_", "shards.")
+            name = name.replace("lm_head", "language_model.lm_head").replace("experts.down_proj", "switch_mlp.down_proj.weight")
+            if "experts.gate_up_proj" in name:
+                for part, half in zip(("gate_proj", "up_proj"), mx.split(x, 2, axis=1)):
+                    own[name.replace("experts.gate_up_proj", f"switch_mlp.{part}.weight")] = mx.contiguous(half)
+            else:
+                own[name] = mx.contiguous(x.swapaxes(1, 2)) if name.endswith("conv1d.weight") else x
+        return own
+
+
+def make_qwen4_exp(maker, config):
+    """Turns features by MLX's own operation, and stretches queries and keys as in Qwen 3.5; mlx-vlm rounds in between."""
+    language = maker.language
+    if language not in WIDENED:
+        WIDENED.add(language)
+        rotary = importlib.import_module("mlx_vlm.models.rope_utils").MRoPERotaryEmbedding
+        base = config["text_config"]["rope_parameters"]["rope_theta"]
+
+        def turned(self, q, k, position_ids, **options):
+            places = position_ids.reshape(-1, position_ids.shape[-1])[0].tolist()
+            step = places[1] - places[0] if len(places) > 1 else 1
+            how = {"traditional": False, "base": base, "scale": step, "offset": places[0] // step}
+            return tuple(mx.fast.rope(x, self.dim, **how) for x in (q, k))
+
+        rotary.apply_rotary = turned
+        language.Qwen4ExpGatedDeltaNet._normalize_qk = language.Qwen3_5GatedDeltaNet._normalize_qk
+    return Qwen4(language.LanguageModel(maker.config.TextConfig.from_dict(config["text_config"])))
+
+
+MADE = {"deepseek_v4": make_deepseek_v4, "glm5_next": make_glm5_next, "qwen4_exp": make_qwen4_exp}
 TRAINED, PREPARED = {"hy_v4": train_hy_v4}, {"hy_v4": plain_hy_v4}
 
 

@@ -120,6 +120,7 @@ export const measuredFacts: Readonly<Record<string, { caches: readonly string[];
   "qwen3_next": { caches: ["ArraysCache","KVCache"], linear: true },
   "qwen3_vl": { caches: ["KVCache"], linear: true },
   "qwen3_vl_moe": { caches: ["KVCache"], linear: true },
+  "qwen4_exp": { caches: ["LoneCacheList"], linear: true },
   "recurrent_gemma": { caches: ["ArraysCache","RotatingKVCache"], linear: true },
   "rwkv7": { caches: ["ArraysCache"], linear: true },
   "seed_oss": { caches: ["KVCache"], linear: true },
