@@ -9,18 +9,9 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import {
-  Embedding,
-  Linear,
-  LoneCacheList,
-  type Module,
-  QuantizedEmbedding,
-  QuantizedLinear,
-  QuantizedSwitchLinear,
-  SwitchLinear,
-} from "../nn";
+import { LoneCacheList, type Module } from "../nn";
 import { incompatible, openAdapter } from "./adapter-files";
-import { layersToAdapt } from "./linear-to-lora";
+import { embeddings, isOf, layersToAdapt, linears, switches } from "./linear-to-lora";
 import {
   type RowChoice,
   SharedLora,
@@ -115,10 +106,9 @@ export class AdapterPool {
     if (layer instanceof SharedLora) return layer;
     const choice = () => this.#choice;
     const base = unshared(layer);
-    if (base instanceof Linear || base instanceof QuantizedLinear) return new SharedLoraLinear(base, choice);
-    if (base instanceof SwitchLinear || base instanceof QuantizedSwitchLinear)
-      return new SharedLoraSwitchLinear(base, choice);
-    if (base instanceof Embedding || base instanceof QuantizedEmbedding) return new SharedLoraEmbedding(base, choice);
+    if (isOf(base, linears)) return new SharedLoraLinear(base, choice);
+    if (isOf(base, switches)) return new SharedLoraSwitchLinear(base, choice);
+    if (isOf(base, embeddings)) return new SharedLoraEmbedding(base, choice);
     return null;
   }
 

@@ -29,12 +29,13 @@ export interface AdapterOptions extends LowRankOptions {
   dora?: boolean;
 }
 
-const linears = [Linear, QuantizedLinear, BlockLinear] as const;
-const switches = [SwitchLinear, QuantizedSwitchLinear, BlockSwitchLinear] as const;
-const embeddings = [Embedding, QuantizedEmbedding, BlockEmbedding] as const;
+/** The kinds of layers that adapters can lie over, packed, in blocks or plain. */
+export const linears = [Linear, QuantizedLinear, BlockLinear] as const;
+export const switches = [SwitchLinear, QuantizedSwitchLinear, BlockSwitchLinear] as const;
+export const embeddings = [Embedding, QuantizedEmbedding, BlockEmbedding] as const;
 const adaptable = [...linears, ...switches, ...embeddings];
 
-const isOf = <K extends readonly (abstract new (...args: never[]) => Module)[]>(
+export const isOf = <K extends readonly (abstract new (...args: never[]) => Module)[]>(
   layer: Module,
   kinds: K,
 ): layer is InstanceType<K[number]> => kinds.some((kind) => layer instanceof kind);

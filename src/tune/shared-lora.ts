@@ -8,6 +8,9 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
+  type BlockEmbedding,
+  type BlockLinear,
+  type BlockSwitchLinear,
   type Embedding,
   type ExpertLayer,
   type Linear,
@@ -42,7 +45,7 @@ interface Stack extends Change {
   of: readonly { adapter: object; rank: number }[];
 }
 
-type Base = Linear | QuantizedLinear | SwitchLinear | QuantizedSwitchLinear | Embedding | QuantizedEmbedding;
+type Base = (SharedLoraLinear | SharedLoraSwitchLinear)["linear"] | SharedLoraEmbedding["embedding"];
 
 /** A layer that stands in for another, and changes its results where an adapter of the present rows says so. */
 export abstract class SharedLora extends Module {
@@ -150,13 +153,13 @@ export class SharedLoraLinear extends SharedLora implements StandIn {
   protected readonly rankAxes = [1, 0] as const;
 
   constructor(
-    readonly linear: Linear | QuantizedLinear,
+    readonly linear: Linear | QuantizedLinear | BlockLinear,
     choice: () => RowChoice | null,
   ) {
     super(choice);
   }
 
-  get base(): Linear | QuantizedLinear {
+  get base(): SharedLoraLinear["linear"] {
     return this.linear;
   }
 
@@ -185,13 +188,13 @@ export class SharedLoraSwitchLinear extends SharedLora implements ExpertLayer {
   protected readonly rankAxes = [1, 2] as const;
 
   constructor(
-    readonly linear: SwitchLinear | QuantizedSwitchLinear,
+    readonly linear: SwitchLinear | QuantizedSwitchLinear | BlockSwitchLinear,
     choice: () => RowChoice | null,
   ) {
     super(choice);
   }
 
-  get base(): SwitchLinear | QuantizedSwitchLinear {
+  get base(): SharedLoraSwitchLinear["linear"] {
     return this.linear;
   }
 
@@ -219,13 +222,13 @@ export class SharedLoraEmbedding extends SharedLora {
   protected readonly rankAxes = [1, 0] as const;
 
   constructor(
-    readonly embedding: Embedding | QuantizedEmbedding,
+    readonly embedding: Embedding | QuantizedEmbedding | BlockEmbedding,
     choice: () => RowChoice | null,
   ) {
     super(choice);
   }
 
-  get base(): Embedding | QuantizedEmbedding {
+  get base(): SharedLoraEmbedding["embedding"] {
     return this.embedding;
   }
 

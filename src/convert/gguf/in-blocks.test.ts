@@ -3,11 +3,14 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { randomAdapter } from "../../../test/adapter";
 import { ggufBytes, type RawTensor, raw, tinyLlama } from "../../../test/gguf-file";
 import { blocksOf, everyType } from "../../../test/parity/gguf-blocks";
 import { UserError } from "../../errors";
 import * as mx from "../../mlx";
 import { isBlockLayer } from "../../nn";
+import { applyAdapters } from "../../tune/adapter-files";
+import { AdapterPool } from "../../tune/adapter-pool";
 import { linearToLora } from "../../tune/linear-to-lora";
 import { loadModel, openWeights } from "../load";
 import { saveModel } from "../save";
@@ -87,6 +90,22 @@ test("types whose form in MLX is as small keep that", async () => {
   loaded.dispose();
 });
 
+test("a token after the others is what it is among them", async () => {
+  const { model: loaded } = await loadModel(model("Q3_K"));
+  mx.scope(() => {
+    const whole = loaded.forward(prompt()).at(0, -1).astype("float32");
+    const cache = loaded.makeCache();
+    loaded.forward(prompt().at(mx.ellipsis, mx.slice(0, 2)), { cache });
+    mx.eval(cache.flatMap((one) => one.state));
+    const last = loaded
+      .forward(prompt().at(mx.ellipsis, mx.slice(2)), { cache })
+      .at(0, -1)
+      .astype("float32");
+    expect(last.subtract(whole).abs().max().item()).toBeLessThan(2e-3 * whole.abs().max().item());
+  });
+  loaded.dispose();
+});
+
 test("an adapter lies over blocks", async () => {
   const path = model("Q6_K");
   const live = mx.liveHandles();
@@ -99,6 +118,28 @@ test("an adapter lies over blocks", async () => {
   for (const [i, value] of same.entries()) expect(Math.abs(value - before[i]!)).toBeLessThan(2e-3 * most);
   loaded.dispose();
   expect(mx.liveHandles()).toBe(live);
+});
+
+test("adapters of a pool lie over blocks", async () => {
+  const path = model("Q6_K");
+  const adapter = join(folder, "adapter");
+  const keys = ["self_attn.q_proj", "lm_head"];
+  await randomAdapter(adapter, (await loadModel(path)).model, { rank: 4, seed: 1, keys, spread: 0.1 });
+  const alone = (await loadModel(path)).model;
+  await applyAdapters(alone, adapter);
+  const shared = (await loadModel(path)).model;
+  const pool = new AdapterPool(shared);
+  const pooled = await pool.load(adapter);
+  mx.scope(() => {
+    const [own, other] = [alone, shared].map((one) =>
+      pool.reading([pooled], () => one.forward(prompt()).astype("float32").toArray() as Float32Array),
+    ) as [Float32Array, Float32Array];
+    const most = Math.max(...own.map(Math.abs));
+    for (const [i, value] of other.entries()) expect(Math.abs(value - own[i]!)).toBeLessThan(2e-3 * most);
+  });
+  pool.dispose();
+  alone.dispose();
+  shared.dispose();
 });
 
 test("such a model cannot be saved, and the error says what can", async () => {
