@@ -5,26 +5,18 @@ import { blockAwq } from "./awq-facts";
 import { NestedLM, nestedArgs } from "./nested";
 import * as step from "./step3p5";
 
-/** Lists of layers, which go on for the layers that predict further tokens. */
-const perLayer = ["layer_types", "swiglu_limits", "swiglu_limits_shared", "partial_rotary_factors"];
-
 /** The first layers with experts, where no list says it, are behind three dense ones. */
 const usuallyDense = 3;
 
 /** Its configuration in Step 3.5's words, whose defaults are others. */
 const TextArgs = z
   .record(z.string(), z.unknown())
-  .transform((config) => {
+  .transform((config): Record<string, unknown> => {
     const { num_hidden_layers: layers, moe_layers_enum: sparse, share_expert_dims } = config;
-    const cut = perLayer.flatMap((name) => {
-      const list = config[name];
-      return Array.isArray(list) ? [[name, list.slice(0, Number(layers))]] : [];
-    });
     const behind = () => Array.from({ length: Number(layers) }, (_, i) => i).filter((i) => i >= usuallyDense);
     return {
       moe_router_scaling_factor: 1,
       ...config,
-      ...Object.fromEntries(cut),
       ...(share_expert_dims ? { share_expert_dim: share_expert_dims } : {}),
       moe_layers_enum: typeof sparse === "string" ? sparse : (Array.isArray(sparse) ? sparse : behind()).join(","),
     };
@@ -47,6 +39,6 @@ export class Model extends NestedLM {
   }
 }
 
-export const { keepsDtype, quantize } = step;
+export const { keepsDtype, mtp, quantize } = step;
 
 export const awq = blockAwq({ inner: "language_model", router: "gate.gate", isLinear: false });

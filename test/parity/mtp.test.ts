@@ -39,9 +39,34 @@ async function formulaHead(of: Fixture, model: LanguageModel): Promise<DraftHead
 }
 
 test("there is a fixture for each architecture that has draft layers, but for those that are others by name only", async () => {
-  const byName = ["joyai_llm_flash", "kimi_k2", "kimi_k25"];
+  const byName = ["joyai_llm_flash", "kimi_k2", "kimi_k25", "step3p7"];
   const types = new Set(names.map((name) => fixture<Fixture>(`mtp/${name}.json`).config.model_type));
   expect((await modelTypesWith("mtp")).filter((type) => !byName.includes(type))).toEqual([...types].sort());
+});
+
+test("a checkpoint that also sees drafts as that of its language model alone", async () => {
+  const of = fixture<Fixture>("mtp/step3p5.json");
+  const { model_type: _, ...text } = of.config;
+  const { Args, Model, mtp } = await architecture("step3p7");
+  const args = Args.parse({ text_config: { moe_router_scaling_factor: 3, ...text } });
+  const model = new Model(args) as LanguageModel;
+  const head = mx.scope(() => {
+    const tensors = [...formulaTensors(of)].map(
+      ([name, x]) => [name.replace(/^model\./, "model.language_model."), x] as const,
+    );
+    model.loadWeights([...model.sanitize(new Map(tensors))], { strict: true });
+    const { head, weights } = makeDraftHead(mtp!, args, model, new Map(tensors))!;
+    head.loadWeights(weights);
+    mx.eval(model.parameters(), head.parameters());
+    return head;
+  });
+  expect(head.depth).toBe(of.depth);
+  const drafter = new HeadDrafter(head, [...of.prompt, of.token], { cached: 0, tokens: 2 });
+  const cache = model.makeCache();
+  mx.scope(() => void drafter.reader.forward(row(of.prompt), { cache }));
+  drafter.onChunk();
+  expect(drafter.propose([...of.prompt, of.token], 2)).toEqual(of.drafts);
+  for (const part of [drafter, ...cache, model, head]) part.dispose();
 });
 
 describe.each(names)("%s", (name) => {
