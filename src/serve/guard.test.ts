@@ -154,6 +154,38 @@ describe("sizes and times", () => {
     expect(performance.now() - began).toBeLessThan(5000);
   });
 
+  test("a body that drips for as long as it is taken", async () => {
+    const started = Promise.withResolvers<ReturnType<typeof setInterval>>();
+    const answer = await post("Content-Length: 2000\r\n", '{"content": "', (send) => {
+      started.resolve(setInterval(() => send("x"), 20));
+    });
+    clearInterval(await started.promise);
+    expect(answer).toStartWith("HTTP/1.1 408");
+  });
+
+  test("headers that stop, that drip, that never begin: the connection ends, and others are answered meanwhile", async () => {
+    const kept = (begin: string, drip: string) => {
+      const { promise, resolve } = Promise.withResolvers<string>();
+      let said = "";
+      const socket = connect(open.port, "127.0.0.1", () => socket.write(begin));
+      const timer = setInterval(() => drip !== "" && socket.write(drip), 100);
+      socket.on("data", (data) => {
+        said += data;
+      });
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        clearInterval(timer);
+        resolve(said);
+      });
+      return promise;
+    };
+    const head = "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ";
+    const ends = Promise.all([kept(head, ""), kept(head, "x"), kept("", "")]);
+    expect((await fetch(`${open.url}/health`)).status).toBe(200);
+    for (const said of await ends) expect(said).not.toContain("200 OK");
+    expect((await fetch(`${open.url}/health`)).status).toBe(200);
+  }, 60_000);
+
   test("a body in chunks, slowly", async () => {
     const answer = await post("Transfer-Encoding: chunked\r\n", '8\r\n{"conten\r\n', (send) => {
       setTimeout(() => send('8\r\nt":"hi"}\r\n0\r\n\r\n'), 50);

@@ -104,6 +104,27 @@ describe("tool_choice", () => {
     30_000,
   );
 
+  const anthropicTools = tools.map(({ function: { name } }) => ({ name, input_schema: parameters }));
+  test.each([
+    [{ type: "any" }, ["weather", "news"]],
+    [{ type: "tool", name: "news" }, ["news"]],
+    [{ type: "tool", name: "weather", disable_parallel_tool_use: true }, ["weather"]],
+  ])(
+    "Anthropic's %j likewise",
+    async (tool_choice, names) => {
+      const body = { model: "m", max_tokens: 400, messages, tools: anthropicTools, tool_choice, temperature: 1 };
+      const answer = (await (await server.post("/v1/messages", body)).json()) as {
+        stop_reason: string;
+        content: { type: string; name: string; input: { city: string; days: number } }[];
+      };
+      expect(answer.stop_reason).toBe("tool_use");
+      const [call] = answer.content.filter(({ type }) => type === "tool_use");
+      expect(names).toContain(call!.name);
+      expect(call!.input.days).toBeWithin(1, 10);
+    },
+    30_000,
+  );
+
   test("streamed", async () => {
     const body = { ...asked, tools, tool_choice: "required" as const };
     const { choices } = await client.chat.completions.stream(body).finalChatCompletion();

@@ -1,5 +1,5 @@
 /** Anthropic's SDK against a server in this process. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import Anthropic from "@anthropic-ai/sdk";
 import { type Script, ScriptStepper, scriptedModel } from "../../../../test/script-stepper";
 import { testServer } from "../../../../test/serve";
@@ -154,6 +154,19 @@ describe("thoughts and tools", () => {
     ];
     await ask({ messages, tools }, told);
     expect(script.prompts[0]).toMatch(/I look\.[\s\S]*Error: much rain[\s\S]*So\?/);
+  });
+
+  test("tool_choice none offers no tools, auto offers them", async () => {
+    script.text = "Rainy.";
+    const { served, release } = await scripted.context.models.lease();
+    const encoded = spyOn(served.tokenizer, "encodeChat");
+    await ask({ tools, tool_choice: { type: "none" } }, told);
+    await ask({ tools, tool_choice: { type: "auto" } }, told);
+    const offered = encoded.mock.calls.map(([, options]) => options?.tools?.length ?? 0);
+    encoded.mockRestore();
+    release();
+    expect(offered.filter((count) => count > 0)).toEqual([tools.length]);
+    expect(offered).toContain(0);
   });
 
   test("disable_parallel_tool_use leaves one call", async () => {
