@@ -21,7 +21,15 @@ export type OutputItem =
       status: Status;
       content: { type: "output_text"; text: string; annotations: never[]; logprobs: object[] }[];
     }
-  | { id: string; type: "function_call"; call_id: string; name: string; arguments: string; status: Status };
+  | {
+      id: string;
+      type: "function_call";
+      call_id: string;
+      name: string;
+      namespace?: string;
+      arguments: string;
+      status: Status;
+    };
 
 type Status = "in_progress" | "completed";
 
@@ -31,6 +39,7 @@ export interface OutputOptions {
   /** Give thoughts in the form too that clients keep. */
   packsThoughts: boolean;
   logprobsOf(tokens: readonly AnswerToken[]): object[];
+  namespaceOf(tool: string): string | undefined;
 }
 
 export class Output {
@@ -132,8 +141,10 @@ export class Output {
     if (event.type === "start") {
       const call_id = event.id ?? newId("call_");
       const { name } = event;
+      const namespace = this.options.namespaceOf(name);
       yield* this.#begin({
         ...{ id: newId("fc_"), type: "function_call", call_id, name, arguments: "", status: "in_progress" },
+        ...(namespace !== undefined && { namespace }),
       });
       return;
     }

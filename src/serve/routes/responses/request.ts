@@ -32,6 +32,7 @@ const callItem = z.strictObject({
   type: z.literal("function_call"),
   call_id: z.string(),
   name: z.string(),
+  namespace: z.string().nullish(),
   arguments: z.string(),
 });
 
@@ -54,13 +55,23 @@ const item = z.union([messageItem, callItem, outputItem, reasoningItem]);
 
 export type Item = z.infer<typeof item>;
 
-const tool = z.strictObject({
+const functionTool = z.strictObject({
   type: z.literal("function"),
   name: z.string().min(1).max(256),
   description: z.string().nullish(),
   parameters: z.looseObject({}).nullish(),
   strict: z.boolean().nullish(),
 });
+
+/** Functions that a client keeps apart: the model is offered them like any others. */
+const namespace = z.strictObject({
+  type: z.literal("namespace"),
+  name: z.string().min(1).max(256),
+  description: z.string().nullish(),
+  tools: z.array(functionTool).max(1024),
+});
+
+const tool = z.discriminatedUnion("type", [functionTool, namespace]);
 
 const format = z.union([
   z.strictObject({ type: z.literal("text") }),
@@ -109,6 +120,7 @@ export const ResponsesRequest = z.strictObject({
   prompt_cache_key: z.string().optional(),
   safety_identifier: z.string().optional(),
   user: z.string().optional(),
+  client_metadata: z.record(z.string(), z.unknown()).optional(),
 });
 
 export type ResponsesRequest = z.infer<typeof ResponsesRequest>;
@@ -121,11 +133,13 @@ export function itemsOf({ input }: Pick<ResponsesRequest, "input">): Item[] {
 /** @param items all of the conversation, the earlier ones too */
 export function chatOf(request: ResponsesRequest, items: readonly Item[], defaults: RequestDefaults): Chat {
   const { instructions, tool_choice: choice, tools, reasoning, include = [] } = request;
-  for (const [i, { strict }] of (tools ?? []).entries()) if (strict) throw unsupported(`tools.${i}.strict`);
+  for (const [i, one] of (tools ?? []).entries()) {
+    if (functionsOf([one]).some(({ strict }) => strict)) throw unsupported(`tools.${i}.strict`);
+  }
   const withLogprobs = request.top_logprobs !== undefined || include.includes("message.output_text.logprobs");
   return {
     messages: [...(instructions ? [{ role: "system", content: instructions }] : []), ...messagesOf(items)],
-    tools: choice === "none" ? undefined : tools?.map(toolOf),
+    tools: choice === "none" || !tools ? undefined : functionsOf(tools).map(toolOf),
     templateVariables: reasoning?.effort ? effortVariables(reasoning.effort) : {},
     // This API's answers have no limit unless one is set.
     maxTokens: request.max_output_tokens ?? -1,
@@ -135,7 +149,19 @@ export function chatOf(request: ResponsesRequest, items: readonly Item[], defaul
   };
 }
 
-function toolOf({ name, description, parameters }: z.infer<typeof tool>): Tool {
+/** All functions, those of namespaces too. */
+const functionsOf = (tools: readonly z.infer<typeof tool>[]) =>
+  tools.flatMap((one) => (one.type === "namespace" ? one.tools : one));
+
+/** The namespace of a function, by its name. */
+export function namespaceOf({ tools = [] }: Pick<ResponsesRequest, "tools">, name: string): string | undefined {
+  for (const one of tools) {
+    if (one.type === "namespace" && one.tools.some((inner) => inner.name === name)) return one.name;
+  }
+  return undefined;
+}
+
+function toolOf({ name, description, parameters }: z.infer<typeof functionTool>): Tool {
   return {
     type: "function",
     function: { name, ...(description && { description }), ...(parameters && { parameters }) },
@@ -196,7 +222,9 @@ export function formWish({ text, tool_choice: choice, tools = [] }: ResponsesReq
   if (wished?.type === "json_schema")
     return { param: "text.format", form: { type: "json_schema", schema: wished.schema } };
   if (choice !== "required" && typeof choice !== "object") return undefined;
-  const callable = tools.filter(({ name }) => choice === "required" || name === choice.name).map(toolOf);
+  const callable = functionsOf(tools)
+    .filter(({ name }) => choice === "required" || name === choice.name)
+    .map(toolOf);
   if (callable.length === 0) throw invalid('"tool_choice" names no tool on offer', "tool_choice");
   return { param: "tool_choice", form: { type: "call", tools: callable } };
 }

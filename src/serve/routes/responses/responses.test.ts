@@ -148,6 +148,23 @@ describe("thoughts and tools", () => {
     expect(script.prompts.at(-1)).toMatch(/I look\.[\s\S]*much rain[\s\S]*much rain/);
   });
 
+  test("functions in a namespace are offered, and calls say where they belong", async () => {
+    script.text = call("Bern");
+    const inner = [{ type: "namespace", name: "sky", description: "above", tools }];
+    const body = { model: "m", input: "Weather?", tools: inner, client_metadata: { session_id: "1" } };
+    const { output } = await told.responses.create(body as never);
+    expect(output[0]).toMatchObject({ type: "function_call", name: "weather", namespace: "sky" });
+    script.text = "Rain.";
+    const answered = {
+      type: "function_call_output",
+      call_id: (output[0] as { call_id: string }).call_id,
+      output: "wet",
+    };
+    const items = [{ role: "user", content: "Weather?" }, ...output, answered];
+    expect((await told.responses.create({ ...body, input: items } as never)).output_text).toBe("Rain.");
+    expect(script.prompts.at(-1)).toContain("wet");
+  });
+
   test("one call is enough where they are not to be parallel", async () => {
     script.text = call("Bern") + call("Basel");
     const { output } = await told.responses.create({ model: "m", input, tools, parallel_tool_calls: false });

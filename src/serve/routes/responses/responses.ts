@@ -11,7 +11,7 @@ import { heldForm } from "../../structured";
 import { newId, seconds } from "../openai/fields";
 import { logprobEntries } from "../openai/logprobs";
 import { Output, type OutputEvent } from "./output";
-import { chatOf, formWish, type Item, itemsOf, ResponsesRequest } from "./request";
+import { chatOf, formWish, type Item, itemsOf, namespaceOf, ResponsesRequest } from "./request";
 import { ResponseStore } from "./store";
 
 export function responseRoutes(app: Hono, context: ServeContext): void {
@@ -67,6 +67,7 @@ class ResponseReply {
     this.#output = new Output({
       packsThoughts: request.include?.includes("reasoning.encrypted_content") ?? false,
       logprobsOf: (tokens) => logprobEntries(tokenizer, tokens, generation.logprobs ?? 0),
+      namespaceOf: (tool) => namespaceOf(request, tool),
     });
   }
 
