@@ -32,7 +32,7 @@ import {
   stackExperts,
   throughSharingLayers,
 } from "../nn";
-import { checkHeads, type count, headsOf, size } from "./args";
+import { checkHeads, headsOf, size } from "./args";
 import { decoder } from "./gguf/decoder";
 import { f32, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -41,7 +41,7 @@ import { baseOf, ropeFields } from "./hunyuan_v1_dense";
 import { CausalLM } from "./language-model";
 
 /** A number, or one for each layer. */
-const perLayer = (number: typeof size | typeof count) => z.union([number, z.array(number)]);
+const perLayer = z.union([size, z.array(size)]);
 
 export const Args = z
   .object({
@@ -59,11 +59,11 @@ export const Args = z
     use_qk_norm: z.boolean().default(true),
     /** How many experts there are, and how many of them a token uses; one: an MLP in their place. */
     num_experts: size.default(1),
-    moe_topk: perLayer(size).default(1),
-    moe_intermediate_size: perLayer(size).nullish(),
+    moe_topk: perLayer.default(1),
+    moe_intermediate_size: perLayer.nullish(),
     /** Whether there is a part for all tokens, and of how many experts' width. */
     use_mixed_mlp_moe: z.boolean().default(true),
-    num_shared_expert: perLayer(size).default(1),
+    num_shared_expert: perLayer.default(1),
     /** Whether so many layers share the first one's keys and values. */
     use_cla: z.boolean().default(false),
     cla_share_factor: size.default(2),

@@ -96,7 +96,7 @@ function sparse({ heads, block, local, stride, step }: Pattern): MaskRule {
       const causal = attentionMask(h, cache, { asArray: true }) as Tensor | null;
       const total = (cache?.size ?? 0) + length;
       // Columns ahead of a row's own tokens are padding; it counts blocks from its first token on.
-      const ahead = typeof offset === "number" ? mx.array([offset]) : offset;
+      const ahead = typeof offset === "number" ? mx.array([offset], "int32") : offset;
       const first = mx.subtract(total - length, ahead.reshape(-1, 1, 1, 1));
       const blockOf = (columns: Tensor) => columns.subtract(first).floorDivide(block);
       const rows = blockOf(mx.arange(total - length, total).expandDims(1));
