@@ -14,6 +14,7 @@ export default command({
   ],
   flags: benchmarkFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     // What needs the native library is loaded here, so that --help does not.

@@ -16,6 +16,7 @@ export default command({
   ],
   flags: chatFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     const { checkSettings } = await import("../src/cli/chat/settings");

@@ -24,6 +24,7 @@ export default command({
   ],
   flags: generateFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     checkPromptText(flags.prompt);

@@ -78,7 +78,7 @@ async function main([name, ...words]: string[]): Promise<void> {
   onWarning((line) => out.warn(line));
   if (!command.diagnoses) for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
-  if (command.computes && isLaunched()) await joinGroup(command.name, words);
+  if (isLaunched() && !command.wraps) await joinGroup(command, words);
   await command.run({
     flags,
     out,

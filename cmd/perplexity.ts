@@ -12,6 +12,7 @@ export default command({
   ],
   flags: perplexityFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     const { sequenceLength, batchSize, numSamples, dataPath, seed } = flags;

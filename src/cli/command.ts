@@ -18,6 +18,8 @@ export interface CommandSpec<T extends FlagTable> {
   flags: T;
   /** It computes with MLX: the device that the user names is set before it runs. */
   computes?: boolean;
+  /** It may run as several ranks, which all do the same: a model is divided among them. */
+  ranks?: boolean;
   /** Its steps may take many seconds: the first Ctrl-C is answered at once, in the middle of one too. */
   hasLongSteps?: boolean;
   /** Its first word that is no flag begins another command, with flags of its own: they become its flag `command`. */
@@ -37,6 +39,7 @@ export interface Command {
   hasLongSteps?: boolean;
   diagnoses?: boolean;
   wraps?: boolean;
+  ranks?: boolean;
   run(context: { flags: Record<string, unknown>; out: Output; signal: AbortSignal }): Promise<void>;
 }
 

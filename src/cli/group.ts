@@ -1,6 +1,7 @@
 /** A process that was launched with others: it finds them, and makes sure that all do the same thing. */
 import { version } from "../../package.json";
 import { ExitCode, UserError } from "../errors";
+import type { Command } from "./command";
 
 interface Member {
   version: string;
@@ -10,11 +11,17 @@ interface Member {
 
 /**
  * Connects with the other processes of the group.
- * @throws UserError where one does not come, or has another version, command or flags
+ * @throws UserError for a command that has no use for ranks, or where one does not come, or has another version, command or flags
  */
-export async function joinGroup(command: string, words: readonly string[]): Promise<void> {
+export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">, words: readonly string[]) {
+  if (!ranks) {
+    throw new UserError(`${name} runs on one process only`, {
+      code: ExitCode.usage,
+      hint: `Start it without mlxlm launch: mlxlm ${name} …`,
+    });
+  }
   const mx = await import("../mlx");
-  const { gatherJson } = await import("../mlx/group-messages");
+  const { broadcastJson, gatherJson } = await import("../mlx/group-messages");
   let group: InstanceType<typeof mx.distributed.Group>;
   try {
     group = mx.distributed.init({ strict: true });
@@ -25,7 +32,9 @@ export async function joinGroup(command: string, words: readonly string[]): Prom
       cause,
     });
   }
-  checkAlike(gatherJson<Member>(group, { version, command, words }));
+  checkAlike(gatherJson<Member>(group, { version, command: name, words }));
+  // What is drawn without a seed of the user's must be the same everywhere.
+  mx.random.seed(broadcastJson(group, crypto.getRandomValues(new Uint32Array(1))[0]!));
 }
 
 /** @throws UserError that names what differs, and where */

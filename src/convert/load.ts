@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
 import { architectureOf, createModel, type DraftHead, type LanguageModel } from "../models";
-import { placeBlocks, type QuantizationConfig, quantizeForCheckpoint, takesBlocks } from "../nn";
+import { placeBlocks, type QuantizationConfig, quantizeForCheckpoint, shardModel, takesBlocks } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
 import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
@@ -21,6 +21,10 @@ export interface LoadOptions {
    * cannot be saved or trained.
    */
   inBlocks?: boolean;
+  /** The processes among which the model is divided. All of them must load it. */
+  group?: mx.distributed.Group;
+  /** What the model gets before it is made ready: adapters. */
+  adapt?: (model: LanguageModel) => Promise<void>;
 }
 
 export interface LoadedModel {
@@ -40,9 +44,10 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   // The tokenizer is read on another thread meanwhile.
   const reading = source.tokenizer();
   reading.catch(() => {});
-  const { model, draftHead, config } = await ready(
-    await openFrom(source, path, source.config, { inBlocks: mx.defaultDevice() === "cpu", ...options }),
-  );
+  // Blocks of a GGUF file cannot be divided among processes.
+  const inBlocks = mx.defaultDevice() === "cpu" && !options.group;
+  const opened = await openFrom(source, path, source.config, { inBlocks, ...options });
+  const { model, draftHead, config } = await ready(opened, options);
   try {
     return { model, draftHead, tokenizer: await reading, config };
   } catch (error) {
@@ -67,8 +72,10 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
   return ready(await openWeights(path, config));
 }
 
-async function ready(opened: OpenedWeights): Promise<OpenedWeights> {
+async function ready(opened: OpenedWeights, { group, adapt }: LoadOptions = {}): Promise<OpenedWeights> {
   try {
+    await adapt?.(opened.model);
+    if (group) shardModel(opened.model, group);
     const facts = await architectureOf(opened.config);
     for (const part of [opened.model, opened.draftHead]) {
       if (!part) continue;

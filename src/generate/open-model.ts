@@ -5,9 +5,12 @@ import { demoFolder, demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { resolveModel } from "../hub/resolve";
 import * as mx from "../mlx";
+import { isLaunched } from "../mlx/group-environment";
+import type { LanguageModel } from "../models";
 import { tightFit } from "../models/wired";
 import { quantizeActivations } from "../nn";
 import { applyAdapters } from "../tune/adapter-files";
+import { checkSameModel } from "./same-model";
 
 /** The model that mlx-lm takes where none is named. */
 const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
@@ -63,9 +66,15 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     });
   }
   const folder = name === undefined ? await defaultFolder(options) : (await findModel(name, options)).path;
-  const loaded = await loadModel(folder, { draftHead: options.draftHead });
+  const group = isLaunched() ? mx.distributed.init({ strict: true }) : undefined;
+  if (group) await checkSameModel(group, folder);
+  const adapt = async (model: LanguageModel) => {
+    if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
+  };
+  // Of a model that is divided among ranks, layers are adapted while they are whole.
+  const loaded = await loadModel(folder, { draftHead: options.draftHead, ...(group && { group, adapt }) });
   try {
-    if (adapterPath !== undefined) await applyAdapters(loaded.model, adapterPath);
+    if (!group) await adapt(loaded.model);
     if (packsInputs) quantizeActivations(loaded.model);
   } catch (error) {
     loaded.model.dispose();

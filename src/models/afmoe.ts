@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   type DecoderLayer,
+  divideHeads,
   GatedMLP,
   type KeyValueCache,
   type Layer,
@@ -19,6 +20,7 @@ import {
   type Residual,
   RMSNorm,
   routeWithinGroups,
+  type Split,
   SwitchGLU,
   stackExperts,
 } from "../nn";
@@ -80,6 +82,10 @@ class Attention extends qwen3.Attention {
 
   protected override attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     return super.attend(x, mask, cache).multiply(this.gate_proj.forward(x).sigmoid());
+  }
+
+  override shard(split: Split): void {
+    divideHeads(this, split, { layers: ["gate_proj"] });
   }
 }
 

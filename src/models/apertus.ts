@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   type DecoderLayer,
+  divideInner,
   type KeyValueCache,
   type Layer,
   Linear,
@@ -12,6 +13,7 @@ import {
   parameter,
   type Residual,
   RMSNorm,
+  type Split,
 } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { CausalLM } from "./language-model";
@@ -79,6 +81,10 @@ class MLP extends Module {
 
   forward(x: Tensor): Tensor {
     return this.down_proj.forward(this.act_fn.forward(this.up_proj.forward(x)));
+  }
+
+  shard(split: Split): void {
+    this.down_proj = divideInner(this.down_proj, [this.up_proj], split);
   }
 }
 

@@ -35,6 +35,7 @@ import {
   type Routing,
   recurrent,
   routeWithinGroups,
+  type Split,
   SwitchGLU,
   splitHeads,
   splitKeysValues,
@@ -213,6 +214,10 @@ class LatentAttention extends LatentInputs {
   /** x (B, T, D), mask: an array or null → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     return this.dense.forward(joinHeads(this.heads(x, mask, cache)));
+  }
+
+  override shard(split: Split): void {
+    super.shard(split, "dense");
   }
 }
 

@@ -30,6 +30,7 @@ import {
   type Routing,
   recurrent,
   routeWithinGroups,
+  type Split,
   SwitchGLU,
   splitKeysValues,
   stackExperts,
@@ -170,6 +171,10 @@ class GatedLatentAttention extends LatentInputs {
     const out = this.heads(x, mask, cache).transpose(0, 2, 1, 3);
     const gates = this.g_proj.forward(x).astype("float32").sigmoid().astype(out.dtype);
     return this.dense.forward(out.multiply(gates.expandDims(-1)).flatten(-2, -1));
+  }
+
+  override shard(split: Split): void {
+    super.shard(split, "dense", ["g_proj"]);
   }
 }
 

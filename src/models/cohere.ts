@@ -4,6 +4,8 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideHeads,
+  type HeadShare,
   joinHeads,
   type KeyValueCache,
   LayerNorm,
@@ -11,6 +13,7 @@ import {
   Module,
   parameter,
   project,
+  type Split,
   splitHeads,
 } from "../nn";
 import { checkHeads, ropeFields, ropeOf, size } from "./args";
@@ -55,6 +58,11 @@ class HeadNorm extends Module {
   forward(x: Tensor): Tensor {
     return mx.fast.layerNorm(x, null, null, this.eps).multiply(this.weight.expandDims(1));
   }
+
+  /** Leaves some of the heads. */
+  keep([start, end]: HeadShare["queries"]): void {
+    this.update([["weight", mx.scope(() => mx.contiguous(mx.sliceAxis(this.weight, 0, start, end)))]]);
+  }
 }
 
 class Attention extends llama.Attention {
@@ -76,6 +84,15 @@ class Attention extends llama.Attention {
     const q = this.rope!.forward(this.q_norm.forward(splitHeads(queries, this.heads)), offset);
     const k = this.rope!.forward(this.k_norm.forward(splitHeads(keys, this.kvHeads)), offset);
     return joinHeads(attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache }));
+  }
+
+  override shard(split: Split): void {
+    const norms = { queries: this.q_norm, keys: this.k_norm };
+    const divide = (share: HeadShare) => {
+      norms.queries?.keep(share.queries);
+      norms.keys?.keep(share.keys);
+    };
+    divideHeads(this, split, { others: { names: ["q_norm", "k_norm"], divide } });
   }
 }
 

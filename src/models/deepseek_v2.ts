@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideNamedHeads,
   highest,
   joinHeads,
   type KeyValueCache,
@@ -21,6 +22,7 @@ import {
   RMSNorm,
   type RotaryEmbedding,
   type Routing,
+  type Split,
   SwitchGLU,
   splitHeads,
   stackExperts,
@@ -125,6 +127,14 @@ export class UnpackedLatentAttention extends Module {
     if (this.q_proj) return [this.q_proj.forward(x), this.kv_a_proj_with_mqa.forward(x)];
     const [narrow, compressed] = project(x, [this.q_a_proj!, this.kv_a_proj_with_mqa]) as [Tensor, Tensor];
     return [this.q_b_proj!.forward(this.q_a_layernorm!.forward(narrow)), compressed];
+  }
+
+  shard(split: Split): void {
+    const share = divideNamedHeads(this, split, {
+      inputs: [this.q_proj ? "q_proj" : "q_b_proj", "kv_b_proj"],
+      output: "o_proj",
+    });
+    if (share) Object.assign(this, { heads: share.heads });
   }
 }
 

@@ -118,10 +118,16 @@ function sparseGeglu(closed: number): (gate: Tensor, x: Tensor) => Tensor {
   };
 }
 
+/** Its threshold is of all inner features: they stay together on each rank. */
+class SparseGatedMLP extends GatedMLP {
+  override shard(): void {}
+}
+
 function mlpOf(args: TextArgs, index: number): GatedMLP {
   const { intermediate_size: width } = args;
   const closed = args.activation_sparsity_pattern?.[index] ?? 0;
-  return new GatedMLP(args.hidden_size, Array.isArray(width) ? width[index]! : width, {
+  const Block = closed > 0 ? SparseGatedMLP : GatedMLP;
+  return new Block(args.hidden_size, Array.isArray(width) ? width[index]! : width, {
     activation: closed > 0 ? sparseGeglu(closed) : geglu,
   });
 }

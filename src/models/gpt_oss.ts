@@ -8,6 +8,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideHeads,
   initializeRope,
   joinHeads,
   type KeyValueCache,
@@ -21,6 +22,7 @@ import {
   parameter,
   projectHeads,
   type RotaryEmbedding,
+  type Split,
   SwitchGLU,
   swigluClipped,
 } from "../nn";
@@ -94,6 +96,10 @@ class Attention extends Module {
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
     const out = attention(q, k, v, { scale: this.scale, mask, cache, sinks: this.sinks });
     return this.o_proj.forward(joinHeads(out));
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split, { tensors: ["sinks"] });
   }
 }
 

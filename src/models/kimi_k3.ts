@@ -25,6 +25,7 @@ import {
   Residual,
   RMSNorm,
   routeWithinGroups,
+  type Split,
   SwitchGLU,
   splitKeysValues,
   stackExperts,
@@ -185,6 +186,10 @@ class LatentAttention extends LatentProjections {
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
     const out = joinHeads(this.heads(x, mask, cache));
     return this.o_proj.forward(this.g_proj ? out.multiply(this.g_proj.forward(x).sigmoid()) : out);
+  }
+
+  override shard(split: Split): void {
+    super.shard(split, "o_proj", ["g_proj"]);
   }
 }
 

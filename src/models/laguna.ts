@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideHeads,
   GatedMLP,
   initializeRope,
   joinHeads,
@@ -24,6 +25,7 @@ import {
   type RotaryEmbedding,
   type Routing,
   routeWithinGroups,
+  type Split,
   SwitchGLU,
   stackExperts,
 } from "../nn";
@@ -137,6 +139,10 @@ class Attention extends Module {
   #gated(x: Tensor, gates: Tensor): Tensor {
     const opened = mx.unflatten(mx.logaddexp(gates.astype("float32"), 0).astype(x.dtype), -1, [this.heads, -1]);
     return mx.unflatten(x, -1, [this.heads, -1]).multiply(opened).flatten(-2, -1);
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split, { layers: ["g_proj"] });
   }
 }
 

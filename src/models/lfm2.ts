@@ -11,6 +11,8 @@ import {
   type CacheOptions,
   CausalConv1d,
   type DecoderLayer,
+  divideHeads,
+  divideInner,
   Embedding,
   type ForwardOptions,
   initializeRope,
@@ -28,6 +30,7 @@ import {
   RMSNorm,
   type RotaryEmbedding,
   recurrent,
+  type Split,
   swiglu,
   throughLayers,
   usualJoins,
@@ -128,6 +131,10 @@ class Attention extends Module {
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
     return this.out_proj.forward(joinHeads(attention(q, k, v, { scale: this.scale, mask, cache })));
   }
+
+  shard(split: Split): void {
+    divideHeads(this, split, { names: ["q_proj", "k_proj", "v_proj", "out_proj"] });
+  }
 }
 
 /** out(c · conv(b · x)): what enters the convolution and what leaves it pass gates of the same token. */
@@ -172,6 +179,10 @@ class MLP extends Module {
   forward(x: Tensor): Tensor {
     const [gate, up] = project(x, [this.w1, this.w3]) as [Tensor, Tensor];
     return this.w2.forward(swiglu(gate, up));
+  }
+
+  shard(split: Split): void {
+    this.w2 = divideInner(this.w2, [this.w1, this.w3], split);
   }
 }
 

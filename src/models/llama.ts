@@ -6,6 +6,8 @@ import {
   attendToken,
   attention,
   type DecoderLayer,
+  type Divisible,
+  divideHeads,
   type GatedLayers,
   GatedMLP,
   initializeRope,
@@ -23,6 +25,7 @@ import {
   RMSNorm,
   type RopeOptions,
   type RotaryEmbedding,
+  type Split,
 } from "../nn";
 import {
   AttentionType,
@@ -64,7 +67,7 @@ export interface AttentionOptions {
 const plainLinear = (inputDims: number, outputDims: number, bias: boolean) =>
   new Linear(inputDims, outputDims, { bias });
 
-export class Attention extends Module {
+export class Attention extends Module implements Divisible {
   q_proj: Layer;
   k_proj: Layer;
   v_proj: Layer;
@@ -101,6 +104,10 @@ export class Attention extends Module {
   get plain(): AttentionLayers | null {
     const { attend, forward } = Attention.prototype;
     return this.attend === attend && this.forward === forward ? this : null;
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split);
   }
 
   /** The heads' results side by side, ahead of the last projection: (B, T, H · headDim) */

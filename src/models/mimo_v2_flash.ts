@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideHeads,
   GatedMLP,
   GroupedRouter,
   initializeRope,
@@ -20,6 +21,7 @@ import {
   parameter,
   project,
   type RotaryEmbedding,
+  type Split,
   SwitchGLU,
   slidingWindow,
   splitHeads,
@@ -146,6 +148,10 @@ class Attention extends Module {
     const v = this.valueScale === null ? plain : plain.multiply(this.valueScale);
     const sinks = this.attention_sink_bias;
     return this.o_proj.forward(joinHeads(attention(q, k, v, { scale: this.scale, mask, cache, sinks })));
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split, { tensors: this.attention_sink_bias ? ["attention_sink_bias"] : [] });
   }
 }
 

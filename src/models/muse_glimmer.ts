@@ -9,6 +9,7 @@ import * as mx from "../mlx";
 import {
   attention,
   Decoder,
+  divideHeads,
   type ForwardOptions,
   type Joins,
   joinHeads,
@@ -17,6 +18,7 @@ import {
   Linear,
   type Mask,
   project,
+  type Split,
   splitHeads,
 } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOf, size } from "./args";
@@ -103,6 +105,10 @@ class Attention extends llama.Attention {
   #placed(x: Tensor, heads: number, offset: number | Tensor): Tensor {
     const normed = mx.fast.rmsNorm(splitHeads(x, heads), null, this.eps);
     return this.rope?.forward(normed, offset) ?? normed;
+  }
+
+  override shard(split: Split): void {
+    divideHeads(this, split, { layers: ["gate_proj"] });
   }
 }
 

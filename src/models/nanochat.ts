@@ -5,6 +5,7 @@ import * as mx from "../mlx";
 import {
   attention,
   type DecoderLayer,
+  divideHeads,
   FrequencyRoPE,
   joinHeads,
   type KeyValueCache,
@@ -16,6 +17,7 @@ import {
   type Norm,
   project,
   type Residual,
+  type Split,
   splitHeads,
   squaredRelu,
   yarnFrequencies,
@@ -80,6 +82,10 @@ class Attention extends Module {
     const [q, k] = [placed(queries, this.heads), placed(keys, this.kvHeads)];
     const out = attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache });
     return this.c_proj.forward(joinHeads(out));
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split, { names: ["c_q", "c_k", "c_v", "c_proj"] });
   }
 }
 

@@ -8,6 +8,7 @@ import {
   ArraysCache,
   type Cache,
   type DecoderLayer,
+  divideInner,
   fullAttention,
   GatedRMSNorm,
   GroupedRouter,
@@ -23,6 +24,7 @@ import {
   type Residual,
   RMSNorm,
   recurrent,
+  type Split,
   SwitchMLP,
   squaredRelu,
   stackExperts,
@@ -150,6 +152,10 @@ class MLP extends Module {
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor): Tensor {
     return this.down_proj.forward(squaredRelu(this.up_proj.forward(x)));
+  }
+
+  shard(split: Split): void {
+    this.down_proj = divideInner(this.down_proj, [this.up_proj], split);
   }
 }
 

@@ -4,7 +4,9 @@ import type { Tensor } from "../mlx";
 import {
   attention,
   type DecoderLayer,
+  divideHeads,
   GatedMLP,
+  type HeadShare,
   initializeRope,
   joinHeads,
   type KeyValueCache,
@@ -16,8 +18,10 @@ import {
   project,
   type Residual,
   RMSNorm,
+  RMSNormOfParts,
   type RopeOptions,
   type RotaryEmbedding,
+  type Split,
   splitHeads,
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf } from "./args";
@@ -69,6 +73,16 @@ export class Attention extends Module {
     const k = placed(splitHeads(this.k_norm.forward(keys), this.kvHeads));
     const out = attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache });
     return this.o_proj.forward(joinHeads(out));
+  }
+
+  shard(split: Split): void {
+    const divide = ({ queries, keys, counts, copies }: HeadShare) => {
+      const width = this.q_norm.weight.dim(0) / this.heads;
+      const [ofQueries, ofKeys] = [queries, keys].map(([start, end]) => [start * width, end * width] as const);
+      this.q_norm = new RMSNormOfParts(this.q_norm, ofQueries!, split, counts ? 1 : 0);
+      this.k_norm = new RMSNormOfParts(this.k_norm, ofKeys!, split, 1 / copies);
+    };
+    divideHeads(this, split, { others: { names: ["q_norm", "k_norm"], divide } });
   }
 }
 

@@ -11,6 +11,7 @@ import {
   type Cache,
   type DecoderLayer,
   type DeltaLayer,
+  divideHeads,
   GatedDeltaNet,
   type GatedDeltaSizes,
   GatedMLP,
@@ -29,6 +30,7 @@ import {
   type RotaryEmbedding,
   recurrent,
   SharedExpertMLP,
+  type Split,
   splitHeads,
   stackExperts,
   usualJoins,
@@ -155,6 +157,10 @@ export class GatedAttention extends Module {
     const k = rope.forward(this.k_norm.forward(splitHeads(keys, kvHeads)), cache?.offset);
     const out = attention(q, k, splitHeads(values, kvHeads), { scale: this.scale, mask, cache });
     return this.o_proj.forward(joinHeads(gated(out, gates)));
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split);
   }
 }
 

@@ -5,7 +5,9 @@ import * as mx from "../mlx";
 import {
   attention,
   type DecoderLayer,
+  divideHeads,
   GatedMLP,
+  type HeadShare,
   joinHeads,
   type KeyValueCache,
   LayerNorm,
@@ -13,6 +15,7 @@ import {
   Module,
   project,
   type Residual,
+  type Split,
   splitHeads,
 } from "../nn";
 import { checkHeads, headsOf, ropeFields, ropeOf, size } from "./args";
@@ -56,6 +59,12 @@ class HeadNorms extends Module {
     const weights = mx.stack(this.norms.map(({ weight }) => weight!));
     return mx.fast.layerNorm(x, null, null, this.eps).multiply(weights.expandDims(1));
   }
+
+  /** Leaves some of the heads. */
+  keep([start, end]: HeadShare["queries"]): void {
+    for (const [head, norm] of this.norms.entries()) if (head < start || head >= end) norm.dispose();
+    this.norms = this.norms.slice(start, end);
+  }
 }
 
 class Attention extends llama.Attention {
@@ -84,6 +93,14 @@ class Attention extends llama.Attention {
     const k = placed(keys, this.kvHeads, this.k_layernorm);
     const out = attention(q, k, splitHeads(values, this.kvHeads), { scale: this.scale, mask, cache });
     return joinHeads(out.astype(x.dtype));
+  }
+
+  override shard(split: Split): void {
+    const divide = ({ queries, keys }: HeadShare) => {
+      this.q_layernorm?.keep(queries);
+      this.k_layernorm?.keep(keys);
+    };
+    divideHeads(this, split, { others: { names: ["q_layernorm", "k_layernorm"], divide } });
   }
 }
 

@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  divideHeads,
   GatedMLP,
   highestOfSigmoid,
   joinHeads,
@@ -22,6 +23,7 @@ import {
   type RopeOptions,
   RopeScaling,
   type Routing,
+  type Split,
   SwitchGLU,
   silu,
   splitHeads,
@@ -129,6 +131,10 @@ class Attention extends llama.Attention {
     const out = attention(q, k, v, { scale: this.scale, mask, cache });
     if (!this.g_proj) return joinHeads(out);
     return joinHeads(out.multiply(splitHeads(this.g_proj.forward(x), this.heads).sigmoid()));
+  }
+
+  override shard(split: Split): void {
+    divideHeads(this, split, { layers: ["g_proj"] });
   }
 }
 

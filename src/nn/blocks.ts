@@ -7,7 +7,7 @@ import * as mx from "../mlx";
 import { Embedding } from "./embedding";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
-import { type ExpertLayer, SwitchLinear } from "./switch";
+import { type ExpertLayer, SwitchLinear } from "./switch-linear";
 
 /** A type of blocks. */
 export interface BlockType {

@@ -1,7 +1,7 @@
 /** Experts in nvfp4 with a scale for each: the product of the unpacked weights, on whatever device. */
 import { expect, test } from "bun:test";
 import * as mx from "../mlx";
-import { SwitchLinear } from "./switch";
+import { SwitchLinear } from "./switch-linear";
 
 mx.random.seed(3);
 mx.eval(mx.random.state.get());

@@ -61,6 +61,18 @@ export * from "./rope";
 export { yarn as yarnFrequencies, yarnMagnitude, yarnTemperature } from "./rope-frequencies";
 export * from "./routing";
 export * from "./selective-scan";
+export {
+  type DivideOptions,
+  type Divisible,
+  divideHeads,
+  divideInner,
+  divideNamedHeads,
+  type Headed,
+  type HeadShare,
+  RMSNormOfParts,
+  type Split,
+  shardModel,
+} from "./shard";
 export * from "./shared-rows";
 export { SharingAttention, type SharingAttentionSizes } from "./sharing-attention";
 export * from "./sigmoid-routing";
@@ -68,5 +80,6 @@ export * from "./sparse-indexer";
 export { splitKeysValues } from "./split-keys-values";
 export * from "./stack-experts";
 export * from "./state-space";
-export { type ExpertLayer, QuantizedSwitchLinear, SwitchGLU, SwitchLinear, SwitchMLP } from "./switch";
+export { SwitchGLU, SwitchMLP } from "./switch";
+export { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
 export { type AttentionLayers, attendToken, type GatedLayers, layerToken } from "./token-steps";

@@ -14,6 +14,7 @@ import { type HeadLayer, MultiLinear } from "./multi-linear";
 import { RMSNorm } from "./norms";
 import { project } from "./projection";
 import type { RotaryEmbedding } from "./rope";
+import { type Divisible, divideLatentHeads, type Split } from "./shard";
 
 export interface LatentAttentionSizes {
   /** Features of the hidden states. */
@@ -51,7 +52,7 @@ export interface LatentHeads {
 export const latentJoins = [["q_a_proj", "kv_a_proj_with_mqa"]];
 
 /** Its layers but the last, and what they compute before and after the cache takes part. */
-export class LatentInputs extends Module {
+export class LatentInputs extends Module implements Divisible {
   q_proj?: Layer;
   q_a_proj?: Layer;
   q_a_layernorm?: RMSNorm;
@@ -65,7 +66,7 @@ export class LatentInputs extends Module {
 
   /** @param rope null where nothing has positions (NoPE) */
   constructor(
-    readonly sizes: LatentAttentionSizes,
+    public sizes: LatentAttentionSizes,
     readonly rope: RotaryEmbedding | null,
     readonly scale: number,
   ) {
@@ -88,6 +89,12 @@ export class LatentInputs extends Module {
   /** Scores of each head that attend to nothing, (H), where it has them. */
   protected get scoreSinks(): Tensor | null {
     return null;
+  }
+
+  /** Leaves this rank's heads, whose results are the inputs of the layer `output`. @param byHead names of layers with outputs for each head */
+  shard(split: Split, output = "o_proj", byHead: readonly string[] = []): void {
+    const heads = divideLatentHeads(this, split, output, byHead);
+    if (heads !== null) this.sizes = { ...this.sizes, heads };
   }
 
   /** @param offset the position of the first token, one for all or one for each of B */

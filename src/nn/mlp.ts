@@ -4,6 +4,7 @@ import { swiglu } from "./activations";
 import { type Layer, Linear } from "./linear";
 import { Module } from "./module";
 import { project } from "./projection";
+import { type Divisible, divideInner, innerPart, keepOutputs, outputsOf, type Split, SumOfParts } from "./shard";
 import { feedToken, type GatedLayers } from "./token-steps";
 
 export interface GatedMLPOptions {
@@ -15,7 +16,7 @@ export interface GatedMLPOptions {
 }
 
 /** down(activation(gate(x), up(x))). Shazeer 2020, arXiv:2002.05202. */
-export class GatedMLP extends Module {
+export class GatedMLP extends Module implements Divisible {
   declare gate_proj: Layer;
   declare down_proj: Layer;
   declare up_proj: Layer;
@@ -43,10 +44,14 @@ export class GatedMLP extends Module {
     const [gate, up] = project(x, [this.gate_proj, this.up_proj]) as [Tensor, Tensor];
     return this.down_proj.forward(this.activation(gate, up));
   }
+
+  shard(split: Split): void {
+    this.down_proj = divideInner(this.down_proj, [this.gate_proj, this.up_proj], split);
+  }
 }
 
 /** With gate and value from one projection. */
-export class JointGatedMLP extends Module {
+export class JointGatedMLP extends Module implements Divisible {
   gate_up_proj: Layer;
   down_proj: Layer;
 
@@ -61,6 +66,16 @@ export class JointGatedMLP extends Module {
     const [gate, up] = this.gate_up_proj.forward(x).split(2, -1) as [Tensor, Tensor];
     return this.down_proj.forward(swiglu(gate, up));
   }
+
+  shard(split: Split): void {
+    const { gate_up_proj: joint, down_proj: down } = this;
+    const part = innerPart(down, [joint], split);
+    if (!part) return;
+    const [start, end] = part;
+    const inner = outputsOf(joint as never) / 2;
+    keepOutputs(joint as never, [part, [inner + start, inner + end]]);
+    this.down_proj = new SumOfParts(down as never, part, split);
+  }
 }
 
 export interface NamedMLPOptions {
@@ -71,7 +86,7 @@ export interface NamedMLPOptions {
 }
 
 /** A feed-forward block, gated or not, whose layers have other names. */
-export class NamedMLP extends Module {
+export class NamedMLP extends Module implements Divisible {
   readonly options: NamedMLPOptions;
 
   constructor(dims: number, hiddenDims: number, options: NamedMLPOptions) {
@@ -89,5 +104,12 @@ export class NamedMLP extends Module {
     const layers = this as unknown as Record<string, Layer>;
     const inputs = [names.gate, names.up].flatMap((name) => (name ? layers[name]! : []));
     return layers[names.down]!.forward(activation(...project(x, inputs)));
+  }
+
+  shard(split: Split): void {
+    const { gate, up, down } = this.options.names;
+    const layers = this as unknown as Record<string, Layer>;
+    const ups = [gate, up].flatMap((name) => (name ? layers[name]! : []));
+    layers[down] = divideInner(layers[down]!, ups, split);
   }
 }

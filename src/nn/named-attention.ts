@@ -8,6 +8,7 @@ import type { Mask } from "./masks";
 import { Module } from "./module";
 import { RMSNorm } from "./norms";
 import { initializeRope, type RopeOptions, type RotaryEmbedding } from "./rope";
+import { type Divisible, divideNamedHeads, type Split } from "./shard";
 
 export interface NamedAttentionOptions {
   /** Features of the hidden states. */
@@ -37,7 +38,7 @@ export interface NamedAttentionOptions {
 
 type Heads = [q: Tensor, k: Tensor, v: Tensor];
 
-export class NamedAttention extends Module {
+export class NamedAttention extends Module implements Divisible {
   readonly rope: RotaryEmbedding | null;
   readonly heads: number;
   readonly kvHeads: number;
@@ -67,6 +68,12 @@ export class NamedAttention extends Module {
     const wide = isWide ? q.astype("float32") : q;
     const out = attention(wide, k, v, { scale, mask, cache }).astype(x.dtype);
     return this.#at(output).forward(joinHeads(out));
+  }
+
+  shard(split: Split): void {
+    const { inputs, output, order } = this.options;
+    const share = divideNamedHeads(this, split, { inputs, output, order });
+    if (share) Object.assign(this, share);
   }
 
   get q_norm(): RMSNorm | undefined {

@@ -8,7 +8,7 @@ import { Module } from "./module";
 import { RMSNorm } from "./norms";
 import { fuseProjections, project } from "./projection";
 import { quantize, quantizeActivations, quantizeForCheckpoint } from "./quantize";
-import { QuantizedSwitchLinear, SwitchLinear } from "./switch";
+import { QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
 
 class Model extends Module {
   embed = new Embedding(8, 64);

@@ -4,7 +4,7 @@ import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { type Packing, type Quantizable, QuantizedLinear } from "./linear";
 import type { Module } from "./module";
-import { QuantizedSwitchLinear } from "./switch";
+import { QuantizedSwitchLinear } from "./switch-linear";
 
 /** What becomes of a layer: quantized with the common options, with its own, or left alone. */
 export type QuantizationChoice = boolean | Quantization;

@@ -56,7 +56,8 @@ export function sparseMixer(logits: Tensor, k: number, { jitter }: { jitter: num
 
 /** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */
 export function mixExperts(x: Tensor, layer: SwitchGLU | SwitchMLP, { experts, weights }: Routing): Tensor {
-  return layer.forward(x, experts).multiply(weights.expandDims(-1)).sum({ axis: -2 });
+  const mixed = (results: Tensor) => results.multiply(weights.expandDims(-1)).sum({ axis: -2 });
+  return layer.isDivided ? layer.summed(mixed(layer.partial(x, experts))) : mixed(layer.forward(x, experts));
 }
 
 export interface SparseMLPSizes {

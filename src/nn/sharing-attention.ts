@@ -8,6 +8,7 @@ import type { Mask } from "./masks";
 import { Module } from "./module";
 import { RMSNorm } from "./norms";
 import { initializeRope, type RopeOptions, type RotaryEmbedding } from "./rope";
+import { type Divisible, divideHeads, type Split } from "./shard";
 import type { SharedRows } from "./shared-rows";
 
 export interface SharingAttentionSizes {
@@ -25,7 +26,7 @@ export interface SharingAttentionSizes {
 }
 
 /** Queries, keys and values are normed, values without a gain; scores have no factor. */
-export class SharingAttention extends Module {
+export class SharingAttention extends Module implements Divisible {
   q_proj: Layer;
   k_proj?: Layer;
   v_proj?: Layer;
@@ -57,6 +58,10 @@ export class SharingAttention extends Module {
     const [q, attended] = this.k_proj ? this.#withOwnRows(x, cache) : [this.#queries(x, rows!.offset), rows!];
     const out = attendTo(q, attended.keys, attended.values, { scale: 1, mask });
     return [this.o_proj.forward(joinHeads(out)), attended];
+  }
+
+  shard(split: Split): void {
+    divideHeads(this, split);
   }
 
   #queries(x: Tensor, offset: number | Tensor): Tensor {

@@ -4,7 +4,8 @@ import * as mx from "../mlx";
 import { expertProducts } from "./expert-products";
 import type { Module } from "./module";
 import { quantize } from "./quantize";
-import { SwitchGLU, SwitchLinear } from "./switch";
+import { SwitchGLU } from "./switch";
+import { SwitchLinear } from "./switch-linear";
 
 const experts = 6;
 

@@ -1,130 +1,11 @@
 /** Layers of many experts of which each token uses a few. Shazeer et al. 2017, arXiv:1701.06538. */
 
-import type { Quantization, Tensor } from "../mlx";
+import type { distributed, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { swiglu } from "./activations";
-import { expertProducts, packedProducts } from "./expert-products";
-import { uniformWeight } from "./init";
-import { nvfp4Largest, type Packing, pack, packing, type Quantizable, unpack } from "./linear";
-import { Module, parameter } from "./module";
-
-export interface ExpertOptions {
-  /** Whether the indices ascend. */
-  sorted?: boolean;
-  /** Where they are sorted: which of so many tokens each row of x belongs to. */
-  tokens?: { places: Tensor; count: number };
-}
-
-/** What a layer of experts computes: x (…, 1, 1 or k, M, K), indices (…, k) of experts → (…, k, M, N). */
-export interface ExpertLayer extends Module {
-  forward(x: Tensor, indices: Tensor, options?: ExpertOptions): Tensor;
-}
-
-function addBias(x: Tensor, bias: Tensor | undefined, indices: Tensor): Tensor {
-  return bias ? x.add(bias.take(indices, 0).expandDims(-2)) : x;
-}
-
-/** One linear layer per expert. */
-export class SwitchLinear extends Module implements ExpertLayer, Quantizable {
-  /** (experts, outputDims, inputDims) */
-  weight: Tensor;
-  /** (experts, outputDims) */
-  bias?: Tensor;
-
-  constructor(inputDims: number, outputDims: number, experts: number, { bias = true }: { bias?: boolean } = {}) {
-    super();
-    this.weight = parameter(uniformWeight([experts, outputDims, inputDims], inputDims));
-    if (bias) this.bias = parameter(mx.zeros([experts, outputDims]));
-  }
-
-  forward(x: Tensor, indices: Tensor, { sorted = false }: ExpertOptions = {}): Tensor {
-    return addBias(expertProducts(x, this.weight, indices, sorted), this.bias, indices);
-  }
-
-  /** @param options `globalScale`: each expert gets one, for what nvfp4 alone cannot reach; in that mode only */
-  toQuantized({ globalScale = false, ...options }: Quantization & { globalScale?: boolean } = {}) {
-    const [experts, outputDims, inputDims] = this.weight.shape as [number, number, number];
-    const layer = new QuantizedSwitchLinear(inputDims, outputDims, experts, { ...options, bias: false });
-    if (globalScale) layer.addGlobalScale();
-    layer.update(globalScale ? packScaled(this.weight, layer.packing) : { ...pack(this.weight, layer.packing) });
-    if (this.bias) layer.bias = parameter(this.bias);
-    return layer;
-  }
-}
-
-/** An expert's largest weight becomes the largest that nvfp4 has. */
-function packScaled(weight: Tensor, how: Packing) {
-  const largest = weight
-    .abs()
-    .max({ axis: [-2, -1] })
-    .astype("float32");
-  const globalScale = mx.where(largest.equal(0), 1, largest);
-  const stretched = weight.astype("float32").multiply(mx.divide(nvfp4Largest, globalScale).expandDims([-1, -2]));
-  return { ...pack(stretched, how), global_scale: globalScale };
-}
-
-/** One packed linear layer per expert. */
-export class QuantizedSwitchLinear extends Module implements ExpertLayer {
-  /** (experts, outputDims, inputDims · bits / 32), uint32 */
-  weight: Tensor;
-  /** (experts, outputDims, inputDims / groupSize) */
-  scales: Tensor;
-  /** Like `scales`; only in affine mode. */
-  biases?: Tensor;
-  /** What the largest weight of each expert can be, (experts), float32; only in nvfp4 mode, and only of some checkpoints. */
-  global_scale?: Tensor;
-  /** (experts, outputDims) */
-  bias?: Tensor;
-  readonly packing: Packing;
-
-  constructor(
-    inputDims: number,
-    outputDims: number,
-    experts: number,
-    { bias = true, ...options }: Quantization & { bias?: boolean } = {},
-  ) {
-    super();
-    this.packing = packing(options);
-    const packed = mx.scope(() => pack(uniformWeight([experts, outputDims, inputDims], inputDims), this.packing));
-    this.weight = parameter(packed.weight);
-    this.scales = parameter(packed.scales);
-    if (packed.biases) this.biases = parameter(packed.biases);
-    if (bias) this.bias = parameter(mx.zeros([experts, outputDims]));
-    this.freeze();
-  }
-
-  /** Has a parameter for global scales from here on. */
-  addGlobalScale(): void {
-    this.global_scale = mx.scope(() => parameter(mx.full([this.weight.dim(0)], nvfp4Largest, "float32")));
-    this.freeze({ keys: ["global_scale"] });
-  }
-
-  forward(x: Tensor, indices: Tensor, { sorted = false }: ExpertOptions = {}): Tensor {
-    const { weight, scales, biases, global_scale } = this;
-    // The gradient of scales is a product of experts, for which MLX's kernel on the CPU knows float32 only.
-    const widens = x.dtype !== "float32" && this.trains("scales") && mx.defaultDevice() === "cpu";
-    const wide = (tensor: Tensor) => tensor.astype("float32");
-    const how = { ...this.packing, sorted };
-    const product = widens
-      ? packedProducts(
-          wide(x),
-          { weight, scales: wide(scales), biases: biases && wide(biases), global_scale },
-          indices,
-          how,
-        ).astype(x.dtype)
-      : packedProducts(x, this, indices, how);
-    return addBias(product, this.bias, indices);
-  }
-
-  toDense(): SwitchLinear {
-    const weight = unpack(this, this.packing);
-    const [experts, outputDims, inputDims] = weight.shape as [number, number, number];
-    const layer = new SwitchLinear(inputDims, outputDims, experts, { bias: false });
-    layer.update({ weight });
-    if (this.bias) layer.bias = parameter(this.bias);
-    return layer;
-  }
-}
+import { Module } from "./module";
+import { type Divisible, divideExperts, type Split } from "./shard";
+import { type ExpertLayer, type ExpertOptions, SwitchLinear } from "./switch-linear";
 
 /** From how many expert uses on tokens are sorted by expert, so that each expert's weight is read in one go. */
 const sortingPays = 64;
@@ -143,8 +24,37 @@ export interface SwitchGLUOptions {
   activation?: (gate: Tensor, x: Tensor) => Tensor;
 }
 
+/** Feed-forward blocks, one per expert, whose inner features may be divided among processes. */
+abstract class Experts extends Module implements Divisible {
+  /** The processes that each have a part of every expert; null where this one has all. */
+  #group: distributed.Group | null = null;
+
+  /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
+  forward(x: Tensor, indices: Tensor): Tensor {
+    return this.summed(this.partial(x, indices));
+  }
+
+  /** This process's part of that. */
+  abstract partial(x: Tensor, indices: Tensor): Tensor;
+
+  /** Its sum over the processes. It may be mixed before, which is less to send. */
+  summed(part: Tensor): Tensor {
+    return this.#group ? mx.distributed.allSum(part, { group: this.#group }) : part;
+  }
+
+  get isDivided(): boolean {
+    return this.#group !== null;
+  }
+
+  shard(split: Split): void {
+    if (divideExperts(...this.layers(), split)) this.#group = split.group;
+  }
+
+  protected abstract layers(): [down: ExpertLayer, ups: ExpertLayer[]];
+}
+
 /** A gated feed-forward block per expert. */
-export class SwitchGLU extends Module {
+export class SwitchGLU extends Experts {
   gate_proj: ExpertLayer;
   up_proj: ExpertLayer;
   down_proj: ExpertLayer;
@@ -163,18 +73,21 @@ export class SwitchGLU extends Module {
     this.activation = activation;
   }
 
-  /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
-  forward(x: Tensor, indices: Tensor): Tensor {
+  partial(x: Tensor, indices: Tensor): Tensor {
     return throughExperts(x, indices, (x, indices, options) => {
       const up = this.up_proj.forward(x, indices, options);
       const gate = this.gate_proj.forward(x, indices, options);
       return this.down_proj.forward(this.activation(gate, up), indices, options);
     });
   }
+
+  protected layers(): [ExpertLayer, ExpertLayer[]] {
+    return [this.down_proj, [this.gate_proj, this.up_proj]];
+  }
 }
 
 /** A feed-forward block without a gate per expert. */
-export class SwitchMLP extends Module {
+export class SwitchMLP extends Experts {
   fc1: ExpertLayer;
   fc2: ExpertLayer;
 
@@ -190,12 +103,15 @@ export class SwitchMLP extends Module {
     this.fc2 = new SwitchLinear(hiddenDims, dims, experts, { bias });
   }
 
-  /** x (…, dims), indices (…, k) of the experts for each token → (…, k, dims) */
-  forward(x: Tensor, indices: Tensor): Tensor {
+  partial(x: Tensor, indices: Tensor): Tensor {
     return throughExperts(x, indices, (x, indices, options) => {
       const hidden = this.activation(this.fc1.forward(x, indices, options));
       return this.fc2.forward(hidden, indices, options);
     });
+  }
+
+  protected layers(): [ExpertLayer, ExpertLayer[]] {
+    return [this.fc2, [this.fc1]];
   }
 }
 

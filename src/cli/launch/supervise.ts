@@ -25,7 +25,7 @@ const grace = 5000;
 interface Running {
   rank: PlannedRank;
   process: Bun.Subprocess;
-  /** The last line that it wrote to stderr. */
+  /** The last line that it wrote to stderr, of those that are not indented. */
   lastWords: string;
 }
 
@@ -116,7 +116,8 @@ function pumpsOf(one: Running, { line }: SuperviseOptions): Promise<void>[] {
     const from = one.process[stream];
     if (!(from instanceof ReadableStream)) return [];
     return pump(from, (text) => {
-      if (stream === "stderr" && text.trim() !== "") one.lastWords = text.trim();
+      // An error's hint stands below it.
+      if (stream === "stderr" && /^\S/.test(text)) one.lastWords = text.trim();
       line(stream, `[${one.rank.rank}] ${text}`);
     });
   });

@@ -1,0 +1,76 @@
+/**
+ * One rank of shard.test.ts: divides each tiny model of the parity suite among the ranks, and prints how far its logits
+ * and tokens are from the fixture's.
+ */
+
+import * as mx from "../../src/mlx";
+import { architectureOf } from "../../src/models";
+import { fuseProjections, holdTransposes, isQuantizable, type Module, quantize, shardModel } from "../../src/nn";
+import { decode, row } from "../parity/decode";
+import { fixture, float32 } from "../parity/fixtures";
+import { type FormulaModel, formulaModel } from "../parity/formula-model";
+
+interface Fixture extends FormulaModel {
+  prompt: number[];
+  columns: number;
+  prefill: { logits: string; last: string };
+  float32: { greedy: number[] };
+  affine4: { logits: string; greedy: number[] };
+}
+
+export interface Comparison {
+  /** Greatest distance of a logit, beside its own size where that is more than one. */
+  off: number;
+  greedy: boolean;
+  /** Bytes of the weights on this rank, as a share of all. */
+  share: number;
+}
+
+const [, , form, ...names] = process.argv;
+const group = mx.distributed.init({ strict: true });
+
+const quantization = {
+  groupSize: 32,
+  bits: 4,
+  predicate: (_: string, layer: Module) => isQuantizable(layer) && layer.weight.dim(-1) % 32 === 0,
+};
+
+const bytesOf = (model: Module) => model.namedParameters().reduce((sum, [, { nbytes }]) => sum + nbytes, 0);
+
+async function compare(name: string): Promise<Comparison> {
+  const expected = fixture<Fixture>(`models/${name}.json`);
+  const model = await formulaModel(expected);
+  const { joins } = await architectureOf(expected.config as never);
+  if (form === "affine4") quantize(model, quantization);
+  const { logits, greedy } = form === "affine4" ? expected.affine4 : { ...expected.prefill, ...expected.float32 };
+  const whole = bytesOf(model);
+  shardModel(model, group);
+  fuseProjections(model, joins);
+  holdTransposes(model);
+  const ours = mx.scope(() =>
+    model
+      .forward(row(expected.prompt))
+      .at(mx.ellipsis, mx.slice(undefined, undefined, expected.columns))
+      .toArray(),
+  ) as Float32Array;
+  const theirs = float32(logits);
+  const off = theirs.reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - ours[i]!) / Math.max(1, Math.abs(value))),
+    0,
+  );
+  const tokens = decode(model, expected.prompt, greedy.length);
+  const result = { off, greedy: tokens.join() === greedy.join(), share: bytesOf(model) / whole };
+  model.dispose();
+  return result;
+}
+
+const results: Record<string, Comparison> = {};
+for (const name of names) {
+  try {
+    results[name] = await compare(name);
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+console.log(JSON.stringify(results));
+process.exit();

@@ -1,0 +1,56 @@
+/** Tensor parallelism: the tiny models of the parity suite, divided among processes, give what one process gives. */
+import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { runRanks } from "./ranks";
+import type { Comparison } from "./shard-rank";
+
+const all = readdirSync(new URL("../fixtures/models/", import.meta.url)).map((file) => file.replace(".json", ""));
+
+/** One of each kind of block that is divided. */
+const kinds = ["llama", "qwen3_moe", "deepseek_v3", "gpt_oss", "olmo2", "phi3", "gpt_neox", "stablelm", "gemma4_text"];
+
+/** Blocks that stay whole on every rank are most of these. */
+const mostlyWhole = ["mamba", "mamba2", "falcon_mamba", "rwkv7"];
+
+async function compare(names: readonly string[], size: number, form: "float32" | "affine4", backend?: "ring") {
+  const ranks = await runRanks<Record<string, Comparison>>("shard-rank.ts", size, {
+    backend: backend ?? "tcp",
+    args: [form, ...names],
+  });
+  for (const results of ranks) {
+    expect(Object.keys(results)).toEqual([...names]);
+    for (const [name, { off, greedy }] of Object.entries(results)) {
+      expect({ name, off: off < (form === "float32" ? 1e-4 : 2e-4), greedy }).toEqual({
+        name,
+        off: true,
+        greedy: true,
+      });
+    }
+  }
+  return ranks;
+}
+
+describe("logits and greedy tokens", () => {
+  test("of every model on 2 ranks, each with little more than half of the weights", async () => {
+    const [first] = await compare(all, 2, "float32");
+    for (const [name, { share }] of Object.entries(first!)) {
+      expect({ name, divided: share < (mostlyWhole.includes(name) ? 0.95 : 0.9) }).toEqual({ name, divided: true });
+    }
+  }, 120_000);
+
+  test(
+    "of each kind of block on 4 ranks, with fewer heads of keys than ranks",
+    () => compare(kinds.slice(0, 4), 4, "float32"),
+    60_000,
+  );
+
+  test(
+    "of each kind of block on 3 ranks, which no number of heads is divided by",
+    () => compare(kinds, 3, "float32"),
+    60_000,
+  );
+
+  test("of each kind of block on 2 ranks with 4-bit weights", () => compare(kinds, 2, "affine4"), 60_000);
+
+  test("by MLX's ring", () => compare(["llama", "qwen3_moe"], 2, "float32", "ring"), 60_000);
+});
