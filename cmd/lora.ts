@@ -15,6 +15,7 @@ export default command({
   ],
   flags: loraFlags,
   computes: true,
+  ranks: true,
   hasLongSteps: true,
 
   async run({ flags, out, signal }) {

@@ -13,6 +13,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Optimizer } from "../optim";
 import { loadTokenizer } from "../text/tokenizer";
+import { anyAborted, trainingGroup } from "./across-ranks";
 import { applyAdapters, resumeWeights, writeAdapterConfig } from "./adapter-files";
 import { curveSvg, type History } from "./curve";
 import {
@@ -76,6 +77,7 @@ export async function fineTune(
   { resume = false, ...hooks }: FineTuneHooks & { resume?: boolean } = {},
 ): Promise<FineTuneEnd> {
   // What the settings ask for is looked at before anything large is.
+  const group = trainingGroup(settings.batch_size);
   const optimizer = settings.train ? makeOptimizer(settings) : null;
   const logs = logPaths(settings);
   hooks.onStage?.("Loading pretrained model");
@@ -109,12 +111,12 @@ export async function fineTune(
     }
     if (optimizer) {
       hooks.onStage?.("Training");
-      const trained = await trainModel(model, optimizer, settings, data, random, { resume, logs, ...hooks });
-      Object.assign(end, trained, { curve: await drawCurve(settings, trained.history) });
+      const trained = await trainModel(model, optimizer, settings, data, random, { resume, logs, group, ...hooks });
+      Object.assign(end, trained, { curve: isLead(group) ? await drawCurve(settings, trained.history) : null });
     } else if (settings.adapter_path !== "") await applyAdapters(model, settings.adapter_path);
     if (settings.test && !end.interrupted) {
       hooks.onStage?.("Testing");
-      const loss = await testLoss(model, settings, data.test, random, hooks);
+      const loss = await testLoss(model, settings, data.test, random, { group, ...hooks });
       if (loss === null) end.interrupted = true;
       else end.test = { loss, perplexity: Math.exp(loss) };
     }
@@ -124,6 +126,14 @@ export async function fineTune(
     model.dispose();
   }
 }
+
+interface InGroup {
+  /** The processes that train together, each with some rows of every batch. */
+  group: mx.distributed.Group | null;
+}
+
+/** Whether this process writes what all of them have. */
+const isLead = (group: mx.distributed.Group | null) => (group?.rank ?? 0) === 0;
 
 /** Draws the losses into the adapter's folder. Returns the picture's path; null where there were no losses. */
 async function drawCurve({ adapter_path, model }: Settings, history: History): Promise<string | null> {
@@ -154,7 +164,7 @@ async function trainModel(
   settings: Settings,
   data: Datasets,
   random: NumpyRandom,
-  { resume, logs, ...hooks }: FineTuneHooks & { resume: boolean; logs: readonly string[] },
+  { resume, logs, group, ...hooks }: FineTuneHooks & InGroup & { resume: boolean; logs: readonly string[] },
 ): Promise<TrainingEnd> {
   const { adapter_path: folder, fine_tune_type: type, num_layers: count, lora_parameters: parameters } = settings;
   const fixed = resumeSettings(settings, data.train.length, data.valid.length);
@@ -173,14 +183,16 @@ async function trainModel(
   }
   for (const path of logs) hooks.onStage?.(`Figures go to ${path}, as lines of JSON: nothing is sent from here`);
   hooks.onModel?.(settings, trainableLine(model));
-  for (const each of [folder, dirname(statePath(folder))]) await removeUnfinished(each);
-  await writeAdapterConfig(folder, settings);
+  if (isLead(group)) {
+    for (const each of [folder, dirname(statePath(folder))]) await removeUnfinished(each);
+    await writeAdapterConfig(folder, settings);
+  }
 
   const { onLossBatch, onStep, signal } = hooks;
   const { valid } = data;
   const total = batchCount(settings, valid, settings.val_batches);
   let done = 0;
-  const log = new RunLog(logs, settings, { iteration: before });
+  const log = new RunLog(isLead(group) ? logs : [], settings, { iteration: before });
   try {
     return await train(model, optimizer, {
       folder,
@@ -207,6 +219,7 @@ async function trainModel(
       onStep,
       onValidationBatch: () => onLossBatch?.(++done, total),
       signal,
+      group,
       settings: fixed,
       resume: state,
     });
@@ -242,7 +255,7 @@ async function testLoss(
   settings: Settings,
   data: Dataset,
   random: NumpyRandom,
-  { onLossBatch, signal }: FineTuneHooks,
+  { onLossBatch, signal, group }: FineTuneHooks & InGroup,
 ): Promise<number | null> {
   const total = batchCount(settings, data, settings.test_batches);
   let done = 0;
@@ -250,11 +263,16 @@ async function testLoss(
   const stopped = new Error("the signal ended the test");
   const batches = iterateBatches(data, batchOptions(settings, random));
   try {
-    return await evaluateLoss(model, firstOf(batches, settings.test_batches), async () => {
-      onLossBatch?.(++done, total);
-      await breathe();
-      if (signal?.aborted) throw stopped;
-    });
+    return await evaluateLoss(
+      model,
+      firstOf(batches, settings.test_batches),
+      async () => {
+        onLossBatch?.(++done, total);
+        await breathe();
+        if (anyAborted(signal, group)) throw stopped;
+      },
+      group,
+    );
   } catch (error) {
     if (error === stopped) return null;
     throw error;

@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { crossEntropy } from "../nn";
+import { ownRows, sumOverRanks } from "./across-ranks";
 
 /** Rows of token ids, padded with zeros. */
 export interface TokenBatch {
@@ -54,23 +55,25 @@ export function defaultLoss(model: LanguageModel, { tokens, lengths }: DeviceBat
   return [losses.astype("float32").sum().divide(count), count];
 }
 
-/** The mean loss over batches, by token; NaN where there are none. `afterBatch` is awaited after each. */
+/** The mean loss over batches, by token; NaN where there are none. `afterBatch` is awaited after each; each rank of `group` takes some rows. */
 export async function evaluateLoss(
   model: LanguageModel,
   batches: Iterable<TokenBatch>,
   afterBatch?: () => unknown,
+  group: mx.distributed.Group | null = null,
 ): Promise<number> {
   let total = 0;
   let tokens = 0;
   for (const batch of batches) {
-    const results = mx.scope(() => defaultLoss(model, toDevice(batch, model.vocabSize)));
+    const results = mx.scope(() => defaultLoss(model, toDevice(ownRows(batch, group), model.vocabSize)));
     mx.eval(results);
     const [loss, count] = results.map((tensor) => tensor.item()) as [number, number];
     for (const tensor of results) tensor.dispose();
     mx.clearCache();
-    total += loss * count;
+    total += count === 0 ? 0 : loss * count;
     tokens += count;
     await afterBatch?.();
   }
-  return total / tokens;
+  const [loss, count] = sumOverRanks([total, tokens], group) as [number, number];
+  return loss / count;
 }

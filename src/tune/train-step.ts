@@ -3,6 +3,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Optimizer } from "../optim";
+import { meanOverRanks, ownRows } from "./across-ranks";
 import { trainableParameters } from "./linear-to-lora";
 import { type DeviceBatch, defaultLoss, type TokenBatch, toDevice } from "./loss";
 
@@ -28,11 +29,12 @@ export class TrainStep {
     (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome
   >;
 
-  /** @param accumulation after how many steps parameters are updated, by the mean of the gradients */
+  /** @param group the processes that each have other rows of the batch @param accumulation after how many steps parameters are updated, by the mean of the gradients */
   constructor(
     private readonly model: LanguageModel,
     private readonly optimizer: Optimizer,
     private readonly accumulation: number,
+    private readonly group: mx.distributed.Group | null = null,
   ) {
     this.paths = trainableParameters(model).map(([path]) => path);
     const trained = new Set(this.paths);
@@ -64,7 +66,8 @@ export class TrainStep {
       }
     };
     const [[loss, count], gradients] = mx.valueAndGrad(lossOf)(parameters) as [[Tensor, Tensor], Tensor[]];
-    return { loss, count, gradients: earlier ? gradients.map((x, i) => x.add(earlier[i]!)) : gradients };
+    const all = meanOverRanks({ loss, count, gradients }, this.group);
+    return { ...all, gradients: earlier ? all.gradients.map((x, i) => x.add(earlier[i]!)) : all.gradients };
   }
 
   /**
@@ -80,7 +83,7 @@ export class TrainStep {
       const earlier = this.gradients && this.paths.map((path) => this.gradients!.get(path)!);
       const outcome = this.outcome(
         parameters.map(([, tensor]) => tensor),
-        toDevice(batch, this.model.vocabSize),
+        toDevice(ownRows(batch, this.group), this.model.vocabSize),
         earlier,
       );
       const summed = new Map(this.named(outcome.gradients));

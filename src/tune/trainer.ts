@@ -6,6 +6,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import type { Optimizer } from "../optim";
+import { anyAborted } from "./across-ranks";
 import { weightsName, writeAdapterWeights } from "./adapter-files";
 import type { History } from "./curve";
 import { setTraining } from "./dropout";
@@ -35,6 +36,8 @@ export interface TrainingOptions {
   /** Called as each step ends, and each batch of a validation. */
   onStep?: (iteration: number, figures: StepFigures) => void;
   onValidationBatch?: () => void;
+  /** The processes that train together, of which the first saves. */
+  group?: mx.distributed.Group | null;
   /** Ends the training after the current step, with a checkpoint. */
   signal?: AbortSignal;
   /** What must be the same for a training that goes on; written into the state. */
@@ -127,7 +130,7 @@ class Trainer {
     private readonly optimizer: Optimizer,
     private readonly options: TrainingOptions,
   ) {
-    this.step = new TrainStep(model, optimizer, options.gradientAccumulation ?? 1);
+    this.step = new TrainStep(model, optimizer, options.gradientAccumulation ?? 1, options.group);
     this.rate = optimizer.currentRate;
   }
 
@@ -136,18 +139,18 @@ class Trainer {
   }
 
   async run(): Promise<TrainingEnd> {
-    const { iterations, batches, signal, resume } = this.options;
+    const { iterations, batches, signal, resume, group = null } = this.options;
     if (resume) this.resume(resume);
     for (let iteration = this.progress.iteration + 1; iteration <= iterations; iteration++) {
       const batch = nextOf(batches);
       await this.maybeValidate(iteration);
-      if (signal?.aborted) return this.interrupted();
+      if (anyAborted(signal, group)) return this.interrupted();
       const figures = this.runStep(batch, iteration);
       this.options.onStep?.(iteration, figures);
       if (iteration % this.options.stepsPerReport === 0 || iteration === iterations) this.report();
       if (iteration % this.options.stepsPerSave === 0) await this.save();
       await breathe();
-      if (signal?.aborted && iteration < iterations) return this.interrupted();
+      if (iteration < iterations && anyAborted(signal, group)) return this.interrupted();
     }
     await this.saveFinal();
     return this.end(false);
@@ -164,18 +167,23 @@ class Trainer {
   }
 
   private async maybeValidate(iteration: number): Promise<void> {
-    const { validation, stepsPerEval, iterations, signal, onValidationBatch } = this.options;
+    const { validation, stepsPerEval, iterations, signal, onValidationBatch, group = null } = this.options;
     if (!validation || (iteration !== 1 && iteration % stepsPerEval !== 0 && iteration !== iterations)) return;
     const began = performance.now();
     setTraining(this.model, false);
     const done = new AbortedValidation();
     let loss: number;
     try {
-      loss = await evaluateLoss(this.model, validation(), async () => {
-        onValidationBatch?.();
-        await breathe();
-        if (signal?.aborted) throw done;
-      });
+      loss = await evaluateLoss(
+        this.model,
+        validation(),
+        async () => {
+          onValidationBatch?.();
+          await breathe();
+          if (anyAborted(signal, group)) throw done;
+        },
+        group,
+      );
     } catch (error) {
       if (error === done) return;
       throw error;
@@ -236,8 +244,14 @@ class Trainer {
     this.options.onEvent?.(event);
   }
 
+  /** All ranks have the same parameters. */
+  private get isSaving(): boolean {
+    return (this.options.group?.rank ?? 0) === 0;
+  }
+
   /** The state, the adapters, and a numbered copy of them. */
   private async save(): Promise<void> {
+    if (!this.isSaving) return;
     const { folder } = this.options;
     const { iteration } = this.progress;
     await this.saveFinal({ announce: false });
@@ -250,6 +264,7 @@ class Trainer {
     const { folder, settings = {} } = this.options;
     const parameters = new Map(trainableParameters(this.model));
     this.checkFinite(parameters);
+    if (!this.isSaving) return;
     await writeTrainingState(folder, {
       progress: this.progress,
       rate: this.rate,

@@ -1,0 +1,82 @@
+/** Training on several processes: each takes some rows of every batch, and all take the same step. */
+import { ExitCode, UserError } from "../errors";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import { isLaunched } from "../mlx/group-environment";
+
+/**
+ * The processes of this training; null where there is this one only.
+ * @throws UserError where a batch has fewer rows than there are processes
+ */
+export function trainingGroup(batchSize: number): mx.distributed.Group | null {
+  if (!isLaunched()) return null;
+  const group = mx.distributed.init({ strict: true });
+  if (batchSize < group.size) {
+    throw new UserError(`a batch of ${batchSize} has no row for each of ${group.size} ranks`, {
+      code: ExitCode.usage,
+      hint: `Take larger batches: --batch-size ${group.size}`,
+    });
+  }
+  return group.size > 1 ? group : null;
+}
+
+/** Rows of tokens, padded; of each row the first token that has a loss and the length. */
+interface Rows {
+  tokens: Int32Array;
+  shape: readonly [rows: number, length: number];
+  lengths: Int32Array;
+  where?: (row: number) => string;
+}
+
+/** The rows of a batch that this rank takes: every `size`-th, padded as the whole batch is. */
+export function ownRows(batch: Rows, group: mx.distributed.Group | null): Rows {
+  if (!group) return batch;
+  const { tokens, shape, lengths, where } = batch;
+  const [rows, length] = shape;
+  const own = Array.from({ length: rows }, (_, row) => row).filter((row) => row % group.size === group.rank);
+  return {
+    tokens: Int32Array.from(own.flatMap((row) => [...tokens.subarray(row * length, (row + 1) * length)])),
+    shape: [own.length, length],
+    lengths: Int32Array.from(own.flatMap((row) => [lengths[2 * row]!, lengths[2 * row + 1]!])),
+    where: where && ((row) => where(own[row]!)),
+  };
+}
+
+interface Outcome {
+  loss: Tensor;
+  count: Tensor;
+  gradients: Tensor[];
+}
+
+/**
+ * Loss and gradients as of all ranks' rows together: means by token, not by rank. One sum over the ranks for everything.
+ */
+export function meanOverRanks({ loss, count, gradients }: Outcome, group: mx.distributed.Group | null): Outcome {
+  if (!group) return { loss, count, gradients };
+  const weight = count.astype("float32");
+  // A rank without a token that counts has a loss of 0 / 0.
+  const weighted = (x: Tensor) => mx.where(weight.greater(0), x.astype("float32").multiply(weight), 0).flatten();
+  const sizes = gradients.map(({ size }) => size);
+  const ends = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((a, b) => a + b, 2));
+  const parts = [weight.reshape(1), weighted(loss), ...gradients.map(weighted)];
+  const sums = mx.distributed.allSum(mx.concatenate(parts), { group }).split([1, 2, ...ends.slice(0, -1)]);
+  const [total, losses, ...summed] = sums as [Tensor, Tensor, ...Tensor[]];
+  return {
+    loss: losses.divide(total).squeeze().astype(loss.dtype),
+    count: total.squeeze().astype(count.dtype),
+    gradients: summed.map((sum, i) => sum.divide(total).reshape(gradients[i]!.shape).astype(gradients[i]!.dtype)),
+  };
+}
+
+/** Sums of some numbers over the ranks. */
+export function sumOverRanks(numbers: readonly number[], group: mx.distributed.Group | null): number[] {
+  if (!group) return [...numbers];
+  return mx.scope(() => [...mx.distributed.allSum(mx.array([...numbers], "float32"), { group }).toArray()].map(Number));
+}
+
+/** Whether any rank is asked to end: all of them end after the same step. */
+export function anyAborted(signal: AbortSignal | undefined, group: mx.distributed.Group | null): boolean {
+  const own = signal?.aborted === true;
+  if (!group) return own;
+  return mx.scope(() => mx.distributed.allMax(mx.array([own ? 1 : 0], "int32"), { group }).item()) === 1;
+}
