@@ -18,6 +18,6 @@ export const benchmarkFlags = {
   delay: flag.integer("seconds to wait before each run", { default: 0, min: 0 }),
   against: flag.path("measure the mlx-lm of this Python too, in turn, and print the ratio", { placeholder: "PYTHON" }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
-  pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
+  pipeline: flag.switch("under mlxlm launch: give each rank some layers, not a part of each layer"),
   quantizeActivations: flag.switch("quantize activations too; on GPUs", { alias: ["qa"] }),
 };

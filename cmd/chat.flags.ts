@@ -19,5 +19,5 @@ export const chatFlags = {
   ...draftFlags,
   adapterPath: flag.path("folder of a LoRA adapter"),
   image: flag.list("images that the first message is about, of models that see", { placeholder: "FILE …" }),
-  pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
+  pipeline: flag.switch("under mlxlm launch: give each rank some layers, not a part of each layer"),
 };

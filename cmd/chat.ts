@@ -28,7 +28,7 @@ export default command({
     const { demoFolder, demoName } = await import("../src/demo/folder");
     const { openModel } = await import("../src/cli/model");
     const { ChatAnswerer } = await import("../src/cli/chat/answerer");
-    const { openInput } = await import("../src/cli/chat/open-input");
+    const { openSharedInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
     const { imagesOf, readImages } = await import("../src/generate/images");
 
@@ -40,7 +40,7 @@ export default command({
     /** A model with its side of the conversation. */
     const open = async (named: string | undefined, adapterPath?: string) => {
       const draftHead = flags.mtp !== undefined;
-      const loaded = await openModel(named, out, signal, { adapterPath, draftHead });
+      const loaded = await openModel(named, out, signal, { adapterPath, draftHead, pipeline: flags.pipeline });
       const { model, tokenizer, contextLength, folder } = loaded;
       const name = named ?? (folder === demoFolder() ? demoName : folder);
       const dispose = () => {
@@ -78,7 +78,7 @@ export default command({
         ...(system === null ? [] : [["system", system]]),
       ] as [string, string][];
       const session = new ChatSession({
-        ...openInput(out, rows, signal),
+        ...(await openSharedInput(out, rows, signal)),
         ...opened,
         settings: { temp, topP, minP, topK, xtcProbability, xtcThreshold, seed, maxTokens, thinking: undefined },
         system,

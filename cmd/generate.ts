@@ -4,11 +4,13 @@ import { checkSettings } from "../src/cli/chat/settings";
 import { command } from "../src/cli/command";
 import { checkDrafts, draftLine, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
+import { fromLead } from "../src/cli/group";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { wasGiven } from "../src/cli/parse";
 import { checkPromptLength, checkPromptText, hasPipedText, isFileOnStdin, pipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
+import { isLaunched } from "../src/mlx/group-environment";
 import { generateFlags } from "./generate.flags";
 
 export default command({
@@ -49,6 +51,7 @@ export default command({
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
+    if (flags.promptCacheFile !== undefined && isLaunched()) throw noSharedCache();
     const saved = flags.promptCacheFile === undefined ? null : await openSavedCache(flags);
     const { model, draftHead, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal, {
       ...flags,
@@ -66,11 +69,11 @@ export default command({
     if (saved?.eosToken) tokenizer.addEosToken(saved.eosToken);
     for (const token of flags.extraEosToken) tokenizer.addEosToken(/^\d+$/.test(token) ? Number(token) : token);
 
-    const asksStdin = !wasGiven(flags, "prompt") && flags.jsonSchema !== "-" && hasPipedText();
+    const asksStdin = !wasGiven(flags, "prompt") && flags.jsonSchema !== "-" && (await fromLead(hasPipedText));
     const readsStdin = flags.prompt === "-" || asksStdin;
-    const piped = readsStdin ? await pipedText(contextLength, mx.availableMemory()) : "";
+    const piped = readsStdin ? await fromLead(() => pipedText(contextLength, mx.availableMemory())) : "";
     // A pipe that nobody wrote to is no prompt.
-    const isAsked = readsStdin && (piped !== "" || flags.prompt === "-" || isFileOnStdin());
+    const isAsked = readsStdin && (piped !== "" || flags.prompt === "-" || (await fromLead(isFileOnStdin)));
     const asked = isAsked ? piped : unescapePrompt(flags.prompt);
     checkPromptText(asked);
     checkPromptLength(asked.length, contextLength, mx.availableMemory());
@@ -163,6 +166,13 @@ function bothOnStdin(): UserError {
   return new UserError("--json-schema and --prompt cannot both come from stdin", {
     code: ExitCode.usage,
     hint: "Put one of them into a file.",
+  });
+}
+
+function noSharedCache(): UserError {
+  return new UserError("--prompt-cache-file is for one process: each rank would need its part of the cache", {
+    code: ExitCode.usage,
+    hint: "Leave it out, or start without mlxlm launch.",
   });
 }
 

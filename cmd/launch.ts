@@ -14,8 +14,8 @@ export default command({
   flags: launchFlags,
   wraps: true,
 
-  async run({ flags, out, signal }) {
+  async run({ flags, out }) {
     const { launch } = await import("../src/cli/launch");
-    process.exitCode = await launch(flags, out, signal);
+    process.exitCode = await launch(flags, out);
   },
 });

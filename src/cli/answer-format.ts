@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import { inputText } from "../input-file";
 import type { TextFormat } from "../sample/grammar/formats";
 import { flag, type Values } from "./flags";
+import { fromLead } from "./group";
 import { pipedText } from "./piped";
 
 export const answerFormatFlags = {
@@ -48,7 +49,7 @@ async function schemaOf(given: string): Promise<unknown> {
   const text = isInline
     ? given
     : given === "-"
-      ? await pipedText(null, largest * 1000)
+      ? await fromLead(() => pipedText(null, largest * 1000))
       : await fileOf(given, "--json-schema");
   try {
     return JSON.parse(text);

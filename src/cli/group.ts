@@ -1,6 +1,7 @@
 /** A process that was launched with others: it finds them, and makes sure that all do the same thing. */
 import { version } from "../../package.json";
 import { ExitCode, UserError } from "../errors";
+import { isLaunched, isLead } from "../mlx/group-environment";
 import type { Command } from "./command";
 
 interface Member {
@@ -61,4 +62,12 @@ function differing(message: string): UserError {
     code: ExitCode.usage,
     hint: "All processes of a group must be alike. mlxlm launch starts them so.",
   });
+}
+
+/** What the first process reads, on all of them: only it has the user's terminal, or pipe. */
+export async function fromLead<T>(read: () => T | Promise<T>): Promise<T> {
+  if (!isLaunched()) return await read();
+  const mx = await import("../mlx");
+  const { broadcastJson } = await import("../mlx/group-messages");
+  return broadcastJson(mx.distributed.init({ strict: true }), isLead() ? await read() : null);
 }

@@ -14,13 +14,13 @@ export function openModel(
   name: string | undefined,
   out: Output,
   signal: AbortSignal,
-  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead"> = {},
+  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead" | "pipeline"> = {},
 ): Promise<models.OpenedModel> {
-  const { adapterPath, quantizeActivations, draftHead } = options;
+  const { adapterPath, quantizeActivations, draftHead, pipeline } = options;
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   return models
     .openModel(name, {
-      ...{ adapterPath, quantizeActivations, draftHead, signal },
+      ...{ adapterPath, quantizeActivations, draftHead, pipeline, signal },
       onDownload(done, total) {
         bar.at(done, total);
         if (done >= total) bar.end();

@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
-import { architectureOf, createModel, type DraftHead, type LanguageModel } from "../models";
+import { architectureOf, createModel, type DraftHead, type LanguageModel, pipelineModel } from "../models";
 import { placeBlocks, type QuantizationConfig, quantizeForCheckpoint, shardModel, takesBlocks } from "../nn";
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
@@ -23,6 +23,8 @@ export interface LoadOptions {
   inBlocks?: boolean;
   /** The processes among which the model is divided. All of them must load it. */
   group?: mx.distributed.Group;
+  /** Give each of them some layers, not a part of each layer. */
+  pipeline?: boolean;
   /** What the model gets before it is made ready: adapters. */
   adapt?: (model: LanguageModel) => Promise<void>;
 }
@@ -72,10 +74,13 @@ export async function loadWeights(path: string, config: ModelConfig): Promise<Op
   return ready(await openWeights(path, config));
 }
 
-async function ready(opened: OpenedWeights, { group, adapt }: LoadOptions = {}): Promise<OpenedWeights> {
+async function ready(
+  opened: OpenedWeights,
+  { group, pipeline = false, adapt }: LoadOptions = {},
+): Promise<OpenedWeights> {
   try {
     await adapt?.(opened.model);
-    if (group) shardModel(opened.model, group);
+    if (group) (pipeline ? pipelineModel : shardModel)(opened.model, group);
     const facts = await architectureOf(opened.config);
     for (const part of [opened.model, opened.draftHead]) {
       if (!part) continue;

@@ -1,5 +1,6 @@
 /** Answers by a model with drafts. */
 import type { DraftHead, LanguageModel } from "../models";
+import { agreedSignal } from "./agreed-signal";
 import type { Drafter } from "./draft/drafter";
 import { HeadDrafter } from "./draft/head-drafter";
 import { ModelDrafter } from "./draft/model-drafter";
@@ -19,7 +20,8 @@ export class DraftStepper implements Stepper {
   ) {}
 
   async *steps(request: StepRequest): AsyncGenerator<Step, void, void> {
-    const options = { ...this.options, ...request, numDraftTokens: this.drafts.tokens };
+    const signal = agreedSignal(request.signal);
+    const options = { ...this.options, ...request, signal, numDraftTokens: this.drafts.tokens };
     yield* draftedSteps(this.model, this.#drafter(options), request.prompt, options);
   }
 

@@ -1,5 +1,6 @@
 /** Answers by a model alone. */
 import type { LanguageModel } from "../models";
+import { agreedSignal } from "./agreed-signal";
 import { generateSteps } from "./step";
 import type { Step, Stepper, StepperOptions, StepRequest } from "./stepper";
 
@@ -11,7 +12,11 @@ export class LoneStepper implements Stepper {
   ) {}
 
   steps(request: StepRequest): AsyncGenerator<Step, void, void> {
-    return generateSteps(this.model, request.prompt, { ...this.options, ...request });
+    return generateSteps(this.model, request.prompt, {
+      ...this.options,
+      ...request,
+      signal: agreedSignal(request.signal),
+    });
   }
 
   dispose(): void {}

@@ -43,6 +43,8 @@ export interface OpenOptions extends FindOptions {
   quantizeActivations?: boolean;
   /** Load the model's own layers for drafting too. */
   draftHead?: boolean;
+  /** Among several processes, give each some layers, not a part of each layer. */
+  pipeline?: boolean;
   /** No model was named, and it is the demo model. */
   onDemo?: () => void;
 }
@@ -72,7 +74,10 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
   };
   // Of a model that is divided among ranks, layers are adapted while they are whole.
-  const loaded = await loadModel(folder, { draftHead: options.draftHead, ...(group && { group, adapt }) });
+  const loaded = await loadModel(folder, {
+    draftHead: options.draftHead,
+    ...(group && { group, adapt, pipeline: options.pipeline }),
+  });
   try {
     if (!group) await adapt(loaded.model);
     if (packsInputs) quantizeActivations(loaded.model);

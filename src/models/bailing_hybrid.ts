@@ -217,7 +217,7 @@ class LatentAttention extends LatentInputs {
   }
 
   override shard(split: Split): void {
-    super.shard(split, "dense");
+    super.shard(split, { output: "dense" });
   }
 }
 

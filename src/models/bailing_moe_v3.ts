@@ -174,7 +174,7 @@ class GatedLatentAttention extends LatentInputs {
   }
 
   override shard(split: Split): void {
-    super.shard(split, "dense", ["g_proj"]);
+    super.shard(split, { output: "dense", byHead: ["g_proj"] });
   }
 }
 

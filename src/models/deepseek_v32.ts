@@ -19,6 +19,7 @@ import {
   RMSNorm,
   remember,
   SparseIndexer,
+  type Split,
   takeChosen,
 } from "../nn";
 import { ropeOptions, size } from "./args";
@@ -79,6 +80,10 @@ class SparseAttention extends LatentProjections {
 
     const [rows, mine] = takeChosen({ ...own, ...seen }, chosen, mask);
     return this.attend(rows, mine);
+  }
+
+  override shard(split: Split): void {
+    super.shard(split, { shared: ["indexer"] });
   }
 }
 

@@ -68,6 +68,9 @@ class Attention extends llama.Attention {
   #project(x: Tensor, cache?: KeyValueCache) {
     return projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
   }
+
+  /** The gates are of all heads, and not a part of it: it stays whole on every rank. */
+  override shard(): void {}
 }
 
 class Gate extends Module {

@@ -189,7 +189,7 @@ class LatentAttention extends LatentProjections {
   }
 
   override shard(split: Split): void {
-    super.shard(split, "o_proj", ["g_proj"]);
+    super.shard(split, { byHead: ["g_proj"] });
   }
 }
 

@@ -129,6 +129,11 @@ class MLP extends Module {
   }
 }
 
+/** Its masks are of all heads: it stays whole on every rank. */
+class SparseAttention extends NamedAttention {
+  override shard(): void {}
+}
+
 class Block extends Module implements DecoderLayer {
   self_attn: NamedAttention;
   mlp: MLP;
@@ -145,7 +150,7 @@ class Block extends Module implements DecoderLayer {
     const scaling = args.rope_scaling ?? { type: "linear", factor: 1 / args.rope_position_scale };
     const rope = { dims: headDim, base: args.rope_embedding_base, scaling, maxPositions: args.max_position_embeddings };
     const scale = args.mup_use_scaling ? args.mup_attn_multiplier / headDim : headDim ** -0.5;
-    this.self_attn = new NamedAttention({
+    this.self_attn = new SparseAttention({
       ...sizes,
       ...{ dims, rope, bias: true, scale, inputs: "query_key_value", order: "by group", output: "dense" },
     });

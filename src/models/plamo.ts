@@ -57,6 +57,9 @@ class Attention extends llama.Attention {
     const out = attention(swapped(q, kvHeads), k, v, { scale: this.scale, mask, cache });
     return joinHeads(swapped(out, this.heads / kvHeads));
   }
+
+  /** Neighbours share no keys: it stays whole on every rank. */
+  override shard(): void {}
 }
 
 /** x (B, a · inner, T, D), its heads as a rows of `inner` → the same by columns. */

@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import { type Cache, type KeyValueCache, KVCache, RotatingKVCache } from "./cache";
 import { fullAttention, layerMasks, type Mask, type MaskRule } from "./masks";
 import { Module } from "./module";
+import type { Stage } from "./pipeline";
 import { type Norm, Residual } from "./residual";
 
 export interface CacheOptions {
@@ -84,12 +85,15 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   readonly embed_tokens!: TokenEmbedding;
   readonly word_embeddings?: TokenEmbedding;
   readonly embeddings?: TokenEmbedding;
-  readonly layers: DecoderLayer<C>[];
+  /** Those of this process, where others have the rest. */
+  layers: DecoderLayer<C>[];
   readonly norm!: Module & Norm;
   readonly final_layernorm?: Module & Norm;
   readonly final_norm?: Module & Norm;
   readonly hyper_connection_mixer?: Module & Norm;
   readonly names: TrunkNames;
+  /** This process's place, where the layers are spread over several. */
+  #stage: Stage | null = null;
 
   constructor(
     embedding: TokenEmbedding,
@@ -123,6 +127,21 @@ export class Decoder<C extends Cache = KeyValueCache> extends Module {
   stream(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<C> = {}): Residual {
     let x = inputEmbeddings ?? this.embedding.forward(inputs);
     if (this.embeddingScale !== null) x = x.multiply(this.embeddingScale);
-    return throughLayers(x, this.layers, cache);
+    if (!this.#stage) return throughLayers(x, this.layers, cache);
+    return new Residual(this.#stage.run(x, (x) => throughLayers(x, this.layers, cache).value));
+  }
+
+  /** Whether layers only pass hidden states on, so that they may be on several processes. */
+  get isUniform(): boolean {
+    const { forward, stream } = Decoder.prototype;
+    return this.forward === forward && this.stream === stream;
+  }
+
+  /** Leaves the layers of one process, lazily: weights of others that are still in their files are never read. */
+  takeStage(stage: Stage): void {
+    const [start, end] = stage.layers(this.layers.length);
+    for (const [index, layer] of this.layers.entries()) if (index < start || index >= end) layer.dispose();
+    this.layers = this.layers.slice(start, end);
+    this.#stage = stage;
   }
 }

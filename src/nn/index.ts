@@ -51,6 +51,7 @@ export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./named-attention";
 export * from "./norms";
 export * from "./per-layer-inputs";
+export { Stage } from "./pipeline";
 export * from "./pool-indexer";
 export * from "./pooled-attention";
 export * from "./position-scale";

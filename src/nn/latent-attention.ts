@@ -14,7 +14,7 @@ import { type HeadLayer, MultiLinear } from "./multi-linear";
 import { RMSNorm } from "./norms";
 import { project } from "./projection";
 import type { RotaryEmbedding } from "./rope";
-import { type Divisible, divideLatentHeads, type Split } from "./shard";
+import { type Divisible, divideLatentHeads, type LatentOptions, type Split } from "./shard";
 
 export interface LatentAttentionSizes {
   /** Features of the hidden states. */
@@ -91,9 +91,9 @@ export class LatentInputs extends Module implements Divisible {
     return null;
   }
 
-  /** Leaves this rank's heads, whose results are the inputs of the layer `output`. @param byHead names of layers with outputs for each head */
-  shard(split: Split, output = "o_proj", byHead: readonly string[] = []): void {
-    const heads = divideLatentHeads(this, split, output, byHead);
+  /** Leaves this rank's heads, whose results are the inputs of the last layer. */
+  shard(split: Split, options: LatentOptions = {}): void {
+    const heads = divideLatentHeads(this, split, options);
     if (heads !== null) this.sizes = { ...this.sizes, heads };
   }
 

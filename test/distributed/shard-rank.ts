@@ -4,7 +4,7 @@
  */
 
 import * as mx from "../../src/mlx";
-import { architectureOf } from "../../src/models";
+import { architectureOf, pipelineModel } from "../../src/models";
 import { fuseProjections, holdTransposes, isQuantizable, type Module, quantize, shardModel } from "../../src/nn";
 import { decode, row } from "../parity/decode";
 import { fixture, float32 } from "../parity/fixtures";
@@ -44,7 +44,8 @@ async function compare(name: string): Promise<Comparison> {
   if (form === "affine4") quantize(model, quantization);
   const { logits, greedy } = form === "affine4" ? expected.affine4 : { ...expected.prefill, ...expected.float32 };
   const whole = bytesOf(model);
-  shardModel(model, group);
+  if (form === "pipeline") pipelineModel(model, group);
+  else shardModel(model, group);
   fuseProjections(model, joins);
   holdTransposes(model);
   const ours = mx.scope(() =>

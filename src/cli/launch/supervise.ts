@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
+import { takeInterrupts } from "../interrupt";
 import { isHere } from "./hosts";
 import type { PlannedRank } from "./plan";
 import { rankScript, sshWords } from "./ssh";
@@ -10,14 +11,14 @@ export interface SuperviseOptions {
   /** What a rank runs. */
   commandOf: (rank: PlannedRank) => readonly string[];
   cwd: string;
-  /** Aborted by Ctrl-C. */
-  signal: AbortSignal;
   /** Writes a line of a rank; the first rank here writes by itself. */
   line: (stream: "stdout" | "stderr", text: string) => void;
   onStart?: (rank: PlannedRank, pid: number) => void;
   /** Told of what a user should know. */
   note: (line: string) => void;
 }
+
+const interrupted = 130;
 
 /** How long ranks have to end by themselves, once one is lost. */
 const grace = 5000;
@@ -34,12 +35,13 @@ interface Running {
  * @returns the exit code of the first that failed; 0 where all went well
  */
 export async function supervise(ranks: readonly PlannedRank[], options: SuperviseOptions): Promise<number> {
-  const { signal, note } = options;
+  const { note } = options;
   const folder = mkdtempSync(join(tmpdir(), "mlxlm-launch-"));
   const running = ranks.map((rank) => start(rank, folder, options));
   for (const { rank, process } of running) options.onStart?.(rank, process.pid);
   const pumps = running.flatMap((one) => pumpsOf(one, options));
   let failed: { code: number } | null = null;
+  let wasInterrupted = false;
   let timer: Timer | undefined;
 
   const endAll = (first: NodeJS.Signals) => {
@@ -48,13 +50,15 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
       for (const { process } of running) if (process.exitCode === null) process.kill("SIGKILL");
     }, grace);
   };
+  /** The first rank tells the others, between two steps; a terminal tells it itself. */
   const interrupt = () => {
-    failed ??= { code: 130 };
-    // A terminal tells the first rank itself.
-    const told = running.filter((one) => !(isForeground(one.rank) && process.stdin.isTTY));
-    for (const one of told) if (one.process.exitCode === null) one.process.kill("SIGINT");
+    const [first] = running;
+    if (!first || (isForeground(first.rank) && process.stdin.isTTY)) return;
+    if (wasInterrupted) endAll("SIGTERM");
+    else first.process.kill("SIGINT");
+    wasInterrupted = true;
   };
-  signal.addEventListener("abort", interrupt);
+  const release = takeInterrupts(interrupt);
 
   try {
     await Promise.all(
@@ -64,7 +68,7 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
         if (code === 0 && !failed) return;
         if (!failed) {
           failed = { code };
-          note(describeEnd(one, code));
+          if (code !== interrupted) note(describeEnd(one, code));
         }
         endAll("SIGTERM");
       }),
@@ -72,7 +76,7 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
     await Promise.all(pumps);
   } finally {
     clearTimeout(timer);
-    signal.removeEventListener("abort", interrupt);
+    release();
     rmSync(folder, { recursive: true, force: true });
   }
   return (failed as { code: number } | null)?.code ?? 0;

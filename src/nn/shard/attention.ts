@@ -66,5 +66,6 @@ export function divideHeads(module: Headed, split: Split, options: DivideOptions
   Object.assign(module, { heads: ownHeads, kvHeads: ownKeys });
 }
 
-const hasParameters = (part: unknown) =>
+/** Whether a field holds tensors. */
+export const hasParameters = (part: unknown) =>
   part instanceof mx.Tensor || (part instanceof Module && part.namedParameters().length > 0) || Array.isArray(part);

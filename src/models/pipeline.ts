@@ -1,0 +1,33 @@
+/** A model whose layers are spread over the processes of a group. */
+import { ExitCode, UserError } from "../errors";
+import type { distributed } from "../mlx";
+import { Decoder, Stage } from "../nn";
+import type { LanguageModel } from "./language-model";
+
+/** The trunk that a model's layers are in; null where they do more than pass hidden states on. */
+function trunkOf(model: LanguageModel): Decoder | null {
+  const { layers } = model;
+  for (const [, module] of model.namedModules()) {
+    if (module instanceof Decoder && module.layers.length === layers.length && module.layers[0] === layers[0]) {
+      return module.isUniform ? module : null;
+    }
+  }
+  return null;
+}
+
+/**
+ * Leaves this process's layers; embedding, last norm and head stay on all. All of the group must call it.
+ * @throws UserError for a model whose layers cannot be spread, or that has fewer layers than there are processes
+ */
+export function pipelineModel(model: LanguageModel, group: distributed.Group): void {
+  if (group.size === 1) return;
+  const trunk = trunkOf(model);
+  const refused = (problem: string) =>
+    new UserError(`the model's layers cannot be spread over ${group.size} ranks: ${problem}`, {
+      code: ExitCode.usage,
+      hint: "Leave out --pipeline: each layer is divided among the ranks then.",
+    });
+  if (!trunk) throw refused("they share more than hidden states");
+  if (trunk.layers.length < group.size) throw refused(`there are ${trunk.layers.length}`);
+  trunk.takeStage(new Stage(group));
+}

@@ -1,0 +1,35 @@
+/**
+ * Pipeline parallelism: each process has some layers of a trunk, one behind the other. Huang et al. 2019, arXiv:1811.06965.
+ */
+import type { distributed, Tensor } from "../mlx";
+import * as mx from "../mlx";
+
+/** A process's place among those that a trunk runs through. */
+export class Stage {
+  constructor(private readonly group: distributed.Group) {}
+
+  /** Which of `count` layers this process has. */
+  layers(count: number): readonly [start: number, end: number] {
+    const edge = (rank: number) => Math.floor((count * rank) / this.group.size);
+    return [edge(this.group.rank), edge(this.group.rank + 1)];
+  }
+
+  /**
+   * Embeddings x (B, T, D), the same on all processes → the hidden states behind all layers, on all of them.
+   * @param own this process's layers
+   */
+  run(x: Tensor, own: (x: Tensor) => Tensor): Tensor {
+    const { group } = this;
+    const { rank, size } = group;
+    const before = rank === 0 ? x : mx.distributed.recvLike(x, rank - 1, { group });
+    let after = own(before).astype(x.dtype);
+    if (rank < size - 1) {
+      after = mx.distributed.send(after, rank + 1, { group });
+      // A prompt's hidden states are read by nobody here, but the next process waits for them.
+      mx.asyncEval(after);
+    }
+    const all = mx.distributed.allGather(after, { group });
+    const batch = x.dim(0);
+    return mx.sliceAxis(all, 0, (size - 1) * batch, size * batch);
+  }
+}
