@@ -228,7 +228,7 @@ describe("through pipes", () => {
 
   test.each([
     [["--max-tokens", "0"], /max-tokens must be 1 or more/],
-    [["--pipeline"], /--pipeline is not available yet/],
+    [["--pipeline"], /--pipeline spreads layers over ranks/],
     [["--tmep", "1"], /Did you mean --temp\?/],
   ])("%p is refused", async (words, message) => {
     const { code, out, problems } = await piped("hello\n", ...words);

@@ -69,6 +69,12 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   }
   const folder = name === undefined ? await defaultFolder(options) : (await findModel(name, options)).path;
   const group = isLaunched() ? mx.distributed.init({ strict: true }) : undefined;
+  if (options.pipeline && !group) {
+    throw new UserError("--pipeline spreads layers over ranks, and there is one process only", {
+      code: ExitCode.usage,
+      hint: "Start several: mlxlm launch -n 2 …",
+    });
+  }
   if (group) await checkSameModel(group, folder);
   const adapt = async (model: LanguageModel) => {
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
