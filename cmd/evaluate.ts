@@ -13,7 +13,6 @@ export default command({
   ],
   flags: evaluateFlags,
   computes: true,
-  ranks: true,
 
   async run({ flags, out, signal }) {
     const { model: name, tasks: names = [], seed, limit, numShots, batchSize } = flags;

@@ -23,11 +23,10 @@ export class Stage {
     const { rank, size } = group;
     const before = rank === 0 ? x : mx.distributed.recvLike(x, rank - 1, { group });
     let after = own(before).astype(x.dtype);
-    if (rank < size - 1) {
-      after = mx.distributed.send(after, rank + 1, { group });
-      // A prompt's hidden states are read by nobody here, but the next process waits for them.
-      mx.asyncEval(after);
-    }
+    if (rank < size - 1) after = mx.distributed.send(after, rank + 1, { group });
+    // Now, not when they are read: the next process waits for a prompt's hidden states, which nobody reads here, and
+    // processes must exchange things in one order.
+    mx.asyncEval(after);
     const all = mx.distributed.allGather(after, { group });
     const batch = x.dim(0);
     return mx.sliceAxis(all, 0, (size - 1) * batch, size * batch);

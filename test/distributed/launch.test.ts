@@ -53,6 +53,19 @@ describe("ranks on this machine", () => {
     expect(code).toBe(0);
   });
 
+  test("hear what the first one reads, and may have layers instead of parts of them", async () => {
+    const words = ["-n", "2", "chat", "--model", "demo", "--temp", "0", "--pipeline"];
+    const child = Bun.spawn([process.execPath, main, "launch", ...words], {
+      stdin: new Blob(["What is 27 + 58?\nWhat is 3 + 4?\n"]),
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const out = await child.stdout.text();
+    expect({ code: await child.exited, problems: await child.stderr.text() }).toMatchObject({ code: 0 });
+    expect(out).toContain(answer);
+    expect(out).toContain("3 + 4 = 7.");
+  });
+
   test("are tested pairwise", async () => {
     const { code, out } = await run(["-n", "3", "--json", "--check"]);
     const { members, pairs, sum } = JSON.parse(out);
