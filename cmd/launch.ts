@@ -8,7 +8,7 @@ export default command({
   examples: [
     'mlxlm launch -n 2 generate --model demo --prompt "What is 27 + 58?"',
     "mlxlm launch --hosts 10.0.0.1,10.0.0.2 --check",
-    "mlxlm launch --hostfile hosts.json server --model mlx-community/Qwen3-32B-4bit",
+    "mlxlm launch --hostfile hosts.json chat --model mlx-community/Qwen3-32B-4bit",
     "mlxlm launch -n 4 lora --train --model ./my-model --data ./my-data --batch-size 8",
   ],
   flags: launchFlags,
