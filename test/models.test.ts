@@ -186,7 +186,7 @@ describe("models arch", () => {
   test("lists model types with what they take", async () => {
     const { code, out } = await models(["arch", "gemma3", "falcon_m"]);
     expect(code).toBe(0);
-    expect(out).toMatch(/^MODEL TYPE +FAMILY +CACHES +KV-BITS +LORA +AWQ +GGUF +BATCH +MTP/);
+    expect(out).toMatch(/^MODEL TYPE +FAMILY +CACHES +KV-BITS +LORA +AWQ +GGUF +BATCH +MTP +RANKS/);
     expect(out).toMatch(/^falcon_mamba = mamba +Falcon +state +- +yes /m);
     expect(out).toMatch(/^gemma3_text +Gemma +full, window +some +yes +yes +in, out +yes /m);
     expect(out).not.toContain("qwen");

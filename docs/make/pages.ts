@@ -91,10 +91,11 @@ export function modelTable(entries: readonly CatalogueEntry[]): string {
     entry.quantizers.join(", ") || "–",
     ggufInWords(entry).replace("-", "–"),
     yes(entry.mtp),
+    entry.ranks === "none" ? "–" : entry.ranks,
   ]);
   const headings = [
     ...["family", "`model_type`", "caches", "`--kv-bits`", "batches", "fine-tuning", "learned quantizers"],
-    ...["GGUF", "MTP"],
+    ...["GGUF", "MTP", "ranks"],
   ];
   return `${entries.length} model types.\n\n${table(headings, rows)}`;
 }

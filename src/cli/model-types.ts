@@ -37,6 +37,10 @@ export function modelTypesTable(entries: readonly CatalogueEntry[]): string {
     ggufInWords(entry),
     yes(entry.batching),
     yes(entry.mtp),
+    entry.ranks === "none" ? "-" : entry.ranks,
   ]);
-  return fittingTable(["MODEL TYPE", "FAMILY", "CACHES", "KV-BITS", "LORA", "AWQ", "GGUF", "BATCH", "MTP"], rows);
+  return fittingTable(
+    ["MODEL TYPE", "FAMILY", "CACHES", "KV-BITS", "LORA", "AWQ", "GGUF", "BATCH", "MTP", "RANKS"],
+    rows,
+  );
 }

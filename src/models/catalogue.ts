@@ -2,6 +2,7 @@
 import { kindNamed } from "../nn";
 import { familyOf } from "./families";
 import { measuredFacts } from "./generated/facts";
+import type { MeasuredFacts, Share } from "./measured";
 import { architecture, modelTypes, ownName } from "./registry";
 
 export interface CatalogueEntry {
@@ -23,13 +24,12 @@ export interface CatalogueEntry {
   gguf: { architecture: string; reads: boolean; writes: boolean } | null;
   /** It drafts with heads of its own. */
   mtp: boolean;
+  /** How much of its layers `mlxlm launch` divides among processes; the rest is whole on each. */
+  ranks: Share;
 }
 
 /** Those that work on the linear layers of any model. */
 const generalQuantizers = ["dwq", "dynamic_quant", "gptq"];
-
-/** What a small model of each architecture shows, by its own name. */
-export type MeasuredFacts = Readonly<Record<string, { caches: readonly string[]; linear: boolean }>>;
 
 /**
  * The entries of all model types, in alphabetical order.
@@ -42,7 +42,7 @@ export function catalogue(measured: MeasuredFacts = measuredFacts): Promise<Cata
 async function entryOf(modelType: string, measured: MeasuredFacts): Promise<CatalogueEntry> {
   const name = ownName(modelType);
   const facts = await architecture(modelType);
-  const { caches, linear } = measured[name] ?? { caches: [], linear: false };
+  const { caches, linear, ranks } = measured[name] ?? { caches: [], linear: false, ranks: "none" };
   const kinds = caches.map((one) => kindNamed(one)!);
   const packed = kinds.filter(({ pack }) => pack !== undefined);
   const { gguf } = facts;
@@ -59,5 +59,6 @@ async function entryOf(modelType: string, measured: MeasuredFacts): Promise<Cata
       ? { architecture: gguf.architecture, reads: gguf.read !== undefined, writes: gguf.write !== undefined }
       : null,
     mtp: (facts as { mtp?: unknown }).mtp !== undefined,
+    ranks,
   };
 }
