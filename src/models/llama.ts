@@ -96,8 +96,8 @@ export class Attention extends Module implements Divisible {
 
   /** x (B, T, D) → (B, T, D) */
   forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
-    const isOwn = this.attend === Attention.prototype.attend;
-    return (isOwn && attendToken(x, this, mask, cache)) || this.o_proj.forward(this.attend(x, mask, cache));
+    const { plain } = this;
+    return (plain && attendToken(x, plain, mask, cache)) ?? this.o_proj.forward(this.attend(x, mask, cache));
   }
 
   /** This, where nobody has changed what it computes. */

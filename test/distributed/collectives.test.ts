@@ -1,6 +1,7 @@
 /** Collectives between processes: mlxlm's TCP connections and MLX's ring give the same. */
 import { describe, expect, test } from "bun:test";
-import { freePorts, runRanks, startRanks } from "./ranks";
+import { freePorts } from "../../src/cli/launch/ports";
+import { runRanks, startRanks } from "./ranks";
 
 interface Results {
   rank: number;

@@ -3,8 +3,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { machine, tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePorts } from "../../src/cli/launch/ports";
 import { hashOf, placeExecutable } from "../../src/cli/launch/ssh";
-import { freePorts } from "./ranks";
 
 const main = join(import.meta.dir, "../../cmd/main.ts");
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-launch-test-"));

@@ -2,6 +2,7 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { freePorts } from "../../src/cli/launch/ports";
 
 export interface Rank {
   process: Bun.Subprocess<"ignore", "pipe", "pipe">;
@@ -14,16 +15,6 @@ export interface RankEnd {
   signal: string | null;
   stdout: string;
   stderr: string;
-}
-
-/** Ports that nobody listens at now. */
-export function freePorts(count: number): number[] {
-  const servers = Array.from({ length: count }, () =>
-    Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } }),
-  );
-  const ports = servers.map(({ port }) => port);
-  for (const server of servers) server.stop(true);
-  return ports;
 }
 
 export interface RanksOptions {

@@ -1,6 +1,7 @@
 /** A group of two, the second of which comes after others who do not know the key. Prints the sum that both got. */
+
+import { freePorts } from "../../src/cli/launch/ports";
 import * as mx from "../../src/mlx";
-import { freePorts } from "./ranks";
 
 const [, , port, own, key] = process.argv;
 const rank = key === undefined ? 0 : 1;

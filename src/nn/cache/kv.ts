@@ -106,8 +106,7 @@ export class KVCache implements KeyValueCache {
 
   /** The same tokens in few bits. This cache stays as it is. */
   toQuantized(how: KvQuantization): QuantizedKVCache {
-    this.#awaitWriter();
-    return QuantizedKVCache.of(this.#buffers.keys, this.#buffers.values, this.#offset, how);
+    return QuantizedKVCache.of(...this.state, how);
   }
 
   /** Keys, values (with their unused rows), offset. */
