@@ -34,7 +34,7 @@ import {
   usualJoins,
 } from "../nn";
 import { checkExperts, count, size } from "./args";
-import { frequenciesOf, rowByRow } from "./deepseek_v41";
+import { frequenciesOf, ropeAndStreams, rowByRow } from "./deepseek_v41";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { withoutPrefix } from "./nested";
@@ -83,19 +83,7 @@ export const Args = z
     index_n_heads: size.default(64),
     index_head_dim: size.default(128),
     index_topk: size.default(512),
-    rope_theta: positive.default(10_000),
-    rope_scaling: z
-      .object({
-        factor: positive.default(1),
-        original_max_position_embeddings: positive.nullish(),
-        beta_fast: positive.default(32),
-        beta_slow: positive.default(1),
-      })
-      .nullish(),
-    max_position_embeddings: size.default(1_048_576),
-    hc_mult: size.default(4),
-    hc_sinkhorn_iters: size.default(20),
-    hc_eps: positive.default(1e-6),
+    ...ropeAndStreams,
   })
   .superRefine(checkExperts("num_experts_per_tok", "n_routed_experts"))
   .superRefine((args, context) => {

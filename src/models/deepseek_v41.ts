@@ -40,6 +40,23 @@ const positive = z.number().positive();
 
 const layers = z.array(count).default([]);
 
+/** How positions turn heads, and the residual streams, as DeepSeek V4 has them too. */
+export const ropeAndStreams = {
+  rope_theta: positive.default(10_000),
+  rope_scaling: z
+    .object({
+      factor: positive.default(1),
+      original_max_position_embeddings: positive.nullish(),
+      beta_fast: positive.default(32),
+      beta_slow: positive.default(1),
+    })
+    .nullish(),
+  max_position_embeddings: size.default(1_048_576),
+  hc_mult: size.default(4),
+  hc_sinkhorn_iters: size.default(20),
+  hc_eps: positive.default(1e-6),
+};
+
 const TextArgs = z
   .object({
     vocab_size: size.default(129_280),
@@ -75,19 +92,7 @@ const TextArgs = z
     index_n_heads: size.default(32),
     index_head_dim: size.default(128),
     index_topk: size.default(512),
-    rope_theta: positive.default(10_000),
-    rope_scaling: z
-      .object({
-        factor: positive.default(1),
-        original_max_position_embeddings: positive.nullish(),
-        beta_fast: positive.default(32),
-        beta_slow: positive.default(1),
-      })
-      .nullish(),
-    max_position_embeddings: size.default(1_048_576),
-    hc_mult: size.default(4),
-    hc_sinkhorn_iters: size.default(20),
-    hc_eps: positive.default(1e-6),
+    ...ropeAndStreams,
     engram_layer_ids: layers.nullish(),
   })
   .superRefine(checkExperts("num_experts_per_tok", "n_routed_experts"))
