@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { type ExportOptions, exportGguf } from "../src/convert/gguf/export";
 import { readGgufHeader } from "../src/convert/gguf/header";
 import { saveModel } from "../src/convert/save";
+import type { Tensor } from "../src/mlx";
+import * as mx from "../src/mlx";
 import type { LanguageModel } from "../src/models";
 import { architecture } from "../src/models/registry";
 import { fixture } from "./parity/fixtures";
@@ -22,6 +24,9 @@ const llama3 = {
   high_freq_factor: 4,
   original_max_position_embeddings: 8192,
 };
+
+/** As the published model has it: a wave is stretched whole or not at all. */
+const llama4 = { ...llama3, factor: 16, high_freq_factor: 1 };
 
 /**
  * What is changed of a fixture's configuration, or of the part of it that is the language model's. Names begin with the
@@ -44,6 +49,16 @@ const cases: Record<string, Settings> = {
   gemma2: {},
   gemma3: {},
   gemma3_text: {},
+  gemma3n: {
+    laurel_rank: 64,
+    hidden_size_per_layer_input: 256,
+    vocab_size_per_layer_input: 256,
+    num_hidden_layers: 25,
+    num_kv_shared_layers: 5,
+    intermediate_size: 960,
+    layer_types: Array.from({ length: 25 }, (_, i) => (i % 5 === 4 ? "full_attention" : "sliding_attention")),
+    activation_sparsity_pattern: Array.from({ length: 25 }, (_, i) => (i < 10 ? 0.95 : 0)),
+  },
   gemma4: {},
   gemma4_text: {},
   glm4: {},
@@ -58,6 +73,9 @@ const cases: Record<string, Settings> = {
   hunyuan_v1_dense: {},
   jamba: {},
   kimi_k25: { q_lora_rank: 32 },
+  kimi_linear: {
+    linear_attn_config: { kda_layers: [1, 2, 4], full_attn_layers: [3], num_heads: 4, head_dim: 32 },
+  },
   laguna: { mlp_layer_types: ["dense", "sparse", "sparse", "sparse"], moe_router_logit_softcapping: 0 },
   lfm2: { conv_bias: false },
   "lfm2-vl": {},
@@ -65,6 +83,7 @@ const cases: Record<string, Settings> = {
   llama: {},
   llama_bias: { rope_traditional: false },
   llama_llama3: { rope_scaling: llama3 },
+  llama4: { attention_chunk_size: 8192, floor_scale: 8192, attn_scale: 0.1, rope_scaling: llama4 },
   mamba: {},
   mamba2: { n_groups: 1 },
   mimo_v2_flash: { sliding_window_size: 20 },
@@ -81,6 +100,13 @@ const cases: Record<string, Settings> = {
   olmo3: {},
   phi3: {},
   phi3_longrope: { original_max_position_embeddings: 64 },
+  phimoe: {
+    original_max_position_embeddings: 64,
+    num_experts_per_tok: 1,
+    router_jitter_noise: 0.01,
+    num_local_experts: 4,
+    num_hidden_layers: 2,
+  },
   plamo: { max_position_embeddings: 4096 },
   // llama.cpp's windows are a token shorter.
   plamo3: { window_size: 200 },
@@ -99,8 +125,29 @@ const cases: Record<string, Settings> = {
   "qwen3_yarn with a factor": {
     rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 0.8 },
   },
+  rwkv7: {},
   seed_oss: {},
   smollm3: {},
+  step3p5: { rope_scaling: llama3 },
+};
+
+/**
+ * Models whose weights are changed such that their hidden states have a mean of zero: llama.cpp has RMSNorm where Phi-3.5-MoE
+ * has LayerNorm, which is then the same.
+ */
+const centered: Record<string, (model: LanguageModel) => void> = {
+  phimoe(model) {
+    const around = (x: Tensor, axis: number) => x.subtract(x.mean({ axis, keepdims: true }));
+    mx.scope(() => {
+      const changed = model.namedParameters().flatMap(([name, x]): [string, Tensor][] => {
+        if (name.endsWith("embed_tokens.weight")) return [[name, around(x, -1)]];
+        if (/(down_proj|o_proj)\.weight$/.test(name)) return [[name, around(x, -2)]];
+        return name.endsWith("o_proj.bias") ? [[name, around(x, 0)]] : [];
+      });
+      model.loadWeights(changed, { strict: false });
+    });
+    mx.eval(model.parameters());
+  },
 };
 
 export const caseNames: readonly string[] = Object.keys(cases);
@@ -145,8 +192,9 @@ export async function writeCase(
   const [source, target] = [join(folder, `${name}.source`), join(folder, name)];
   mkdirSync(source, { recursive: true });
   writeFileSync(join(source, "tokenizer.json"), JSON.stringify(tokenizer));
-  const weights = await shapesOf(config);
-  await saveModel(target, await formulaModel({ config, salt, weights }), config, { source });
+  const model = await formulaModel({ config, salt, weights: await shapesOf(config) });
+  centered[name]?.(model);
+  await saveModel(target, model, config, { source });
   await exportGguf(target, `${target}.gguf`, { type });
   return { folder: target, file: `${target}.gguf` };
 }

@@ -21,6 +21,7 @@ import {
   type Mask,
   type MaskRule,
   Module,
+  normalQuantile,
   perLayerDelta,
   perLayerInputs,
   Residual,
@@ -48,6 +49,7 @@ const TextArgs = z
     num_key_value_heads: size,
     num_kv_shared_layers: count,
     vocab_size_per_layer_input: size,
+    max_position_embeddings: size.default(32_768),
     sliding_window: size,
     ...ropeFields,
     rope_local_base_freq: z.number().positive().default(10_000),
@@ -104,13 +106,7 @@ function attentionOf(args: TextArgs, type: AttentionType, owns: boolean): Sharin
 
 /** GeGLU with a share of the gates closed: only those so far above their mean are open. */
 function sparseGeglu(closed: number): (gate: Tensor, x: Tensor) => Tensor {
-  // That quantile of a normal distribution, in units of its deviation.
-  const bound = mx.scope(() =>
-    mx
-      .erfinv(mx.array(2 * closed - 1))
-      .multiply(Math.SQRT2)
-      .item(),
-  );
+  const bound = normalQuantile(closed);
   return (gate, x) => {
     const over = { axis: -1, keepdims: true };
     const cutoff = gate.mean(over).add(mx.std(gate, over).multiply(bound));
@@ -334,3 +330,5 @@ export class Model extends Module implements LanguageModel {
     return layerCaches(this.layers.slice(0, this.model.language_model.owning), options);
   }
 }
+
+export { gemma3nFacts as gguf } from "./gguf/gemma3n";

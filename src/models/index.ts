@@ -3,7 +3,7 @@ export type { Cache, CacheOptions } from "../nn";
 export type { AwqFacts, ScaleGroup } from "./awq-facts";
 export { changeOf, type JoinedTensor } from "./gguf/changes";
 export type { GgufDescription, GgufFacts, GgufField } from "./gguf/facts";
-export { ropeFactorsName, stretches, stretchNames, usualBands } from "./gguf/llama3-scaling";
+export { ropeFactorsName, scalingOf, stretchNames } from "./gguf/llama3-scaling";
 export { TensorNames } from "./gguf/names";
 export type { ImageForm, SeeingModel } from "./images";
 export { CausalLM, type LanguageModel } from "./language-model";

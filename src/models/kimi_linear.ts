@@ -34,6 +34,12 @@ import {
 } from "../nn";
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decayRate, inTurn, type TensorChange } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { gating, latentLayer } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 
 interface ExpertCounts {
@@ -294,3 +300,102 @@ export const keepsDtype = (path: string) => /(A_log|dt_bias|e_score_correction_b
 export const joins = [...usualJoins, ...latentJoins];
 
 export const awq = blockAwq();
+
+/** Files have (C, 1, K), or the same with a further axis. */
+const channelKernels: TensorChange = {
+  read: (x) => x.reshape(-1, x.dim(-1), 1),
+  write: (x) => x.reshape(x.dim(0), 1, -1),
+};
+
+const perHead: TensorChange = { read: (x) => x.reshape(1, 1, -1, 1), write: (x) => x };
+
+export const gguf = decoder("kimi-linear", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...latentLayer,
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      ssm_conv1d_q: "self_attn.q_conv.conv",
+      ssm_conv1d_k: "self_attn.k_conv.conv",
+      ssm_conv1d_v: "self_attn.v_conv.conv",
+      ssm_f_a: "self_attn.f_a_proj",
+      ssm_f_b: "self_attn.f_b_proj",
+      ssm_g_a: "self_attn.g_a_proj",
+      ssm_g_b: "self_attn.g_b_proj",
+      ssm_beta: "self_attn.b_proj",
+      ssm_norm: "self_attn.o_norm",
+      // Of old files.
+      attn_kv_b: "self_attn.kv_b_proj",
+    },
+    {
+      parameters: {
+        ssm_a: "self_attn.A_log",
+        "ssm_dt.bias": "self_attn.dt_bias",
+        "exp_probs_b.bias": "mlp.e_score_correction_bias",
+      },
+      halves: fusedExperts("mlp"),
+    },
+  ),
+  changes: () => ({
+    "self_attn.q_conv.conv": channelKernels,
+    "self_attn.k_conv.conv": channelKernels,
+    "self_attn.v_conv.conv": channelKernels,
+    "self_attn.A_log": inTurn(decayRate, perHead),
+  }),
+  turning: (settings) => (settings as unknown as Args).qk_rope_head_dim ?? 0,
+  stretches: false,
+  only: { moe_renormalize: true, moe_layer_freq: 1, moe_router_activation_func: "sigmoid", tie_word_embeddings: false },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_token",
+    expert_shared_count: "num_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    leading_dense_block_count: "first_k_dense_replace",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    expert_group_count: "num_expert_group",
+    expert_group_used_count: "topk_group",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  read(file, common) {
+    const heads = common.num_attention_heads as number;
+    const layers = common.num_hidden_layers as number;
+    const kvHeads = file.list("attention.head_count_kv") ?? [];
+    const turning = file.need("rope.dimension_count");
+    return {
+      num_key_value_heads: heads,
+      partial_rotary_factor: undefined,
+      head_dim: Math.max(Math.trunc((common.hidden_size as number) / heads), 1),
+      qk_rope_head_dim: turning,
+      qk_nope_head_dim: file.need("attention.key_length_mla") - turning,
+      v_head_dim: file.need("attention.value_length_mla"),
+      linear_attn_config: {
+        kda_layers: Array.from({ length: layers }, (_, i) => i + 1).filter((number) => kvHeads[number - 1] === 0),
+        full_attn_layers: Array.from({ length: layers }, (_, i) => i + 1).filter((number) => kvHeads[number - 1] !== 0),
+        num_heads: heads,
+        head_dim: file.need("kda.head_dim"),
+        short_conv_kernel_size: file.need("ssm.conv_kernel"),
+      },
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { linear_attn_config: linear, num_attention_heads: heads, kv_lora_rank: rank } = args;
+    const { plainDims, rotatedDims, valueDims } = latentSizes(args);
+    if (linear.num_heads !== heads) noPlace(`"num_heads" ${linear.num_heads} of delta attention (not ${heads})`);
+    if (args.num_experts === 0) noPlace("a model without experts");
+    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => layerKinds(args, index).isDelta);
+    return {
+      vocab_size: u32(args.vocab_size),
+      "attention.head_count_kv": u32(layers.map((isDelta) => (isDelta ? 0 : 1))),
+      "attention.key_length": u32(rank + rotatedDims),
+      "attention.value_length": u32(rank),
+      "attention.key_length_mla": u32(plainDims + rotatedDims),
+      "attention.value_length_mla": u32(valueDims),
+      "kda.head_dim": u32(linear.head_dim),
+      "ssm.conv_kernel": u32(linear.short_conv_kernel_size),
+      expert_gating_func: u32(gating.sigmoid),
+      expert_weights_norm: ["bool", true],
+    };
+  },
+});

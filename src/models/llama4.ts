@@ -20,6 +20,10 @@ import {
 } from "../nn";
 import { checkHeads, size } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { u32 } from "./gguf/facts";
+import { plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Attention, attentionFields, Block, checkRotated } from "./llama4_text";
 import { NestedLM, nestedArgs } from "./nested";
@@ -87,20 +91,25 @@ class ChunkedBlock extends Block {
   }
 }
 
-function feedForward(args: TextArgs, index: number): Layer {
-  const step = args.interleave_moe_layer_step;
-  const isSparse = args.moe_layers?.includes(index) ?? index % step === step - 1;
-  return isSparse ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size_mlp);
-}
+const isPeriodic = ({ interleave_moe_layer_step: step }: TextArgs, index: number) => index % step === step - 1;
+
+const isSparse = (args: TextArgs, index: number) => args.moe_layers?.includes(index) ?? isPeriodic(args, index);
+
+/** Whether a layer has positions. */
+const rotates = ({ no_rope_layers: listed }: TextArgs, index: number) =>
+  Boolean(listed?.length ? listed[index] : (index + 1) % 4);
+
+const feedForward = (args: TextArgs, index: number): Layer =>
+  isSparse(args, index) ? new MoE(args) : new GatedMLP(args.hidden_size, args.intermediate_size_mlp);
 
 class TextModel extends CausalLM {
   constructor(args: TextArgs) {
     super({ ...args, tie_word_embeddings: false }, (index) => {
-      const listed = args.no_rope_layers?.length ? args.no_rope_layers[index] : (index + 1) % 4;
-      const attention = new Attention(args, Boolean(listed));
+      const isRotated = rotates(args, index);
+      const attention = new Attention(args, isRotated);
       const mlp = feedForward(args, index);
       const { attention_chunk_size: chunk } = args;
-      return listed && chunk ? new ChunkedBlock(attention, mlp, args, chunk) : new Block(attention, mlp, args);
+      return isRotated && chunk ? new ChunkedBlock(attention, mlp, args, chunk) : new Block(attention, mlp, args);
     });
   }
 
@@ -127,3 +136,58 @@ export class Model extends NestedLM {
 }
 
 export const awq = blockAwq({ inner: "language_model", mlp: "feed_forward", router: "router" });
+
+/** llama.cpp knows Maverick, which has no norms of queries and keys, by its number of experts. */
+const isNormed = (experts: number) => experts !== 128;
+
+/** What files have no fields for, as published. */
+const published = { attention_bias: false, attention_chunk_size: 8192, floor_scale: 8192, attn_scale: 0.1 };
+
+export const gguf = decoder("llama4", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ffn_gate: "feed_forward.gate_proj",
+      ffn_up: "feed_forward.up_proj",
+      ffn_down: "feed_forward.down_proj",
+      ffn_gate_inp: "feed_forward.router",
+      ffn_gate_exps: "feed_forward.experts.gate_proj",
+      ffn_up_exps: "feed_forward.experts.up_proj",
+      ffn_down_exps: "feed_forward.experts.down_proj",
+      ...sharedExpert("feed_forward.shared_expert"),
+    },
+    {
+      halves: { ffn_gate_up_exps: ["feed_forward.experts.gate_proj", "feed_forward.experts.up_proj"] },
+      prefix: "language_model.",
+    },
+  ),
+  only: published,
+  integers: {
+    interleave_moe_layer_step: "interleave_moe_layer_step",
+    expert_count: "num_local_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "intermediate_size",
+  },
+  read(file, { intermediate_size }) {
+    if (file.number("attention.sliding_window") === 0) file.wrong("its attention is not by chunks, which mlxlm needs");
+    return {
+      intermediate_size_mlp: file.number("feed_forward_length") ?? intermediate_size,
+      use_qk_norm: isNormed(file.need("expert_count")),
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as TextArgs;
+    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
+    if (!layers.every((index) => rotates(args, index) === ((index + 1) % 4 !== 0))) {
+      noPlace('"no_rope_layers" that are not each fourth');
+    }
+    if (!layers.every((index) => isSparse(args, index) === isPeriodic(args, index))) {
+      noPlace('"moe_layers" that do not follow "interleave_moe_layer_step"');
+    }
+    if (!args.attn_temperature_tuning) noPlace('"attn_temperature_tuning" false');
+    if (args.use_qk_norm !== isNormed(args.num_local_experts)) {
+      noPlace(`"use_qk_norm" ${args.use_qk_norm} with ${args.num_local_experts} experts`);
+    }
+    return { feed_forward_length: u32(args.intermediate_size_mlp) };
+  },
+});

@@ -20,6 +20,8 @@ import {
 } from "../nn";
 import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decoder, expertCounts } from "./gguf/decoder";
+import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Attention } from "./llama";
 
@@ -125,3 +127,19 @@ export class Model extends CausalLM {
 }
 
 export const awq = blockAwq({ mlp: "block_sparse_moe" });
+
+/** llama.cpp computes it with RMSNorm, and a softmax of what it chooses as weights: its answers are others. */
+export const gguf = decoder("phimoe", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("block_sparse_moe") },
+    { halves: fusedExperts("block_sparse_moe") },
+  ),
+  hasWindows: true,
+  integers: expertCounts,
+  only: { attention_bias: true, lm_head_bias: true, tie_word_embeddings: false, router_jitter_noise: 0.01 },
+  read: (file, { rope_scaling }) => ({
+    original_max_position_embeddings: (rope_scaling as { original_max_position_embeddings?: number } | undefined)
+      ?.original_max_position_embeddings,
+    sliding_window: file.number("attention.sliding_window"),
+  }),
+});

@@ -22,6 +22,11 @@ import {
   squaredRelu,
 } from "../nn";
 import { size } from "./args";
+import type { TensorChange } from "./gguf/changes";
+import { precise } from "./gguf/decoder";
+import { f32, type GgufFacts, u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 
 export const Args = z
@@ -315,3 +320,104 @@ export class Model extends CausalLM<ArraysCache> {
 export function quantize(path: string): { groupSize: number; bits: number } | undefined {
   return /lora\.2|embeddings/.test(path) ? { groupSize: 64, bits: 8 } : undefined;
 }
+
+/** Factors by heads, (H, headDim), are one row in files. */
+const byHead = (headDim: number): TensorChange => ({
+  read: (x) => x.reshape(-1, headDim),
+  write: (x) => x.flatten(),
+});
+
+/** One row, whatever the axes of length one that files have. */
+const oneRow: TensorChange = { read: (x) => x.flatten(), write: (x) => x };
+
+/** Two thin layers by their numbers; what is added, of those that have it, is called 0. */
+const thin = (part: string) => ({
+  layer: { [`time_mix_${part}1`]: `attn.${part}_lora.lora.0`, [`time_mix_${part}2`]: `attn.${part}_lora.lora.2` },
+  parameters: part === "g" ? {} : { [`time_mix_${part}0.weight`]: `attn.${part}_lora.lora.2.bias` },
+});
+
+const thinParts = ["w", "a", "v", "g"].map(thin);
+
+/** What llama.cpp's converter says of the length of contexts, which have no limit. */
+const anyLength = 2 ** 20;
+
+export const gguf: GgufFacts = {
+  architecture: "rwkv7",
+  names: new TensorNames(
+    {
+      attn_norm: "attn_norm",
+      attn_norm_2: "ffn_norm",
+      time_mix_receptance: "attn.r_proj",
+      time_mix_key: "attn.k_proj",
+      time_mix_value: "attn.v_proj",
+      time_mix_output: "attn.o_proj",
+      time_mix_ln: "attn.g_norm",
+      channel_mix_key: "ffn.key",
+      channel_mix_value: "ffn.value",
+      ...Object.assign({}, ...thinParts.map(({ layer }) => layer)),
+    },
+    {
+      parameters: {
+        "time_mix_k_k.weight": "attn.k_k",
+        "time_mix_k_a.weight": "attn.k_a",
+        "time_mix_r_k.weight": "attn.r_k",
+        "channel_mix_lerp_k.weight": "ffn.x_k",
+        ...Object.assign({}, ...thinParts.map(({ parameters }) => parameters)),
+      },
+      outer: { token_embd: "model.embeddings", token_embd_norm: "model.layers.0.pre_norm" },
+    },
+  ),
+  normOffset: 0,
+  changes(config) {
+    const own = byHead((config as Args).head_dim);
+    return { "attn.k_k": own, "attn.k_a": own, "attn.r_k": own, "attn.g_norm": own, "ffn.x_k": oneRow };
+  },
+  stacked: (config) =>
+    Object.fromEntries(
+      Array.from({ length: (config as Args).num_hidden_layers }, (_, layer) => [
+        `blk.${layer}.time_mix_lerp_fused.weight`,
+        ["r", "w", "k", "v", "a", "g"].map((part) => `model.layers.${layer}.attn.x_${part}`),
+      ]),
+    ),
+  idle(config) {
+    const { hidden_size: dims, a_low_rank_dim: rank } = config as Args;
+    return {
+      "blk.0.time_mix_v0.weight": [dims],
+      "blk.0.time_mix_v1.weight": [rank, dims],
+      "blk.0.time_mix_v2.weight": [dims, rank],
+    };
+  },
+  read: (file) => ({
+    vocab_size: file.shape("token_embd.weight")?.[0] ?? file.wrong("there is no token_embd.weight"),
+    hidden_size: file.need("embedding_length"),
+    intermediate_size: file.need("feed_forward_length"),
+    num_hidden_layers: file.need("block_count"),
+    norm_eps: precise(file.need("attention.layer_norm_epsilon")),
+    head_dim: file.need("wkv.head_size"),
+    a_low_rank_dim: file.need("attention.iclr_lora_rank"),
+    v_low_rank_dim: file.need("attention.value_residual_mix_lora_rank"),
+    gate_low_rank_dim: file.need("attention.gate_lora_rank"),
+    decay_low_rank_dim: file.need("attention.decay_lora_rank"),
+    tie_word_embeddings: false,
+  }),
+  write(config) {
+    const args = config as Args;
+    if (args.tie_word_embeddings) noPlace('"tie_word_embeddings" true');
+    return {
+      fields: {
+        context_length: u32(anyLength),
+        embedding_length: u32(args.hidden_size),
+        feed_forward_length: u32(args.intermediate_size),
+        block_count: u32(args.num_hidden_layers),
+        "attention.head_count": u32(0),
+        "attention.layer_norm_epsilon": f32(args.norm_eps),
+        "wkv.head_size": u32(args.head_dim),
+        "attention.decay_lora_rank": u32(args.decay_low_rank_dim),
+        "attention.iclr_lora_rank": u32(args.a_low_rank_dim),
+        "attention.value_residual_mix_lora_rank": u32(args.v_low_rank_dim),
+        "attention.gate_lora_rank": u32(args.gate_low_rank_dim),
+      },
+      tensors: {},
+    };
+  },
+};

@@ -49,6 +49,7 @@ export * from "./mlp";
 export { Module, parameter, type Weights } from "./module";
 export { MultiLinear, QuantizedMultiLinear } from "./multi-linear";
 export * from "./named-attention";
+export * from "./normal-quantile";
 export * from "./norms";
 export * from "./per-layer-inputs";
 export { Stage } from "./pipeline";

@@ -54,6 +54,9 @@ function greedy(model: LanguageModel, text: readonly number[]): { likeliest: num
 /** Where llama.cpp computes coarsely: it takes GELU from a table of float16. */
 const coarse = /^gemma/;
 
+/** There its deviation of gates is also that of a sample, by n − 1: transformers' is by n. */
+const coarser = /^gemma3n$/;
+
 test.each([...caseNames])("%s", async (name) => {
   const { file, tokens, likeliest, last } = shown.get(name)!;
   const live = mx.liveHandles();
@@ -77,7 +80,7 @@ test.each([...caseNames])("%s", async (name) => {
   model.dispose();
   expect(mx.liveHandles()).toBe(live);
   expect(ours.likeliest).toEqual(likeliest);
-  expectValues(ours.first, float32(last), { tolerance: coarse.test(name) ? 5e-2 : 1e-3 });
+  expectValues(ours.first, float32(last), { tolerance: coarser.test(name) ? 0.2 : coarse.test(name) ? 5e-2 : 1e-3 });
 });
 
 test("every architecture that can be written is one of them", async () => {

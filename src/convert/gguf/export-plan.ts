@@ -1,6 +1,7 @@
 /** What a model's configuration comes to in a GGUF file: metadata, and how weights change. */
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
+import * as mx from "../../mlx";
 import { architecture, changeOf, type GgufField, modelTypesWith } from "../../models";
 import { parseArgs } from "../../models/parse-args";
 import type { ModelConfig } from "../config";
@@ -16,6 +17,8 @@ export interface ExportPlan {
   factors: Readonly<Record<string, readonly number[]>>;
   /** A parameter under the names, and in the form, that the file has it, lazily; null where it has no place. */
   change: (name: string, weight: Tensor) => [name: string, tensor: Tensor][] | null;
+  /** Tensors that are made of several parameters, which `change` gives none for, or of none, lazily. */
+  gather: (parameters: ReadonlyMap<string, Tensor>) => [name: string, tensor: Tensor][];
 }
 
 /** @throws UserError for a model type, or a setting of one, that GGUF has no form for */
@@ -32,13 +35,24 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   const { architecture: variant, fields, tensors } = facts.write(settings, folder);
   const changes = facts.changes?.(settings) ?? {};
   const joined = facts.joined?.(settings) ?? {};
+  const stacked = Object.entries(facts.stacked?.(settings) ?? {});
+  const gathered = new Set(stacked.flatMap(([, parts]) => parts));
   const name = variant ?? facts.architecture;
   return {
     architecture: name,
     fields: Object.entries(fields).map(([key, field]) => [`${name}.${key}`, field]),
     experts: (fields.expert_count?.[1] as number | undefined) ?? 0,
     factors: tensors,
+    gather(parameters) {
+      const stacks = stacked.map(([name, parts]): [string, Tensor] => [
+        name,
+        mx.stack(parts.map((part) => parameters.get(part)!)),
+      ]);
+      const idle = Object.entries(facts.idle?.(settings) ?? {});
+      return [...stacks, ...idle.map(([name, shape]): [string, Tensor] => [name, mx.zeros(shape)])];
+    },
     change(parameter, weight) {
+      if (gathered.has(parameter)) return [];
       const [layer, own] = facts.names.withinLayer(parameter);
       const path = own.slice(0, Math.max(own.lastIndexOf("."), 0));
       if (Object.hasOwn(joined, path)) {

@@ -68,7 +68,7 @@ export async function exportGguf(
 /** The model's tensors as the file has them, lazily. */
 function writtenTensors(
   model: LanguageModel,
-  { change, factors, experts }: ExportPlan,
+  { change, gather, factors, experts }: ExportPlan,
   type: ExportType,
   folder: string,
 ): Map<string, WrittenTensor> {
@@ -79,10 +79,9 @@ function writtenTensors(
     experts,
     isTied: !parameters.some(([name]) => name.endsWith("lm_head.weight")),
   };
-  for (const [name, weight] of parameters) {
-    for (const [written, tensor] of change(name, weight) ?? noPlace(name, folder)) {
-      tensors.set(written, { tensor, type: writtenTypeOf(written, tensor.shape, type, recipe) });
-    }
+  const changed = parameters.flatMap(([name, weight]) => change(name, weight) ?? noPlace(name, folder));
+  for (const [name, tensor] of [...changed, ...gather(new Map(parameters))]) {
+    tensors.set(name, { tensor, type: writtenTypeOf(name, tensor.shape, type, recipe) });
   }
   for (const [name, values] of Object.entries(factors)) {
     tensors.set(name, { tensor: mx.array([...values], "float32"), type: "F32" });

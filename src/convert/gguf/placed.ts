@@ -25,10 +25,14 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const file = basename(path);
   const joined = joinedParameters(header, config, facts, file);
   const parts = new Set(joined.flatMap(({ sources }) => sources));
-  const parameters: PlacedParameter[] = joined;
+  const stacked = stackedParameters(header, facts.stacked?.(config) ?? {}, file);
+  const parameters: PlacedParameter[] = [...joined, ...stacked];
+  for (const { sources } of stacked) parts.add(sources[0]!);
+  const idle = facts.idle?.(config) ?? {};
   const drafts = firstDraft(header, config);
   for (const [name, tensor] of header.tensors) {
-    if (stretchNames.includes(name) || parts.has(tensor) || (TensorNames.layerOf(name) ?? -1) >= drafts) continue;
+    if (stretchNames.includes(name) || parts.has(tensor) || Object.hasOwn(idle, name)) continue;
+    if ((TensorNames.layerOf(name) ?? -1) >= drafts) continue;
     const own = placesOf(name, tensor, config, facts, file);
     if (own.length === 0) {
       throw new UserError(`${file} has the tensor "${name}", which mlxlm has no place for`, {
@@ -125,4 +129,32 @@ function joinedParameters(
 function commonType({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): ElementType | undefined {
   const types = new Set(sources.map(({ type }) => type));
   return movesRows && types.size === 1 ? sources[0]!.type : undefined;
+}
+
+/** The parts of tensors that the model has one by one. */
+function stackedParameters(
+  { tensors }: GgufHeader,
+  stacked: Readonly<Record<string, readonly string[]>>,
+  file: string,
+): PlacedParameter[] {
+  return Object.entries(stacked).flatMap(([name, parts]) => {
+    const source = tensors.get(name);
+    if (!source) return [];
+    if (source.shape[0] !== parts.length) {
+      throw new UserError(`${name} of ${file} has ${source.shape[0]} parts, not ${parts.length}`, {
+        hint: "Take another GGUF file of the model.",
+      });
+    }
+    return parts.map((part, index): PlacedParameter => {
+      const end = part.lastIndexOf(".");
+      return {
+        path: part.slice(0, end),
+        kind: part.slice(end + 1),
+        sources: [source],
+        affine: undefined,
+        blocks: undefined,
+        make: ([whole]) => whole!.split(parts.length, 0)[index]!.squeeze(0),
+      };
+    });
+  });
 }

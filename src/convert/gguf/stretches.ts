@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { UserError } from "../../errors";
 import * as mx from "../../mlx";
-import { ropeFactorsName, stretches, stretchNames, usualBands } from "../../models";
+import { ropeFactorsName, scalingOf, stretchNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader } from "./header";
 import { GgufData } from "./tensors";
@@ -40,14 +40,10 @@ export function llama3Scaling(
 ): ModelConfig {
   const factors = read.get(ropeFactorsName);
   if (!factors) return {};
-  const factor = Math.max(...factors);
-  const scaling = { factor, ...usualBands };
   const turning = Math.trunc((config.head_dim as number) * ((config.partial_rotary_factor as number) ?? 1));
   // A file may claim any width of a head.
-  const expected = turning === 2 * factors.length ? stretches(turning, config.rope_theta as number, scaling) : [];
-  const isUsual =
-    factors.length === expected.length && factors.every((value, i) => Math.abs(value - expected[i]!) <= 1e-3 * factor);
-  if (!isUsual) {
+  const scaling = turning === 2 * factors.length ? scalingOf(factors, config.rope_theta as number) : undefined;
+  if (!scaling) {
     throw new UserError(
       `${basename(path)} stretches the rotation by ${ropeFactorsName} in a way that is not Llama 3's`,
       {
@@ -55,5 +51,5 @@ export function llama3Scaling(
       },
     );
   }
-  return factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
+  return scaling.factor === 1 ? {} : { rope_scaling: { rope_type: "llama3", ...scaling } };
 }

@@ -24,7 +24,7 @@ import {
   type WrittenMetadata,
 } from "./facts";
 import { plainLayer, TensorNames } from "./names";
-import { noPlace, readScaling, writeScaling } from "./rope";
+import { noPlace, readScaling, type Stretch, writeScaling } from "./rope";
 
 /** What is read of a configuration whose gaps the model's `Args` have filled. */
 const Settings = z.looseObject({
@@ -50,7 +50,9 @@ type FieldNames = Readonly<Record<string, string>>;
 
 /** What differs from the plain decoder. */
 export interface DecoderFacts
-  extends Partial<Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined" | "readsFactors">> {
+  extends Partial<
+    Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined" | "stacked" | "idle" | "readsFactors">
+  > {
   /** Queries and keys have the rows of a head as pairs. */
   pairsRows?: boolean;
   /** Base of the rotation where the configuration says none. */
@@ -71,14 +73,19 @@ export interface DecoderFacts
   flags?: FieldNames;
   /** What fields of config.json must be, if they are anything: files have no form for other values. */
   only?: Readonly<Record<string, unknown>>;
-  /** Factors on the waves of the rotation, where they are the model's own, by the names of their tensors. */
-  tensors?: (settings: DecoderSettings) => Record<string, readonly number[]>;
+  /**
+   * Factors on the waves of the rotation, where they are the model's own, by the names of their tensors. @param usual those
+   * of `turning` features
+   */
+  tensors?: (settings: DecoderSettings, usual: Stretch["tensors"]) => Stretch["tensors"];
+  /** The common fields of a configuration that has some of them in a form of its own. */
+  common?: (config: object) => object;
   /** Another architecture that files of a configuration have. */
   variant?: (settings: DecoderSettings) => string;
   /** Fields of config.json beside the common ones, or in their place. */
   read?: (file: GgufDescription, common: Readonly<Record<string, unknown>>) => Record<string, unknown>;
-  /** Metadata beside the common ones, or in their place. */
-  write?: (settings: DecoderSettings) => GgufFields;
+  /** Metadata beside the common ones, or in their place. @param config what `common` was given */
+  write?: (settings: DecoderSettings, config: object) => GgufFields;
 }
 
 export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts {
@@ -89,6 +96,8 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     names,
     normOffset,
     joined: own.joined,
+    stacked: own.stacked,
+    idle: own.idle,
     readsFactors: own.readsFactors,
     changes(config): TensorChanges {
       const others = own.changes?.(config) ?? {};
@@ -101,7 +110,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
       return { ...common, ...own.read?.(file, common) };
     },
     write(config, source) {
-      const parsed = parseArgs(Settings, config, source);
+      const parsed = parseArgs(Settings, { ...config, ...own.common?.(config) }, source);
       const settings = { ...parsed, headDim: headsOf(parsed).headDim };
       const { base, scaling } = ropeOptions(settings, { base: own.ropeBase ?? 10_000 });
       const stretching = own.stretches === false ? null : (scaling ?? null);
@@ -117,12 +126,12 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
         ...stretched,
         ...writeWindows(settings, own),
         ...writeFields(settings, own),
-        ...own.write?.(settings),
+        ...own.write?.(settings, config),
       };
       return {
         architecture: own.variant?.(settings),
         fields: defined(fields),
-        tensors: own.tensors?.(settings) ?? tensors,
+        tensors: own.tensors?.(settings, tensors) ?? tensors,
       };
     },
   };

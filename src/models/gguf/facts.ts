@@ -52,6 +52,10 @@ export interface GgufFacts {
   changes?(config: object): TensorChanges;
   /** Weights that files have as several tensors. @param config config.json */
   joined?(config: object): JoinedTensors;
+  /** Parameters that files have as one tensor, above each other in a first axis of its own, by the tensor's name. */
+  stacked?(config: object): Readonly<Record<string, readonly string[]>>;
+  /** Tensors that llama.cpp wants and nothing reads, with their shapes: zeros in written files. */
+  idle?(config: object): Readonly<Record<string, readonly number[]>>;
   /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
   normOffset: 0 | 1;
   /** `read` knows what the factors on the waves come to; where it does not, they must be Llama 3's. */

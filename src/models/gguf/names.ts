@@ -159,15 +159,17 @@ export class TensorNames {
 
   /** The other way round: a parameter's name in the checkpoint → GGUF's; null where it has none. */
   ofParameter(name: string): string | null {
+    const whole = /^(.+)\.(weight|bias)$/.exec(name);
+    const outside = whole && at(this.#ofOuter, whole[1]!);
+    if (outside) return `${outside}.${whole[2]}`;
     const [layer, own] = this.withinLayer(name);
     const tensor = layer !== undefined && at(this.#ofParameters, own);
     if (tensor) return `blk.${layer}.${tensor}`;
     const parts = /^(.+)\.(weight|bias)$/.exec(own);
     if (!parts) return null;
     const [, path, kind] = parts as unknown as [string, string, string];
-    const theirs = at(layer === undefined ? this.#ofOuter : this.#ofLayer, path);
-    if (theirs === undefined) return null;
-    return `${layer === undefined ? "" : `blk.${layer}.`}${theirs}.${kind}`;
+    const theirs = layer === undefined ? undefined : at(this.#ofLayer, path);
+    return theirs === undefined ? null : `blk.${layer}.${theirs}.${kind}`;
   }
 
   /** The path of a module in a layer. */
