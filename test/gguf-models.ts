@@ -39,6 +39,8 @@ const cases: Record<string, Settings> = {
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
   deepseek_v2_lite: { num_hidden_layers: 27 },
   deepseek_v3: {},
+  // Of few heads, scores of zero are many: which of them are chosen is then chance.
+  deepseek_v32: { index_head_dim: 128, index_n_heads: 16 },
   ernie4_5: { use_bias: false },
   ernie4_5_moe: {},
   exaone4: { sliding_window: null, sliding_window_pattern: null, rope_scaling: llama3 },
@@ -64,6 +66,7 @@ const cases: Record<string, Settings> = {
   glm4: {},
   glm4_moe: {},
   glm4_moe_lite: { rms_norm_eps: 1e-6 },
+  glm_moe_dsa: { index_head_dim: 128, index_n_heads: 16 },
   gpt_oss: {},
   granite: {},
   granitemoe: {},

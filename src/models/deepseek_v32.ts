@@ -25,6 +25,7 @@ import {
 import { ropeOptions, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
+import { latent } from "./gguf/deepseek2";
 
 export const indexerFields = {
   /** Queries of the indexer come from those of attention ahead of their last projection. */
@@ -129,3 +130,5 @@ export const mtp = deepseek.latentMtp((args: Args, index) => new Block(args, ind
 export const { joins, keepsDtype } = deepseek;
 
 export const awq = blockAwq();
+
+export const gguf = latent({ architecture: "deepseek32", indexer: { turnsNeighbours: false } });

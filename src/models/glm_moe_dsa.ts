@@ -4,6 +4,7 @@ import { size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
 import * as deepseek32 from "./deepseek_v32";
+import { latent } from "./gguf/deepseek2";
 
 const everyLayer = "full";
 
@@ -25,3 +26,5 @@ export const Args = z
 export const { Model, joins, keepsDtype, mtp } = deepseek32;
 
 export const awq = blockAwq();
+
+export const gguf = latent({ architecture: "glm-dsa", indexer: { turnsNeighbours: true, mayShare: true } });

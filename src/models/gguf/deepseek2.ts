@@ -29,6 +29,20 @@ const layer = {
   attn_kv_b: "self_attn.kv_b_proj",
 };
 
+/** What chooses the tokens that attention sees. */
+const indexerLayer = {
+  "indexer.attn_q_b": "self_attn.indexer.wq_b",
+  "indexer.attn_k": "self_attn.indexer.wk",
+  "indexer.k_norm": "self_attn.indexer.k_norm",
+  "indexer.proj": "self_attn.indexer.weights_proj",
+};
+
+const indexerFields = {
+  "attention.indexer.head_count": "index_n_heads",
+  "attention.indexer.key_length": "index_head_dim",
+  "attention.indexer.top_k": "index_topk",
+};
+
 export interface LatentConfig {
   vocab_size: number;
   num_hidden_layers: number;
@@ -51,6 +65,8 @@ export interface LatentConfig {
   routed_scaling_factor: number;
   n_group: number;
   topk_group: number;
+  /** Of models with an indexer. */
+  index_head_dim: number;
 }
 
 /** What `expert_gating_func` says of the scores of experts. */
@@ -62,6 +78,35 @@ const projectsAtOnce = ({ num_hidden_layers: layers, vocab_size: words }: Latent
 
 /** A factor on the scores that grows with the stretch: files have it with YaRN's own tenth. */
 const tenth = 0.1;
+
+interface IndexerFacts {
+  /** Its pairs of features are neighbours, not halves of a head. */
+  turnsNeighbours: boolean;
+  /** Layers may take the choice of an earlier one. */
+  mayShare?: boolean;
+}
+
+/** llama.cpp takes models of longer contexts for GLM 5.2, where files do not say which layers share. */
+const longestUnshared = 2 ** 20;
+
+function checkShared(file: GgufDescription): void {
+  const types = file.list("attention.indexer.types");
+  if (types ? types.includes(0) : file.need("context_length") >= longestUnshared) {
+    file.wrong("some of its layers share the choice of tokens of an earlier one, which mlxlm does not do");
+  }
+}
+
+function writeIndexer(
+  indexer: IndexerFacts,
+  { index_head_dim: dims }: LatentConfig,
+  positions: number,
+  layers: number,
+) {
+  // llama.cpp rotates them by a Hadamard matrix, which must have their width.
+  if (dims < 64 || !Number.isInteger(Math.log2(dims))) noPlace(`"index_head_dim" ${dims} (no power of two from 64 on)`);
+  if (!indexer.mayShare || positions < longestUnshared) return {};
+  return { "attention.indexer.types": flag(Array.from({ length: layers }, () => true)) };
+}
 
 /** What differs from DeepSeek V3. */
 export interface LatentFacts {
@@ -76,20 +121,25 @@ export interface LatentFacts {
   prefix?: string;
   /** Keys and values are unpacked by one projection. */
   joins?: boolean;
+  /** Attention sees what an indexer chooses. */
+  indexer?: IndexerFacts;
 }
 
 export const latent = (own: LatentFacts = {}): GgufFacts =>
   decoder(own.architecture ?? "deepseek2", {
-    names: new TensorNames(layer, {
+    names: new TensorNames(own.indexer ? { ...layer, ...indexerLayer } : layer, {
       parameters: own.scores === "softmax" ? {} : { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" },
       halves: fusedExperts("mlp"),
       prefix: own.prefix,
     }),
     matches: own.matches,
     ropeBase: own.ropeBase,
+    integers: own.indexer ? indexerFields : {},
+    only: own.indexer ? { indexer_rope_interleave: own.indexer.turnsNeighbours } : {},
     joined: own.joins ? joined : undefined,
     turning: (settings) => (settings as unknown as LatentConfig).qk_rope_head_dim,
     read(file, common) {
+      if (own.indexer?.mayShare) checkShared(file);
       const groups = file.number("expert_group_count") ?? 0;
       const [whole, valueWidth] = [width(file, "key"), width(file, "value")];
       const turning = file.need("rope.dimension_count");
@@ -151,6 +201,9 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
         expert_group_count: grouped ? u32(args.n_group) : undefined,
         expert_group_used_count: grouped ? u32(args.topk_group) : undefined,
         ...writeStretch(ropeOptions(args, { base: 10_000 }).scaling),
+        ...(own.indexer
+          ? writeIndexer(own.indexer, args, settings.max_position_embeddings, args.num_hidden_layers)
+          : {}),
       };
     },
   });
