@@ -111,6 +111,7 @@ const cases: Record<string, Settings> = {
     num_hidden_layers: 2,
   },
   plamo: { max_position_embeddings: 4096 },
+  plamo2: { attention_window_size: 2048, full_attention_idx: [] },
   // llama.cpp's windows are a token shorter.
   plamo3: { window_size: 200 },
   qwen2: {},

@@ -27,8 +27,12 @@ import {
 } from "../nn";
 import { checkHeads, count, size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { convolution, decayRate } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
 import { PlamoLM } from "./plamo-lm";
-import { PlamoBlock } from "./plamo3";
+import { bareNames, layerNames, normChanges, PlamoBlock } from "./plamo3";
 
 export const Args = z
   .object({
@@ -57,7 +61,9 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
-function isMamba({ mamba_enabled, mamba_step: step, num_hidden_layers: layers }: Args, index: number): boolean {
+type Steps = Pick<Args, "mamba_enabled" | "mamba_step" | "num_hidden_layers">;
+
+function isMamba({ mamba_enabled, mamba_step: step, num_hidden_layers: layers }: Steps, index: number): boolean {
   if (!mamba_enabled) return false;
   const middle = Math.floor(step / 2);
   return layers <= middle ? index !== layers - 1 : index % step !== middle;
@@ -186,3 +192,65 @@ export const awq: AwqFacts = {
     { before: "pre_mlp_norm", layers: ["mlp.gate_up_proj"], part: "mlp" },
   ],
 };
+
+const mixerNames = {
+  ssm_in: "mixer.in_proj",
+  ssm_conv1d: "mixer.conv1d",
+  ssm_x: "mixer.bcdt_proj",
+  ssm_dt: "mixer.dt_proj",
+  ssm_out: "mixer.out_proj",
+};
+
+/** Tensors that are no module's weight. */
+const parameters = {
+  ...bareNames,
+  ssm_a: "mixer.A_log",
+  ssm_d: "mixer.D",
+  "ssm_dt.bias": "mixer.dt_bias",
+  ssm_dt_norm: "mixer.dt_norm_weight",
+  ssm_b_norm: "mixer.B_norm_weight",
+  ssm_c_norm: "mixer.C_norm_weight",
+  "attn_q_norm.weight": "mixer.q_weight",
+  "attn_k_norm.weight": "mixer.k_weight",
+};
+
+/** By layer, where it attends and 0 where it does not. */
+const perLayer = (args: Args, heads: number) =>
+  u32(Array.from({ length: args.num_hidden_layers }, (_, index) => (isMamba(args, index) ? 0 : heads)));
+
+export const gguf = decoder("plamo2", {
+  names: new TensorNames({ ...layerNames, ...mixerNames }, { parameters, layers: "model.layers.layers" }),
+  changes: () => ({ ...normChanges, "mixer.conv1d": convolution, "mixer.A_log": decayRate }),
+  // Files don't say which tokens attention sees: these are the published models'.
+  only: { attention_window_size: 2048, full_attention_idx: [] },
+  integers: {
+    "attention.key_length": "hidden_size_per_head",
+    "ssm.state_size": "mamba_d_state",
+    "ssm.conv_kernel": "mamba_d_conv",
+    "ssm.time_step_rank": "mamba_num_heads",
+  },
+  read(file, { num_hidden_layers }) {
+    const layers = num_hidden_layers as number;
+    const heads = file.list("attention.head_count_kv") ?? [];
+    const attends = Array.from({ length: layers }, (_, index) => (heads.length === 1 ? heads[0] : heads[index]) !== 0);
+    if (attends.every(Boolean)) return { mamba_enabled: false };
+    const steps = Array.from({ length: 2 * layers }, (_, i) => i + 2);
+    const fits = (mamba_step: number) =>
+      attends.every(
+        (is, index) => is !== isMamba({ mamba_enabled: true, mamba_step, num_hidden_layers: layers }, index),
+      );
+    return { mamba_step: steps.find(fits) ?? file.wrong("its layers of attention do not stand at equal distances") };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const width = u32(args.hidden_size_per_head);
+    return {
+      // Of all layers: where the first has none, llama.cpp turns no features, and never ends.
+      "attention.head_count_kv": perLayer(args, args.num_key_value_heads),
+      "attention.value_length": width,
+      "rope.dimension_count": width,
+      "ssm.inner_size": u32(args.mamba_num_heads * args.hidden_size_per_head),
+      "ssm.group_count": u32(0),
+    };
+  },
+});

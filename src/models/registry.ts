@@ -285,6 +285,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   phi3: ["phi3"],
   phimoe: ["phimoe"],
   plamo: ["plamo"],
+  plamo2: ["plamo2"],
   plamo3: ["plamo3"],
   qwen2: ["qwen2"],
   qwen2moe: ["qwen2_moe"],
