@@ -34,6 +34,16 @@ const llama4 = { ...llama3, factor: 16, high_freq_factor: 1 };
  */
 const cases: Record<string, Settings> = {
   bailing_moe: {},
+  "bailing_moe of Ling 1": {
+    use_qk_norm: false,
+    use_qkv_bias: false,
+    first_k_dense_replace: 0,
+    score_function: "softmax",
+    n_group: 1,
+    topk_group: 1,
+    moe_router_enable_expert_bias: false,
+    partial_rotary_factor: 1,
+  },
   cohere2: {},
   dbrx: {},
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },

@@ -1,6 +1,7 @@
 /** Ling and Ring 1 and 2 (Bailing): attention with one projection ahead of it, and experts beside shared ones. */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import {
   type DecoderLayer,
   GatedMLP,
@@ -16,10 +17,12 @@ import {
 import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { MoE, ownName } from "./bailing_hybrid";
+import { type JoinedTensors, pairedRows } from "./gguf/changes";
 import { decoder } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
-import { u32 } from "./gguf/facts";
+import { type GgufDescription, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
@@ -172,7 +175,36 @@ export const keepsDtype = (path: string) => path.endsWith("expert_bias");
 
 export const awq = blockAwq({ attention: "attention", router: "gate.gate_proj" });
 
-/** Of Ling and Ring 2: those of 1 have no norms over heads. */
+/** Of Ling 1, whose heads are paired otherwise and have no norms, files have queries, keys and values one by one. */
+function projections(config: object): JoinedTensors {
+  const args = config as Args;
+  if (args.use_qk_norm) return {};
+  const { heads, kvHeads, headDim } = headsOf(args);
+  const [queries, keys] = [pairedRows(heads), pairedRows(kvHeads)];
+  return {
+    "attention.query_key_value": {
+      parts: ["attn_q", "attn_k", "attn_v"],
+      movesRows: true,
+      join: ([q, k, v]) => mx.concatenate([queries.read(q!), keys.read(k!), v!], { axis: 0 }),
+      split(x) {
+        const [q, k, v] = x.split([heads * headDim, (heads + kvHeads) * headDim], 0) as [Tensor, Tensor, Tensor];
+        return [queries.write(q), keys.write(k), v];
+      },
+    },
+  };
+}
+
+/** What llama.cpp has of the first Ling alone. */
+function checkFirst(args: Pick<Args, "score_function" | "first_k_dense_replace" | "n_group">): void {
+  if (args.score_function !== "softmax") noPlace(`"score_function" "${args.score_function}" without "use_qk_norm"`);
+  if (args.first_k_dense_replace > 0)
+    noPlace(`"first_k_dense_replace" ${args.first_k_dense_replace} without "use_qk_norm"`);
+  if (args.n_group > 1) noPlace(`"n_group" ${args.n_group} without "use_qk_norm"`);
+}
+
+const isSecond = (file: GgufDescription) => file.shape("blk.0.attn_q_norm.weight") !== undefined;
+
+/** Of Ling and Ring 2; 1 is an architecture of its own. */
 export const gguf = decoder("bailingmoe2", {
   names: new TensorNames(
     {
@@ -187,6 +219,8 @@ export const gguf = decoder("bailingmoe2", {
     },
     { outer: { token_embd: "model.word_embeddings" }, parameters: { "exp_probs_b.bias": "mlp.gate.expert_bias" } },
   ),
+  joined: projections,
+  variant: (settings) => ((settings as unknown as Args).use_qk_norm ? "bailingmoe2" : "bailingmoe"),
   turning: ({ headDim, ...settings }) => {
     const { rotary_dim: dims, partial_rotary_factor: part } = settings as unknown as Args;
     return dims ?? Math.trunc(headDim * part);
@@ -203,9 +237,10 @@ export const gguf = decoder("bailingmoe2", {
   },
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },
-  only: { use_bias: false, use_qkv_bias: false, use_qk_norm: true, moe_router_enable_shared_expert: true },
+  only: { use_bias: false, use_qkv_bias: false, moe_router_enable_shared_expert: true },
   read: (file) => ({
-    score_function: file.number("expert_gating_func") === gating.softmax ? "softmax" : "sigmoid",
+    use_qk_norm: isSecond(file),
+    score_function: isSecond(file) && file.number("expert_gating_func") !== gating.softmax ? "sigmoid" : "softmax",
     moe_router_enable_expert_bias:
       file.shape(`blk.${file.number("leading_dense_block_count") ?? 0}.exp_probs_b.bias`) !== undefined,
   }),
@@ -214,7 +249,9 @@ export const gguf = decoder("bailingmoe2", {
       score_function,
       moe_intermediate_size,
       moe_shared_expert_intermediate_size: own,
+      ...args
     } = settings as unknown as Args;
+    if (!args.use_qk_norm) checkFirst({ ...args, score_function });
     return {
       expert_gating_func: u32(gating[score_function]),
       expert_shared_feed_forward_length: u32(own ?? moe_intermediate_size),

@@ -240,6 +240,7 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
 
 /** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
 const ggufArchitectures: Record<string, readonly string[]> = {
+  bailingmoe: ["bailing_moe"],
   bailingmoe2: ["bailing_moe"],
   cohere2: ["cohere2"],
   dbrx: ["dbrx"],
