@@ -22,7 +22,10 @@ export const launchFlags = {
       max: 65535,
     },
   ),
-  ncclPort: flag.integer("the port of the first rank, for NCCL", { default: 12345, min: 1, max: 65535 }),
+  ncclPort: flag.integer("the port of the first rank, for NCCL; 12345, or a free one on this machine, unless said", {
+    min: 1,
+    max: 65535,
+  }),
   cwd: flag.path("the working folder of the ranks; this one unless said, where a host has it", {
     placeholder: "FOLDER",
   }),

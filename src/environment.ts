@@ -281,6 +281,18 @@ export const variables = {
     from: "MLX",
     readBy: "library",
   },
+  NCCL_SOCKET_IFNAME: {
+    meaning: "the network that NCCL meets on; mlxlm launch names the loopback where all ranks are on one machine",
+    standard: "NCCL's choice",
+    from: "system",
+    readBy: "typescript",
+  },
+  CUDA_VISIBLE_DEVICES: {
+    meaning: "the GPUs that may be used, by number, with commas between; mlxlm launch gives each rank the next of them",
+    standard: "all",
+    from: "system",
+    readBy: "typescript",
+  },
   MLX_JACCL_COORDINATOR: {
     meaning: "the address (IP:PORT) of the group's first process, for JACCL",
     standard: "no group",

@@ -1,6 +1,6 @@
 /** Answers by a model with drafts. */
 import type { DraftHead, LanguageModel } from "../models";
-import { agreedSignal } from "./agreed-signal";
+import { endingTogether } from "./agreed-signal";
 import type { Drafter } from "./draft/drafter";
 import { HeadDrafter } from "./draft/head-drafter";
 import { ModelDrafter } from "./draft/model-drafter";
@@ -19,10 +19,11 @@ export class DraftStepper implements Stepper {
     private readonly options: StepperOptions = {},
   ) {}
 
-  async *steps(request: StepRequest): AsyncGenerator<Step, void, void> {
-    const signal = agreedSignal(request.signal);
-    const options = { ...this.options, ...request, signal, numDraftTokens: this.drafts.tokens };
-    yield* draftedSteps(this.model, this.#drafter(options), request.prompt, options);
+  steps(request: StepRequest): AsyncGenerator<Step, void, void> {
+    return endingTogether(request.signal, (signal) => {
+      const options = { ...this.options, ...request, signal, numDraftTokens: this.drafts.tokens };
+      return draftedSteps(this.model, this.#drafter(options), request.prompt, options);
+    });
   }
 
   #drafter(options: StepperOptions & StepRequest): Drafter {

@@ -1,6 +1,6 @@
 /** Answers by a model alone. */
 import type { LanguageModel } from "../models";
-import { agreedSignal } from "./agreed-signal";
+import { endingTogether } from "./agreed-signal";
 import { generateSteps } from "./step";
 import type { Step, Stepper, StepperOptions, StepRequest } from "./stepper";
 
@@ -12,11 +12,9 @@ export class LoneStepper implements Stepper {
   ) {}
 
   steps(request: StepRequest): AsyncGenerator<Step, void, void> {
-    return generateSteps(this.model, request.prompt, {
-      ...this.options,
-      ...request,
-      signal: agreedSignal(request.signal),
-    });
+    return endingTogether(request.signal, (signal) =>
+      generateSteps(this.model, request.prompt, { ...this.options, ...request, signal }),
+    );
   }
 
   dispose(): void {}

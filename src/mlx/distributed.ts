@@ -15,7 +15,11 @@ export class Group {
   readonly rank: number;
   readonly size: number;
 
-  constructor(readonly id: number) {
+  constructor(
+    readonly id: number,
+    /** Whether two of them can exchange something without the others: MLX's NCCL has no `send` and `recv`. */
+    readonly sends = true,
+  ) {
     this.rank = checked(native.mlxlm_group_rank(id));
     this.size = checked(native.mlxlm_group_size(id));
   }
@@ -25,7 +29,7 @@ export class Group {
    * @throws MlxError on the backends ring and jaccl, which have no such groups
    */
   split(color: number, key = -1): Group {
-    return new Group(checked(native.mlxlm_group_split(this.id, color, key)));
+    return new Group(checked(native.mlxlm_group_split(this.id, color, key)), this.sends);
   }
 }
 
@@ -65,13 +69,30 @@ export function init({ strict = false, backend = "any" as DistributedBackend } =
 }
 
 function begin(strict: boolean, backend: DistributedBackend): Group {
-  const named = (backend === "any" && environment("MLXLM_DISTRIBUTED")) || backend;
+  const named = (backend === "any" && (environment("MLXLM_DISTRIBUTED") as DistributedBackend)) || backend;
   if (named === "tcp" || named === "any") {
     const addresses = groupFromEnvironment();
     if (addresses) return connect(addresses);
     if (named === "tcp" && strict) throw new MlxError("no group was launched: MLX_RANK or MLX_HOSTFILE is not set");
   }
-  return new Group(checked(native.mlxlm_distributed_init(strict, cString(named === "tcp" ? "any" : named))));
+  if (strict && named !== "tcp" && named !== "any") checkPresent(named);
+  const id = checked(native.mlxlm_distributed_init(strict, cString(named === "tcp" ? "any" : named)));
+  // As MLX chooses for "any".
+  const isNccl = named === "nccl" || (named !== "ring" && environment("NCCL_HOST_IP") !== undefined && hasCuda());
+  return new Group(id, !isNccl);
+}
+
+const hasCuda = () => checked(native.mlxlm_cuda_available()) === 1;
+
+/**
+ * What MLX does not say as an error: it takes a build that lacks the backend for a group of one, and its NCCL ends the
+ * process where there is no GPU.
+ */
+function checkPresent(backend: DistributedBackend): void {
+  if (!isAvailable(backend)) throw new MlxError(`this build of mlxlm has no ${backend}`);
+  if (backend === "nccl" && !hasCuda()) {
+    throw new MlxError("nccl connects NVIDIA GPUs, and this process finds none");
+  }
 }
 
 interface InGroup {

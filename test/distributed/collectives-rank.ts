@@ -1,5 +1,6 @@
 /** One rank of collectives.test.ts: prints what each collective gave. */
 import * as mx from "../../src/mlx";
+import { Stage } from "../../src/nn";
 
 const group = mx.distributed.init({ strict: true });
 const { rank, size } = group;
@@ -53,8 +54,15 @@ const results = {
     .toList(),
   scattered: isMesh ? mx.distributed.sumScatter(mx.arange(0, 2 * size).multiply(rank + 1), { group }).toList() : null,
   split: isMesh ? splitSums() : null,
+  staged: [group, new mx.distributed.Group(group.id, false)].map(stagedSteps),
   leaked: leaks(),
 };
+
+/** A pipeline of x → 2x + rank, by messages and where there are only sums. */
+function stagedSteps(among: mx.distributed.Group) {
+  const own = (x: mx.Tensor) => x.multiply(2).add(rank);
+  return new Stage(among).run(mx.array([[1], [0.5]]), own).toList();
+}
 
 /** Even and odd ranks apart, in the opposite order. */
 function splitSums() {

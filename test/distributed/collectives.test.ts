@@ -32,6 +32,7 @@ describe.each([
         longSum: 0,
         received: Array.from({ length: 4 }, () => (rank + size - 1) % size),
         gradient: [2 * triangle * (rank + 1), 2 * triangle * (rank + 1)],
+        staged: Array.from({ length: 2 }, () => [1, 0.5].map((x) => [ranks.reduce((sum, one) => 2 * sum + one, x)])),
         leaked: [0, 0],
       });
       if (backend !== "tcp") continue;

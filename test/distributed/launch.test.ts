@@ -115,6 +115,7 @@ describe("ranks on this machine", () => {
     [["-n", "2", "nonsense"], /there is no command "nonsense"/],
     [["--env", "A B", "--", "generate"], /is not NAME=VALUE/],
     [["--hosts", "studio1,studio2", "--executable", "/x", "--backend", "ring", "chat"], /needs the IP of studio1/],
+    [["-n", "2", "--backend", "nccl", "benchmark", "--model", "demo"], /this build of mlxlm has no nccl|finds none/],
     [["--hosts", "10.9.9.9", "chat"], /runs from its sources/],
     [["--nonsense", "chat"], /there is no flag --nonsense/],
   ] as const)("%j is a usage error", async (words, message) => {

@@ -31,7 +31,7 @@ export function checkAsRank(out: Output): void {
   const own: Member = { host: hostname(), version, device, memory: Number(mx.availableMemory()) };
   const members = gatherJson(group, own);
   const pairs: PairFigures[] = [];
-  for (let from = 0; from < group.size; from++) {
+  for (let from = 0; group.sends && from < group.size; from++) {
     for (let to = from + 1; to < group.size; to++) {
       const [figures] = gatherJson(group, measurePair(group, from, to)).filter((one) => one !== null);
       pairs.push(figures!);

@@ -4,6 +4,7 @@ import { writeSync } from "node:fs";
 import { availableParallelism, machine, platform } from "node:os";
 import { resolve } from "node:path";
 import { bundles } from "../../embedded-files";
+import { environment } from "../../environment";
 import { ExitCode, UserError } from "../../errors";
 import { isLaunched } from "../../mlx/group-environment";
 import type { Output } from "../output";
@@ -24,7 +25,7 @@ export interface LaunchFlags {
   mpiArg: readonly string[];
   connectionsPerIp: number;
   startingPort?: number;
-  ncclPort: number;
+  ncclPort?: number;
   cwd?: string;
   executable?: string;
   check: boolean;
@@ -48,7 +49,7 @@ export async function launch(flags: LaunchFlags, out: Output): Promise<number> {
   }
   const named: Hosts = flags.hostfile === undefined ? listedHosts(flags.hosts) : await readHostfile(flags.hostfile);
   const hosts = named.hosts.flatMap((host) => Array.from({ length: flags.repeatHosts }, () => host));
-  const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend());
+  const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend(hosts));
   const own = Object.fromEntries([...named.envs, ...flags.env].map(variable));
   const cwd = flags.cwd === undefined ? process.cwd() : resolve(flags.cwd);
   const note = (line: string) => out.warn(line);
@@ -62,7 +63,8 @@ export async function launch(flags: LaunchFlags, out: Output): Promise<number> {
   const ranks = plan(hosts, {
     ...flags,
     backend,
-    repeats: flags.repeatHosts,
+    gpus: environment("CUDA_VISIBLE_DEVICES"),
+    ncclNetwork: environment("NCCL_SOCKET_IFNAME"),
     key: randomBytes(16).toString("hex"),
     cores: availableParallelism(),
     freePorts,
@@ -89,9 +91,11 @@ function backendNamed(name: string | undefined): Backend | undefined {
   });
 }
 
-async function usualBackend(): Promise<Backend> {
+/** NCCL where each rank can have an NVIDIA GPU to itself, as far as this machine shows. */
+async function usualBackend(hosts: readonly Host[]): Promise<Backend> {
   const mx = await import("../../mlx");
-  return mx.isAvailable("cuda") && mx.distributed.isAvailable("nccl") ? "nccl" : "tcp";
+  if (!mx.isAvailable("cuda") || !mx.distributed.isAvailable("nccl")) return "tcp";
+  return mx.deviceCount("gpu") >= hosts.filter(isHere).length ? "nccl" : "tcp";
 }
 
 /** @throws UserError for what is no NAME=VALUE */

@@ -5,8 +5,6 @@ import { type Backend, plan } from "./plan";
 
 const options = {
   connectionsPerIp: 1,
-  ncclPort: 12345,
-  repeats: 2,
   key: "k",
   verbose: false,
   cores: 8,
@@ -40,9 +38,24 @@ describe("what ranks are started with", () => {
   });
 
   test("for NCCL: the first rank's address, and a GPU for each rank", () => {
-    const ranks = planned([...far, ...far], "nccl");
+    const ranks = planned(
+      far.flatMap((one) => [one, one]),
+      "nccl",
+    );
     expect(ranks.map(({ env }) => env.CUDA_VISIBLE_DEVICES)).toEqual(["0", "1", "0", "1"]);
     expect(ranks[3]!.env).toMatchObject({ NCCL_HOST_IP: "10.0.0.1", NCCL_PORT: "12345", MLX_WORLD_SIZE: "4" });
+    expect(ranks[3]!.env.NCCL_SOCKET_IFNAME).toBeUndefined();
+  });
+
+  test("for NCCL on this machine: the GPUs that the user leaves, and the loopback", () => {
+    const ranks = planned([here, here], "nccl", { gpus: "3,1,0" });
+    expect(ranks.map(({ env }) => env.CUDA_VISIBLE_DEVICES)).toEqual(["3", "1"]);
+    expect(ranks[1]!.env).toMatchObject({ NCCL_HOST_IP: "127.0.0.1", NCCL_PORT: "5000", NCCL_SOCKET_IFNAME: "=lo" });
+    expect(planned([here, here], "nccl", { ncclNetwork: "eth0" })[0]!.env.NCCL_SOCKET_IFNAME).toBeUndefined();
+    expect(planned([here], "nccl", { ncclPort: 777 })[0]!.env.NCCL_PORT).toBe("777");
+    expect(() => planned([here, here], "nccl", { gpus: "3" })).toThrow(
+      "CUDA_VISIBLE_DEVICES=3 has no GPU for each of the 2 ranks of this machine",
+    );
   });
 
   test("for JACCL: a coordinator and the devices", () => {

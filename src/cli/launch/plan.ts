@@ -1,6 +1,6 @@
 /** What each rank is started with: the environment that its backend reads. */
 import { ExitCode, UserError } from "../../errors";
-import { type Host, isHere } from "./hosts";
+import { type Host, isHere, isLoopback } from "./hosts";
 
 export const backends = ["tcp", "ring", "nccl", "jaccl", "jaccl-ring", "mpi"] as const;
 
@@ -11,9 +11,12 @@ export interface PlanOptions {
   /** The first port that ranks listen at; for what stays on this machine, free ones where absent. */
   startingPort?: number;
   connectionsPerIp: number;
-  ncclPort: number;
-  /** How often each host is in the list. */
-  repeats: number;
+  /** Where the first rank waits for the others with NCCL; for what stays on this machine, a free one where absent. */
+  ncclPort?: number;
+  /** The GPUs of this machine that ranks may have, as CUDA_VISIBLE_DEVICES lists them; all where absent. */
+  gpus?: string;
+  /** The network that NCCL is told to use by the user. */
+  ncclNetwork?: string;
   /** What members say to each other. */
   key: string;
   verbose: boolean;
@@ -32,6 +35,7 @@ export interface PlannedRank {
 }
 
 const usualPort = 32323;
+const usualNcclPort = 12345;
 
 /** @throws UserError where a host lacks what the backend needs to know of it */
 export function plan(hosts: readonly Host[], options: PlanOptions): PlannedRank[] {
@@ -48,10 +52,24 @@ export function plan(hosts: readonly Host[], options: PlanOptions): PlannedRank[
       // Ranks of one machine share its cores.
       ...(isHere(host) && shared > 1 && { MLXLM_THREADS: `${Math.max(1, Math.floor(cores / shared))}` }),
       ...connection.env,
-      ...(backend === "nccl" && { CUDA_VISIBLE_DEVICES: `${rank % options.repeats}` }),
+      ...(backend === "nccl" && { CUDA_VISIBLE_DEVICES: gpuOf(hosts, rank, options) }),
     },
     files: connection.files,
   }));
+}
+
+/** Each rank of a machine has a GPU to itself. @throws UserError where CUDA_VISIBLE_DEVICES lists too few */
+function gpuOf(hosts: readonly Host[], rank: number, { gpus }: PlanOptions): string {
+  const host = hosts[rank]!;
+  const isSame = (other: Host) => other.ssh === host.ssh || (isHere(other) && isHere(host));
+  const place = hosts.slice(0, rank).filter(isSame).length;
+  if (gpus === undefined || !isHere(host)) return `${place}`;
+  const gpu = gpus.split(",")[place]?.trim();
+  if (gpu) return gpu;
+  throw refused(
+    `CUDA_VISIBLE_DEVICES=${gpus} has no GPU for each of the ${hosts.filter(isSame).length} ranks of this machine`,
+    "Start fewer ranks, or let them share a GPU: --backend tcp",
+  );
 }
 
 interface Connection {
@@ -72,8 +90,10 @@ function connectionOf(hosts: readonly Host[], options: PlanOptions): Connection 
       return {
         env: {
           NCCL_HOST_IP: firstAddress(hosts, backend),
-          NCCL_PORT: `${options.ncclPort}`,
+          NCCL_PORT: `${options.ncclPort ?? (hosts.every(isHere) ? options.freePorts(1)[0] : usualNcclPort)}`,
           MLX_WORLD_SIZE: `${hosts.length}`,
+          // NCCL would listen on the network too.
+          ...(options.ncclNetwork === undefined && hosts.every(isLoopback) && { NCCL_SOCKET_IFNAME: "=lo" }),
           ...(verbose && { NCCL_DEBUG: "INFO" }),
         },
         files: {},

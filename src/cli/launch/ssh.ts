@@ -32,8 +32,10 @@ export function rankScript({ rank, env, files }: PlannedRank, command: readonly 
     `${command.map(quoted).join(" ")} ${rank === 0 ? "<&3" : "</dev/null"} &`,
     "pid=$!",
     "trap 'kill -INT $pid 2>/dev/null' INT",
-    "trap 'kill $pid 2>/dev/null' TERM HUP",
-    ...(rank === 0 ? [] : ["(cat <&3 >/dev/null; kill $pid 2>/dev/null) & watch=$!"]),
+    // A rank that waits for a GPU, which waits for a lost rank, hears no signal but the last.
+    "end() { kill $pid 2>/dev/null; sleep 4; kill -9 $pid 2>/dev/null; }",
+    "trap end TERM HUP",
+    ...(rank === 0 ? [] : ["(cat <&3 >/dev/null; end) & watch=$!"]),
     "wait $pid; code=$?",
     ...(rank === 0 ? [] : ["kill $watch 2>/dev/null"]),
     ...Object.keys(files).map((name) => `rm -f "$${name}"`),
