@@ -107,6 +107,13 @@ export const variables = {
     from: "mlxlm",
     readBy: "typescript",
   },
+  MLXLM_PEER_MEMORY: {
+    meaning: "0 has GPUs of one host sum by NCCL only, not through each other's memory",
+    standard: "1",
+    allowed: onOrOff,
+    from: "mlxlm",
+    readBy: "typescript",
+  },
   MLXLM_GROUP_KEY: {
     meaning: "what processes of a group must say to each other, at most 64 letters; mlxlm launch makes one",
     standard: "",

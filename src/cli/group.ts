@@ -23,6 +23,7 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
   }
   const mx = await import("../mlx");
   const { broadcastJson, gatherJson } = await import("../mlx/group-messages");
+  const { joinPeerMemory } = await import("../mlx/peer-memory");
   let group: InstanceType<typeof mx.distributed.Group>;
   try {
     group = mx.distributed.init({ strict: true });
@@ -34,6 +35,7 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
     });
   }
   checkAlike(gatherJson<Member>(group, { version, command: name, words }));
+  if (!group.sends) joinPeerMemory(group);
   // What is drawn without a seed of the user's must be the same everywhere.
   mx.random.seed(broadcastJson(group, crypto.getRandomValues(new Uint32Array(1))[0]!));
 }

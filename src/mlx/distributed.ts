@@ -3,7 +3,7 @@ import { environment } from "../environment";
 import { codeOf, type Dtype } from "./dtype";
 import { MlxError } from "./error";
 import * as abi from "./generated/ops";
-import { type GroupAddresses, groupFromEnvironment } from "./group-environment";
+import { type GroupAddresses, groupFromEnvironment, isForNccl } from "./group-environment";
 import { native } from "./library";
 import { cFields, cString } from "./mailbox";
 import { checked, type Handle } from "./native";
@@ -78,7 +78,7 @@ function begin(strict: boolean, backend: DistributedBackend): Group {
   if (strict && named !== "tcp" && named !== "any") checkPresent(named);
   const id = checked(native.mlxlm_distributed_init(strict, cString(named === "tcp" ? "any" : named)));
   // As MLX chooses for "any".
-  const isNccl = named === "nccl" || (named !== "ring" && environment("NCCL_HOST_IP") !== undefined && hasCuda());
+  const isNccl = named === "nccl" || ((named === "any" || named === "tcp") && isForNccl() && hasCuda());
   return new Group(id, !isNccl);
 }
 

@@ -40,6 +40,9 @@ export function groupFromEnvironment(env = process.env): GroupAddresses | null {
 /** What a launcher sets beside MLX_RANK, one for each backend. */
 const companions = ["MLX_HOSTFILE", "NCCL_HOST_IP", "MLX_JACCL_COORDINATOR"] as const;
 
+/** Whether a launcher says where the first process waits with NCCL. */
+export const isForNccl = (env = process.env): boolean => environment(companions[1], env) !== undefined;
+
 /** mpirun's own number of a process. */
 const mpiRank = "OMPI_COMM_WORLD_RANK";
 

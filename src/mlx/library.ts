@@ -111,6 +111,9 @@ const handSymbols = {
   mlxlm_group_rank: { args: [i32], returns: i32 },
   mlxlm_group_size: { args: [i32], returns: i32 },
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },
+  mlxlm_peers_offer: { args: [i32], returns: i32 },
+  mlxlm_peers_join: { args: [i32, bytes, i32], returns: i32 },
+  mlxlm_peers_use: { args: [i32, "bool", "f64"], returns: i32 },
 } as const satisfies Record<string, FFIFunction>;
 
 // What C code reads from the environment must be set there: assigning to process.env stays within JavaScript.

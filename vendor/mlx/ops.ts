@@ -458,7 +458,10 @@ const fft = [
 ];
 
 const distributed = [
-  ...["all_sum", "all_max", "all_min", "all_gather", "sum_scatter"].map((name) =>
+  ...["all_sum", "all_gather"].map((name) =>
+    op(name, "x: array, group: group?", "array", { as: `distributed_${name}`, ours: true }),
+  ),
+  ...["all_max", "all_min", "sum_scatter"].map((name) =>
     op(`distributed::${name}`, "x: array, group: group?", "array"),
   ),
   op("distributed::send", "x: array, destination: int, group: group?", "array"),

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { version } from "../../../package.json";
 import * as mx from "../../mlx";
 import { gatherJson } from "../../mlx/group-messages";
+import { joinPeerMemory } from "../../mlx/peer-memory";
 import type { Output } from "../output";
 
 export interface PairFigures {
@@ -37,19 +38,27 @@ export function checkAsRank(out: Output): void {
       pairs.push(figures!);
     }
   }
-  const everyone = measureSum(group);
+  const byNccl = group.sends ? null : measureSum(group);
+  const without = byNccl && joinPeerMemory(group);
+  const everyone = byNccl && without !== null ? byNccl : measureSum(group);
   for (const [rank, { host, version, device, memory }] of members.entries()) {
     out.text(`rank ${rank}: ${host}, mlxlm ${version}, ${device}, ${(memory / 1e9).toFixed(1)} GB free\n`);
   }
   for (const { from, to, latency_us, bandwidth } of pairs) {
     out.text(`${from} - ${to}: ${latency_us.toFixed(1)} µs, ${bandwidth.toFixed(3)} GB/s\n`);
   }
+  if (byNccl) {
+    out.text(
+      `NCCL alone: ${byNccl.latency_us.toFixed(1)} µs for 16 KB, ${byNccl.bandwidth.toFixed(3)} GB/s for 16 MB\n`,
+    );
+    out.text(without === null ? "sums go through the GPUs' memory\n" : `sums go by NCCL: ${without}\n`);
+  }
   out.text(
     `sum over all: ${everyone.latency_us.toFixed(1)} µs for 16 KB, ${everyone.bandwidth.toFixed(3)} GB/s for 16 MB\n`,
   );
   const versions = new Set(members.map(({ version }) => version));
   if (versions.size > 1) out.warn(`the ranks have different versions of mlxlm: ${[...versions].join(", ")}`);
-  out.result({ members, pairs, sum: everyone });
+  out.result({ members, pairs, sum: everyone, ...(byNccl && { nccl: byNccl, peer_memory: without === null }) });
 }
 
 /** Seconds of one round there and back between two ranks; the others wait. */

@@ -1267,16 +1267,16 @@ export function distributed_all_sum(x: Handle, group: number | null): Handle {
   return checked(native.mlxlm_distributed_all_sum(x, group ?? -1));
 }
 
+export function distributed_all_gather(x: Handle, group: number | null): Handle {
+  return checked(native.mlxlm_distributed_all_gather(x, group ?? -1));
+}
+
 export function distributed_all_max(x: Handle, group: number | null): Handle {
   return checked(native.mlxlm_distributed_all_max(x, group ?? -1));
 }
 
 export function distributed_all_min(x: Handle, group: number | null): Handle {
   return checked(native.mlxlm_distributed_all_min(x, group ?? -1));
-}
-
-export function distributed_all_gather(x: Handle, group: number | null): Handle {
-  return checked(native.mlxlm_distributed_all_gather(x, group ?? -1));
 }
 
 export function distributed_sum_scatter(x: Handle, group: number | null): Handle {

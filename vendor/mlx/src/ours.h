@@ -72,6 +72,10 @@ std::vector<array> layer_token(
     bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
 
+// mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda_peers.h).
+array all_sum(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
+array all_gather(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
+
 // MLX's products of these names, by kernels of ours where those are faster.
 array quantized_matmul(
     const array& x, const array& w, const array& scales, const std::optional<array>& biases, bool transpose,

@@ -1,0 +1,232 @@
+#include "cuda_peers.h"
+
+#include <cstring>
+#include <dlfcn.h>
+
+#include "cuda_kernel.h"
+#include "cuda_peer_sources.h"
+#include "mlx/distributed/distributed_impl.h"
+
+namespace mlxlm::cuda {
+namespace {
+
+constexpr int max_ranks = 8;
+constexpr int blocks = 128;
+constexpr int threads = 512;
+constexpr int chunk = 64 << 10;
+
+// As cuda_peer_sources.h has it.
+size_t memory_bytes(int ranks) {
+  size_t lines = 2 * static_cast<size_t>(ranks) * blocks * threads * 16;
+  size_t chunks = 2 * static_cast<size_t>(ranks) * blocks * chunk;
+  size_t arrivals = static_cast<size_t>(ranks) * blocks * 32;
+  size_t rounds = 2 * blocks * sizeof(uint32_t);
+  return lines + chunks + arrivals + rounds;
+}
+
+using Address = unsigned long long;
+
+struct Handle {
+  char bytes[64];
+};
+
+// What is needed of the driver, whose headers a build need not have.
+struct Driver {
+  int (*get_context)(void**);
+  int (*set_context)(void*);
+  int (*retain_context)(void**, int);
+  int (*allocate)(Address*, size_t);
+  int (*fill)(Address, unsigned char, size_t);
+  int (*synchronize)();
+  int (*offer)(Handle*, Address);
+  int (*open)(Address*, Handle, unsigned);
+  int (*error_name)(int, const char**);
+
+  Driver() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    if (!library) throw std::runtime_error("there is no libcuda.so.1");
+    auto find = [&](auto& function, const char* name) {
+      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+      if (!function) throw std::runtime_error(std::string("the driver has no ") + name);
+    };
+    find(get_context, "cuCtxGetCurrent");
+    find(set_context, "cuCtxSetCurrent");
+    find(retain_context, "cuDevicePrimaryCtxRetain");
+    find(allocate, "cuMemAlloc_v2");
+    find(fill, "cuMemsetD8_v2");
+    find(synchronize, "cuCtxSynchronize");
+    find(offer, "cuIpcGetMemHandle");
+    find(open, "cuIpcOpenMemHandle_v2");
+    find(error_name, "cuGetErrorName");
+  }
+
+  void check(int code, const char* what) const {
+    if (code == 0) return;
+    const char* name = nullptr;
+    error_name(code, &name);
+    throw std::runtime_error(std::string(what) + ": " + (name ? name : "error " + std::to_string(code)));
+  }
+
+  // MLX makes its context current on the thread that it first computes on.
+  void use_context() const {
+    void* context = nullptr;
+    check(get_context(&context), "no context");
+    if (context) return;
+    check(retain_context(&context, 0), "no context of the GPU");
+    check(set_context(context), "no context of the GPU");
+  }
+};
+
+const Driver& driver() {
+  static const auto* made = new Driver();
+  return *made;
+}
+
+// This process's memory that was offered; 0 before. It lives as long as the process.
+Address& own_memory() {
+  static Address address = 0;
+  return address;
+}
+
+class Peers {
+ public:
+  Peers(int rank, std::vector<Address> memory)
+      : rank_(rank),
+        ranks_(static_cast<int>(memory.size())),
+        memory_(std::move(memory)),
+        last_(array(uint32_t(0), mx::uint32)) {}
+
+  void use(bool on, double patience) {
+    table_.reset();
+    if (on) table_ = table_of(memory_, patience);
+  }
+
+  std::optional<array> sum(const array& x, mx::StreamOrDevice s) {
+    bool known = is_half(x.dtype()) || x.dtype() == mx::float32;
+    return known ? exchange(x, x.shape(), false, s) : std::nullopt;
+  }
+
+  std::optional<array> gather(const array& x, mx::StreamOrDevice s) {
+    if (x.ndim() == 0) return std::nullopt;
+    auto shape = x.shape();
+    shape[0] *= ranks_;
+    return exchange(x, shape, true, s);
+  }
+
+ private:
+  static array table_of(const std::vector<Address>& memory, double patience) {
+    std::vector<uint64_t> entries(memory.begin(), memory.end());
+    entries.push_back(static_cast<uint64_t>(patience * 1e9));
+    array written(entries.data(), {static_cast<int>(entries.size())}, mx::uint64);
+    // What is made from host data moves between host and GPU; a result stays on the GPU.
+    array table = mx::add(written, array(uint64_t(0), mx::uint64), mx::Device::gpu);
+    mx::eval(table);
+    return table;
+  }
+
+  std::optional<array> exchange(const array& x, const mx::Shape& shape, bool gathers, mx::StreamOrDevice s) {
+    size_t bytes = x.nbytes();
+    if (!table_ || x.ndim() == 0 || bytes == 0 || bytes % 8 != 0 || traced(x) || !on_gpu(s)) return std::nullopt;
+    size_t others = ranks_ - 1;
+    // Lines carry as much again, but nobody waits for a whole chunk.
+    bool is_short = bytes * others <= static_cast<size_t>(blocks) * threads * 8;
+    // Each rank sends all to all others: from some size on, more ranks do better by parts.
+    if (!is_short && (bytes % 16 != 0 || (ranks_ > 4 && bytes > (2 << 20)))) return std::nullopt;
+    static Kernel by_lines(
+        "mlxlm_peer_short", {"x", "table", "before"}, {"joint", "after"}, peer_short_source, peer_header);
+    static Kernel by_chunks(
+        "mlxlm_peer_long", {"x", "table", "before"}, {"joint", "after"}, peer_long_source, peer_header);
+    int taken = is_short ? static_cast<int>((bytes / 8 + threads - 1) / threads) : blocks;
+    auto results = (is_short ? by_lines : by_chunks)(
+        {x, *table_, last_}, {shape, {}}, {x.dtype(), mx::uint32},
+        {{taken, 1, 1},
+         threads,
+         {{"RANKS", ranks_}, {"RANK", rank_}, {"BLOCKS", blocks}, {"THREADS", threads}, {"CHUNK", chunk},
+          {"GATHER", gathers ? 1 : 0}}},
+        s);
+    // Messages go in the order in which they were asked for, the same on all ranks: each waits for the one before.
+    last_ = results[1];
+    return results[0];
+  }
+
+  int rank_;
+  int ranks_;
+  std::vector<Address> memory_;
+  std::optional<array> table_; // nothing while another way is taken
+  array last_;
+};
+
+using GroupId = const mx::distributed::detail::GroupImpl*;
+
+std::map<GroupId, Peers>& joined() {
+  static auto* made = new std::map<GroupId, Peers>();
+  return *made;
+}
+
+Peers* peers_of(const mx::distributed::Group& group) {
+  auto found = joined().find(group.raw_group().get());
+  return found == joined().end() ? nullptr : &found->second;
+}
+
+} // namespace
+
+std::string offer_peer_memory(int ranks) {
+  if (ranks < 2 || ranks > max_ranks) {
+    throw std::runtime_error("GPUs of one host are at most " + std::to_string(max_ranks));
+  }
+  const auto& cuda = driver();
+  if (!on_gpu(mx::Device::gpu)) throw std::runtime_error("MLXLM_CUDA_KERNELS is 0");
+  cuda.use_context();
+  auto& address = own_memory();
+  if (address == 0) {
+    size_t bytes = memory_bytes(ranks);
+    cuda.check(cuda.allocate(&address, bytes), "no memory for messages");
+    cuda.check(cuda.fill(address, 0, bytes), "no memory for messages");
+    cuda.check(cuda.synchronize(), "no memory for messages");
+  }
+  Handle handle;
+  cuda.check(cuda.offer(&handle, address), "memory cannot be opened by other processes");
+  return std::string(handle.bytes, sizeof(handle.bytes));
+}
+
+void join_peers(const mx::distributed::Group& group, const std::vector<std::string>& offers) {
+  const auto& cuda = driver();
+  cuda.use_context();
+  static auto* opened = new std::map<std::string, Address>();
+  std::vector<Address> memory;
+  for (int rank = 0; rank < static_cast<int>(offers.size()); ++rank) {
+    if (rank == group.rank()) {
+      memory.push_back(own_memory());
+      continue;
+    }
+    const auto& offer = offers[rank];
+    Handle handle;
+    if (offer.size() != sizeof(handle.bytes)) throw std::invalid_argument("an offer of memory has 64 bytes");
+    auto known = opened->find(offer);
+    if (known == opened->end()) {
+      std::memcpy(handle.bytes, offer.data(), sizeof(handle.bytes));
+      Address address = 0;
+      constexpr unsigned with_peer_access = 1;
+      cuda.check(cuda.open(&address, handle, with_peer_access), "another GPU's memory cannot be reached");
+      known = opened->emplace(offer, address).first;
+    }
+    memory.push_back(known->second);
+  }
+  joined().insert_or_assign(group.raw_group().get(), Peers(group.rank(), std::move(memory)));
+}
+
+void use_peers(const mx::distributed::Group& group, bool on, double patience) {
+  if (auto* peers = peers_of(group)) peers->use(on, patience);
+}
+
+std::optional<array> peer_sum(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s) {
+  auto* peers = peers_of(group);
+  return peers ? peers->sum(x, s) : std::nullopt;
+}
+
+std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s) {
+  auto* peers = peers_of(group);
+  return peers ? peers->gather(x, s) : std::nullopt;
+}
+
+} // namespace mlxlm::cuda

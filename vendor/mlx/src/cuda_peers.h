@@ -1,0 +1,23 @@
+// Sums and gathers of ranks on GPUs of one host through each other's memory: NCCL takes several times as long for what
+// one token needs, and the host longer still, for MLX captures each of its calls.
+#pragma once
+
+#include "abi.h"
+
+namespace mlxlm::cuda {
+
+// Memory of this process's GPU for so many ranks, as others may open it: 64 bytes. Throws where the driver refuses.
+std::string offer_peer_memory(int ranks);
+
+// Opens what the others offered, by rank. Throws where a GPU cannot reach another's memory.
+void join_peers(const mx::distributed::Group& group, const std::vector<std::string>& offers);
+
+// Whether the group's messages go that way from now on: after join_peers. A rank that waits for longer than `patience`, in
+// seconds, goes on with what is there, for tests; 0 waits on.
+void use_peers(const mx::distributed::Group& group, bool on, double patience);
+
+// MLX's all_sum and all_gather that way; nothing where another way is needed. All ranks must come to the same.
+std::optional<array> peer_sum(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
+std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
+
+} // namespace mlxlm::cuda
