@@ -1,8 +1,7 @@
 /** The dispatch table: every command of mlx-lm, and our own. Each is loaded when it is asked for. */
 import type { Command } from "../src/cli/command";
 
-/** null where it is not available yet. */
-export const commands: Record<string, (() => Promise<{ default: Command }>) | null> = {
+export const commands: Record<string, () => Promise<{ default: Command }>> = {
   awq: () => import("./awq"),
   benchmark: () => import("./benchmark"),
   cache_prompt: () => import("./cache_prompt"),
@@ -23,12 +22,10 @@ export const commands: Record<string, (() => Promise<{ default: Command }>) | nu
   paths: () => import("./paths"),
   perplexity: () => import("./perplexity"),
   server: () => import("./server"),
-  share: null,
+  share: () => import("./share"),
   upload: () => import("./upload"),
 };
 
-/** Those that are available. */
 export async function loadedCommands(): Promise<Command[]> {
-  const loaders = Object.values(commands).filter((load) => load !== null);
-  return (await Promise.all(loaders.map((load) => load()))).map((module) => module.default);
+  return (await Promise.all(Object.values(commands).map((load) => load()))).map((module) => module.default);
 }

@@ -21,12 +21,7 @@ import { builtIns, topicNames, topicPage } from "./built-ins";
 import { commands, loadedCommands } from "./commands";
 
 async function printOverview(): Promise<void> {
-  const loaded = await loadedCommands();
-  const listed = Object.keys(commands).map((name) => {
-    const command = loaded.find((one) => one.name === name);
-    return { name, summary: command?.summary ?? "", available: command !== undefined };
-  });
-  print(overview(listed, Object.values(builtIns), version, columnsOf(1)));
+  print(overview(await loadedCommands(), Object.values(builtIns), version, columnsOf(1)));
 }
 
 /** The help of a command, of a word beside them, or of a topic. */
@@ -47,14 +42,7 @@ async function commandNamed(name: string, others: readonly string[] = []): Promi
       hint: meaning ?? `${similar ? `Did you mean ${similar}? ` : ""}See mlxlm --help`,
     });
   }
-  const load = commands[name];
-  if (!load) {
-    throw new UserError(`"${name}" is not available yet`, {
-      code: ExitCode.usage,
-      hint: "See mlxlm --help for what is.",
-    });
-  }
-  return (await load()).default;
+  return (await commands[name]!()).default;
 }
 
 async function main([name, ...words]: string[]): Promise<void> {

@@ -130,7 +130,8 @@ ${cases.map(([line]) => `try mlxlm ${line.replace(/ $/, ' ""')}`).join("\n")}`;
 
   test.each([
     [["genrate"], /no command "genrate"\n.*Did you mean generate\?/],
-    [["share"], /"share" is not available yet/],
+    [["share"], /share needs to know what to copy/],
+    [["share", "--model", "demo"], /share needs hosts to copy to/],
     [["server", "--host", "0.0.0.0"], /nothing protects it\n.*--api-key/],
     [["server", "--keep-alive", "soon"], /--keep-alive must be a time/],
     [["__proto__"], /no command/],

@@ -1,6 +1,5 @@
 /** The generated parts of the docs: from the flag tables, the topics of help and the catalogue of model types. */
 import { builtIns } from "../../cmd/built-ins";
-import { commands } from "../../cmd/commands";
 import type { Command } from "../../src/cli/command";
 import { type Flag, globalFlags, isBare, spelled } from "../../src/cli/flags";
 import { cachesInWords, ggufInWords } from "../../src/cli/model-types";
@@ -48,14 +47,12 @@ export function commandPart({ summary, examples, flags }: Command): string {
 
 /** The list of commands. */
 export function commandList(loaded: readonly Command[]): string {
-  const later = Object.keys(commands).filter((name) => commands[name] === null);
   const rows = loaded.map(({ name, summary }) => [`[${name}](${name}.md)`, summary]);
   const beside = Object.values(builtIns).map(({ words, summary }) => [code(`mlxlm ${words}`), summary]);
   return [
     table(["command", "what it does"], rows),
     "Beside them:",
     table(["words", "what they do"], [...beside, [code("mlxlm help TOPIC"), topicLinks()]]),
-    ...(later.length > 0 ? [`Commands of mlx-lm that are not available yet: ${later.map(code).join(", ")}.`] : []),
   ].join("\n\n");
 }
 

@@ -8,7 +8,6 @@ import { type Topic, topics, variableInWords } from "./topics";
 export interface Listed {
   name: string;
   summary: string;
-  available: boolean;
 }
 
 /** Words beside the commands, as the overview lists them. */
@@ -24,8 +23,6 @@ export function overview(
   version: string,
   columns: number,
 ): string {
-  const available = commands.filter((command) => command.available);
-  const later = commands.filter((command) => !command.available).map(({ name }) => name);
   const page = new Page(columns);
   page.text(`mlxlm ${version}: language models on your own machine`);
   page.gap();
@@ -34,17 +31,12 @@ export function overview(
   page.example("mlxlm generate ./my-model < question.txt");
   page.gap();
   page.text("Commands");
-  for (const { name, summary } of available) page.entry(name, summary);
+  for (const { name, summary } of commands) page.entry(name, summary);
   page.gap();
   page.text("Beside them");
   for (const { words, summary } of beside) page.entry(words, summary);
   page.entry("help TOPIC", topics.map(({ name }) => name).join(", "));
   page.gap();
-  if (later.length > 0) {
-    page.text("Not available yet");
-    page.text(later.join(", "), 2);
-    page.gap();
-  }
   page.text("Flags");
   page.entry("--help, -h", "show this help, or a command's: mlxlm help generate");
   page.entry("--version", "print the version");

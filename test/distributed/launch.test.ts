@@ -42,6 +42,14 @@ exec sh -c "$2"
   return { PATH: `${bin}:${process.env.PATH}` };
 }
 
+/** What other hosts have installed. */
+function ownExecutable(): string {
+  const path = join(folder, "own-mlxlm");
+  writeFileSync(path, `#!/bin/sh\nexec ${process.execPath} ${main} "$@"\n`);
+  chmodSync(path, 0o755);
+  return path;
+}
+
 const prompt = ["generate", "--model", "demo", "--prompt", "What is 27 + 58?", "--temp", "0"];
 const answer = "27 + 58 = 85.";
 
@@ -128,9 +136,7 @@ describe("ranks on this machine", () => {
 describe("ranks on other hosts", () => {
   test("are started by ssh", async () => {
     const env = standInSsh();
-    const own = join(folder, "own-mlxlm");
-    writeFileSync(own, `#!/bin/sh\nexec ${process.execPath} ${main} "$@"\n`);
-    chmodSync(own, 0o755);
+    const own = ownExecutable();
     const hostfile = join(folder, "hosts.json");
     const hosts = ["127.0.0.1", "alpha"].map((ssh) => ({ ssh, ips: ["127.0.0.1"] }));
     writeFileSync(hostfile, JSON.stringify({ backend: "tcp", envs: ["MLXLM_THREADS=1"], hosts }));
@@ -169,5 +175,19 @@ describe("ranks on other hosts", () => {
     } finally {
       process.env.PATH = before;
     }
+  });
+
+  test("get a folder by share", async () => {
+    const env = standInSsh();
+    const own = ownExecutable();
+    const hosts = ["127.0.0.1", "beta"].map((ssh) => ({ ssh, ips: ["127.0.0.1"] }));
+    const [hostfile, source, target] = ["share.json", "some-model", "beta-model"].map((name) => join(folder, name));
+    writeFileSync(hostfile!, JSON.stringify(hosts));
+    mkdirSync(source!);
+    writeFileSync(join(source!, "config.json"), "{}");
+    const words = ["--hostfile", hostfile!, "-p", `${freePorts(2)[0]}`, "--executable", own];
+    const { out } = await run([...words, "share", "--path", source!, "--dst", target!, "--json"], env);
+    expect(JSON.parse(out)).toMatchObject({ source: 0, files: 1, bytes: 2, places: [source, target], had: [] });
+    expect(readFileSync(join(target!, "config.json"), "utf8")).toBe("{}");
   });
 });
