@@ -84,8 +84,8 @@ export function saveGguf(
 }
 
 /**
- * Bytes of a file from `start` on, uint8 of a shape, where they lie: pages are read when they are needed. The file must
- * not become shorter while the tensor lives: reading past its end would end the process.
+ * Bytes of a file from `start` on, uint8 of a shape, where they lie: pages are read when they are needed. Where the file
+ * became shorter, or its disk fails, evaluating and reading any tensor throws a UserError while the mapping lasts.
  * @throws MlxError where the file cannot be opened, or ends before
  */
 export function mapFile(path: string, start: number, shape: readonly number[]): Tensor {

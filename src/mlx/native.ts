@@ -1,5 +1,6 @@
 /** Results of native calls: a negative number is an error whose text the library holds. */
 import { toArrayBuffer } from "bun:ffi";
+import { UserError } from "../errors";
 import { MlxError } from "./error";
 import { native } from "./library";
 import { readInts } from "./mailbox";
@@ -14,12 +15,17 @@ export type DtypeCode = number;
 function fail(): never {
   const thrown = takeThrow();
   if (thrown) throw thrown.error;
-  throw new MlxError(String(native.mlxlm_last_error()));
+  const text = String(native.mlxlm_last_error());
+  if (!lostFile.test(text)) throw new MlxError(text);
+  throw new UserError(text, { hint: "Start again when nothing writes to the file." });
 }
+
+/** What mapped_files.cpp says of a file that changed under a mapping. */
+const lostFile = / (became shorter while it was in use|can no longer be read)$/;
 
 /**
  * Passes a native result on.
- * @throws MlxError with MLX's own text; or whatever a JavaScript function threw inside the call, unchanged.
+ * @throws MlxError with MLX's own text; UserError for a mapped file that was cut; or whatever a JavaScript function threw inside the call, unchanged.
  */
 export function checked(result: number): number {
   if (result < 0) fail();

@@ -152,6 +152,25 @@ test("such a model cannot be saved, and the error says what can", async () => {
   expect(mx.liveHandles()).toBeLessThan(live);
 });
 
+test("a model whose file is cut says so, and the next one runs", async () => {
+  const path = model("Q6_K");
+  const { model: cut } = await loadModel(path);
+  truncateSync(path, 8192);
+  const answer = (from: typeof cut) =>
+    mx.scope(() =>
+      from
+        .forward(mx.array([[1, 2, 3]], "int32"))
+        .sum()
+        .item(),
+    );
+  expect(() => answer(cut)).toThrow(new UserError(`${path} became shorter while it was in use`));
+  cut.dispose();
+  const whole = model("Q3_K");
+  const { model: next } = await loadModel(whole);
+  expect(Number.isFinite(answer(next))).toBe(true);
+  next.dispose();
+});
+
 test("a mapped file is let go with its tensors, and must be long enough", () => {
   const path = join(folder, "bytes");
   writeFileSync(

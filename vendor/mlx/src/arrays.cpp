@@ -1,5 +1,6 @@
 // Arrays from and to host memory, their facts, evaluation.
 #include "abi.h"
+#include "mapped_files.h"
 
 #include <cstring>
 
@@ -107,6 +108,7 @@ int32_t mlxlm_read(int32_t handle, void* destination, double bytes) {
     if (bytes > 0) {
       std::memcpy(destination, value.data<char>(), value.nbytes());
     }
+    check_mapped_files();
     return 0;
   });
 }
@@ -119,6 +121,7 @@ int32_t mlxlm_item(int32_t handle) {
       throw std::invalid_argument("item() needs a tensor of one element, this one has " + std::to_string(value.size()));
     }
     value.eval();
+    check_mapped_files();
     *mailbox().number = number_of(value);
     return 0;
   });
@@ -127,6 +130,7 @@ int32_t mlxlm_item(int32_t handle) {
 int32_t mlxlm_eval(int32_t count) {
   return guarded([&] {
     mx::eval(MailReader().arrays(count));
+    check_mapped_files();
     return 0;
   });
 }

@@ -1,12 +1,8 @@
 // Checkpoint files: safetensors, GGUF, npy. Lists of names travel as NUL-closed fields, arrays as handles beside them.
 #include "abi.h"
+#include "mapped_files.h"
 
-#include <cerrno>
 #include <cstring>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "mlx/allocator.h"
 
@@ -38,36 +34,6 @@ int32_t post_named(std::unordered_map<std::string, array>& arrays, std::string& 
 constexpr char text_value = 's';
 constexpr char list_value = 'l';
 constexpr char array_value = 'a';
-
-// Bytes of a file in this process's memory; writes to them stay there.
-struct Mapping {
-  Mapping(const char* path, size_t start, size_t length) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) {
-      throw std::runtime_error(std::string(path) + " cannot be opened: " + std::strerror(errno));
-    }
-    struct stat facts;
-    bool reaches = fstat(file, &facts) == 0 && start + length <= static_cast<size_t>(facts.st_size);
-    size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    // With room for what an allocator may keep in front.
-    size_t before = start % page < header ? start % page + page : start % page;
-    size = before + length;
-    if (reaches && start >= before) {
-      base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, static_cast<off_t>(start - before));
-    }
-    close(file);
-    if (base == MAP_FAILED) {
-      throw std::runtime_error(std::string(path) + " cannot be mapped");
-    }
-    data = static_cast<char*>(base) + before;
-    madvise(base, size, MADV_WILLNEED);
-  }
-
-  static constexpr size_t header = 64;
-  void* base = MAP_FAILED;
-  size_t size = 0;
-  char* data = nullptr;
-};
 
 // Whether MLX's allocator keeps a buffer's size right in front of its data, and a buffer is that place.
 bool has_header(mx::allocator::Buffer buffer) {
@@ -104,6 +70,7 @@ int32_t mlxlm_save_safetensors(
       facts.insert_or_assign(words[i], words[i + 1]);
     }
     mx::save_safetensors(std::string(path), std::move(arrays), std::move(facts));
+    check_mapped_files();
     return 0;
   });
 }
@@ -182,10 +149,12 @@ int32_t mlxlm_map_file(const char* path, double start, int32_t axes) {
       count *= static_cast<size_t>(size);
     }
     Mapping mapping(path, static_cast<size_t>(start), count);
-    auto release = [base = mapping.base, size = mapping.size](const auto&) { munmap(base, size); };
+    auto release = [base = mapping.base](const auto&) { unmap(base); };
     auto example = mx::allocator::malloc(1);
     if (!has_header(example.buffer())) {
-      return put(array(mapping.data, std::move(shape), mx::uint8, release));
+      array copied(mapping.data, std::move(shape), mx::uint8, release);
+      check_mapped_files();
+      return put(std::move(copied));
     }
     auto buffer = mapping.data - sizeof(count);
     std::memcpy(buffer, &count, sizeof(count));
