@@ -7,6 +7,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import type { Constraint } from "../sample/grammar/constraint";
+import { bestAllowed, takesBest } from "./best-allowed";
 import { quantizeCaches } from "./kv-quantization";
 import { acceptChosen, choosesFirst, loneMask } from "./masks";
 import type { PrefillOptions } from "./prefill";
@@ -53,6 +54,7 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
   const { made } = progress;
   const isPlain = chooser.logitsProcessors.length === 0;
   const isLate = choosesFirst(chooser, options.logprobs);
+  const isBest = takesBest(chooser.sampler);
   const room = () => (maxTokens < 0 ? Number.POSITIVE_INFINITY : maxTokens - made.length);
   /** Tokens that are fed and that logits processors have not seen. */
   let unseen: number[] = [];
@@ -102,7 +104,8 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
           isChecked,
           mask: mask?.bits,
         });
-        return { tokens, logprobs: options.logprobs ? logprobs.squeeze(0) : null, highest };
+        const isKept = options.logprobs || (isBest && !isHeld);
+        return { tokens, logprobs: isKept ? logprobs : null, highest };
       });
       mx.asyncEval(step.tokens, step.logprobs, step.highest);
       return step as Chosen;
@@ -118,6 +121,18 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
     chosen = null;
   };
 
+  /** The next token where the one that was chosen among all is refused. */
+  const chooseAgain = (refused: Chosen): number => {
+    const best = isBest ? bestAllowed(constraint, refused.logprobs, 0) : null;
+    if (best !== null) return best;
+    forget();
+    chosen = choice(true)!;
+    const token = chosen.tokens.item();
+    checkLogits(chosen);
+    acceptChosen(constraint, token);
+    return token;
+  };
+
   /** The next token, which the grammar has gone along with. Null where nothing may follow. */
   const next = (): { token: number; logprobs: Tensor | null } | null => {
     const isHeld = !isLate || constraint.isComplete;
@@ -128,18 +143,14 @@ export async function* constrainedSteps(run: ConstrainedRun, last: number): Asyn
     let token = chosen.tokens.item();
     checkLogits(chosen);
     if (isHeld) acceptChosen(constraint, token);
-    else if (!constraint.accept(token)) {
-      forget();
-      chosen = choice(true)!;
-      token = chosen.tokens.item();
-      checkLogits(chosen);
-      acceptChosen(constraint, token);
-    }
-    const { logprobs } = chosen;
-    chosen.tokens.dispose();
+    else if (!constraint.accept(token)) token = chooseAgain(chosen);
+    const { tokens, logprobs } = chosen;
     chosen = null;
     unseen = [];
-    return { token, logprobs };
+    tokens.dispose();
+    const own = options.logprobs ? logprobs.squeeze(0) : null;
+    logprobs?.dispose();
+    return { token, logprobs: own };
   };
 
   try {

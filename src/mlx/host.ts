@@ -2,6 +2,7 @@
 import { codeOf, type Dtype, itemSize, type TypedArray } from "./dtype";
 import * as abi from "./generated/ops";
 import { native } from "./library";
+import { readInts } from "./mailbox";
 import { checked, type Handle } from "./native";
 
 /** What of a tensor is needed to read it. */
@@ -67,6 +68,14 @@ export function readArray(x: Readable): HostArray {
     checked(native.mlxlm_free(form));
   }
   return target;
+}
+
+/**
+ * Where the highest `count` floats of a row of `x` (B, V) are, the highest first and the first of equals first; NaN and
+ * −∞ are not among them.
+ */
+export function highestOf(x: Readable, row: number, count: number): number[] {
+  return readInts(checked(native.mlxlm_highest(x.handle, row, count)));
 }
 
 export function readList(x: Readable): NestedList {

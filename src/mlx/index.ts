@@ -73,7 +73,7 @@ export * as fast from "./fast";
 export * as fft from "./fft";
 export * from "./files";
 export * as grammar from "./grammar";
-export type { HostArray, NestedList } from "./host";
+export { type HostArray, highestOf, type NestedList } from "./host";
 export { ellipsis, type Index, newaxis, type Slice, slice, sliceAxis, updateAxis } from "./indexing";
 export * as linalg from "./linalg";
 export type { Operand } from "./operand";

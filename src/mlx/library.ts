@@ -31,6 +31,7 @@ const handSymbols = {
   mlxlm_scalar: { args: ["f64", i32], returns: i32 },
   mlxlm_describe: { args: [i32], returns: i32 },
   mlxlm_read: { args: [i32, bytes, "f64"], returns: i32 },
+  mlxlm_highest: { args: [i32, i32, i32], returns: i32 },
   mlxlm_item: { args: [i32], returns: i32 },
   mlxlm_eval: { args: [i32], returns: i32 },
   mlxlm_async_eval: { args: [i32], returns: i32 },

@@ -3,6 +3,7 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
+import { bestAllowed, takesBest } from "../best-allowed";
 import { acceptChosen, choosesFirst, type StepMask, stepMask } from "../masks";
 import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
@@ -168,7 +169,11 @@ export class GenerationBatch {
     for (const [row, sequence] of this.sequences.entries()) {
       if (this.#failed.has(sequence)) continue;
       if (!this.#unheld.has(sequence)) accept(row);
-      else if (!sequence.constraint!.accept(tokens[row]!)) refused.push(row);
+      else if (!sequence.constraint!.accept(tokens[row]!)) {
+        const best = takesBest(sequence.sampler) ? bestAllowed(sequence.constraint!, logprobs, row) : null;
+        if (best === null) refused.push(row);
+        else tokens[row] = best;
+      }
     }
     if (refused.length === 0) return;
     const again = refused.map((row) => this.sequences[row]!);

@@ -2,6 +2,7 @@
 #include "abi.h"
 #include "mapped_files.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace mlxlm;
@@ -17,6 +18,45 @@ array readable(const array& source) {
     result.eval();
   }
   return result;
+}
+
+// Where the highest `count` of some values are. Candidates gather above the lowest that may still be one of them, and are
+// thinned out when there are twice as many as asked for.
+template <class T>
+std::vector<int32_t> highest_places(const T* values, int n, int count) {
+  constexpr int block = 64;
+  std::vector<std::pair<float, int32_t>> found;
+  auto before = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  float least = -std::numeric_limits<float>::infinity();
+  auto thin = [&] {
+    std::nth_element(found.begin(), found.begin() + (count - 1), found.end(), before);
+    found.resize(count);
+    least = found.back().first;
+  };
+  for (int start = 0; start < n; start += block) {
+    int end = std::min(start + block, n);
+    bool any = false;
+    for (int i = start; i < end; ++i) {
+      any |= static_cast<float>(values[i]) > least;
+    }
+    for (int i = start; any && i < end; ++i) {
+      if (float value = static_cast<float>(values[i]); value > least) {
+        found.emplace_back(value, i);
+        if (found.size() == 2 * static_cast<size_t>(count)) {
+          thin();
+        }
+      }
+    }
+  }
+  if (found.size() > static_cast<size_t>(count)) {
+    thin();
+  }
+  std::sort(found.begin(), found.end(), before);
+  std::vector<int32_t> places;
+  for (auto& [value, place] : found) {
+    places.push_back(place);
+  }
+  return places;
 }
 
 template <class T>
@@ -110,6 +150,29 @@ int32_t mlxlm_read(int32_t handle, void* destination, double bytes) {
     }
     check_mapped_files();
     return 0;
+  });
+}
+
+// Evaluates floats (rows, n) and posts where the highest `count` of a row are: the highest first, the first of equals first.
+// What is no number is not among them.
+int32_t mlxlm_highest(int32_t handle, int32_t row, int32_t count) {
+  return guarded([&] {
+    auto value = readable(at(handle));
+    if (value.ndim() != 2 || row < 0 || row >= value.shape(0) || count < 1) {
+      throw std::invalid_argument("the highest values are asked of a row that there is not");
+    }
+    int n = value.shape(1);
+    auto places = [&]<class T>(const T* values) { return post(highest_places(values + size_t(row) * n, n, count)); };
+    switch (value.dtype().val()) {
+      case mx::Dtype::Val::float32:
+        return places(value.data<float>());
+      case mx::Dtype::Val::float16:
+        return places(value.data<mx::float16_t>());
+      case mx::Dtype::Val::bfloat16:
+        return places(value.data<mx::bfloat16_t>());
+      default:
+        throw std::invalid_argument("the highest values are asked of a tensor that has no floats");
+    }
   });
 }
 

@@ -12,6 +12,7 @@
 
 #include <xgrammar/xgrammar.h>
 
+#include "cpu/thread_pool.h"
 #include "logging.h"
 #include "mlx/allocator.h"
 
@@ -321,7 +322,7 @@ int32_t mlxlm_grammar_forced_text(int32_t matcher) {
   });
 }
 
-// Which of `vocabulary` tokens may follow in each row: (rows, ⌈vocabulary / 32⌉) uint32, a bit a token. Mailbox: a matcher
+// Which of `vocabulary` tokens may follow in each row, several rows at a time: (rows, ⌈vocabulary / 32⌉) uint32, a bit a token. Mailbox: a matcher
 // a row, 0 for a row where all may; then pairs of a row and a token that may follow beside what the grammar allows, and
 // pairs of a row and a token that may not. Posts for each row the one token that may follow, or whether there are several
 // or none.
@@ -336,15 +337,32 @@ int32_t mlxlm_grammar_mask(int32_t rows, int32_t extras, int32_t without, int32_
         mx::allocator::malloc(static_cast<size_t>(rows) * words * sizeof(uint32_t)), {rows, words}, mx::uint32);
     auto data = mask.data<uint32_t>();
     std::fill_n(data, static_cast<size_t>(rows) * words, 0);
-    for (int row = 0; row < rows; ++row) {
-      uint32_t* bits = data + static_cast<size_t>(row) * words;
-      if (matchers[row] == 0) {
-        std::fill_n(bits, words, ~uint32_t{0});
-        continue;
+    // A matcher asked for twice is asked once: filling changes its state for a while.
+    std::vector<int> firsts;
+    std::vector<Walk*> walks;
+    for (int32_t matcher : matchers) {
+      firsts.push_back(std::find(matchers.begin(), matchers.end(), matcher) - matchers.begin());
+      walks.push_back(matcher == 0 ? nullptr : &table().at<Walk>(matcher));
+    }
+    std::vector<std::exception_ptr> errors(rows);
+    cpu::parallel_for(rows, [&](int64_t row) {
+      uint32_t* bits = data + row * words;
+      try {
+        if (!walks[row]) {
+          std::fill_n(bits, words, ~uint32_t{0});
+        } else if (firsts[row] == row && !walks[row]->matcher.IsTerminated()) {
+          fill(walks[row]->matcher, walks[row]->size, bits, vocabulary);
+        }
+      } catch (...) {
+        errors[row] = std::current_exception();
       }
-      auto& [matcher, size] = table().at<Walk>(matchers[row]);
-      if (!matcher.IsTerminated()) {
-        fill(matcher, size, bits, vocabulary);
+    });
+    for (int row = 0; row < rows; ++row) {
+      std::copy_n(data + static_cast<size_t>(firsts[row]) * words, words, data + static_cast<size_t>(row) * words);
+    }
+    for (auto& error : errors) {
+      if (error) {
+        std::rethrow_exception(error);
       }
     }
     auto each = [&](const std::vector<int>& pairs, auto&& change) {
