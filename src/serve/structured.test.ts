@@ -1,5 +1,6 @@
 /** Answers in a form over HTTP, by a model with random weights. */
 import { afterAll, describe, expect, test } from "bun:test";
+import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
 import { testServer } from "../../test/serve";
 import { thinkingTokenizer } from "../../test/thinking-tokenizer";
@@ -131,6 +132,22 @@ describe("tool_choice", () => {
     expect(choices[0]!.finish_reason).toBe("tool_calls");
     expect(choices[0]!.message.tool_calls).toHaveLength(1);
   });
+});
+
+test("Anthropic's output_config.format holds, whole and streamed", async () => {
+  const anthropic = new Anthropic({ baseURL: server.url, apiKey: "any", maxRetries: 0 });
+  const body = { model: "m", max_tokens: 400, messages, temperature: 1 };
+  const output_config = { format: { type: "json_schema" as const, schema } };
+  const whole = await anthropic.messages.create({ ...body, output_config });
+  const streamed = await anthropic.messages.stream({ ...body, output_config }).finalMessage();
+  for (const { content } of [whole, streamed]) expectThing(content[0]?.type === "text" ? content[0].text : "");
+  const refused = { format: { type: "json_schema" as const, schema: { not: {} } } };
+  const error = await anthropic.messages.create({ ...body, output_config: refused }).catch((one) => one);
+  expect(error).toBeInstanceOf(Anthropic.BadRequestError);
+  expect(error.message).toContain("output_config.format");
+  const tools = [{ name: "f", input_schema: { type: "object" as const } }];
+  const both = anthropic.messages.create({ ...body, output_config, tools, tool_choice: { type: "any" } });
+  expect(await both.catch((one) => one)).toBeInstanceOf(Anthropic.BadRequestError);
 });
 
 test("Ollama's format and the Responses API's text.format hold too", async () => {

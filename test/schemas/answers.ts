@@ -1,4 +1,5 @@
 /** Answers of models with random weights to schemas, and a validator that knows nothing of grammars. */
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import Ajv, { type ValidateFunction } from "ajv";
 import Ajv2020 from "ajv/dist/2020";
@@ -65,12 +66,22 @@ const isOld = (schema: Schema) => "definitions" in schema || Array.isArray(schem
 /** The least common multiple of 1 to 40. */
 const manyMultiples = 5342931457063200n;
 
-/** A number that JavaScript does not hold becomes a smaller one with the same remainders. */
+/** A number that JavaScript would write otherwise, since it does not hold it, becomes a smaller one with the same remainders. */
 const held = ((_: string, value: unknown, { source }: { source?: string }) =>
-  !Number.isSafeInteger(value) && /^-?\d+$/.test(source ?? "") ? Number(BigInt(source!) % manyMultiples) : value) as (
-  key: string,
-  value: unknown,
-) => unknown;
+  !Number.isSafeInteger(value) && /^-?\d+$/.test(source ?? "") && source !== String(value)
+    ? Number(BigInt(source!) % manyMultiples)
+    : value) as (key: string, value: unknown) => unknown;
+
+/** As JSON's values are equal. The one that ajv brings asks objects for their `valueOf`, which may be a key like any other. */
+function equal(a: unknown, b: unknown): boolean {
+  if (a === b || typeof a !== "object" || typeof b !== "object" || a === null || b === null) return a === b;
+  if (Array.isArray(a) !== Array.isArray(b)) return false;
+  const [entries, others] = [Object.entries(a), b as Record<string, unknown>];
+  const isIn = ([key, value]: [string, unknown]) => Object.hasOwn(others, key) && equal(value, others[key]);
+  return entries.length === Object.keys(others).length && entries.every(isIn);
+}
+const ajvEqual = createRequire(import.meta.url)("ajv/dist/runtime/equal");
+ajvEqual.default = Object.assign(equal, { code: ajvEqual.default.code });
 
 /** @returns what is wrong with an answer, null for a valid one */
 export function problemOf(text: string, schema: Schema): string | null {

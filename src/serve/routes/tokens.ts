@@ -7,7 +7,7 @@ import type { ServeContext } from "../context";
 import { encodeChat } from "../generation";
 import { Session } from "../session";
 
-const TokenizeRequest = z.strictObject({
+export const TokenizeRequest = z.strictObject({
   model: z.string().max(1000).optional(),
   /** The text; vLLM calls it prompt. */
   content: z.string().optional(),
@@ -20,7 +20,7 @@ const TokenizeRequest = z.strictObject({
   with_pieces: z.boolean().optional(),
 });
 
-const DetokenizeRequest = z.strictObject({
+export const DetokenizeRequest = z.strictObject({
   model: z.string().max(1000).optional(),
   tokens: z.array(z.int().min(0)),
 });

@@ -1,6 +1,7 @@
 /** POST /v1/messages and /v1/messages/count_tokens: Anthropic's API. */
 import type { Hono } from "hono";
 import type { ToolCall } from "../../../text/tools";
+import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
 import { prepareChat } from "../../chat";
 import type { ServeContext } from "../../context";
@@ -18,6 +19,7 @@ export function messageRoutes(app: Hono, context: ServeContext): void {
     const request = parsed(MessagesRequest, await readJsonBody(req.raw, context.limits));
     const chat = chatOf(request, context.defaults);
     const wish = formWish(request);
+    logAsker(context, req.raw, { metadata: request.metadata });
     const session = await Session.open(context, req.raw, request.model);
     try {
       const form = await heldForm(session.served, wish);

@@ -81,7 +81,14 @@ const counted = {
       z.strictObject({ type: z.literal("disabled") }),
     ])
     .optional(),
-  output_config: z.strictObject({ effort: z.enum(["low", "medium", "high", "xhigh"]).optional() }).optional(),
+  output_config: z
+    .strictObject({
+      effort: z.enum(["low", "medium", "high", "xhigh"]).nullish(),
+      format: z.strictObject({ type: z.literal("json_schema"), schema: z.looseObject({}) }).nullish(),
+    })
+    .optional(),
+  /** For the whole of the prompt. */
+  cache_control,
 };
 
 export const CountRequest = z.strictObject(counted);
@@ -177,8 +184,13 @@ function answerOf({ tool_use_id, content = "", is_error }: z.infer<typeof toolRe
   return { role: "tool", tool_call_id: tool_use_id, content: is_error ? `Error: ${text}` : text };
 }
 
-export function formWish({ tool_choice: choice, tools = [] }: MessagesRequest): FormWish | undefined {
-  if (choice?.type !== "any" && choice?.type !== "tool") return undefined;
+/** The form that the answer must have, if any. @throws ApiError for two at once, or a tool that is not on offer */
+export function formWish({ tool_choice: choice, tools = [], output_config }: MessagesRequest): FormWish | undefined {
+  const format = output_config?.format;
+  if (choice?.type !== "any" && choice?.type !== "tool") {
+    return format ? { param: "output_config.format", form: { type: "json_schema", schema: format.schema } } : undefined;
+  }
+  if (format) throw invalid('"output_config.format" and "tool_choice" do not go together', "tool_choice");
   const callable = tools.filter(({ name }) => choice.type === "any" || name === choice.name).map(toolOf);
   if (callable.length === 0) throw invalid('"tool_choice" names no tool on offer', "tool_choice");
   return { param: "tool_choice", form: { type: "call", tools: callable } };

@@ -8,7 +8,7 @@ import type { ServedModel } from "../../models/served-model";
 import { Session } from "../../session";
 import { EmbedRequest } from "./request";
 
-const ShowRequest = z.strictObject({ model: z.string().max(1000), verbose: z.boolean().optional() });
+export const ShowRequest = z.strictObject({ model: z.string().max(1000), verbose: z.boolean().optional() });
 
 export function ollamaModels(app: Hono, context: ServeContext): void {
   const { models } = context;

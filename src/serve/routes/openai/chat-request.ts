@@ -73,6 +73,10 @@ export const ChatRequest = z.strictObject({
   role_mapping: z.record(z.string(), z.string()).optional(),
   /** Words for the log of whoever asks; nothing is kept. */
   metadata: z.record(z.string(), z.string()).optional(),
+  safety_identifier: z.string().max(1000).optional(),
+  /** A hint: prompts are kept by what they say. */
+  prompt_cache_key: z.string().max(1000).optional(),
+  service_tier: z.enum(["auto", "default"]).optional(),
   store: z.literal(false).optional(),
   modalities: z.tuple([z.literal("text")]).optional(),
 });

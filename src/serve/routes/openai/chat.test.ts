@@ -1,6 +1,7 @@
 /** OpenAI's SDK against a server in this process. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import OpenAI from "openai";
+import { type Script, ScriptStepper, scriptedModel } from "../../../../test/script-stepper";
 import { testServer } from "../../../../test/serve";
 
 const server = testServer();
@@ -80,6 +81,31 @@ describe("a chat", () => {
     }
     expect(streamed).toEqual(content.map(({ token }) => token));
   });
+});
+
+test("role_mapping says what stands before each role's text", async () => {
+  const script: Script = { text: "Yes.", prompts: [] };
+  const plain = testServer({
+    async open() {
+      const opened = await scriptedModel();
+      Object.defineProperty(opened.tokenizer, "hasChatTemplate", { value: false });
+      return opened;
+    },
+  });
+  const { served, release } = await plain.context.models.lease();
+  Object.assign(served.scheduler, { stepper: new ScriptStepper(served.tokenizer, script) });
+  release();
+  const messages = [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "Is it?" },
+  ];
+  const role_mapping = { system: "S: ", user: "U: ", assistant: "A: ", stop: "|" };
+  for (const more of [{}, { role_mapping }]) await plain.post("/v1/chat/completions", { messages, ...more });
+  expect(script.prompts).toEqual([
+    expect.stringContaining("ASSISTANT's RULE: Be brief.\nUSER: Is it?\nASSISTANT:"),
+    expect.stringContaining("S: Be brief.|U: Is it?|A:"),
+  ]);
+  await plain.stop();
 });
 
 /** Each field with a value that changes the answer to this request. */

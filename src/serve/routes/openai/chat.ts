@@ -2,6 +2,7 @@
 import type { Hono } from "hono";
 import type { AnswerToken } from "../../../generate/answer";
 import type { ToolCall } from "../../../text/tools";
+import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
 import { prepareChat } from "../../chat";
 import type { ServeContext } from "../../context";
@@ -20,6 +21,8 @@ export function chatRoutes(app: Hono, context: ServeContext): void {
     const request = parsed(ChatRequest, await readJsonBody(req.raw, context.limits));
     const chat = chatOf(request, context.defaults);
     const wish = formWish(request);
+    const { user, metadata, safety_identifier } = request;
+    logAsker(context, req.raw, { user, metadata, safety_identifier });
     const session = await Session.open(context, req.raw, request.model, { adapter: request.adapters });
     try {
       const { n = 1 } = request;

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { AnswerToken } from "../../../generate/answer";
 import type { Tokenizer } from "../../../text/tokenizer";
 import { invalid } from "../../api-error";
+import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
 import type { ServeContext } from "../../context";
 import { penaltyOptions, samplerOptions, seedOf } from "../../fields";
@@ -16,7 +17,7 @@ import { finishReason, generatingFields, newId, seconds, usageOf } from "./field
 
 const tokens = z.array(z.int().min(0)).min(1);
 
-const CompletionRequest = z.strictObject({
+export const CompletionRequest = z.strictObject({
   ...generatingFields,
   /** A text, token ids, or several of either. */
   prompt: z.union([z.string(), tokens, z.array(z.string()).min(1).max(64), z.array(tokens).max(64)]),
@@ -25,7 +26,7 @@ const CompletionRequest = z.strictObject({
   logprobs: z.int().min(0).max(20).optional(),
 });
 
-type CompletionRequest = z.infer<typeof CompletionRequest>;
+export type CompletionRequest = z.infer<typeof CompletionRequest>;
 
 interface Prompt {
   tokens: readonly number[];
@@ -35,6 +36,7 @@ interface Prompt {
 export function completionRoutes(app: Hono, context: ServeContext): void {
   app.post("/v1/completions", async ({ req }) => {
     const request = parsed(CompletionRequest, await readJsonBody(req.raw, context.limits));
+    logAsker(context, req.raw, { user: request.user });
     const session = await Session.open(context, req.raw, request.model, { adapter: request.adapters });
     try {
       const prompts = await promptsOf(request.prompt, session.served);

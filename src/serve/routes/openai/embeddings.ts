@@ -1,6 +1,7 @@
 /** POST /v1/embeddings */
 import type { Hono } from "hono";
 import { z } from "zod";
+import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
 import type { ServeContext } from "../../context";
 import { embed } from "../../embedding";
@@ -8,7 +9,7 @@ import { Session } from "../../session";
 
 const tokens = z.array(z.int().min(0)).min(1);
 
-const EmbeddingRequest = z.strictObject({
+export const EmbeddingRequest = z.strictObject({
   model: z.string().max(1000).optional(),
   input: z.union([z.string(), tokens, z.array(z.string()).min(1).max(2048), z.array(tokens).max(2048)]),
   encoding_format: z.enum(["float", "base64"]).optional(),
@@ -21,6 +22,7 @@ const EmbeddingRequest = z.strictObject({
 export function embeddingRoutes(app: Hono, context: ServeContext): void {
   app.post("/v1/embeddings", async ({ req }) => {
     const request = parsed(EmbeddingRequest, await readJsonBody(req.raw, context.limits));
+    logAsker(context, req.raw, { user: request.user });
     const session = await Session.open(context, req.raw, request.model);
     try {
       const { served, signal } = session;

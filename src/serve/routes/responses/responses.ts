@@ -1,6 +1,7 @@
 /** /v1/responses: OpenAI's newer API, in which answers are items and a conversation can be kept here. */
 import type { Hono } from "hono";
 import { apiErrorOf } from "../../api-error";
+import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
 import { prepareChat } from "../../chat";
 import type { ServeContext } from "../../context";
@@ -23,6 +24,8 @@ export function responseRoutes(app: Hono, context: ServeContext): void {
     const items = [...(earlier ? [...earlier.input, ...earlier.output] : []), ...itemsOf(request)];
     const chat = chatOf(request, items, context.defaults);
     const wish = formWish(request);
+    const { user, metadata, safety_identifier, client_metadata } = request;
+    logAsker(context, req.raw, { user, metadata, safety_identifier, client_metadata });
     const session = await Session.open(context, req.raw, request.model);
     try {
       const form = await heldForm(session.served, wish);
