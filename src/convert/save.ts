@@ -29,7 +29,7 @@ const cleanupBytes = 256 * 2 ** 20;
 
 /** Files of a tokenizer, and others that belong to a model and are taken over as they are. */
 const companions =
-  /^(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.tiktoken|(tokenizer|tiktoken)\.model|tokenizer\.jsonl|.*\.jinja|chat_template\.json|generation_config\.json|.*\.py)$/;
+  /^(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.tiktoken|(tokenizer|tiktoken)\.model|tokenizer\.jsonl|rwkv_vocab_.*\.txt|.*\.jinja|chat_template\.json|generation_config\.json|.*\.py)$/;
 
 export interface SaveOptions {
   /** Folder of the model that this one was made from: its tokenizer and generation settings come along. */

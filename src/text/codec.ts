@@ -7,6 +7,7 @@ import { ExitCode, UserError } from "../errors";
 import { damaged, readChecked, readText } from "../json-file";
 import { native } from "./native";
 import { readPlamoPieces } from "./plamo-pieces";
+import { readRwkvVocabulary } from "./rwkv-vocabulary";
 import { TextLimits } from "./text-limits";
 import { readTiktoken } from "./tiktoken";
 import { defect } from "./tokenizer-checks";
@@ -128,6 +129,8 @@ export async function openCodec(folder: string, config: TokenizerConfig): Promis
   }
   const listed = (await readTiktoken(folder, config)) ?? (await readPlamoPieces(folder, config));
   if (listed) return build(parseTokenizerFile(JSON.stringify(listed.json), listed.path), config, listed.path);
+  const words = await readRwkvVocabulary(folder, config);
+  if (words) return build(words.file, config, words.path);
   throw await noTokenizer(folder, config);
 }
 

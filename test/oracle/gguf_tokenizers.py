@@ -71,12 +71,22 @@ def merged():
     return [token for token, _ in vocab], types, {"merges": merges}
 
 
+def longest():
+    """Every byte, and words of the corpus with and without what is around them: some are beginnings of others."""
+    words = sorted({part for text in CORPUS for word in text.split(" ") for part in (word, " " + word, word[:3], word[:5] + " ")})
+    found = [bytes([byte]) for byte in range(256)] + [word.encode() for word in words if len(word) > 1]
+    found += ["ü".encode(), "café".encode(), "日本".encode(), "日".encode()[:2], b"  ", b"    ", b"\n\n", b"it's", b"a\\b", b"xxx"]
+    names = [repr(token)[2:-1] for token in dict.fromkeys(found)]
+    return ["<s>", *names, "[PAD]"], [CONTROL] + [NORMAL] * len(names) + [5], {}
+
+
 KINDS = {
     "t5": ("t5", unigram, {"add_space_prefix": True}),
     "t5 without a space ahead": ("t5", unigram, {}),
     "t5 without spare spaces": ("t5", unigram, {"remove_extra_whitespaces": True}),
     "bert": ("bert", pieces, {}),
     "gemma4": ("gemma4", merged, {}),
+    "rwkv": ("rwkv", longest, {}),
 }
 
 

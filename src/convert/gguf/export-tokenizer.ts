@@ -5,8 +5,9 @@ import { ExitCode, UserError } from "../../errors";
 import { readChecked } from "../../json-file";
 import type { GgufField } from "../../models";
 import { openCodec } from "../../text/codec";
-import { namedTokens, readChatTemplates, readTokenizerConfig } from "../../text/tokenizer-config";
+import { namedTokens, readChatTemplates, readTokenizerConfig, type TokenizerConfig } from "../../text/tokenizer-config";
 import { preTokenizerName } from "./pre-tokenizers";
+import { rwkvTokenizer } from "./rwkv-tokens";
 
 /** What `tokenizer.ggml.token_type` says of a token. */
 const kinds = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
@@ -43,17 +44,8 @@ export async function tokenizerFields(
   size: number,
   ends: readonly number[],
 ): Promise<[string, GgufField][]> {
-  const json = await readChecked(join(folder, "tokenizer.json"), TokenizerJson);
-  if (!json) {
-    throw new UserError(`${folder} has no tokenizer.json`, {
-      code: ExitCode.notFound,
-      hint: "A GGUF file holds its tokenizer: put the model's tokenizer.json into the folder.",
-    });
-  }
-  if ((json.model.type ?? "BPE") !== "BPE") refuse(folder, `is of the type ${json.model.type}; GGUF export takes BPE`);
   const config = await readTokenizerConfig(folder);
-  const vocabulary = readVocabulary(json, size, folder);
-  const isByteLevel = JSON.stringify(json.pre_tokenizer ?? {}).includes('"ByteLevel"');
+  const { kind, vocabulary, unknown } = await described(folder, size, config);
   const named = namedTokens(config);
   const ids = new Map<string, number>();
   for (const [id, token] of vocabulary.tokens.entries()) ids.set(token, id);
@@ -62,18 +54,42 @@ export async function tokenizerFields(
   const endId = ids.get(named.eos_token ?? "") ?? ends[0];
   const otherEnd = ends.find((id) => id !== endId && id < size);
   return [
-    ...(isByteLevel ? byteLevel(json, folder) : sentencePiece(json, vocabulary, folder)),
+    ...kind,
     ["tokenizer.ggml.tokens", ["string", vocabulary.tokens]],
     ["tokenizer.ggml.token_type", ["int32", vocabulary.types]],
     ...idField("bos", ids.get(named.bos_token ?? "")),
     ...idField("eos", endId),
     ...idField("eot", otherEnd),
-    ...idField("unknown", ids.get(named.unk_token ?? json.model.unk_token ?? "")),
+    ...idField("unknown", ids.get(named.unk_token ?? unknown ?? "")),
     ...idField("padding", ids.get(named.pad_token ?? "")),
     ["tokenizer.ggml.add_bos_token", ["bool", addsBos]],
     ["tokenizer.ggml.add_eos_token", ["bool", addsEos]],
     ...(template === undefined ? [] : [["tokenizer.chat_template", ["string", template]] as [string, GgufField]]),
   ];
+}
+
+interface Described {
+  /** What says of which kind the tokenizer is. */
+  kind: [string, GgufField][];
+  vocabulary: Vocabulary;
+  unknown?: string | null;
+}
+
+async function described(folder: string, size: number, config: TokenizerConfig): Promise<Described> {
+  const json = await readChecked(join(folder, "tokenizer.json"), TokenizerJson);
+  const rwkv = json ? null : await rwkvTokenizer(folder, size, config);
+  if (rwkv) return rwkv;
+  if (!json) {
+    throw new UserError(`${folder} has no tokenizer.json`, {
+      code: ExitCode.notFound,
+      hint: "A GGUF file holds its tokenizer: put the model's tokenizer.json into the folder.",
+    });
+  }
+  if ((json.model.type ?? "BPE") !== "BPE") refuse(folder, `is of the type ${json.model.type}; GGUF export takes BPE`);
+  const vocabulary = readVocabulary(json, size, folder);
+  const isByteLevel = JSON.stringify(json.pre_tokenizer ?? {}).includes('"ByteLevel"');
+  const kind = isByteLevel ? byteLevel(json, folder) : sentencePiece(json, vocabulary, folder);
+  return { kind, vocabulary, unknown: json.model.unk_token };
 }
 
 function refuse(folder: string, problem: string): never {
@@ -160,7 +176,7 @@ function pairsOf(merges: readonly unknown[], folder: string): [string, string][]
 /** Whether the tokenizer puts bos ahead of every text, and anything behind. */
 async function addedByItself(
   folder: string,
-  config: Awaited<ReturnType<typeof readTokenizerConfig>>,
+  config: TokenizerConfig,
   bos: number | undefined,
 ): Promise<[bos: boolean, eos: boolean]> {
   const codec = await openCodec(folder, config);

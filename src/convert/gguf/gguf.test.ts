@@ -453,7 +453,12 @@ describe("a broken file", () => {
     ],
     ["with a stretched rotation of its own", also(zeros("rope_freqs.weight", [8])), /not Llama 3's/],
     ["without a tokenizer", { metadata: without("tokenizer.ggml.model"), tensors }, /no tokenizer/],
-    ["with a tokenizer of another kind", having("tokenizer.ggml.model", raw.text("rwkv")), /"rwkv"/, ExitCode.notFound],
+    [
+      "with a tokenizer of another kind",
+      having("tokenizer.ggml.model", raw.text("plamo2")),
+      /"rwkv"/,
+      ExitCode.notFound,
+    ],
     ["with words split in another way", having("tokenizer.ggml.pre", raw.text("superbpe")), /"superbpe"/, 3],
     ["without tokens", { metadata: without("tokenizer.ggml.tokens"), tensors }, /tokens" is missing/],
     ["with a token twice", having("tokenizer.ggml.tokens", raw.texts(["a", "b", "a", "c"])), /tokens 0 and 2/],

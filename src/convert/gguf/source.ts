@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { removeLeftovers, uniqueMark } from "../../leftovers";
+import { rwkvFile } from "../../text/rwkv-vocabulary";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer";
 import { tokenizerOptions } from "../config";
 import { Metadata } from "./metadata";
@@ -44,13 +45,14 @@ export async function ggufSource(path: string) {
 
 const prefix = "mlxlm-gguf-";
 
-/** Writes tokenizer.json and tokenizer_config.json for those that read such files; they are gone afterwards. */
+/** Writes the tokenizer's files for those that read such files; they are gone afterwards. */
 async function withTokenizerFolder<T>(model: GgufModel, use: (folder: string) => Promise<T>): Promise<T> {
-  const { tokenizer, config } = tokenizerFiles(new Metadata(model.header.metadata, model.path));
+  const { tokenizer, config, rwkv } = tokenizerFiles(new Metadata(model.header.metadata, model.path));
   await removeLeftovers(tmpdir(), (name) => name.startsWith(prefix));
   const folder = await mkdtemp(join(tmpdir(), `${prefix}${uniqueMark()}.`));
   try {
-    await writeFile(join(folder, "tokenizer.json"), JSON.stringify(tokenizer));
+    if (tokenizer) await writeFile(join(folder, "tokenizer.json"), JSON.stringify(tokenizer));
+    if (rwkv !== undefined) await writeFile(join(folder, rwkvFile), rwkv);
     await writeFile(join(folder, "tokenizer_config.json"), JSON.stringify(config));
     return await use(folder);
   } finally {

@@ -3,17 +3,21 @@ import { ExitCode, UserError } from "../../errors";
 import type { JsonObject } from "../../json-file";
 import type { Metadata } from "./metadata";
 import { preTokenizer } from "./pre-tokenizers";
+import { rwkvVocabulary } from "./rwkv-tokens";
 import { type Parts, unigram, wordPiece } from "./word-models";
 
 /** What `tokenizer.ggml.token_type` says of a token. */
-const kinds = { unknown: 2, control: 3, userDefined: 4, byte: 6 };
+const kinds = { unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
-/** The kinds of tokenizers that can be read: byte-level BPE, SentencePiece's of two sorts, and those of T5 and BERT. */
-const models = ["gpt2", "llama", "gemma4", "t5", "bert"];
+/** The kinds of tokenizers that can be read: byte-level BPE, SentencePiece's of two sorts, those of T5, BERT and RWKV. */
+const models = ["gpt2", "llama", "gemma4", "t5", "bert", "rwkv"];
 
 export interface TokenizerFiles {
-  tokenizer: JsonObject;
+  /** Absent where the vocabulary stands in another file. */
+  tokenizer?: JsonObject;
   config: JsonObject;
+  /** RWKV's own file. */
+  rwkv?: string;
 }
 
 interface Vocabulary {
@@ -36,6 +40,7 @@ export function tokenizerFiles(metadata: Metadata): TokenizerFiles {
     });
   }
   const vocabulary = readVocabulary(metadata);
+  if (model === "rwkv") return rwkvFiles(metadata, vocabulary);
   // Exports of byte-level tokenizers under the other name have no bytes, but the byte alphabet's space.
   const isByteLevel =
     model === "gpt2" || (model === "llama" && !vocabulary.types.includes(kinds.byte) && vocabulary.ids.has("Ġ"));
@@ -59,6 +64,24 @@ export function tokenizerFiles(metadata: Metadata): TokenizerFiles {
       clean_up_tokenization_spaces: false,
       ...named,
       chat_template: metadata.text("tokenizer.chat_template"),
+    },
+  };
+}
+
+function rwkvFiles(metadata: Metadata, vocabulary: Vocabulary): TokenizerFiles {
+  const { tokens, types } = vocabulary;
+  const isText = (id: number) => !isAdded(vocabulary, id) && types[id] !== kinds.unused;
+  const template = metadata.text("tokenizer.chat_template");
+  return {
+    rwkv: rwkvVocabulary(metadata, tokens, isText),
+    config: {
+      tokenizer_class: "RwkvTokenizer",
+      ...namedTokens(metadata, vocabulary),
+      added_tokens_decoder: Object.fromEntries(
+        addedTokens(vocabulary).map(({ id, content, special }) => [id, { content, special }]),
+      ),
+      // The name of a template that llama.cpp has built in.
+      chat_template: template === "rwkv-world" ? undefined : template,
     },
   };
 }

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fixture } from "../../../test/parity/fixtures";
+import { rwkvFile } from "../../text/rwkv-vocabulary";
 import { loadTokenizer } from "../../text/tokenizer";
 import type { GgufValue } from "./header";
 import { Metadata } from "./metadata";
@@ -35,10 +36,12 @@ const all = fixture<[string, Described][]>("gguf-tokenizers.json");
 
 describe.each(all)("%s", (name, described) => {
   test("gives llama.cpp's tokens", async () => {
-    const { tokenizer, config } = tokenizerFiles(new Metadata(metadataOf(described), "file.gguf"));
-    writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(tokenizer));
-    writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(config));
-    const loaded = await loadTokenizer(folder);
+    const { tokenizer, config, rwkv } = tokenizerFiles(new Metadata(metadataOf(described), "file.gguf"));
+    const own = mkdtempSync(join(folder, "tokenizer-"));
+    if (tokenizer) writeFileSync(join(own, "tokenizer.json"), JSON.stringify(tokenizer));
+    if (rwkv) writeFileSync(join(own, rwkvFile), rwkv);
+    writeFileSync(join(own, "tokenizer_config.json"), JSON.stringify(config));
+    const loaded = await loadTokenizer(own);
     for (const [text, ids] of described.texts) {
       expect(await loaded.encode(text, { addSpecialTokens: false }), `${name}: ${JSON.stringify(text)}`).toEqual(ids);
     }
@@ -54,8 +57,8 @@ test("a tokenizer that names no unknown token is refused", () => {
 });
 
 test("a tokenizer of another kind is refused with those that are read", () => {
-  const metadata = metadataOf({ ...all[0]![1], model: "rwkv" });
+  const metadata = metadataOf({ ...all[0]![1], model: "plamo2" });
   expect(() => tokenizerFiles(new Metadata(metadata, "file.gguf"))).toThrow(
-    'of the kind "rwkv"; mlxlm reads gpt2, llama, gemma4, t5, bert',
+    'of the kind "plamo2"; mlxlm reads gpt2, llama, gemma4, t5, bert, rwkv',
   );
 });
