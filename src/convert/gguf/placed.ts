@@ -82,7 +82,8 @@ const fitting = (affine: Packing | undefined, columns = 0) =>
   affine && columns % affine.groupSize === 0 ? affine : undefined;
 
 /** The same of blocks. */
-const movable = (type: ElementType, columns = 0) => (type.block > 1 && columns % type.block === 0 ? type : undefined);
+const movable = (type: ElementType, columns = 0) =>
+  type.block > 1 && !type.hasFactor && columns % type.block === 0 ? type : undefined;
 
 function needRows(x: Tensor, heads: number, name: string): void {
   const rows = x.dim(0);

@@ -29,6 +29,8 @@ export interface ElementType {
   unpack: (blocks: Tensor) => Unpacked;
   /** How MLX has what `unpack` leaves packed. */
   affine?: Packing;
+  /** Its numbers are those of the blocks by a factor. */
+  hasFactor?: boolean;
   /** Rows (R, K) of any floating dtype as their bytes, uint8 in any shape; of types that can be written. */
   pack?: (rows: Tensor) => Tensor;
 }

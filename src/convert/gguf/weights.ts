@@ -9,6 +9,7 @@ import type { Unpacked } from "./blocks";
 import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
 import { type PlacedParameter, placed } from "./placed";
+import { withScales } from "./scaled";
 import { llama3Scaling, rotationFactors } from "./stretches";
 import { GgufData, mapBlocks } from "./tensors";
 import type { ElementType, Packing } from "./types";
@@ -36,10 +37,11 @@ export async function openGguf(path: string): Promise<GgufModel> {
 }
 
 async function readGguf(path: string): Promise<GgufModel> {
-  const header = await readGgufParts(path);
-  const factors = rotationFactors(header);
-  const { config, facts, keepsDtype } = await architectureOf(header, factors, path);
-  const parameters = placed(header, config, facts, path);
+  const parts = await readGgufParts(path);
+  const factors = rotationFactors(parts);
+  const { config, facts, keepsDtype } = await architectureOf(parts, factors, path);
+  const { header, experts } = withScales(parts, facts.names, path);
+  const parameters = [...placed(header, config, facts, path), ...experts];
   const packed = new Map(parameters.flatMap(({ path, affine }) => (affine ? [[path, affine] as const] : [])));
   const quantization = packed.size > 0 ? { quantization: quantizationOf(packed) } : {};
   return {
@@ -88,7 +90,7 @@ export function ggufTensors(
       for (const part of Object.keys(read[0]!) as (keyof Unpacked)[]) {
         const value = make(read.map((unpacked) => unpacked[part]!));
         const name = `${path}.${part === "weight" ? kind : part}`;
-        const isCast = mx.isFloating(value.dtype) && !keepsDtype?.(name);
+        const isCast = mx.isFloating(value.dtype) && kind !== "global_scale" && !keepsDtype?.(name);
         tensors.set(name, isCast ? value.astype(dtype) : value);
       }
     }
