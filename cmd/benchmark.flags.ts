@@ -1,11 +1,13 @@
 /** The flags of `mlxlm benchmark`: mlx-lm's, with its defaults, and `--against`. */
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 
 export const benchmarkFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
     placeholder: "MODEL",
     positional: true,
   }),
+  ...ggufFileFlags,
   promptTokens: flag.integer("length of the prompt", { alias: ["p"], default: 512, min: 1 }),
   generationTokens: flag.integer("how many tokens are generated", {
     alias: ["g"],

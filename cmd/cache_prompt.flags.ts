@@ -1,5 +1,6 @@
 /** The flags of `mlxlm cache_prompt`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
 export const cachePromptFlags = {
@@ -7,6 +8,7 @@ export const cachePromptFlags = {
     placeholder: "MODEL",
     default: "mlx_model",
   }),
+  ...ggufFileFlags,
   prompt: flag.text("the prompt; - reads stdin", { required: true }),
   promptCacheFile: flag.path("where to write the cache", { placeholder: "FILE", required: true }),
   eosToken: flag.text("a further token that ends answers from this cache"),

@@ -3,12 +3,14 @@ import { answerFormatFlags } from "../src/cli/answer-format";
 import { settingFlags } from "../src/cli/chat/settings";
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 
 export const chatFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
     placeholder: "MODEL",
     positional: true,
   }),
+  ...ggufFileFlags,
   systemPrompt: flag.text("a system message ahead of the conversation"),
   ...settingFlags,
   ...answerFormatFlags,

@@ -1,11 +1,13 @@
 /** The flags of `mlxlm convert`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 import { exportTypeNames } from "../src/convert/gguf/export-types";
 import { recipeNames } from "../src/convert/recipes";
 
 export const convertFlags = {
   hfPath: flag.path("the model: a folder, or a repo of the Hugging Face hub", { placeholder: "MODEL" }),
   model: flag.path("the same as --hf-path", { placeholder: "MODEL" }),
+  ...ggufFileFlags,
   mlxPath: flag.path("folder to save to; it must not exist yet", { default: "mlx_model" }),
   quantize: flag.switch("quantize the weights", { alias: ["q"] }),
   qGroupSize: flag.integer("how many weights share a scale (affine 64, mxfp4 and mxfp8 32, nvfp4 16)", { min: 1 }),

@@ -1,5 +1,6 @@
 /** The flags of `mlxlm evaluate`: mlx-lm's, with its defaults, and the folders that tasks come from. */
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 
 export const evaluateFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
@@ -7,6 +8,7 @@ export const evaluateFlags = {
     positional: true,
     required: true,
   }),
+  ...ggufFileFlags,
   tasks: flag.list("tasks, groups or tags of lm-evaluation-harness, or YAML files; list: all there are", {
     placeholder: "TASK …",
   }),

@@ -2,6 +2,7 @@
 import { answerFormatFlags } from "../src/cli/answer-format";
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
 export const generateFlags = {
@@ -9,6 +10,7 @@ export const generateFlags = {
     placeholder: "MODEL",
     positional: true,
   }),
+  ...ggufFileFlags,
   prompt: flag.text("the prompt; - reads stdin, as a pipe without --prompt does; \\n and \\t are understood", {
     alias: ["p"],
     default: "hello",

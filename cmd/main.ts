@@ -4,6 +4,7 @@ import { version } from "../package.json";
 /** The executable's entry: finds the command and hands over. Nothing heavy is loaded before a command runs. */
 import type { Command } from "../src/cli/command";
 import { useDevice } from "../src/cli/device";
+import { nameGgufFile } from "../src/cli/gguf-file";
 import { joinGroup } from "../src/cli/group";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
@@ -66,6 +67,7 @@ async function main([name, ...words]: string[]): Promise<void> {
   onWarning((line) => out.warn(line));
   if (!command.diagnoses) for (const problem of checkEnvironment()) out.warn(problem);
   if (command.computes && flags.device) await useDevice(flags.device as "cpu" | "gpu");
+  await nameGgufFile(flags);
   if (isLaunched() && !command.wraps) await joinGroup(command, words);
   await command.run({
     flags,

@@ -1,11 +1,13 @@
 /** The flags of `mlxlm perplexity`: mlx-lm's, with its defaults. */
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 
 export const perplexityFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
     placeholder: "MODEL",
     positional: true,
   }),
+  ...ggufFileFlags,
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   batchSize: flag.integer("how many rows at a time", { default: 8, min: 1 }),
   sequenceLength: flag.integer("tokens in a row", { default: 512, min: 2 }),

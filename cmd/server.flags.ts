@@ -1,6 +1,7 @@
 /** The flags of `mlxlm server`: mlx-lm's, with its defaults but for what web pages may do, and our own. */
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
+import { ggufFileFlags } from "../src/cli/gguf-file";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
 
 export const serverFlags = {
@@ -8,6 +9,7 @@ export const serverFlags = {
     placeholder: "MODEL",
     positional: true,
   }),
+  ...ggufFileFlags,
   adapterPath: flag.path("folder of a LoRA adapter for that model"),
   host: flag.text("the address to listen on", { default: "127.0.0.1", placeholder: "ADDRESS" }),
   port: flag.integer("the port; 0: one that is free", { default: 8080, min: 0, max: 65_535 }),

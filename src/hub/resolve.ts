@@ -31,7 +31,7 @@ export interface ResolvedModel {
 }
 
 /** What leads the name of a repo of which one GGUF file is meant: `hf:OWNER/NAME:Q4_K_M`. */
-const ofHub = "hf:";
+export const ofHub = "hf:";
 
 /** A GGUF file of a repo: from the cache where it is there, else a download. */
 async function resolveGguf(name: string, options: ResolveOptions): Promise<ResolvedModel> {
