@@ -1,6 +1,8 @@
 /** `mlxlm evaluate`: tasks of lm-evaluation-harness, without Python. */
 import { command } from "../src/cli/command";
 import { ExitCode, UserError } from "../src/errors";
+import type { AnswerAll } from "../src/evaluate/run-tasks";
+import { isLaunched, isLead } from "../src/mlx/group-environment";
 import { evaluateFlags } from "./evaluate.flags";
 
 export default command({
@@ -13,6 +15,7 @@ export default command({
   ],
   flags: evaluateFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     const { model: name, tasks: names = [], seed, limit, numShots, batchSize } = flags;
@@ -51,16 +54,21 @@ export default command({
     const { openModel } = await import("../src/cli/model");
     const { makeSampler } = await import("../src/sample");
     const { Answerer } = await import("../src/evaluate/answers");
+    const { answerAcrossRanks } = await import("../src/evaluate/across-ranks");
     const { AnswerCache } = await import("../src/evaluate/answer-cache");
     const { filesMark } = await import("../src/files-mark");
     const { renderChats } = await import("../src/evaluate/chats");
     const { resultsTable } = await import("../src/evaluate/tasks/results-table");
     mx.random.seed(seed);
-    const { model, tokenizer, folder } = await openModel(name, out, signal);
+    const { model, tokenizer, folder } = await openModel(name, out, signal, { isWhole: true });
+    const group = isLaunched() ? mx.distributed.init({ strict: true }) : null;
     const usesChatTemplate = flags.applyChatTemplate || (tokenizer.hasChatTemplate && !flags.noApplyChatTemplate);
     const { temp, topP, topK, maxTokens, chatTemplateArgs } = flags;
     const conditions = [await filesMark(folder), usesChatTemplate, maxTokens, temp > 0 && [temp, topP, topK, seed]];
-    const cache = new AnswerCache(`${path}.answers.jsonl`, JSON.stringify(conditions));
+    const cache = new AnswerCache(
+      `${path}.answers${isLead() ? "" : `-${group!.rank}`}.jsonl`,
+      JSON.stringify(conditions),
+    );
     const bar = out.progress("Evaluating", { unit: "it" });
     let [done, total] = [0, 0];
     const onProgress = (answered: number, all: number) => {
@@ -70,10 +78,11 @@ export default command({
     const sampler = makeSampler({ temp, topP, topK });
     const options = { batchSize, maxTokens, usesChatTemplate, sampler, cache, onProgress, signal };
     const answerer = new Answerer(model, tokenizer, options);
+    const answerOwn: AnswerAll = (requests) => answerer.answer(requests);
     try {
       const found =
         tasks &&
-        (await runTasks(tasks, selection, (requests) => answerer.answer(requests), {
+        (await runTasks(tasks, selection, group ? answerAcrossRanks(group, answerOwn) : answerOwn, {
           limit,
           renderChat: usesChatTemplate ? renderChats(tokenizer, chatTemplateArgs) : undefined,
           asMultiturn: flags.fewshotAsMultiturn,
@@ -87,7 +96,7 @@ export default command({
         process.exitCode = ExitCode.interrupted;
         return;
       }
-      const paths = await writeResults(path, found);
+      const paths = isLead() ? await writeResults(path, found) : [];
       out.text(`Results:\n${resultsTable(found)}`);
       if (found.groups) out.text(`\n${resultsTable(found, "groups")}`);
       for (const file of paths) out.info(`Written: ${file}`);

@@ -64,6 +64,28 @@ describe("results", () => {
     ]);
   });
 
+  test("two ranks answer half of the requests each, and give what one process gives", async () => {
+    const words = [
+      "--tasks",
+      "local_boolq",
+      "local_lambada",
+      "--limit",
+      "3",
+      "--num-shots",
+      "0",
+      "--batch-size",
+      "1",
+      "--json",
+    ];
+    const alone = await evaluate(...demo, ...into("alone"), ...words);
+    const command = [process.execPath, main, "launch", "-n", "2", "evaluate", ...demo, ...into("ranks"), ...words];
+    const child = Bun.spawn(command, { cwd: root, stdout: "pipe", stderr: "pipe", env });
+    const [out, code] = await Promise.all([child.stdout.text(), child.exited]);
+    expect(code).toBe(0);
+    expect(JSON.parse(out).results).toEqual(JSON.parse(alone.out).results);
+    expect(readdirSync(join(scratch, "ranks"))).toEqual(readdirSync(join(scratch, "alone")));
+  }, 60_000);
+
   test("--json gives one object in the harness's schema; the chat template is on where there is one", async () => {
     const words = ["--model", "demo", "--include-path", tasks, "--tasks", "local_mmlu", "--limit", "1", "--json"];
     const { out, code } = await evaluate(...words, ...into("json"), "--num-shots", "0");

@@ -14,13 +14,13 @@ export function openModel(
   name: string | undefined,
   out: Output,
   signal: AbortSignal,
-  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead" | "pipeline"> = {},
+  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead" | "pipeline" | "isWhole"> = {},
 ): Promise<models.OpenedModel> {
-  const { adapterPath, quantizeActivations, draftHead, pipeline } = options;
+  const { adapterPath, quantizeActivations, draftHead, pipeline, isWhole } = options;
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   return models
     .openModel(name, {
-      ...{ adapterPath, quantizeActivations, draftHead, pipeline, signal },
+      ...{ adapterPath, quantizeActivations, draftHead, pipeline, isWhole, signal },
       onDownload(done, total) {
         bar.at(done, total);
         if (done >= total) bar.end();

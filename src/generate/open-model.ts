@@ -45,6 +45,8 @@ export interface OpenOptions extends FindOptions {
   draftHead?: boolean;
   /** Among several processes, give each some layers, not a part of each layer. */
   pipeline?: boolean;
+  /** Among several processes, give each the whole model. */
+  isWhole?: boolean;
   /** No model was named, and it is the demo model. */
   onDemo?: () => void;
 }
@@ -76,16 +78,17 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     });
   }
   if (group) await checkSameModel(group, folder);
+  const divides = group && !options.isWhole;
   const adapt = async (model: LanguageModel) => {
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
   };
   // Of a model that is divided among ranks, layers are adapted while they are whole.
   const loaded = await loadModel(folder, {
     draftHead: options.draftHead,
-    ...(group && { group, adapt, pipeline: options.pipeline }),
+    ...(divides && { group, adapt, pipeline: options.pipeline }),
   });
   try {
-    if (!group) await adapt(loaded.model);
+    if (!divides) await adapt(loaded.model);
     if (packsInputs) quantizeActivations(loaded.model);
   } catch (error) {
     loaded.model.dispose();
