@@ -9,6 +9,7 @@ import * as own from "./conformance/own";
 import { responses } from "./conformance/responses";
 import type { Body, Route } from "./conformance/table";
 import { testServer } from "./serve";
+import { testNames } from "./test-names";
 import { thinkingTokenizer } from "./thinking-tokenizer";
 import { tinyModel } from "./tiny-model";
 
@@ -77,9 +78,7 @@ describe.each(routes.map((route) => [route.path, route] as const))("%s", (path, 
     } else if ("shown" in row) {
       test(`${field}: shown elsewhere`, async () => {
         const [file, name] = row.shown;
-        const source = await Bun.file(join(import.meta.dir, "../src/serve", file)).text();
-        const names = [...source.matchAll(/\btest\((["'`])(.*)\1,/g)].map(([, , one]) => one);
-        expect(names).toContain(name);
+        expect(await testNames(join(import.meta.dir, "../src/serve", file))).toContain(name);
       });
     }
   }
