@@ -8,7 +8,7 @@ function(add_cpu_kernels target)
   endif()
   set(flags_avx2 -mavx2 -mfma -mf16c)
   set(flags_avx512 ${flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
-  set(flags_avx512_bf16 ${flags_avx512} -mavx512bf16)
+  set(flags_avx512_bf16 ${flags_avx512} -mavx512bf16 -mavx512vnni)
   foreach(isa ${instruction_sets})
     add_library(kernels_${isa} OBJECT
       ${source}/cpu/attention_kernels.cpp

@@ -114,6 +114,55 @@ void check_shape(int type, cpu::BlockSize size, Float number, Shape shape, Rando
   }
 }
 
+// A row with a number that is none, or infinite, has no product; one number that dwarfs the others leaves them alone.
+void check_extremes(int type, cpu::BlockSize size, Float number, Random& random) {
+  auto block_type = static_cast<BlockType>(type);
+  auto tables = cpu::block_tables(block_type);
+  int64_t k = 512 > size.numbers ? 512 : size.numbers;
+  int64_t blocks = k / size.numbers;
+  Exact w(blocks * size.bytes);
+  std::vector<float> values(k);
+  for (int64_t i = 0; i < blocks; ++i) {
+    draw(type, tables, size, w.data<uint8_t>() + i * size.bytes, values.data() + i * size.numbers, random);
+  }
+  Product product = {};
+  product.type = number;
+  product.n = 1;
+  product.k = k;
+  product.row_bytes = blocks * size.bytes;
+  product.x_step = 1;
+  cpu::set_blocks(product, block_type);
+  int64_t zero = 0;
+  for (double extreme : {static_cast<double>(NAN), static_cast<double>(INFINITY), 0x1p14, 0x1p-14, 0.0}) {
+    Exact x(k * size_of(number));
+    Exact out(size_of(number));
+    double sum = 0;
+    double sizes = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      double value = i == 37 ? extreme : extreme == 0 ? 0 : random.number();
+      if (std::isnan(value)) {
+        // All ones below the sign are no number in any type.
+        std::memset(x.data<char>() + i * size_of(number), 0x7f, size_of(number));
+        std::memset(x.data<char>() + i * size_of(number), 0xff, size_of(number) - 1);
+      } else {
+        put(number, x.data(), i, value);
+      }
+      sum += value * values[i];
+      sizes += std::abs(value * values[i]);
+    }
+    cpu::run(product, {{x.data(), out.data(), w.data(), nullptr, nullptr, &zero, &zero, 1}});
+    auto name = "blocks of type " + std::to_string(type) + " for " + name_of(number) + ", a row with " +
+        std::to_string(extreme);
+    double got = get(number, out.data(), 0);
+    if (std::isfinite(extreme)) {
+      bool fits = std::abs(sum) < 60000 || number != Float::f16;
+      expect_near(fits ? got : sum, sum, precision_of(number) * std::abs(sum) + 1e-5 * sizes + 1e-7, name);
+    } else {
+      expect(!std::isfinite(got), name);
+    }
+  }
+}
+
 } // namespace
 
 void check_blocks(Sweep sweep) {
@@ -125,6 +174,10 @@ void check_blocks(Sweep sweep) {
     }
     int64_t unit = 256 / size.numbers > 0 ? 256 / size.numbers : 1;
     check_shape(type, size, Float::f32, {37, 3 * unit}, random);
+    check_shape(type, size, Float::f16, {37, 3 * unit}, random);
+    for (Float number : {Float::f32, Float::f16, Float::bf16}) {
+      check_extremes(type, size, number, random);
+    }
     if (sweep == Sweep::all) {
       check_shape(type, size, Float::f16, {1, 1}, random);
       check_shape(type, size, Float::bf16, {300, unit}, random);

@@ -1,5 +1,6 @@
 #include "cpu/block_kernels.h"
 
+#include "cpu/block_dots.h"
 #include "cpu/blocks.h"
 
 namespace mlxlm::cpu::MLXLM_ISA {
@@ -71,16 +72,61 @@ float dot_blocks(
   return sum((totals[0] + totals[1]) + (totals[2] + totals[3])) + rest;
 }
 
+// Floats, and behind them their sums over groups.
+void pack_floats(const float* x, int64_t numbers, float* to) {
+  std::memcpy(to, x, numbers * sizeof(float));
+  for (int64_t k = 0; k < numbers; k += group) {
+    F total = {};
+    for (int i = 0; i < group; i += lanes) {
+      total += load(x + k + i);
+    }
+    to[numbers + k / group] = sum(total);
+  }
+}
+
+template <class Type>
+constexpr bool is_wide = has_byte_products && WideCodes<Type>::exist;
+
 void unpack(BlockType type, const BlockTables& tables, const uint8_t* from, int64_t blocks, float* to) {
   with_blocks(type, [&](auto block) { unpack_blocks<decltype(block)>(tables, from, blocks, to); });
 }
 
-float dot(
-    BlockType type, const BlockTables& tables, const uint8_t* from, int64_t blocks, const float* x,
-    const float* sums) {
-  float result = 0;
-  with_blocks(type, [&](auto block) { result = dot_blocks<decltype(block)>(tables, from, blocks, x, sums); });
-  return result;
+int64_t packed_bytes(BlockType type, bool exact, int64_t numbers) {
+  int64_t bytes = (numbers + numbers / group) * static_cast<int64_t>(sizeof(float));
+  with_blocks(type, [&](auto block) {
+    if (is_wide<decltype(block)> && !exact) {
+      bytes = numbers / wide_block * static_cast<int64_t>(sizeof(WideX));
+    }
+  });
+  return bytes;
+}
+
+void pack(BlockType type, bool exact, const float* x, int64_t numbers, void* to) {
+  with_blocks(type, [&](auto block) {
+    if constexpr (is_wide<decltype(block)>) {
+      if (!exact) {
+        return pack_wide<decltype(block)>(x, numbers / wide_block, static_cast<WideX*>(to));
+      }
+    }
+    pack_floats(x, numbers, static_cast<float*>(to));
+  });
+}
+
+void dots(
+    BlockType type, bool exact, const BlockTables& tables, const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t blocks,
+    const void* x, float* to) {
+  with_blocks(type, [&](auto block) {
+    using Type = decltype(block);
+    if constexpr (is_wide<Type>) {
+      if (!exact) {
+        return dots_wide<Type>(from, row_bytes, rows, blocks, static_cast<const WideX*>(x), to);
+      }
+    }
+    auto numbers = static_cast<const float*>(x);
+    for (int64_t row = 0; row < rows; ++row) {
+      to[row] = dot_blocks<Type>(tables, from + row * row_bytes, blocks, numbers, numbers + blocks * Type::numbers);
+    }
+  });
 }
 
 void narrow(Float type, const float* from, int64_t count, void* to) {
@@ -91,6 +137,6 @@ void narrow(Float type, const float* from, int64_t count, void* to) {
 
 } // namespace
 
-const BlockKernels block_kernels = {unpack, dot, narrow};
+const BlockKernels block_kernels = {unpack, packed_bytes, pack, dots, narrow};
 
 } // namespace mlxlm::cpu::MLXLM_ISA

@@ -7,11 +7,11 @@
 
 namespace mlxlm::cpu::MLXLM_ISA {
 
-// Numbers that share a sum of x.
-constexpr int block_group = 16;
-
 // Up to so many rows are done as dots.
 constexpr int most_block_rows = 8;
+
+// Rows of blocks in a panel at most, a multiple of all vectors' lanes.
+constexpr int most_block_panel = 256;
 
 // How many numbers of a row are unpacked at a time; whole blocks of any type.
 constexpr int64_t stretch = 512;
@@ -27,28 +27,28 @@ inline void unpack_stretch(const Product& product, const void* w, int64_t row, i
       product.block_type, product.tables, block_at(product, w, row, k), blocks_in(product, count), to);
 }
 
+// Whether nothing may be rounded on the way: 16 bits of x are all that float16 and bf16 have.
+inline bool is_exact(const Product& product) {
+  return product.type == Float::f32;
+}
+
 // What a product of plain floats is: the same with w unpacked.
 inline Product unpacked(Product product) {
   product.format = Format::f32;
   return product;
 }
 
-// Packed rows: each as floats; of one alone its sums behind.
+// Packed rows: each as floats; one alone as its type's dots read it.
 inline void pack_block_dots(const Product& product, const Job& job, const Plan& plan, int64_t block, void* packed) {
-  auto to = static_cast<float*>(packed);
   int64_t first = block * plan.block_rows;
   int64_t rows = least(plan.block_rows, job.rows - first);
-  for (int64_t m = 0; m < rows; ++m) {
-    read_row(product, job.x, job.x_rows[first + m], product.k, to + m * product.k);
-  }
   if (job.rows == 1) {
-    for (int64_t k = 0; k < product.k; k += block_group) {
-      F total = {};
-      for (int i = 0; i < block_group; i += lanes) {
-        total += load(to + k + i);
-      }
-      to[product.k + k / block_group] = sum(total);
-    }
+    auto numbers = static_cast<float*>(scratch(0, product.k * sizeof(float)));
+    read_row(product, job.x, job.x_rows[0], product.k, numbers);
+    return block_kernels.pack(product.block_type, is_exact(product), numbers, product.k, packed);
+  }
+  for (int64_t m = 0; m < rows; ++m) {
+    read_row(product, job.x, job.x_rows[first + m], product.k, static_cast<float*>(packed) + m * product.k);
   }
 }
 
@@ -74,13 +74,15 @@ void add_stretch(const float* x, int64_t stride, const float* w, int64_t count, 
 inline void multiply_block_dots(
     const Product& product, const Job& job, const Plan& plan, const void* packed, int64_t panel) {
   int64_t end = least((panel + 1) * plan.panel, product.n);
-  auto x = static_cast<const float*>(packed);
   if (job.rows == 1) {
-    for (int64_t n = panel * plan.panel; n < end; ++n) {
-      float result = block_kernels.dot(
-          product.block_type, product.tables, block_at(product, job.w, n, 0), blocks_in(product, product.k), x,
-          x + product.k);
-      store_some_as(product.type, job.out, job.out_rows[0] + n, splat(result), 1);
+    float results[most_block_panel];
+    int64_t n = panel * plan.panel;
+    block_kernels.dots(
+        product.block_type, is_exact(product), product.tables, block_at(product, job.w, n, 0), product.row_bytes, end - n,
+        blocks_in(product, product.k), packed, results);
+    for (int64_t i = 0; i < end - n; i += lanes) {
+      store_some_as(
+          product.type, job.out, job.out_rows[0] + n + i, load(results + i), static_cast<int>(least(lanes, end - n - i)));
     }
     return;
   }
@@ -152,12 +154,13 @@ inline Plan plan_blocks(const Product& product, int64_t rows, int threads) {
   if (rows > most_block_rows) {
     return plan_tiles<F32>(unpacked(product), rows, threads);
   }
-  int64_t panel = round_up(most(16, least(256, product.n / (threads * 8) + 1)), 4);
+  int64_t panel = round_up(most(16, least(most_block_panel, product.n / (threads * 8) + 1)), 4);
   int64_t blocks = (rows + 3) / 4;
   int64_t block_rows = (rows + blocks - 1) / blocks;
-  size_t floats = product.k * block_rows + (rows == 1 ? product.k / block_group : 0);
+  int64_t bytes = rows == 1 ? block_kernels.packed_bytes(product.block_type, is_exact(product), product.k)
+                            : product.k * block_rows * static_cast<int64_t>(sizeof(float));
   return {true, static_cast<int>(block_rows), blocks, blocks, panel, (product.n + panel - 1) / panel,
-          static_cast<size_t>(round_up(floats * sizeof(float), 64)), threads};
+          static_cast<size_t>(round_up(bytes, 64)), threads};
 }
 
 inline void pack_blocks(const Product& product, const Job& job, const Plan& plan, int64_t block, void* packed) {

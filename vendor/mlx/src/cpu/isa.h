@@ -8,7 +8,7 @@ enum class Isa {
   plain,
   avx2, // with FMA and F16C
   avx512, // F, BW, DQ, VL
-  avx512_bf16, // and BF16
+  avx512_bf16, // and BF16, VNNI
 };
 
 // The best one, or a lesser one that MLXLM_CPU_ISA names (plain, avx2, avx512, avx512_bf16).

@@ -93,18 +93,24 @@ struct Q3K {
   }
 };
 
-// Factors and minima of eight groups of 32, six bits each, in twelve bytes.
+// Factors and minima of eight groups of 32, six bits each, in twelve bytes; the first groups' whole in eight of them, the
+// others' with two bits there and four behind. A group's two side by side.
+inline C scales_beside_minima(const uint8_t* from) {
+  auto first = number_at<uint64_t>(from + 4);
+  uint64_t last = number_at<uint32_t>(from + 12);
+  uint64_t low = first & 0x3f3f3f3f3f3f3f3f;
+  uint64_t high = (first >> 2 & 0x3030303030303030) | ((last | last << 28) & 0x0f0f0f0f0f0f0f0f);
+  C codes = joined(low, high);
+  return __builtin_shufflevector(codes, codes, 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+}
+
 inline void scales_and_minima(const uint8_t* from, float* to, float* biases) {
-  uint64_t a = number_at<uint32_t>(from + 4);
-  uint64_t b = number_at<uint32_t>(from + 8);
-  uint64_t c = number_at<uint32_t>(from + 12);
-  uint64_t six = 0x3f3f3f3f;
-  uint64_t four = 0x0f0f0f0f;
-  uint64_t two = 0x30303030;
-  uint64_t factors = (a & six) | ((c & four) | (a >> 2 & two)) << 32;
-  uint64_t minima = (b & six) | ((c >> 4 & four) | (b >> 2 & two)) << 32;
-  store_scales(doubled(factors), half_at(from), to);
-  store_scales(doubled(minima), -half_at(from + 2), biases);
+  C codes = scales_beside_minima(from);
+  store_scales(
+      __builtin_shufflevector(codes, codes, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14), half_at(from), to);
+  store_scales(
+      __builtin_shufflevector(codes, codes, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15), -half_at(from + 2),
+      biases);
 }
 
 struct Q4K {
