@@ -37,9 +37,15 @@ function described({ matrix, packing }: TokenMatrix): [arrays: Handle[], how: nu
   return [handlesOf(arrays), [packing.groupSize, packing.bits, modes.indexOf(packing.mode), biased]];
 }
 
+/** Several, one after the other. */
+function allDescribed(matrices: readonly TokenMatrix[]): [arrays: Handle[], how: number[]] {
+  const each = matrices.map(described);
+  return [each.flatMap(([arrays]) => arrays), each.flatMap(([, how]) => how)];
+}
+
 export interface TokenFeedForward {
-  /** Of gates and values side by side: (2 M, D) */
-  joint: TokenMatrix;
+  /** Of gates and values side by side: (2 M, D), in one matrix or several */
+  joint: readonly TokenMatrix[];
   /** (N, M) */
   last: TokenMatrix;
   kind: "silu" | "gelu";
@@ -47,13 +53,13 @@ export interface TokenFeedForward {
 
 /** last(gate(g) · v) of x (1, 1, D), where `joint` gives g and v side by side → (1, 1, N). Null where no kernel takes these. */
 export function feedToken(x: Tensor, { joint, last, kind }: TokenFeedForward): Tensor | null {
-  const [out] = abi.feed_token(kind === "gelu", x.handle, ...described(joint), ...described(last));
+  const [out] = abi.feed_token(kind === "gelu", x.handle, ...allDescribed(joint), ...described(last));
   return out === undefined ? null : wrap(out);
 }
 
 export interface TokenAttention {
-  /** Of queries, keys and values side by side: ((H + 2 · Hkv) · D, C) */
-  joint: TokenMatrix;
+  /** Of queries, keys and values side by side: ((H + 2 · Hkv) · D, C), in one matrix or several */
+  joint: readonly TokenMatrix[];
   /** (N, H · D) */
   last: TokenMatrix;
   /** (1, Hkv, S, D). Nobody else may hold them: row `used` is written in place. */
@@ -76,7 +82,7 @@ export interface TokenAttention {
 function attentionArguments({ joint, last, keys, values, norms, rotation, ...sizes }: TokenAttention) {
   const { used, heads, kvHeads, offset, scale } = sizes;
   return [
-    ...described(joint),
+    ...allDescribed(joint),
     ...described(last),
     keys.handle,
     values.handle,
@@ -131,7 +137,7 @@ export function layerToken(
     second.eps,
     ...attentionArguments(attention),
     feed.kind === "gelu",
-    ...described(feed.joint),
+    ...allDescribed(feed.joint),
     ...described(feed.last),
   );
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);

@@ -30,10 +30,12 @@ function matrixOf(layer: Layer): mx.fast.TokenMatrix | null {
   return packed.quantizesInputs ? null : { matrix: packed, packing: packed.packing };
 }
 
-function jointMatrixOf(x: Tensor, layers: readonly Layer[]): mx.fast.TokenMatrix | null {
+/** Layers that share their input: as one matrix where they were joined, one each where types of blocks keep them apart. */
+function jointMatrices(x: Tensor, layers: readonly Layer[]): mx.fast.TokenMatrix[] | null {
   const joint = jointOf(x, layers);
-  if (!joint?.blocks) return joint && { matrix: joint, packing: joint.packing };
-  return { matrix: joint, packing: { blockType: joint.blocks.code } };
+  if (joint) return [{ matrix: joint, packing: joint.blocks ? { blockType: joint.blocks.code } : joint.packing }];
+  const own = layers.some((layer) => layer instanceof BlockLinear) ? layers.map(matrixOf) : [null];
+  return own.every((matrix) => matrix !== null) ? own : null;
 }
 
 /** What a gated feed-forward block consists of. */
@@ -47,7 +49,7 @@ export interface GatedLayers {
 function feedForward(x: Tensor, layers: GatedLayers): mx.fast.TokenFeedForward | null {
   const { gate_proj, up_proj, down_proj, activation } = layers;
   const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
-  const joint = kind && jointMatrixOf(x, [gate_proj, up_proj]);
+  const joint = kind && jointMatrices(x, [gate_proj, up_proj]);
   const last = joint && matrixOf(down_proj);
   return last && { joint, last, kind };
 }
@@ -70,7 +72,7 @@ function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fas
   const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope, q_norm, k_norm } = layers;
   const { room, offset } = cache;
   if (!room || (rope && !rope.plain)) return null;
-  const joint = jointMatrixOf(x, [q_proj, k_proj, v_proj]);
+  const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
   const last = joint && matrixOf(o_proj);
   if (!last) return null;
   const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };

@@ -22,11 +22,12 @@ beforeAll(() => mx.random.seed(1));
 
 const width = 256;
 
-/** A Llama of two layers with every matrix in one type. */
-function model(typeName: string): string {
-  const type = everyType.find(({ name }) => name === typeName)!;
+/** A Llama of two layers with every matrix in one type, but for values and down projections where another is given. */
+function model(typeName: string, otherName = typeName): string {
   let seed = 0;
   const matrix = (name: string, rows: number): RawTensor => {
+    const wanted = /attn_v|ffn_down/.test(name) ? otherName : typeName;
+    const type = everyType.find(({ name }) => name === wanted)!;
     const data = blocksOf(type, (rows * width) / type.block + ++seed).subarray(seed * type.bytes);
     return { name, dims: [width, rows], code: type.code, data };
   };
@@ -43,7 +44,7 @@ function model(typeName: string): string {
     ),
     ...["attn_k", "attn_v"].map((name) => matrix(`blk.${i}.${name}.weight`, width / 2)),
   ];
-  const path = join(folder, `${typeName}.gguf`);
+  const path = join(folder, `${typeName}-${otherName}.gguf`);
   const changed: Record<string, ReturnType<typeof raw.u32>> = {
     "llama.embedding_length": raw.u32(width),
     "llama.feed_forward_length": raw.u32(width),
@@ -63,35 +64,41 @@ function model(typeName: string): string {
 
 const prompt = () => mx.array([[0, 1, 2]], "uint32");
 
-test.each(["Q6_K", "Q3_K", "IQ3_S", "TQ1_0"])("%s: little memory, and the numbers of the file", async (name) => {
-  const path = model(name);
-  const live = mx.liveHandles();
-  const { model: loaded } = await loadModel(path);
-  const weights = loaded.namedParameters();
-  const bytes = weights.reduce((sum, [, tensor]) => sum + tensor.nbytes, 0);
-  expect(loaded.namedModules().filter(([, module]) => isBlockLayer(module))).toHaveLength(16);
-  expect(bytes).toBeLessThan(1.15 * statSync(path).size);
-  const opened = await openWeights(path, await readConfig(path));
-  expect(opened.model.namedModules().some(([, module]) => isBlockLayer(module))).toBe(false);
-  mx.scope(() => {
-    const logits = loaded.forward(prompt()).astype("float32");
-    const forms = opened.model.forward(prompt()).astype("float32");
-    const off = logits.subtract(forms).abs().max().item() / forms.abs().max().item();
-    expect(off).toBeLessThan(0.1);
-  });
-  loaded.dispose();
-  opened.model.dispose();
-  expect(mx.liveHandles()).toBe(live);
-});
+test.each(["Q4_K", "Q5_K", "Q6_K", "Q3_K", "IQ3_S", "TQ1_0"])(
+  "%s: little memory, and the numbers of the file",
+  async (name) => {
+    const path = model(name);
+    const live = mx.liveHandles();
+    const { model: loaded } = await loadModel(path);
+    const weights = loaded.namedParameters();
+    const bytes = weights.reduce((sum, [, tensor]) => sum + tensor.nbytes, 0);
+    expect(loaded.namedModules().filter(([, module]) => isBlockLayer(module))).toHaveLength(16);
+    expect(bytes).toBeLessThan(1.15 * statSync(path).size);
+    const opened = await openWeights(path, await readConfig(path));
+    expect(opened.model.namedModules().some(([, module]) => isBlockLayer(module))).toBe(false);
+    mx.scope(() => {
+      const logits = loaded.forward(prompt()).astype("float32");
+      const forms = opened.model.forward(prompt()).astype("float32");
+      const off = logits.subtract(forms).abs().max().item() / forms.abs().max().item();
+      expect(off).toBeLessThan(0.1);
+    });
+    loaded.dispose();
+    opened.model.dispose();
+    expect(mx.liveHandles()).toBe(live);
+  },
+);
 
 test("types whose form in MLX is as small keep that", async () => {
-  const { model: loaded } = await loadModel(model("Q4_K"));
+  const { model: loaded } = await loadModel(model("Q4_1"));
   expect(loaded.namedModules().some(([, module]) => isBlockLayer(module))).toBe(false);
   loaded.dispose();
 });
 
-test("a token after the others is what it is among them", async () => {
-  const { model: loaded } = await loadModel(model("Q3_K"));
+test.each([
+  ["Q3_K", "Q3_K"],
+  ["Q4_K", "Q6_K"],
+])("in %s and %s a token after the others is what it is among them", async (most, others) => {
+  const { model: loaded } = await loadModel(model(most, others));
   mx.scope(() => {
     const whole = loaded.forward(prompt()).at(0, -1).astype("float32");
     const cache = loaded.makeCache();

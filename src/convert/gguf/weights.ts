@@ -109,17 +109,20 @@ function growsTooMuch({ affine, bytes, block }: ElementType): boolean {
   return affine !== undefined && affine.bits + perGroup / affine.groupSize > mostGrowth * ((bytes * 8) / block);
 }
 
+/** Types that are no smaller than MLX's form, whose kernels multiply one row faster all the same. */
+const quickBlocks: ReadonlySet<string> = new Set(["Q4_K", "Q5_K"]);
+
 /**
  * The layers whose weights stay in the file's blocks, of those that `accepts` holds for: where MLX's form would take more
- * memory, as of all types whose groups have 16 or that choose from a grid. One row of MLX's other forms is multiplied
- * faster than one of blocks.
+ * memory, as of all types whose groups have 16 or that choose from a grid, or more time.
  */
 export function blockLayers(
   { parameters }: GgufModel,
   accepts: (path: string) => boolean,
 ): ReadonlyMap<string, ElementType> {
   const chosen = parameters.filter(
-    ({ path, kind, blocks }) => blocks && growsTooMuch(blocks) && kind === "weight" && accepts(path),
+    ({ path, kind, blocks }) =>
+      blocks && (growsTooMuch(blocks) || quickBlocks.has(blocks.name)) && kind === "weight" && accepts(path),
   );
   return new Map(chosen.map(({ path, blocks }) => [path, blocks!]));
 }

@@ -164,7 +164,7 @@ std::vector<array> rotate_heads(
 std::vector<array> feed_token(
     bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
     const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s) {
-  cpu::FeedForward block = {{joint, joint_how}, {last, last_how}, gelu};
+  cpu::FeedForward block = {cpu::matrices(joint, joint_how), {last, last_how}, gelu};
   if (!cpu::takes_feed_token(x, block, s)) {
     return {};
   }
@@ -178,7 +178,7 @@ std::vector<array> attend_token(
     std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
     mx::StreamOrDevice s) {
   cpu::TokenAttention attention = {
-      {joint, joint_how}, {last, last_how}, keys, values, query_weight, key_weight, freqs,
+      cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())};
   if (!cpu::takes_attend_token(x, attention, s)) {
     return {};
@@ -196,10 +196,10 @@ std::vector<array> layer_token(
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
   cpu::TokenLayer layer = {
       first_norm,
-      {{joint, joint_how}, {last, last_how}, keys, values, query_weight, key_weight, freqs,
+      {cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
        heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())},
       second_norm,
-      {{feed_joint, feed_joint_how}, {feed_last, feed_last_how}, gelu},
+      {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
       first_eps,
       second_eps};
   if (!cpu::takes_layer_token(x, delta, layer, s)) {

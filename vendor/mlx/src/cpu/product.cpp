@@ -33,22 +33,33 @@ void set_blocks(Product& product, BlockType type) {
 }
 
 void run(const Product& product, const std::vector<Job>& jobs) {
+  std::vector<Work> works;
+  works.reserve(jobs.size());
+  for (auto& job : jobs) {
+    works.push_back({&product, job});
+  }
+  run(works);
+}
+
+void run(const std::vector<Work>& works) {
   auto& kernels = cpu::kernels();
   int threads = thread_count();
   std::vector<Part> parts;
-  parts.reserve(jobs.size());
+  parts.reserve(works.size());
   size_t bytes = 0;
   int64_t blocks = 0;
   int64_t tasks = 0;
-  int64_t rows = 0;
-  for (auto& job : jobs) {
-    auto plan = kernels.plan(product, job.rows, threads);
+  int64_t packing = 0;
+  int64_t multiplying = 0;
+  for (auto& [product, job] : works) {
+    auto plan = kernels.plan(*product, job.rows, threads);
     int64_t per_panel = (plan.blocks + plan.blocks_per_task - 1) / plan.blocks_per_task;
     parts.push_back({plan, bytes, blocks, tasks, per_panel});
     bytes += (plan.block_bytes * plan.blocks + 63) / 64 * 64;
     blocks += plan.blocks;
     tasks += plan.panels * per_panel;
-    rows += job.rows;
+    packing += job.rows * product->k;
+    multiplying += job.rows * product->n * product->k;
   }
   auto packed = static_cast<char*>(scratch(1, bytes));
 
@@ -58,19 +69,19 @@ void run(const Product& product, const std::vector<Job>& jobs) {
     });
     return after - parts.begin() - 1;
   };
-  loop(rows * product.k, blocks, [&](int64_t index) {
+  loop(packing, blocks, [&](int64_t index) {
     auto i = part_of(index, &Part::first_block);
     auto& [plan, offset, first_block, _, __] = parts[i];
     int64_t block = index - first_block;
-    kernels.pack(product, jobs[i], plan, block, packed + offset + block * plan.block_bytes);
+    kernels.pack(*works[i].product, works[i].job, plan, block, packed + offset + block * plan.block_bytes);
   });
-  loop(rows * product.n * product.k, tasks, [&](int64_t index) {
+  loop(multiplying, tasks, [&](int64_t index) {
     auto i = part_of(index, &Part::first_task);
     auto& [plan, offset, _, first_task, per_panel] = parts[i];
     int64_t task = index - first_task;
     int64_t first = task % per_panel * plan.blocks_per_task;
     int64_t last = std::min(first + plan.blocks_per_task, plan.blocks);
-    kernels.multiply(product, jobs[i], plan, packed + offset, task / per_panel, first, last);
+    kernels.multiply(*works[i].product, works[i].job, plan, packed + offset, task / per_panel, first, last);
   });
 }
 

@@ -72,4 +72,13 @@ MLXLM_PER_ISA(ProductKernels, product_kernels)
 // Does all jobs of one product, on all threads.
 void run(const Product& product, const std::vector<Job>& jobs);
 
+// A job and what product it is of.
+struct Work {
+  const Product* product;
+  Job job;
+};
+
+// Does them all in one parallel loop.
+void run(const std::vector<Work>& works);
+
 } // namespace mlxlm::cpu

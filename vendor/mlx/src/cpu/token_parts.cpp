@@ -57,54 +57,93 @@ HeldMatrix::HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inpu
   }
 }
 
-void HeldMatrix::multiply(const void* x, void* out) const {
-  int64_t first = 0;
-  auto data = [](const std::optional<array>& a) { return a ? a->data<void>() : nullptr; };
-  run(product, {{x, out, w.data<void>(), data(scales), data(biases), &first, &first, 1}});
-  if (bias) {
-    row_kernels().add(product.type, out, data(bias), out, product.n);
+HeldMatrices::HeldMatrices(const std::vector<MatrixLayout>& layouts, mx::Dtype dtype, Inputs& inputs) {
+  parts_.reserve(layouts.size());
+  for (auto& layout : layouts) {
+    parts_.emplace_back(layout, dtype, inputs);
   }
 }
 
+int64_t HeldMatrices::rows() const {
+  int64_t rows = 0;
+  for (auto& part : parts_) {
+    rows += part.product.n;
+  }
+  return rows;
+}
+
+void HeldMatrices::multiply(const void* x, void* out) const {
+  auto data = [](const std::optional<array>& a) { return a ? a->data<void>() : nullptr; };
+  int64_t size = parts_[0].product.type == Float::f32 ? 4 : 2;
+  int64_t first = 0;
+  std::vector<Work> works;
+  works.reserve(parts_.size());
+  auto to = static_cast<char*>(out);
+  for (auto& part : parts_) {
+    works.push_back({&part.product, {x, to, part.w.data<void>(), data(part.scales), data(part.biases), &first, &first, 1}});
+    to += part.product.n * size;
+  }
+  run(works);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (auto& bias = parts_[i].bias) {
+      auto& [product, job] = works[i];
+      row_kernels().add(product->type, job.out, data(bias), job.out, product->n);
+    }
+  }
+}
+
+namespace {
+
+std::vector<MatrixLayout> layouts(const std::vector<Matrix>& matrices) {
+  std::vector<MatrixLayout> layouts;
+  for (auto& matrix : matrices) {
+    layouts.push_back(matrix.layout);
+  }
+  return layouts;
+}
+
+} // namespace
+
 FeedLayout::FeedLayout(const FeedForward& block)
-    : joint(block.joint.layout), last(block.last.layout), kind(block.gelu ? Gate::gelu : Gate::silu) {}
+    : joint(layouts(block.joint)), last(block.last.layout), kind(block.gelu ? Gate::gelu : Gate::silu) {}
 
 HeldFeed::HeldFeed(const FeedLayout& layout, mx::Dtype dtype, Inputs& inputs)
     : joint_(layout.joint, dtype, inputs),
-      last_(layout.last, dtype, inputs),
+      last_({layout.last}, dtype, inputs),
+      dtype_(dtype),
       kind_(layout.kind),
-      entering_(inputs.row(joint_.product.n, dtype)),
-      opened_(inputs.row(last_.product.k, dtype)) {}
+      entering_(inputs.row(joint_.rows(), dtype)),
+      opened_(inputs.row(last_.width(), dtype)) {}
 
 void HeldFeed::operator()(const void* x, void* out) {
   joint_.multiply(x, entering_.data<void>());
-  int64_t count = last_.product.k;
+  int64_t count = last_.width();
   auto at = [](array& a, int64_t i) { return a.data<char>() + i * static_cast<int64_t>(a.itemsize()); };
   auto& kernels = row_kernels();
   parallel_for((count + piece - 1) / piece, [&](int64_t part) {
     int64_t from = part * piece;
     kernels.gate(
-        kind_, joint_.product.type, at(entering_, from), at(entering_, count + from), at(opened_, from),
+        kind_, float_of(dtype_), at(entering_, from), at(entering_, count + from), at(opened_, from),
         std::min(piece, count - from));
   });
   last_.multiply(opened_.data<void>(), out);
 }
 
 AttendLayout::AttendLayout(const TokenAttention& attention)
-    : joint(attention.joint.layout),
+    : joint(layouts(attention.joint)),
       last(attention.last.layout),
       heads(attention.heads),
       has_freqs(attention.freqs.has_value()) {}
 
 HeldAttention::HeldAttention(const AttendLayout& layout, mx::Dtype dtype, Inputs& inputs)
     : joint_(layout.joint, dtype, inputs),
-      last_(layout.last, dtype, inputs),
+      last_({layout.last}, dtype, inputs),
       heads_(layout.heads),
       keys_(inputs.as_it_lies()),
       values_(inputs.as_it_lies()),
-      entering_(inputs.row(joint_.product.n, dtype)),
-      queries_(inputs.row(last_.product.k, dtype)),
-      attended_(inputs.row(last_.product.k, dtype)) {
+      entering_(inputs.row(joint_.rows(), dtype)),
+      queries_(inputs.row(last_.width(), dtype)),
+      attended_(inputs.row(last_.width(), dtype)) {
   if (keys_.strides(3) != 1 || values_.strides(3) != 1) {
     throw std::invalid_argument("the numbers of a head's keys and values do not lie side by side");
   }

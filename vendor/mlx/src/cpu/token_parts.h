@@ -36,13 +36,26 @@ struct HeldMatrix {
   std::optional<array> bias;
 
   HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs);
+};
+
+// Matrices whose rows follow each other.
+class HeldMatrices {
+ public:
+  HeldMatrices(const std::vector<MatrixLayout>& layouts, mx::Dtype dtype, Inputs& inputs);
 
   // out (N) = w x + bias
   void multiply(const void* x, void* out) const;
+  int64_t rows() const;
+  int64_t width() const {
+    return parts_[0].product.k;
+  }
+
+ private:
+  std::vector<HeldMatrix> parts_;
 };
 
 struct FeedLayout {
-  MatrixLayout joint;
+  std::vector<MatrixLayout> joint;
   MatrixLayout last;
   Gate kind;
 
@@ -58,15 +71,16 @@ class HeldFeed {
   void operator()(const void* x, void* out);
 
  private:
-  HeldMatrix joint_;
-  HeldMatrix last_;
+  HeldMatrices joint_;
+  HeldMatrices last_;
+  mx::Dtype dtype_;
   Gate kind_;
   array entering_;
   array opened_;
 };
 
 struct AttendLayout {
-  MatrixLayout joint;
+  std::vector<MatrixLayout> joint;
   MatrixLayout last;
   Heads heads;
   bool has_freqs;
@@ -88,8 +102,8 @@ class HeldAttention {
   void place();
   void attend();
 
-  HeldMatrix joint_;
-  HeldMatrix last_;
+  HeldMatrices joint_;
+  HeldMatrices last_;
   Heads heads_;
   array keys_;
   array values_;

@@ -160,12 +160,31 @@ bool is_weight(const array& weight, int64_t count, mx::Dtype dtype) {
   return weight.ndim() == 1 && weight.dtype() == dtype && weight.shape(0) == count && !traced(weight);
 }
 
+// The same of all.
+bool fit(const std::vector<Matrix>& matrices, int64_t count, mx::Dtype dtype) {
+  return !matrices.empty() &&
+      std::all_of(matrices.begin(), matrices.end(), [&](const Matrix& matrix) { return fits(matrix, count, dtype); });
+}
+
 int rows_of(const Matrix& matrix) {
   return matrix.arrays[0].shape(0);
+}
+int rows_of(const std::vector<Matrix>& matrices) {
+  int rows = 0;
+  for (auto& matrix : matrices) {
+    rows += rows_of(matrix);
+  }
+  return rows;
 }
 
 void append(std::vector<array>& inputs, const Matrix& matrix) {
   inputs.insert(inputs.end(), matrix.arrays.begin(), matrix.arrays.end());
+}
+
+void append(std::vector<array>& inputs, const std::vector<Matrix>& matrices) {
+  for (auto& matrix : matrices) {
+    append(inputs, matrix);
+  }
 }
 
 void append(std::vector<array>& inputs, const FeedForward& block) {
@@ -204,8 +223,27 @@ Matrix::Matrix(std::vector<array> given, const std::vector<int>& how) : arrays(s
   }
 }
 
+std::vector<Matrix> matrices(const std::vector<array>& arrays, const std::vector<int>& how) {
+  std::vector<Matrix> matrices;
+  auto next = arrays.begin();
+  for (auto words = how.begin(); how.end() - words >= 4; words += 4) {
+    Matrix matrix({}, {words, words + 4});
+    int64_t count = matrix.layout.arrays();
+    if (arrays.end() - next < count) {
+      throw std::invalid_argument("a matrix is described that has no arrays");
+    }
+    matrix.arrays.assign(next, next + count);
+    next += count;
+    matrices.push_back(std::move(matrix));
+  }
+  if (next != arrays.end()) {
+    throw std::invalid_argument("there are arrays that no matrix is described for");
+  }
+  return matrices;
+}
+
 bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s) {
-  return is_token(x, s) && fits(block.joint, x.shape(2), x.dtype()) && rows_of(block.joint) % 2 == 0 &&
+  return is_token(x, s) && fit(block.joint, x.shape(2), x.dtype()) && rows_of(block.joint) % 2 == 0 &&
       fits(block.last, rows_of(block.joint) / 2, x.dtype());
 }
 
@@ -232,7 +270,7 @@ bool takes_attend_token(const array& x, const TokenAttention& attention, mx::Str
       heads.dims > 0 && heads.dims % 16 == 0 && heads.dims <= largest_dims && heads.rotated >= 0 &&
       heads.rotated % 2 == 0 && heads.rotated <= heads.dims;
   int64_t width = static_cast<int64_t>(heads.heads) * heads.dims;
-  return heads_fit && is_token(x, s) && fits(attention.joint, x.shape(2), dtype) &&
+  return heads_fit && is_token(x, s) && fit(attention.joint, x.shape(2), dtype) &&
       rows_of(attention.joint) == width + 2 * heads.kv_heads * heads.dims && fits(attention.last, width, dtype) &&
       rows_fit(attention.keys) && rows_fit(attention.values) && weight_fits(attention.query_weight) &&
       weight_fits(attention.key_weight) && (!freqs || is_weight(*freqs, heads.rotated / 2, mx::float32));

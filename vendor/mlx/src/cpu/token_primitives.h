@@ -28,6 +28,9 @@ struct Matrix {
   Matrix(std::vector<array> arrays, const std::vector<int>& how);
 };
 
+// Several, described one after the other. @throws std::invalid_argument
+std::vector<Matrix> matrices(const std::vector<array>& arrays, const std::vector<int>& how);
+
 // What of a layer's attention is not in its matrices.
 struct Heads {
   int heads;
@@ -43,17 +46,17 @@ struct Heads {
   bool operator==(const Heads&) const = default;
 };
 
-// What a feed-forward block is made of: joint (2 M, K), gates then values, and last (N, M).
+// What a feed-forward block is made of: joint (2 M, K), gates then values, in one matrix or several, and last (N, M).
 struct FeedForward {
-  Matrix joint;
+  std::vector<Matrix> joint;
   Matrix last;
   bool gelu; // by tanh; else silu
 };
 
-// What attention is made of: joint ((H + 2 Hkv) D, K), last (N, H D), keys and values (1, Hkv, S, D), weights (D) of the
+// What attention is made of: joint ((H + 2 Hkv) D, K), in one matrix or several, last (N, H D), keys and values (1, Hkv, S, D), weights (D) of the
 // norms over heads, wavelengths.
 struct TokenAttention {
-  Matrix joint;
+  std::vector<Matrix> joint;
   Matrix last;
   array keys;
   array values;
