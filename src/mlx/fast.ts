@@ -27,6 +27,18 @@ export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
   return wrap(abi.fast_cross_entropy(logits.handle, targets.handle));
 }
 
+/**
+ * base + scale · x a b, the product in float32 and rounded to x's dtype: base (…, N), x (…, K), a (K, R), b (R, N). On
+ * CUDA a few kernels, which read x and the gradient as they are. Hu et al. 2021, arXiv:2106.09685.
+ */
+export function lowRank(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: number): Tensor {
+  if (hasCuda) {
+    const [sum] = abi.low_rank(base.handle, x.handle, a.handle, b.handle, scale);
+    if (sum !== undefined) return wrap(sum);
+  }
+  return base.add(x.matmul(a).matmul(b).multiply(scale).astype(x.dtype));
+}
+
 export interface Rope {
   /** Whether pairs are neighbours (x₀, x₁) instead of halves (x₀, x_{d/2}). */
   traditional?: boolean;

@@ -10,12 +10,12 @@ const tolerance = { bfloat16: 0.02, float16: 0.003, float32: 1e-5 };
 const onCuda = mx.isAvailable("cuda");
 const onCpu = mx.defaultDevice() === "cpu";
 
-function expectClose(a: mx.Tensor, b: mx.Tensor, dtype: (typeof dtypes)[number]) {
+function expectClose(a: mx.Tensor, b: mx.Tensor, dtype: (typeof dtypes)[number], most: number = tolerance[dtype]) {
   expect(a.shape).toEqual(b.shape);
   expect(a.dtype).toBe(dtype);
   const [x, y] = [a.astype("float32"), b.astype("float32")];
   const off = x.subtract(y).abs().max().item() / y.abs().max().item();
-  expect(off).toBeLessThan(tolerance[dtype]);
+  expect(off).toBeLessThan(most);
 }
 
 const draw = (shape: number[], dtype: mx.Dtype) => mx.random.normal({ shape }).astype(dtype);
@@ -55,6 +55,37 @@ describe("addRmsNorm", () => {
       );
     });
   });
+});
+
+describe("lowRank", () => {
+  for (const dtype of ["bfloat16", "float16"] as const) {
+    for (const [rows, inputs, outputs, rank] of [
+      [64, 32, 64, 8],
+      [130, 1056, 96, 16],
+      [257, 96, 544, 32],
+      [70, 64, 4096, 64],
+      [70, 64, 96, 4],
+      [3, 64, 96, 8],
+    ] as const) {
+      test(`${rows} × ${inputs} → ${outputs} by ${rank}, ${dtype}, and its gradients`, () => {
+        mx.scope(() => {
+          const [base, x] = [draw([2, rows, outputs], dtype), draw([2, rows, inputs], dtype)];
+          const a = draw([inputs, rank], "float32").divide(Math.sqrt(inputs));
+          const b = draw([rank, outputs], "float32").divide(Math.sqrt(rank));
+          const slope = draw([2, rows, outputs], dtype);
+          const both = (...primals: mx.Tensor[]) =>
+            mx.vjp((...[y, x, a, b]) => mx.fast.lowRank(y!, x!, a!, b!, 2), primals, [slope.astype(primals[0]!.dtype)]);
+          const [[sum], slopes] = both(base, x, a, b);
+          const exact = (tensor: mx.Tensor) => tensor.astype("float32");
+          const [[expected], expectedSlopes] = both(exact(base), exact(x), a, b);
+          expectClose(sum!, expected!, dtype);
+          slopes.forEach((found, i) => {
+            expectClose(found, expectedSlopes[i]!, i < 2 ? dtype : "float32", tolerance[dtype]);
+          });
+        });
+      });
+    }
+  }
 });
 
 describe("silu", () => {

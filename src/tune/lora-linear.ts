@@ -1,5 +1,6 @@
 /** LoRA on linear layers, plain, packed, or one for each expert. Hu et al. 2021, arXiv:2106.09685. */
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import {
   type BlockLinear,
   type BlockSwitchLinear,
@@ -25,8 +26,9 @@ export class LoraLinear extends LowRank implements Layer, Adapter {
 
   /** x (…, inputDims) → (…, outputDims) */
   forward(x: Tensor): Tensor {
-    const change = this.dropout.forward(x).matmul(this.lora_a).matmul(this.lora_b);
-    return this.linear.forward(x).add(change.multiply(this.scale).astype(x.dtype));
+    const { lora_a, lora_b, scale } = this;
+    const dropped = this.dropout.forward(x);
+    return mx.fast.lowRank(this.linear.forward(x), dropped, lora_a, lora_b, scale);
   }
 
   fuse({ dequantize = false }: { dequantize?: boolean } = {}): Linear | QuantizedLinear {

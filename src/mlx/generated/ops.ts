@@ -963,6 +963,10 @@ export function mask_logits(logits: Handle, bits: Handle): Handle {
   return checked(native.mlxlm_mask_logits(logits, bits));
 }
 
+export function low_rank(base: Handle, x: Handle, a: Handle, b: Handle, scale: number): Handle[] {
+  return readHandles(native.mlxlm_low_rank(base, x, a, b, scale));
+}
+
 export function slice_axis(a: Handle, axis: number, start: number, stop: number): Handle {
   return checked(native.mlxlm_slice_axis(a, axis, start, stop));
 }

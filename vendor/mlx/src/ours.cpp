@@ -10,6 +10,7 @@
 #include "cpu/token_primitives.h"
 #include "cuda_kernel.h"
 #include "cuda_kernels.h"
+#include "cuda_low_rank.h"
 #include "cuda_products.h"
 
 namespace mlxlm::ours {
@@ -126,6 +127,14 @@ std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::Stream
     return {};
   }
   return {cpu::gate(gelu, gate, x, s)};
+}
+
+std::vector<array> low_rank(
+    const array& base, const array& x, const array& a, const array& b, float scale, mx::StreamOrDevice s) {
+  if (!cuda::takes_low_rank(base, x, a, b, s)) {
+    return {};
+  }
+  return {cuda::low_rank(base, x, a, b, scale, s)};
 }
 
 std::vector<array>

@@ -34,6 +34,10 @@ std::vector<array> rotate(
 // silu(gate) x, or by gelu's approximation with tanh. Empty where no kernel takes it.
 std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s);
 
+// base + scale · x a b: base (…, N), x (…, K), a (K, R), b (R, N). Empty where no kernel takes it.
+std::vector<array> low_rank(
+    const array& base, const array& x, const array& a, const array& b, float scale, mx::StreamOrDevice s);
+
 // x + delta, and its RMS norm.
 std::vector<array> add_rms_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
