@@ -14,11 +14,12 @@ import type { Tensor } from "./tensor";
 export interface Angles {
   base: number | null;
   scale: number;
-  offset: number;
+  /** Of the first row, or of each: (B, T). */
+  offset: number | Tensor;
   freqs: Tensor | null;
 }
 
-/** (T, 2, D/2) each: cosines of both halves, and sines with the sign that each half takes. */
+/** (T, 2, D/2) each, or (B, 1, T, 2, D/2): cosines of both halves, and sines with the sign that each half takes. */
 interface Rotation {
   cosines: Tensor;
   sines: Tensor;
@@ -46,15 +47,19 @@ function rotationOf(dims: number, length: number, dtype: Dtype, angles: Angles):
     if (same && one.base === base && one.scale === scale && one.freqs === freqs) return one;
   }
   const half = dims / 2;
-  const positions = multiply(add(arange(length, undefined, 1, { dtype: "float32" }), offset), scale);
+  const places =
+    typeof offset === "number"
+      ? add(arange(length, undefined, 1, { dtype: "float32" }), offset)
+      : expandDims(offset, 1);
+  const positions = multiply(astype(places, "float32"), scale);
   const inverse = freqs
     ? reciprocal(astype(freqs, "float32"))
     : exp(multiply(arange(0, -half, -1, { dtype: "float32" }), Math.fround(Math.log(Math.fround(base!))) / half));
-  const theta = expandDims(multiply(expandDims(positions, 1), inverse), 1);
+  const theta = expandDims(multiply(expandDims(positions, -1), inverse), -2);
   const [cosine, sine] = [astype(cos(theta), dtype), astype(sin(theta), dtype)];
   const rotation = {
-    cosines: concatenate([cosine, cosine], { axis: 1 }),
-    sines: concatenate([negative(sine), sine], { axis: 1 }),
+    cosines: concatenate([cosine, cosine], { axis: -2 }),
+    sines: concatenate([negative(sine), sine], { axis: -2 }),
   };
   if (scope !== 0) known.push({ dims, length, dtype, ...angles, ...rotation });
   return rotation;

@@ -4,7 +4,7 @@ import { defaultDevice } from "./devices";
 import * as abi from "./generated/ops";
 import { native } from "./library";
 import { wrap, wrapAll } from "./operand";
-import { reshape, split } from "./shaping";
+import { reshape, split, swapaxes } from "./shaping";
 import { Tensor } from "./tensor";
 
 /** x / √(mean(x², last axis) + eps) · weight, accumulated in float32. Zhang & Sennrich 2019, arXiv:1910.07467. */
@@ -46,7 +46,7 @@ export interface Rope {
   base?: number | null;
   /** Factor on positions. */
   scale?: number;
-  /** Position of the first row: a number, or a tensor with one per batch row. */
+  /** Position of the first row: a number, a tensor with one per batch row, or the position of every row, (B, T). */
   offset?: number | Tensor;
   /** Inverse frequencies, (dims / 2). */
   freqs?: Tensor | null;
@@ -56,6 +56,14 @@ export interface Rope {
 export function rope(x: Tensor, dims: number, options: Rope = {}): Tensor {
   const { traditional = false, base = 10_000, scale = 1, offset = 0, freqs = null } = options;
   const angles = freqs ? null : base;
+  if (offset instanceof Tensor && offset.ndim === 2) {
+    if (!traditional && defaultDevice() === "cpu") return rotateHalves(x, dims, { base: angles, scale, offset, freqs });
+    // Each row as a batch of its own.
+    const [batch, heads, length, features] = x.shape as [number, number, number, number];
+    const apart = reshape(swapaxes(x, 1, 2), [batch * length, heads, 1, features]);
+    const turned = rope(apart, dims, { ...options, offset: reshape(offset, [batch * length]) });
+    return swapaxes(reshape(turned, [batch, length, heads, features]), 1, 2);
+  }
   if (typeof offset === "number" && !traditional && x.ndim === 4 && defaultDevice() === "cpu") {
     const [turned] = abi.rotate(x.handle, dims, angles, scale, offset, freqs?.handle ?? null);
     return turned === undefined ? rotateHalves(x, dims, { base: angles, scale, offset, freqs }) : wrap(turned);

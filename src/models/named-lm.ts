@@ -13,6 +13,7 @@ import {
   layerCaches,
   Module,
   type Norm,
+  positionsFrom,
   throughLayers,
 } from "../nn";
 import type { LanguageModel } from "./language-model";
@@ -122,7 +123,7 @@ export class NamedLM extends Module implements LanguageModel {
       return x.add(wpe.forward(mx.arange(offset, offset + length, 1, { dtype: "uint32" })));
     }
     // Padding may stand outside; MLX checks no bounds.
-    const places = mx.clip(offset.expandDims(-1).add(mx.arange(length)), 0, positions - 1);
+    const places = mx.clip(positionsFrom(offset, length), 0, positions - 1);
     return x.add(wpe.forward(places.astype("uint32")));
   }
 

@@ -56,6 +56,7 @@ export { Stage } from "./pipeline";
 export * from "./pool-indexer";
 export * from "./pooled-attention";
 export * from "./position-scale";
+export { positionsFrom } from "./positions";
 export { fuseProjections, holdTransposes, type Joins, project, usualJoins } from "./projection";
 export * from "./quantize";
 export * from "./residual";

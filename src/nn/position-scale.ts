@@ -4,6 +4,7 @@
  */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { positionsFrom } from "./positions";
 
 export interface PositionScale {
   beta: number;
@@ -11,15 +12,15 @@ export interface PositionScale {
   period: number;
 }
 
-/** Queries (B, H, T, D) by their factors. The first position is `offset`, one for all or one for each of B. */
+/** Queries (B, H, T, D) by their factors. The first position is `offset`, one for all, one for each of B or (B, T). */
 export function scaleByPosition(queries: Tensor, offset: number | Tensor, { beta, period }: PositionScale): Tensor {
   const length = queries.dim(2);
   if (typeof offset === "number") {
     if (offset + length <= period) return queries;
     if (length === 1) return queries.multiply(1 + beta * Math.log(1 + Math.floor(offset / period)));
   }
-  const first = typeof offset === "number" ? offset : offset.expandDims(1);
-  const steps = mx.arange(length).add(first).divide(period).floor();
+  const positions = typeof offset === "number" ? mx.arange(length).add(offset) : positionsFrom(offset, length);
+  const steps = positions.divide(period).floor();
   const factors = steps.add(1).log().multiply(beta).add(1).astype(queries.dtype);
   return queries.multiply(factors.ndim === 2 ? factors.expandDims([1, 3]) : factors.expandDims(-1));
 }

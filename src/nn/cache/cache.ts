@@ -21,7 +21,10 @@ export interface Cache {
 
 /** A cache of attention's keys and values. */
 export interface KeyValueCache extends Cache {
-  /** How many tokens have passed: the position of the next one. A tensor (B) where the rows of a batch differ. */
+  /**
+   * How many tokens have passed: the position of the next one. A tensor (B) where the rows of a batch differ; (B, T), one for each token that comes, where
+   * they are packed with several samples.
+   */
   readonly offset: number | Tensor;
   /** How its rows are packed, where they are. */
   readonly quantization?: KvQuantization;

@@ -19,6 +19,7 @@ export {
 export { kindNamed } from "./kinds";
 export { KVCache } from "./kv";
 export { mergeCaches } from "./merge";
+export { PackedCache } from "./packed";
 export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
 export { checkKvQuantization, type KvQuantization, QuantizedRows } from "./rows";
