@@ -1,4 +1,4 @@
-/** The flags of `mlxlm lora`: mlx-lm's, and one to go on. Those that are not given come from the YAML file, then from its defaults. */
+/** The flags of `mlxlm lora`: mlx-lm's, one for packing and one to go on. Those that are not given come from the YAML file, then from its defaults. */
 import { flag } from "../src/cli/flags";
 import { fineTuneTypes, optimizerNames } from "../src/tune/names";
 
@@ -25,6 +25,7 @@ export const loraFlags = {
   test: flag.switch("measure the loss on test.jsonl, after training or of a saved adapter"),
   testBatches: flag.integer("how many batches the test takes; -1: all (500)", { min: -1 }),
   maxSeqLength: flag.integer("longer samples are cut (2048)", { min: 2 }),
+  packing: flag.switch("train on rows of --max-seq-length with several samples each, in place of padded batches"),
   config: flag.path("YAML file with settings; flags come first", { alias: ["c"] }),
   gradCheckpoint: flag.switch("compute blocks again in the backward pass, to save memory"),
   clearCacheThreshold: flag.text("memory to keep for reuse between steps, such as 500M (0)", { placeholder: "SIZE" }),

@@ -31,7 +31,7 @@ export default command({
     }
     const { findModel } = await import("../src/cli/model");
     const { fineTune } = await import("../src/tune/fine-tune");
-    const { columnsLine, dataLines, headerLines, ReportLines, stepNote, testLine } = await import(
+    const { columnsLine, dataLines, headerLines, packingLine, ReportLines, stepNote, testLine } = await import(
       "../src/tune/report-lines"
     );
 
@@ -60,6 +60,10 @@ export default command({
         onEncode: (done, total) => bars.at("encode", done, total),
         onData(event) {
           for (const each of dataLines(event.split, event, settings.max_seq_length, columnsOf(2))) line(each);
+          out.event(event);
+        },
+        onPacking(event) {
+          line(packingLine(event));
           out.event(event);
         },
         onModel(fitting, trainable) {

@@ -272,6 +272,31 @@ describe("a training that ended goes on as if it had not", () => {
   }, 60_000);
 });
 
+describe("with packed rows", () => {
+  const words = ["--packing", "--mask-prompt", "--batch-size", "2", "--max-seq-length", "64", "--num-layers", "1"];
+  const sizes = ["--learning-rate", "1e-3", "--steps-per-report", "1", "--val-batches", "1", "--save-every", "4"];
+
+  test("it says what that saves, and goes on where it ended", async () => {
+    const [once, twice] = [folder(), folder()];
+    const train = (adapters: string, iters: number, more: string[] = []) =>
+      lora(["--train", ...words, ...sizes, "--iters", `${iters}`, "--adapter-path", adapters, "--json", ...more]);
+    const whole = await train(once, 8);
+    expect(whole.code).toBe(0);
+    const { filled, filled_by_padding, rows, samples } = eventsOf(whole.out).find(({ type }) => type === "packing")!;
+    expect(samples).toBe(24);
+    expect(rows as number).toBeLessThan(24);
+    expect(filled as number).toBeGreaterThan(filled_by_padding as number);
+    const first = await lora(["--train", ...words, ...sizes, "--iters", "4", "--adapter-path", twice]);
+    expect(first.problems).toMatch(/packed {2}24 rows of data in \d+: [\d.]+ % of what is read/);
+    const rest = await train(twice, 8, ["--resume"]);
+    expect(rest.code).toBe(0);
+    const steps = (out: string) => losses(eventsOf(out)).filter(([type]) => type === "train");
+    expect(steps(rest.out)).toEqual(steps(whole.out).slice(4));
+    const other = await lora(["--resume", "--adapter-path", once, "--iters", "9", "--max-seq-length", "32"]);
+    expect([other.code, other.problems]).toEqual([2, expect.stringContaining("max_seq_length")]);
+  }, 120_000);
+});
+
 describe("what goes wrong", () => {
   const train = ["--train", ...small, "--iters", "12", "--save-every", "4"];
 

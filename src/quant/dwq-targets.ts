@@ -14,7 +14,7 @@ import * as mx from "../mlx";
 import { isInexact } from "../mlx";
 import { readSafetensorsHeader } from "../mlx/safetensors-header";
 import type { LanguageModel } from "../models";
-import type { TokenBatch } from "../tune/loss";
+import type { TokenBatch } from "../tune/token-batch";
 import { checkStopped } from "./stopped";
 
 export type TargetSplit = "train" | "valid";

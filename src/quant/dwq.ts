@@ -10,7 +10,7 @@ import type { LanguageModel } from "../models";
 import type { Module, Packing } from "../nn";
 import type { AdamW } from "../optim";
 import { trainableParameters } from "../tune/linear-to-lora";
-import type { TokenBatch } from "../tune/loss";
+import type { TokenBatch } from "../tune/token-batch";
 import type { Target, TargetSplit } from "./dwq-targets";
 import { inputsOf } from "./dwq-targets";
 import { klDivergence } from "./kl-divergence";

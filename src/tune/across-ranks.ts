@@ -3,6 +3,7 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
+import type { TokenBatch } from "./token-batch";
 
 /**
  * The processes of this training; null where there is this one only.
@@ -20,24 +21,17 @@ export function trainingGroup(batchSize: number): mx.distributed.Group | null {
   return group.size > 1 ? group : null;
 }
 
-/** Rows of tokens, padded; of each row the first token that has a loss and the length. */
-interface Rows {
-  tokens: Int32Array;
-  shape: readonly [rows: number, length: number];
-  lengths: Int32Array;
-  where?: (row: number) => string;
-}
-
 /** The rows of a batch that this rank takes: every `size`-th, padded as the whole batch is. */
-export function ownRows(batch: Rows, group: mx.distributed.Group | null): Rows {
+export function ownRows(batch: TokenBatch, group: mx.distributed.Group | null): TokenBatch {
   if (!group) return batch;
-  const { tokens, shape, lengths, where } = batch;
+  const { tokens, shape, lengths, samples, where } = batch;
   const [rows, length] = shape;
   const own = Array.from({ length: rows }, (_, row) => row).filter((row) => row % group.size === group.rank);
   return {
     tokens: Int32Array.from(own.flatMap((row) => [...tokens.subarray(row * length, (row + 1) * length)])),
     shape: [own.length, length],
     lengths: Int32Array.from(own.flatMap((row) => [lengths[2 * row]!, lengths[2 * row + 1]!])),
+    samples: samples && own.map((row) => samples[row]!),
     where: where && ((row) => where(own[row]!)),
   };
 }

@@ -23,12 +23,16 @@ import {
   type Datasets,
   datasetFacts,
   iterateBatches,
+  iteratePacked,
   loadDatasets,
+  type PackingFacts,
+  packingFacts,
   splitNames,
 } from "./data";
 import { checkAdapterRoom, linearToLora, trainableLine, unfreezeBlocks } from "./linear-to-lora";
 import { evaluateLoss } from "./loss";
 import { makeOptimizer } from "./optimizer";
+import { checkPacking } from "./packing";
 import { logPaths, RunLog } from "./run-log";
 import type { Settings } from "./settings";
 import { type StepFigures, type TrainingEnd, type TrainingEvent, train } from "./trainer";
@@ -44,6 +48,8 @@ export interface FineTuneHooks {
   onEncode?: (done: number, total: number) => void;
   /** Called once for each set that is used, before the first step. */
   onData?: (event: DataEvent) => void;
+  /** Called once where samples are packed, before the first step. */
+  onPacking?: (event: PackingEvent) => void;
   /** Called before the first step, with the settings as they fit the model and its trainable parameters as a line. */
   onModel?: (settings: Settings, trainable: string) => void;
   onEvent?: (event: TrainingEvent) => void;
@@ -54,6 +60,8 @@ export interface FineTuneHooks {
 }
 
 export type DataEvent = { type: "data"; split: string } & DatasetFacts;
+
+export type PackingEvent = { type: "packing" } & PackingFacts;
 
 export interface FineTuneEnd {
   /** Steps done in all; null where nothing was trained. */
@@ -85,10 +93,14 @@ export async function fineTune(
   const tokenizer = await loadTokenizer(folder, await tokenizerOptions(config));
   const { model } = await openWeights(folder, config);
   try {
+    if (settings.train && settings.packing) checkPacking(model, settings.model);
     hooks.onStage?.("Loading datasets");
     const data = await loadDatasets(settings, tokenizer, hooks);
     for (const split of splitNames.filter((name) => data[name].length > 0)) {
       hooks.onData?.({ type: "data", split, ...datasetFacts(data[split], settings.max_seq_length) });
+    }
+    if (settings.train && settings.packing) {
+      hooks.onPacking?.({ type: "packing", ...packingFacts(data.train, batchSizes(settings)) });
     }
     mx.eval(model.parameters());
     if (settings.train && data.valid.length === 0) {
@@ -148,11 +160,12 @@ async function drawCurve({ adapter_path, model }: Settings, history: History): P
 function resumeSettings(settings: Settings, trainLength: number, validLength: number): Record<string, unknown> {
   const { model, data, hf_dataset, fine_tune_type, num_layers, lora_parameters, optimizer, optimizer_config } =
     settings;
-  const { seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches, train_embeddings } =
-    settings;
+  const { seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches } = settings;
+  const { train_embeddings, packing } = settings;
   return {
     ...{ model, data, hf_dataset, fine_tune_type, num_layers, lora_parameters, optimizer, optimizer_config },
-    ...{ seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches, train_embeddings },
+    ...{ seed, batch_size, max_seq_length, mask_prompt, grad_accumulation_steps, val_batches },
+    ...{ train_embeddings, packing },
     "number of training samples": trainLength,
     "number of validation samples": validLength,
   };
@@ -197,7 +210,9 @@ async function trainModel(
     return await train(model, optimizer, {
       folder,
       iterations: settings.iters,
-      batches: iterateBatches(data.train, { ...batchOptions(settings, random), loop: true }),
+      batches: settings.packing
+        ? iteratePacked(data.train, batchOptions(settings, random))
+        : iterateBatches(data.train, { ...batchOptions(settings, random), loop: true }),
       validation:
         valid.length === 0
           ? undefined
@@ -229,10 +244,12 @@ async function trainModel(
   }
 }
 
-const batchOptions = (
-  { batch_size: batchSize, max_seq_length: maxSeqLength }: Settings,
-  random: NumpyRandom,
-): BatchesOptions => ({ batchSize, maxSeqLength, random });
+const batchSizes = ({ batch_size: batchSize, max_seq_length: maxSeqLength }: Settings) => ({ batchSize, maxSeqLength });
+
+const batchOptions = (settings: Settings, random: NumpyRandom): BatchesOptions => ({
+  ...batchSizes(settings),
+  random,
+});
 
 /** How many whole batches there are, at most `limit` unless that is -1. */
 function batchCount({ batch_size }: Settings, { length }: Dataset, limit: number): number {

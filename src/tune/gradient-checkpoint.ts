@@ -1,7 +1,7 @@
 /** Gradient checkpointing of blocks: less memory, as the backward pass computes each block again. Chen et al. 2016, arXiv:1604.06174. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import { intercept, type Module, Residual, SharingResidual } from "../nn";
+import { intercept, type Module, PackedCache, Residual, SharingResidual } from "../nn";
 import { trainableParameters } from "./linear-to-lora";
 
 /**
@@ -26,7 +26,7 @@ function checkpointBlock(block: Module): () => void {
       // Drawing has no gradient, and MLX would look for one.
       mx.random.state.set(mx.stopGradient(key));
       try {
-        const result = forward(new Residual(hidden), ...rest) as Residual;
+        const result = forward(new Residual(hidden), ...rest.map(fromTree)) as Residual;
         const shared =
           result instanceof SharingResidual ? [result.rows.keys as Tensor, result.rows.values as Tensor] : [];
         // The key comes last: MLX counts no gradient for it, and would give those behind it the wrong ones.
@@ -39,9 +39,23 @@ function checkpointBlock(block: Module): () => void {
     };
     const parameters = trainableParameters(block).map(([, tensor]) => tensor);
     const hidden = (x as Residual).value;
-    const { out, shared, key } = mx.checkpoint(run)(parameters, mx.random.state.get(), hidden, ...others);
+    const { out, shared, key } = mx.checkpoint(run)(parameters, mx.random.state.get(), hidden, ...others.map(asTree));
     mx.random.state.set(mx.stopGradient(key));
     const [keys, values] = shared;
-    return keys && values ? new SharingResidual(out, { keys, values, offset: 0 }) : new Residual(out);
+    const offset = others.find((other) => other instanceof PackedCache)?.offset ?? 0;
+    return keys && values ? new SharingResidual(out, { keys, values, offset }) : new Residual(out);
   });
 }
+
+/** A packed cache's tensors must be arguments: in the backward pass those of the forward pass are freed. */
+interface PackedTree {
+  packed: [offset: Tensor, segments: Tensor];
+}
+
+const asTree = (argument: unknown): unknown =>
+  argument instanceof PackedCache ? ({ packed: [argument.offset, argument.segments] } satisfies PackedTree) : argument;
+
+const isPacked = (argument: unknown): argument is PackedTree =>
+  typeof argument === "object" && argument !== null && "packed" in argument;
+
+const fromTree = (argument: unknown): unknown => (isPacked(argument) ? new PackedCache(...argument.packed) : argument);

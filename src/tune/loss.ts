@@ -1,58 +1,23 @@
 /** The loss of fine-tuning: cross entropy of the next token, on the tokens that count. */
-import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { crossEntropy } from "../nn";
 import { ownRows, sumOverRanks } from "./across-ranks";
-
-/** Rows of token ids, padded with zeros. */
-export interface TokenBatch {
-  /** (B, T) in row-major order */
-  readonly tokens: Int32Array;
-  readonly shape: readonly [rows: number, length: number];
-  /** (B, 2): how many tokens at a row's begin have no loss, and how many tokens it has. */
-  readonly lengths: Int32Array;
-  /** Where a row comes from, for a person. */
-  readonly where?: (row: number) => string;
-}
-
-/** A batch on the device. */
-export interface DeviceBatch {
-  /** (B, T), int32 */
-  tokens: Tensor;
-  /** (B, 2), int32 */
-  lengths: Tensor;
-}
-
-/** @throws UserError for a token id that the model has no embedding for: MLX would read foreign memory */
-export function toDevice({ tokens, shape, lengths }: TokenBatch, vocabSize: number): DeviceBatch {
-  const stray = tokens.find((id) => id < 0 || id >= vocabSize);
-  if (stray !== undefined) {
-    throw new UserError(`the data has token id ${stray}, but the model has ${vocabSize} tokens`, {
-      hint: "The tokenizer does not belong to this model, or the model was made without its added tokens.",
-    });
-  }
-  return {
-    tokens: mx.array(tokens, "int32", [...shape]),
-    lengths: mx.array(lengths, "int32", [shape[0], 2]),
-  };
-}
+import { packedCaches } from "./packing";
+import { type DeviceBatch, type TokenBatch, toDevice } from "./token-batch";
 
 /**
- * The mean loss of a batch, float32, and how many tokens it is the mean of, int32. As in mlx-lm, the token behind a row's
- * last counts where there is padding.
+ * The mean loss of a batch, float32, and how many tokens it is the mean of, int32.
  */
-export function defaultLoss(model: LanguageModel, { tokens, lengths }: DeviceBatch): [loss: Tensor, count: Tensor] {
-  const all = mx.slice();
-  const inputs = tokens.at(all, mx.slice(0, -1));
-  const targets = tokens.at(all, mx.slice(1));
-  const steps = mx.arange(1, targets.dim(1) + 1);
-  const begun = steps.greaterEqual(lengths.at(all, mx.slice(0, 1)));
-  const mask = begun.logicalAnd(steps.lessEqual(lengths.at(all, mx.slice(1, 2))));
-  const losses = crossEntropy(model.forward(inputs), targets).multiply(mask);
-  const count = mask.sum();
-  return [losses.astype("float32").sum().divide(count), count];
+export function defaultLoss(
+  model: LanguageModel,
+  { inputs, targets, counted, packing }: DeviceBatch,
+): [loss: Tensor, count: Tensor] {
+  const options = packing ? { cache: packedCaches(model, packing) } : undefined;
+  const losses = crossEntropy(model.forward(inputs, options), targets);
+  const count = counted.sum();
+  return [losses.multiply(counted).astype("float32").sum().divide(count), count];
 }
 
 /** The mean loss over batches, by token; NaN where there are none. `afterBatch` is awaited after each; each rank of `group` takes some rows. */

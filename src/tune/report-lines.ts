@@ -1,7 +1,7 @@
 /** What a person reads of a training, in mlx-lm's words. */
 import { basename } from "node:path";
 import { weightsName } from "./adapter-files";
-import type { DatasetFacts } from "./data";
+import type { DatasetFacts, PackingFacts } from "./data";
 import type { Settings } from "./settings";
 import type { StepFigures, TrainingEvent } from "./trainer";
 
@@ -58,6 +58,14 @@ export function dataLines(split: string, facts: DatasetFacts, maxSeqLength: numb
     lines.push(`          ${thousands(facts.without_loss)} rows teach nothing: their prompts alone are that long`);
   }
   return lines;
+}
+
+/** What packing is worth. */
+export function packingLine(facts: PackingFacts): string {
+  const { samples, rows, filled, filled_by_padding } = facts;
+  const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+  const size = `${thousands(samples)} rows of data in ${thousands(rows)}`;
+  return `  packed  ${size}: ${percent(filled)} of what is read are their tokens, ${percent(filled_by_padding)} with padding`;
 }
 
 export const columnsLine = "  iter   train_loss     tok/s     tokens";

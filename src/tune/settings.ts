@@ -89,6 +89,8 @@ export const Settings = z.looseObject({
   hf_dataset: z.union([HubDataset, z.array(HubDataset)]).nullish(),
   /** No flag: full fine-tuning takes embeddings, the last norm and the head too, which mlx-lm leaves as they are. */
   train_embeddings: z.boolean().nullish(),
+  /** Several samples in each row of a training batch, which mlx-lm pads instead. */
+  packing: z.boolean().nullish(),
   /** No flag. */
   ...features,
 });

@@ -5,7 +5,8 @@ import type { LanguageModel } from "../models";
 import type { Optimizer } from "../optim";
 import { meanOverRanks, ownRows } from "./across-ranks";
 import { trainableParameters } from "./linear-to-lora";
-import { type DeviceBatch, defaultLoss, type TokenBatch, toDevice } from "./loss";
+import { defaultLoss } from "./loss";
+import { type DeviceBatch, type TokenBatch, toDevice } from "./token-batch";
 
 export interface StepResult {
   loss: number;

@@ -12,7 +12,7 @@ import { quantize } from "../nn";
 import { Adafactor, AdamW, cosineDecay, Muon, Sgd } from "../optim";
 import { Dropout } from "./dropout";
 import { linearToLora, unfreezeBlocks } from "./linear-to-lora";
-import type { TokenBatch } from "./loss";
+import type { TokenBatch } from "./token-batch";
 import { type TrainingEvent, type TrainingOptions, train } from "./trainer";
 import { readTrainingState } from "./training-state";
 

@@ -12,7 +12,8 @@ import type { History } from "./curve";
 import { setTraining } from "./dropout";
 import { checkpointBlocks } from "./gradient-checkpoint";
 import { trainableParameters } from "./linear-to-lora";
-import { evaluateLoss, type TokenBatch } from "./loss";
+import { evaluateLoss } from "./loss";
+import type { TokenBatch } from "./token-batch";
 import { type StepResult, TrainStep } from "./train-step";
 import { type Progress, type TrainingState, writeTrainingState } from "./training-state";
 

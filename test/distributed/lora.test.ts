@@ -96,6 +96,11 @@ test("2 ranks with a part of each batch are one with all of it, to the end and f
   );
   expectAlike("alone", "together");
 
+  const packed = ["--iters", "2", "--packing", "--max-seq-length", "64", "--batch-size", "3"];
+  await lora(1, "packed alone", packed);
+  await lora(2, "packed together", packed);
+  expectAlike("packed alone", "packed together");
+
   await lora(2, "resumed", ["--iters", "2", "--save-every", "2"]);
   await lora(2, "resumed", ["--iters", "3", "--resume"]);
   expectAlike("together", "resumed");

@@ -2,7 +2,7 @@
 import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import type { NumpyRandom } from "../../mersenne";
-import type { TokenBatch } from "../loss";
+import type { TokenBatch } from "../token-batch";
 
 export interface Sample {
   tokens: Int32Array;
@@ -56,9 +56,13 @@ export function* iterateBatches(dataset: Dataset, options: BatchesOptions): Gene
   } while (loop);
 }
 
+/** How many columns a batch has whose longest sample has so many tokens. */
+export const paddedLength = (longest: number, maxSeqLength: number): number =>
+  Math.min(1 + padding * Math.ceil(longest / padding), maxSeqLength);
+
 function padded(samples: readonly Sample[], maxSeqLength: number): TokenBatch {
   const longest = Math.max(...samples.map(({ tokens }) => tokens.length));
-  const length = Math.min(1 + padding * Math.ceil(longest / padding), maxSeqLength);
+  const length = paddedLength(longest, maxSeqLength);
   const tokens = new Int32Array(samples.length * length);
   const lengths = new Int32Array(samples.length * 2);
   samples.forEach((sample, row) => {
