@@ -332,7 +332,7 @@ export class HybridLM extends CausalLM<HybridCache> {
     super(args, block, { names: { embedding: "word_embeddings" } });
   }
 
-  protected override hidden(inputs: Tensor, options?: ForwardOptions<HybridCache>): Tensor {
+  override hidden(inputs: Tensor, options?: ForwardOptions<HybridCache>): Tensor {
     return this.normed(this.stream(inputs, options));
   }
 

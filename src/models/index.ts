@@ -21,3 +21,4 @@ export {
   modelTypes,
   modelTypesWith,
 } from "./registry";
+export { type SplitModel, splitAtHead } from "./split-at-head";

@@ -142,7 +142,7 @@ export class Model extends CausalLM {
     this.window = args.loop_window_size;
   }
 
-  protected override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions = {}): Tensor {
+  override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions = {}): Tensor {
     const blocks = this.layers as Block[];
     const { gate_projections: gates, embedding, lastNorm } = this.model as GatedDecoder;
     const x = inputEmbeddings ?? embedding.forward(inputs);

@@ -120,7 +120,7 @@ export class CausalLM<C extends Cache = KeyValueCache> extends Module implements
   }
 
   /** Token ids (B, T) → hidden states, behind the last norm (B, T, D) */
-  protected hidden(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
+  hidden(inputs: Tensor, options?: ForwardOptions<C>): Tensor {
     return this.model.forward(inputs, options);
   }
 

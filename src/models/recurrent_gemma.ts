@@ -203,7 +203,7 @@ export class Model extends CausalLM<GriffinCache> {
     });
   }
 
-  protected override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<GriffinCache> = {}): Tensor {
+  override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<GriffinCache> = {}): Tensor {
     const blocks = this.layers as Block[];
     const { embedding, embeddingScale, lastNorm } = this.model;
     const plain = inputEmbeddings ?? embedding.forward(inputs);

@@ -297,7 +297,7 @@ export class Model extends CausalLM<ArraysCache> {
     this.headDim = args.head_dim;
   }
 
-  protected override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<ArraysCache> = {}): Tensor {
+  override hidden(inputs: Tensor, { cache, inputEmbeddings }: ForwardOptions<ArraysCache> = {}): Tensor {
     const blocks = this.layers as Block[];
     const x = inputEmbeddings ?? this.model.embedding.forward(inputs);
     const [own] = layerMasks(x, [recurrent], cache) as [Tensor | null];

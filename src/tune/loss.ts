@@ -1,21 +1,27 @@
 /** The loss of fine-tuning: cross entropy of the next token, on the tokens that count. */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
-import type { LanguageModel } from "../models";
+import { type LanguageModel, splitAtHead } from "../models";
 import { crossEntropy } from "../nn";
 import { ownRows, sumOverRanks } from "./across-ranks";
+import { headLosses } from "./head-losses";
 import { packedCaches } from "./packing";
 import { type DeviceBatch, type TokenBatch, toDevice } from "./token-batch";
 
 /**
  * The mean loss of a batch, float32, and how many tokens it is the mean of, int32.
+ * @param differentiated whether gradients are traced
  */
 export function defaultLoss(
   model: LanguageModel,
   { inputs, targets, counted, packing }: DeviceBatch,
+  { differentiated = false } = {},
 ): [loss: Tensor, count: Tensor] {
   const options = packing ? { cache: packedCaches(model, packing) } : undefined;
-  const losses = crossEntropy(model.forward(inputs, options), targets);
+  const split = splitAtHead(model);
+  const losses = split
+    ? headLosses(split, split.hidden(inputs, options), targets, { differentiated })
+    : crossEntropy(model.forward(inputs, options), targets);
   const count = counted.sum();
   return [losses.multiply(counted).astype("float32").sum().divide(count), count];
 }

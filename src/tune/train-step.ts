@@ -61,7 +61,7 @@ export class TrainStep {
       const before = trainableParameters(this.model);
       this.model.update(this.named(replaced));
       try {
-        return defaultLoss(this.model, batch);
+        return defaultLoss(this.model, batch, { differentiated: true });
       } finally {
         this.model.update(before);
       }
