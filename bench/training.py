@@ -25,6 +25,9 @@ parser.add_argument("--bits", type=int)
 parser.add_argument("--batch", type=int, default=4)
 parser.add_argument("--length", type=int, default=512)
 parser.add_argument("--iterations", type=int, default=40)
+parser.add_argument("--layers", type=int, default=16)
+parser.add_argument("--samples", default="even")
+parser.add_argument("--packed", action="store_true", help="nothing here: mlx-lm pads")
 parser.add_argument("--checkpoint", action="store_true")
 args = parser.parse_args()
 
@@ -38,21 +41,31 @@ if args.bits:
 mx.eval(model.parameters())
 model.freeze()
 if args.type == "full":
-    for layer in model.layers[-16:]:
+    for layer in model.layers[-args.layers :]:
         layer.unfreeze()
 else:
-    linear_to_lora_layers(model, 16, {"rank": 8, "dropout": 0.0, "scale": 20.0}, use_dora=args.type == "dora")
+    linear_to_lora_layers(model, args.layers, {"rank": 8, "dropout": 0.0, "scale": 20.0}, use_dora=args.type == "dora")
 mx.clear_cache()
 mx.reset_peak_memory()
 
 
+def sample(index):
+    size = args.length
+    if args.samples == "mixed":
+        size = max(8, -(-args.length * (1 + index * 7919 % 97) // 97))
+    return (np.arange(size) + index) * 7919 % config["vocab_size"]
+
+
 def batches(**_):
-    n = 0
+    samples = [sample(index) for index in range(64 * args.batch)]
     while True:
-        ids = (np.arange(args.batch * args.length) + n) * 7919 % config["vocab_size"]
-        tokens = ids.astype(np.int32).reshape(args.batch, args.length)
-        yield mx.array(tokens), mx.array([(0, args.length)] * args.batch)
-        n += 1
+        for first in range(0, len(samples), args.batch):
+            rows = samples[first : first + args.batch]
+            longest = max(len(row) for row in rows)
+            tokens = np.zeros((args.batch, min(1 + 32 * -(-longest // 32), args.length)), np.int32)
+            for row, ids in zip(tokens, rows):
+                row[: len(ids)] = ids
+            yield mx.array(tokens), mx.array([(0, len(row)) for row in rows])
 
 
 class Callback:

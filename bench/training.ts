@@ -1,18 +1,19 @@
 /**
- * Training speed of one shape with random weights and random tokens: LoRA of rank 8 in every linear layer of the last 16
+ * Training speed of one shape with random weights and random tokens: LoRA of rank 8 in every linear layer of the last
  * blocks, Adam, by the trainer's own clock, the first reports left out. Prints one JSON line. `compare.ts` runs
- * it in turn with mlx-lm's side, training.py.
+ * it in turn with mlx-lm's side, training.py; `lora.ts` runs the two over weights and kinds of batches.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { NumpyRandom } from "../src/mersenne";
 import * as mx from "../src/mlx";
 import { createModel } from "../src/models";
 import { quantize } from "../src/nn";
 import { AdamW } from "../src/optim";
+import { iterateBatches, iteratePacked, type Sample } from "../src/tune/data";
 import { linearToLora, unfreezeBlocks } from "../src/tune/linear-to-lora";
-import type { TokenBatch } from "../src/tune/loss";
 import { train } from "../src/tune/trainer";
 import shapes from "./shapes.json";
 
@@ -24,12 +25,17 @@ const { values, positionals } = parseArgs({
     bits: { type: "string" },
     batch: { type: "string", default: "4" },
     length: { type: "string", default: "512" },
+    layers: { type: "string", default: "16" },
+    /** even: each as long as a row. mixed: of all lengths up to that. */
+    samples: { type: "string", default: "even" },
+    packed: { type: "boolean", default: false },
     iterations: { type: "string", default: "40" },
     checkpoint: { type: "boolean", default: false },
   },
 });
 const config = shapes[positionals[0] as keyof typeof shapes];
 const [batch, length, iterations] = [Number(values.batch), Number(values.length), Number(values.iterations)];
+const layers = Number(values.layers);
 
 mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
@@ -37,18 +43,26 @@ mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
 mx.eval(model.parameters());
 model.freeze();
-if (values.type === "full") unfreezeBlocks(model, 16);
-else linearToLora(model, 16, { rank: 8, dropout: 0, scale: 20, dora: values.type === "dora" });
+if (values.type === "full") unfreezeBlocks(model, layers);
+else linearToLora(model, layers, { rank: 8, dropout: 0, scale: 20, dora: values.type === "dora" });
 mx.clearCache();
 mx.resetPeakMemory();
 
-function* batches(): Generator<TokenBatch> {
-  for (let n = 0; ; n++) {
-    const tokens = Int32Array.from({ length: batch * length }, (_, i) => ((i + n) * 7919) % config.vocab_size);
-    const lengths = Int32Array.from({ length: batch * 2 }, (_, i) => (i % 2 === 0 ? 0 : length));
-    yield { tokens, shape: [batch, length], lengths };
-  }
+const count = 64 * batch;
+
+function sampleOf(index: number): Sample {
+  const size = values.samples === "even" ? length : Math.max(8, Math.ceil((length * (1 + ((index * 7919) % 97))) / 97));
+  return { tokens: Int32Array.from({ length: size }, (_, t) => ((index + t) * 7919) % config.vocab_size), offset: 0 };
 }
+
+const samples = Array.from({ length: count }, (_, index) => sampleOf(index));
+const dataset = { length: count, at: (index: number) => samples[index]!, where: (index: number) => `sample ${index}` };
+/** In the data's order, as training.py takes them. */
+const inOrder = { permutation: (length: number) => Array.from({ length }, (_, i) => i) } as unknown as NumpyRandom;
+const options = { batchSize: batch, maxSeqLength: length, loop: true };
+const batches = values.packed
+  ? iteratePacked(dataset, { ...options, random: new NumpyRandom(0) })
+  : iterateBatches(dataset, { ...options, random: inOrder });
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-bench-"));
 const speeds: number[] = [];
@@ -57,7 +71,7 @@ try {
   await train(model, new AdamW(1e-5, { weightDecay: 0 }), {
     folder,
     iterations,
-    batches: batches(),
+    batches,
     stepsPerReport: iterations / 4,
     stepsPerEval: iterations + 1,
     stepsPerSave: iterations + 1,
