@@ -72,7 +72,10 @@ array differentiable_product(const array& x, const Packed& weight, bool transpos
     return std::vector<array>{unpacked_product(inputs[0], weight, transpose, s)};
   };
   auto backward = [=](const std::vector<array>&, const std::vector<array>& cotangents, const std::vector<array>&) {
-    return std::vector<array>{unpacked_product(cotangents[0], weight, !transpose, s)};
+    // Behind the slope, or a compiled function would see the same operation twice and keep the unpacked weights.
+    Packed again = weight;
+    again.w = mx::depends({weight.w}, {cotangents[0]})[0];
+    return std::vector<array>{unpacked_product(cotangents[0], again, !transpose, s)};
   };
   return mx::custom_vjp(forward, backward)({x})[0];
 }
@@ -169,13 +172,18 @@ array expert_tiles(const array& indices, int experts, int rows, mx::StreamOrDevi
       {indices}, {{count, 3}}, {mx::int32}, {{1, 1, 1}, 1024, {{"EXPERTS", experts}, {"ROWS", rows}}}, s)[0];
 }
 
+// In a compiled function inputs are traced as well, but come from no operation. What gradients are taken by is a copy.
+bool may_have_gradient(const array& a) {
+  return traced(a) && a.has_primitive();
+}
+
 } // namespace
 
 bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose) {
-  if (!fits(x, weight, 2) || x.ndim() == 0 || traced(weight.w, weight.scales)) {
+  if (!fits(x, weight, 2) || x.ndim() == 0 || may_have_gradient(weight.w) || may_have_gradient(weight.scales)) {
     return false;
   }
-  if (weight.biases && traced(*weight.biases)) {
+  if (weight.biases && may_have_gradient(*weight.biases)) {
     return false;
   }
   int inner = transpose ? weight.w.shape(-1) * 32 / weight.bits : weight.w.shape(-2);
