@@ -59,11 +59,16 @@ function inTurn(
   wanted: Tensor,
   parts: readonly mx.Slice[],
   of: (part: Tensor, targets: Tensor, at: mx.Slice) => Tensor,
+  /** What the first part waits for. */
+  before: Tensor[] = [],
 ): Tensor[] {
   const results: Tensor[] = [];
   for (const at of parts) {
     // The targets wait as well: the gradient begins with an array as large as the logits that is made of them alone.
-    const [part, targets] = mx.depends([flat.at(at), wanted.at(at)], results.slice(-1)) as [Tensor, Tensor];
+    const [part, targets] = mx.depends(
+      [flat.at(at), wanted.at(at)],
+      results.length > 0 ? results.slice(-1) : before,
+    ) as [Tensor, Tensor];
     results.push(of(part, targets, at));
   }
   return results;
@@ -121,7 +126,7 @@ function computedAgain(
     {
       vjp([rows, wanted, ...parameters], [cotangent]) {
         let sums: Tensor[] = [];
-        const slopes = inTurn(rows!, wanted!, parts, (part, targets, at) => {
+        const slopeOf = (part: Tensor, targets: Tensor, at: mx.Slice) => {
           const [, [slope, ...more]] = mx.vjp(
             (part, ...parameters) => using(parameters, () => lossOf(model)(part, targets)),
             [part, ...parameters],
@@ -129,7 +134,9 @@ function computedAgain(
           );
           sums = more.map((x, i) => (sums[i] ? sums[i].add(x) : x));
           return after(slope!, sums);
-        });
+        };
+        // Not the operations of the forward pass again: a compiled function would keep what those made.
+        const slopes = inTurn(rows!, wanted!, parts, slopeOf, [cotangent!]);
         return [mx.concatenate(slopes), mx.zerosLike(wanted!), ...sums];
       },
     },
