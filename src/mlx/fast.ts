@@ -1,6 +1,7 @@
 /** MLX's fused operations: one kernel each on the GPU. */
 import { rotateHalves } from "./cpu-rope";
 import { defaultDevice } from "./devices";
+import { astype } from "./elementwise";
 import * as abi from "./generated/ops";
 import { native } from "./library";
 import { wrap, wrapAll } from "./operand";
@@ -22,9 +23,15 @@ export function layerNorm(x: Tensor, weight: Tensor | null, bias: Tensor | null,
   return wrap(abi.fast_layer_norm(x.handle, weight?.handle ?? null, bias?.handle ?? null, eps));
 }
 
-/** −log softmax(logits)[target] along the last axis: logits (…, V), targets (…) → (…). */
-export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
-  return wrap(abi.fast_cross_entropy(logits.handle, targets.handle));
+/**
+ * −log softmax(logits)[target] along the last axis, in float32 and rounded to the logits' dtype: logits (…, V), targets
+ * (…) → (…). Null where no kernel takes it.
+ */
+export function crossEntropy(logits: Tensor, targets: Tensor): Tensor | null {
+  if (defaultDevice() === "gpu")
+    return astype(wrap(abi.fast_cross_entropy(logits.handle, targets.handle)), logits.dtype);
+  const [losses] = abi.cross_entropy(logits.handle, targets.handle);
+  return losses === undefined ? null : wrap(losses);
 }
 
 /**

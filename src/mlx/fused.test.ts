@@ -88,6 +88,129 @@ describe("lowRank", () => {
   }
 });
 
+describe("gradients by kernels on a CPU", () => {
+  type Case = { primals(dtype: mx.Dtype): mx.Tensor[]; fn(...primals: mx.Tensor[]): mx.Tensor };
+  const rows = (count: number, dims: number) => (dtype: mx.Dtype) => draw([2, count, dims], dtype);
+  const cases: Record<string, Case> = {};
+  for (const [count, dims] of [
+    [1, 1],
+    [3, 70],
+    [5, 1024],
+    [40, 513],
+  ] as const) {
+    const one = rows(count, dims);
+    cases[`rms norm of ${count} × ${dims}`] = {
+      primals: (dtype) => [one(dtype), draw([dims], dtype)],
+      fn: (x, weight) => mx.fast.rmsNorm(x!, weight!, 1e-5),
+    };
+    cases[`rms norm without weight of ${count} × ${dims}`] = {
+      primals: (dtype) => [one(dtype)],
+      fn: (x) => mx.fast.rmsNorm(x!, null, 1e-5),
+    };
+    cases[`sum and rms norm of ${count} × ${dims}`] = {
+      primals: (dtype) => [one(dtype), one(dtype), draw([dims], dtype)],
+      fn: (x, delta, weight) => mx.fast.addRmsNorm(x!, delta!, weight!, 1e-5)[1],
+    };
+    for (const kind of ["silu", "gelu"] as const) {
+      cases[`${kind} gate of ${count} × ${dims}`] = {
+        primals: (dtype) => [one(dtype), one(dtype)],
+        fn: (gate, x) => mx.fast.gated(kind, gate!, x!),
+      };
+    }
+    cases[`gate of a view of ${count} × ${dims}`] = {
+      primals: (dtype) => [one(dtype), draw([dims, count, 2], dtype)],
+      fn: (gate, x) => mx.fast.gated("silu", gate!, x!.transpose(2, 1, 0)),
+    };
+  }
+  for (const dims of [16, 24]) {
+    cases[`rotation of ${dims} of 24`] = {
+      primals: (dtype) => [draw([2, 3, 5, 24], dtype)],
+      fn: (x) => mx.fast.rope(x!, dims, { base: 100, scale: 0.5, offset: 7 }),
+    };
+    cases[`rotation of ${dims} of a view, by wavelengths`] = {
+      primals: (dtype) => [draw([2, 5, 3, 24], dtype)],
+      fn: (x) =>
+        mx.fast.rope(x!.transpose(0, 2, 1, 3), dims, { base: null, freqs: mx.arange(1, dims / 2 + 1), offset: 3 }),
+    };
+  }
+  for (const dtype of dtypes) {
+    for (const [name, { primals, fn }] of Object.entries(cases)) {
+      test.skipIf(!onCpu)(`${name}, ${dtype}`, () => {
+        mx.scope(() => {
+          const inputs = primals(dtype);
+          const slope = draw(fn(...inputs).shape as number[], dtype);
+          const exact = (tensor: mx.Tensor) => tensor.astype("float32");
+          const [[found], slopes] = mx.vjp(fn, inputs, [slope]);
+          mx.enableCpuKernels(false);
+          const [[expected], expectedSlopes] = mx.vjp(fn, inputs.map(exact), [exact(slope)]);
+          mx.enableCpuKernels(true);
+          expectClose(found!, expected!, dtype);
+          for (const [i, each] of slopes.entries()) {
+            expect(each.shape).toEqual(expectedSlopes[i]!.shape);
+            const off = exact(each).subtract(expectedSlopes[i]!).abs().max().item();
+            const size = Math.max(1, expectedSlopes[i]!.abs().max().item());
+            expect(off / size).toBeLessThan(tolerance[dtype]);
+          }
+        });
+      });
+    }
+  }
+});
+
+describe("crossEntropy", () => {
+  for (const dtype of dtypes) {
+    for (const [rows, classes] of [
+      [1, 1],
+      [3, 7],
+      [9, 1001],
+    ] as const) {
+      test.skipIf(!onCpu)(`${rows} of ${classes}, ${dtype}, and its gradient`, () => {
+        mx.scope(() => {
+          const logits = draw([rows, classes], dtype).multiply(8);
+          const ids = mx.array(
+            Int32Array.from({ length: rows }, (_, i) => (i * 997) % classes),
+            "int32",
+            [rows],
+          );
+          const slope = draw([rows], dtype);
+          const exact = logits.astype("float32");
+          const [[losses], [found]] = mx.vjp((x) => mx.fast.crossEntropy(x!, ids)!, [logits], [slope]);
+          const [[expected], [slopes]] = mx.vjp(
+            (x) => x!.logsumexp({ axis: -1 }).subtract(x!.takeAlongAxis(ids.expandDims(-1), -1).squeeze(-1)),
+            [exact],
+            [slope.astype("float32")],
+          );
+          const close = (a: mx.Tensor, b: mx.Tensor) => {
+            const off = a.astype("float32").subtract(b).abs().max().item();
+            expect(off / Math.max(1, b.abs().max().item())).toBeLessThan(tolerance[dtype]);
+          };
+          close(losses!, expected!);
+          close(found!, slopes!);
+        });
+      });
+    }
+  }
+
+  test.skipIf(!onCpu)("infinite logits, targets that there are not, no rows", () => {
+    mx.scope(() => {
+      const losses = (logits: number[][], targets: number[]) =>
+        mx.fast.crossEntropy(mx.array(logits, "float32"), mx.array(targets, "int32"))!.toList();
+      expect(losses([[Number.NEGATIVE_INFINITY, 0]], [1])).toEqual([0]);
+      expect(losses([[Number.NEGATIVE_INFINITY, 0]], [0])).toEqual([Number.POSITIVE_INFINITY]);
+      expect(
+        losses(
+          [
+            [1, 2],
+            [1, 2],
+          ],
+          [2, -1],
+        ),
+      ).toEqual([Number.NaN, Number.NaN]);
+      expect(mx.fast.crossEntropy(mx.zeros([0, 5]), mx.zeros([0], "int32"))).toBeNull();
+    });
+  });
+});
+
 describe("silu", () => {
   for (const dtype of dtypes) {
     test(`of rows, of a view and of a number, ${dtype}`, () => {

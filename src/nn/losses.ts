@@ -27,10 +27,9 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
     throw new RangeError(`targets (${targets.shape.join(", ")}) do not fit logits (${logits.shape.join(", ")})`);
   }
   const last = axis === -1 || axis === logits.ndim - 1;
-  const plain = !probabilities && labelSmoothing === 0 && last && mx.defaultDevice() === "gpu";
-  let loss = plain
-    ? mx.fast.crossEntropy(logits, targets).astype(logits.dtype)
-    : negativeLogLikelihood(logits, targets, { probabilities, axis, labelSmoothing });
+  const isPlain = !probabilities && labelSmoothing === 0 && last;
+  const whole = isPlain ? mx.fast.crossEntropy(logits, targets) : null;
+  let loss = whole ?? negativeLogLikelihood(logits, targets, { probabilities, axis, labelSmoothing });
 
   if (weights) {
     if (weights.shape.join() !== loss.shape.join()) {

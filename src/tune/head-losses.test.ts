@@ -97,7 +97,7 @@ describe("of a model with", () => {
         expect(found.gradients.length).toBe(expected.gradients.length);
         for (const [i, gradient] of found.gradients.entries()) {
           expectValues(gradient.toArray() as Float32Array, expected.gradients[i]!.toArray() as Float32Array, {
-            tolerance: 1e-5,
+            tolerance: 1e-4,
           });
         }
         expect(expected.gradients.some((gradient) => gradient.abs().max().item() > 0)).toBe(true);
@@ -156,7 +156,7 @@ test("less memory than the logits at once, the same in every step", async () => 
   const parts: Losses = (model, hidden, targets) =>
     headLosses(model, hidden, targets, { differentiated: true, most: logits / 64 });
   const atOnce = step(whole);
-  console.log(atOnce, logits);
+
   step(parts);
   const [handles, active] = [mx.liveHandles(), mx.activeMemory()];
   const peaks = Array.from({ length: 50 }, () => step(parts));

@@ -13,6 +13,7 @@ function(add_cpu_kernels target)
     add_library(kernels_${isa} OBJECT
       ${source}/cpu/attention_kernels.cpp
       ${source}/cpu/block_kernels.cpp
+      ${source}/cpu/gradient_kernels.cpp
       ${source}/cpu/product_kernels.cpp
       ${source}/cpu/recurrence_kernels.cpp
       ${source}/cpu/row_kernels.cpp

@@ -328,6 +328,7 @@ const ours = [
   }),
   op("gate", "gelu: bool, gate: array, x: array", "array[]", { ours: true }),
   op("mask_logits", "logits: array, bits: array", "array", { ours: true }),
+  op("cross_entropy", "logits: array, targets: array", "array[]", { ours: true }),
   op("low_rank", "base: array, x: array, a: array, b: array, scale: float", "array[]", { ours: true }),
   op("slice_axis", "a: array, axis: int, start: int, stop: int", "array", { ours: true }),
   op("update_axis", "a: array, update: array, axis: int, start: int", "array", { ours: true }),

@@ -963,6 +963,10 @@ export function mask_logits(logits: Handle, bits: Handle): Handle {
   return checked(native.mlxlm_mask_logits(logits, bits));
 }
 
+export function cross_entropy(logits: Handle, targets: Handle): Handle[] {
+  return readHandles(native.mlxlm_cross_entropy(logits, targets));
+}
+
 export function low_rank(base: Handle, x: Handle, a: Handle, b: Handle, scale: number): Handle[] {
   return readHandles(native.mlxlm_low_rank(base, x, a, b, scale));
 }

@@ -227,6 +227,7 @@ export const opSymbols = {
   mlxlm_rotate: { args: ["i32", "i32", "f64", "f64", "i32", "i32"], returns: "i32" },
   mlxlm_gate: { args: ["bool", "i32", "i32"], returns: "i32" },
   mlxlm_mask_logits: { args: ["i32", "i32"], returns: "i32" },
+  mlxlm_cross_entropy: { args: ["i32", "i32"], returns: "i32" },
   mlxlm_low_rank: { args: ["i32", "i32", "i32", "i32", "f64"], returns: "i32" },
   mlxlm_slice_axis: { args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_update_axis: { args: ["i32", "i32", "i32", "i32"], returns: "i32" },

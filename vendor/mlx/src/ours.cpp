@@ -3,6 +3,8 @@
 
 #include "cpu/attention_steps.h"
 #include "cpu/block_primitives.h"
+#include "cpu/gradient_primitives.h"
+#include "cpu/layer_primitive.h"
 #include "cpu/layer_primitives.h"
 #include "cpu/mask_logits.h"
 #include "cpu/primitives.h"
@@ -62,8 +64,11 @@ array update_axis(const array& a, const array& update, int axis, int start, mx::
 }
 
 array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx::StreamOrDevice s) {
-  return cpu::takes_rms_norm(x, weight, s) ? cpu::rms_norm(x, weight, eps, s)
-                                           : mx::fast::rms_norm(x, weight, eps, s);
+  if (!cpu::takes_rms_norm(x, weight, s)) {
+    return mx::fast::rms_norm(x, weight, eps, s);
+  }
+  bool traced = cpu::traced(x) || cpu::traced(weight);
+  return traced ? cpu::rms_norm_with_gradient(x, weight, eps, s) : cpu::rms_norm(x, weight, eps, s);
 }
 
 array scaled_dot_product_attention(
@@ -119,14 +124,22 @@ std::vector<array> rotate(
   if (!cpu::takes_rotate(x, dims, freqs, s)) {
     return {};
   }
-  return {cpu::rotate(x, dims, {base, scale, offset}, freqs, s)};
+  cpu::Angles angles = {base, scale, offset};
+  return {cpu::traced(x) ? cpu::rotate_with_gradient(x, dims, angles, freqs, s) : cpu::rotate(x, dims, angles, freqs, s)};
 }
 
 std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s) {
   if (!cpu::takes_gate(gate, x, s)) {
     return {};
   }
-  return {cpu::gate(gelu, gate, x, s)};
+  return {cpu::traced(gate, x) ? cpu::gate_with_gradient(gelu, gate, x, s) : cpu::gate(gelu, gate, x, s)};
+}
+
+std::vector<array> cross_entropy(const array& logits, const array& targets, mx::StreamOrDevice s) {
+  if (!cpu::takes_cross_entropy(logits, targets, s)) {
+    return {};
+  }
+  return {cpu::cross_entropy(logits, targets, s)};
 }
 
 std::vector<array> low_rank(
@@ -142,11 +155,11 @@ add_rms_norm(const array& x, const array& delta, const array& weight, float eps,
   if (cuda::takes_add_rms_norm(x, delta, weight, s)) {
     return cuda::add_rms_norm(x, delta, weight, eps, s);
   }
-  if (cpu::takes_add_rms_norm(x, delta, weight, s)) {
+  if (cpu::takes_add_rms_norm(x, delta, weight, s) && !cpu::traced(x, delta, weight)) {
     return cpu::add_rms_norm(x, delta, weight, eps, s);
   }
   auto sum = mx::add(x, delta, s);
-  auto normed = mx::fast::rms_norm(sum, weight, eps, s);
+  auto normed = rms_norm(sum, weight, eps, s);
   return {std::move(sum), std::move(normed)};
 }
 

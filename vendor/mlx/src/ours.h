@@ -34,6 +34,9 @@ std::vector<array> rotate(
 // silu(gate) x, or by gelu's approximation with tanh. Empty where no kernel takes it.
 std::vector<array> gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s);
 
+// −log softmax(logits)[target] along the last axis: logits (…, V), targets (…). Empty where no kernel takes it.
+std::vector<array> cross_entropy(const array& logits, const array& targets, mx::StreamOrDevice s);
+
 // base + scale · x a b: base (…, N), x (…, K), a (K, R), b (R, N). Empty where no kernel takes it.
 std::vector<array> low_rank(
     const array& base, const array& x, const array& a, const array& b, float scale, mx::StreamOrDevice s);

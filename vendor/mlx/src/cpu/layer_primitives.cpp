@@ -302,7 +302,7 @@ class Attend : public LayerPrimitive {
 
 bool takes_rms_norm(const array& x, const std::optional<array>& weight, mx::StreamOrDevice s) {
   bool fits = !weight || (weight->ndim() == 1 && weight->dtype() == x.dtype() && weight->shape(0) == x.shape(-1));
-  return takes(s) && x.ndim() > 0 && is_known(x.dtype()) && fits && !traced(x) && !traced(weight);
+  return takes(s) && x.ndim() > 0 && is_known(x.dtype()) && fits;
 }
 
 array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx::StreamOrDevice s) {
@@ -315,7 +315,7 @@ array rms_norm(const array& x, const std::optional<array>& weight, float eps, mx
 }
 
 bool takes_add_rms_norm(const array& x, const array& delta, const array& weight, mx::StreamOrDevice s) {
-  return x.shape() == delta.shape() && x.dtype() == delta.dtype() && !traced(delta) && takes_rms_norm(x, weight, s);
+  return x.shape() == delta.shape() && x.dtype() == delta.dtype() && takes_rms_norm(x, weight, s);
 }
 
 std::vector<array>
@@ -328,7 +328,7 @@ add_rms_norm(const array& x, const array& delta, const array& weight, float eps,
 bool takes_rotate(const array& x, int dims, const std::optional<array>& freqs, mx::StreamOrDevice s) {
   bool fits = !freqs || (freqs->ndim() == 1 && freqs->dtype() == mx::float32 && freqs->shape(0) == dims / 2);
   return takes(s) && x.ndim() == 4 && is_known(x.dtype()) && dims > 0 && dims % 2 == 0 && dims <= x.shape(-1) &&
-      fits && !traced(x) && !traced(freqs);
+      fits && !traced(freqs);
 }
 
 array rotate(
@@ -376,7 +376,7 @@ std::vector<array> rotate_heads(
 
 bool takes_gate(const array& gate, const array& x, mx::StreamOrDevice s) {
   return takes(s) && gate.ndim() > 0 && gate.shape() == x.shape() && gate.dtype() == x.dtype() &&
-      is_known(x.dtype()) && !traced(gate, x);
+      is_known(x.dtype());
 }
 
 array gate(bool gelu, const array& gate, const array& x, mx::StreamOrDevice s) {

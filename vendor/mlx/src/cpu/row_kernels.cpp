@@ -1,6 +1,7 @@
 // Norms, rotations, gates and softmax of rows, for one instruction set.
 #include "cpu/rows.h"
 
+#include "cpu/exponentials.h"
 #include "cpu/math.h"
 #include "cpu/typed.h"
 #include "cpu/vec.h"
@@ -115,39 +116,10 @@ void add(Float of, const void* a, const void* b, void* out, int64_t count) {
   });
 }
 
-// A row's largest number and Σ e^(x - largest).
-struct Exponentials {
-  float largest;
-  float sum;
-};
-
-template <Float type>
-inline Exponentials exponentials(const void* x, int64_t count) {
-  F most = splat(minus_infinity);
-  // Lanes behind the row's end hold nothing, not 0.
-  for_vectors(count, [&](int64_t i, int some) {
-    F value = get<type>(x, i, some);
-    for (int lane = some; lane < lanes; ++lane) {
-      value[lane] = minus_infinity;
-    }
-    most = larger(most, value);
-  });
-  float largest = max(most);
-  F total = {};
-  for_vectors(count, [&](int64_t i, int some) {
-    F value = exp(get<type>(x, i, some) - largest);
-    for (int lane = some; lane < lanes; ++lane) {
-      value[lane] = 0;
-    }
-    total += value;
-  });
-  return {largest, cpu::MLXLM_ISA::sum(total)};
-}
-
 void softmax(Float of, const void* x, void* out, int64_t count) {
   with_type(of, [&](auto known) {
     constexpr Float type = decltype(known)::value;
-    auto [largest, sum] = exponentials<type>(x, count);
+    auto [largest, sum] = exponentials(type, x, count);
     float inverse = 1.0f / sum;
     for_vectors(count, [&](int64_t i, int some) {
       put<type>(out, i, exp(get<type>(x, i, some) - largest) * inverse, some);
@@ -158,7 +130,7 @@ void softmax(Float of, const void* x, void* out, int64_t count) {
 void log_sum_exp(Float of, const void* x, void* out, int64_t count) {
   with_type(of, [&](auto known) {
     constexpr Float type = decltype(known)::value;
-    auto [largest, sum] = exponentials<type>(x, count);
+    auto [largest, sum] = exponentials(type, x, count);
     // Infinite terms stay what they are: infinity less infinity is no number.
     bool infinite = __builtin_isinf(largest);
     put<type>(out, 0, splat(infinite ? largest : __builtin_logf(sum) + largest), 1);
