@@ -1,23 +1,35 @@
 /** Hostile GGUF files: sound ones with a few parts changed. */
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ggufBytes, type RawGguf, type RawTensor, type RawValue, raw, tinyLlama, u32, u64 } from "../gguf-file";
+import { everyType } from "../parity/gguf-blocks";
 import { type Dice, dice, pick } from "./dice";
 import { edgeNumbers, edgeSizes, mutateBytes } from "./edges";
 
-/** Numbers in a block, and its bytes, of the types that files have, by code. */
-const types: Readonly<Record<number, [block: number, bytes: number]>> = {
-  0: [1, 4],
-  1: [1, 2],
-  2: [32, 18],
-  3: [32, 20],
-  8: [32, 34],
-  30: [1, 2],
-  12: [256, 144],
-  14: [256, 210],
+/** Numbers in a block, and its bytes, by code: of all types that are read, one that is not, and one that there is not. */
+const types: Readonly<Record<number, readonly [block: number, bytes: number]>> = {
+  ...Object.fromEntries(everyType.map(({ code, block, bytes }) => [code, [block, bytes] as const])),
   24: [1, 1],
   99: [1, 1],
 };
+
+const codes = Object.keys(types).map(Number);
+
+/** Wide enough for a block of any type. */
+const wide = 256;
+
+/** The same file with 256 features in the place of 32. */
+function widened({ metadata, tensors }: RawGguf): RawGguf {
+  const factor = wide / 32;
+  const sizes = ["llama.embedding_length", "llama.feed_forward_length"];
+  return {
+    metadata: metadata!.map(([key, value]) => [key, sizes.includes(key) ? raw.u32(wide) : value]),
+    tensors: tensors!.map((tensor) => {
+      const dims = tensor.dims.map((dim) => (dim === 4 ? dim : dim * factor));
+      return { ...tensor, dims };
+    }),
+  };
+}
 
 /** Bytes of small numbers, whatever the type: halves of a scale are 0x2c.., the rest is anything. */
 function data(count: number, code: number, roll: Dice): Uint8Array {
@@ -46,13 +58,57 @@ const renamed = (file: RawGguf, name: string, more: [string, RawValue][] = [], t
   tensors: [...file.tensors!, ...tensors],
 });
 
+/** Every byte and a few words, as files have RWKV's tokens. */
+const rwkvTokens = [
+  "<s>",
+  ...Array.from({ length: 256 }, (_, byte) => `\\x${byte.toString(16).padStart(2, "0")}`),
+  ...["ab", "abab", "ba"],
+];
+
+/** The same with RWKV's tokenizer, which has more tokens. */
+function withRwkv({ metadata, tensors }: RawGguf, roll: Dice): RawGguf {
+  const own: Record<string, RawValue> = {
+    "tokenizer.ggml.model": raw.text("rwkv"),
+    "tokenizer.ggml.tokens": raw.texts(rwkvTokens),
+    "tokenizer.ggml.token_type": raw.list(
+      5,
+      rwkvTokens.map((_, id) => u32(id === 0 ? 3 : 1)),
+    ),
+    "tokenizer.ggml.eos_token_id": raw.u32(0),
+  };
+  return {
+    metadata: metadata!.map(([key, value]) => [key, own[key] ?? value]),
+    tensors: tensors!.map((tensor) =>
+      tensor.name === "token_embd.weight"
+        ? withType({ ...tensor, dims: [tensor.dims[0]!, rwkvTokens.length] }, 0, roll)
+        : tensor,
+    ),
+  };
+}
+
+/** A factor beside a weight. */
+const factor = (name: string, roll: Dice): RawTensor =>
+  withType({ name: name.replace(".weight", ".scale"), dims: [1], code: 0, data: new Uint8Array() }, 0, roll);
+
 /** A sound file of one of the architectures, in one of the types. */
 function sound(roll: Dice): RawGguf {
-  const code = pick(roll, [0, 0, 1, 2, 3, 8, 30]);
-  const tensors = tinyLlama.tensors.map((tensor) =>
+  const isWide = roll(2) === 0;
+  const code = isWide
+    ? pick(
+        roll,
+        codes.filter((one) => one !== 24 && one !== 99),
+      )
+    : pick(roll, [0, 0, 1, 2, 3, 8, 30]);
+  const plain = isWide ? widened(tinyLlama) : tinyLlama;
+  const tensors = plain.tensors!.map((tensor) =>
     tensor.dims.length === 2 ? withType(tensor, code, roll) : withType(tensor, 0, roll),
   );
-  const file = { metadata: [...tinyLlama.metadata], tensors };
+  const file: RawGguf = { metadata: [...plain.metadata!], tensors };
+  if (isWide) {
+    if (roll(6) === 0) return withRwkv(file, roll);
+    const scaled = tensors.filter(({ name }) => name.startsWith("blk.0.ffn_") && roll(2) === 0);
+    return roll(4) === 0 ? { ...file, tensors: [...tensors, ...scaled.map(({ name }) => factor(name, roll))] } : file;
+  }
   const norm = (name: string, size: number): RawTensor =>
     withType({ name, dims: [size], code: 0, data: new Uint8Array() }, 0, roll);
   const headNorms = [norm("blk.0.attn_q_norm.weight", 16), norm("blk.0.attn_k_norm.weight", 16)];
@@ -112,6 +168,7 @@ const moreKeys = [
   "llama.rope.scaling.type",
   "llama.expert_count",
   "llama.expert_used_count",
+  "llama.nextn_predict_layers",
   "gemma3.attention.sliding_window_pattern",
   "general.alignment",
   "split.count",
@@ -163,7 +220,7 @@ function mutate(file: RawGguf, roll: Dice): RawGguf {
         ],
       }));
     case 8:
-      return put((tensor) => withType(tensor, pick(roll, Object.keys(types).map(Number)), roll));
+      return put((tensor) => withType(tensor, pick(roll, codes), roll));
     case 9:
       return put((tensor) => ({
         ...tensor,
@@ -174,6 +231,8 @@ function mutate(file: RawGguf, roll: Dice): RawGguf {
           "blk.9.attn_q.weight",
           "rope_freqs.weight",
           "blk.0.ffn_gate.1.weight",
+          "blk.0.ffn_up.scale",
+          "blk.0.ffn_up.input_scale",
           "x",
         ]),
       }));
@@ -193,7 +252,26 @@ export function hostileGguf(seed: number, folder: string): string {
   let bytes = ggufBytes(file);
   if (roll(6) === 0) bytes = mutateBytes(bytes, roll);
   if (roll(30) === 0) bytes = bytes.subarray(0, roll(bytes.length));
+  if (roll(8) === 0) return inParts(file, folder, roll);
   const path = join(folder, "model.gguf");
   writeFileSync(path, bytes);
   return path;
+}
+
+/** The file in two parts, as gguf-split makes them, one of which may be broken or missing. */
+function inParts({ metadata = [], tensors = [] }: RawGguf, folder: string, roll: Dice): string {
+  const cut = roll(tensors.length + 1);
+  const parts = [tensors.slice(0, cut), tensors.slice(cut)].map((own, index) => {
+    const split: [string, RawValue][] = [
+      ["split.no", raw.u32(roll(10) === 0 ? pick(roll, edgeSizes) : index)],
+      ["split.count", raw.u32(roll(10) === 0 ? pick(roll, edgeSizes) : 2)],
+      ["split.tensors.count", raw.u32(tensors.length)],
+    ];
+    const bytes = ggufBytes({ metadata: index === 0 ? [...metadata, ...split] : split, tensors: own });
+    return roll(5) === 0 ? mutateBytes(bytes, roll) : bytes;
+  });
+  const places = parts.map((_, index) => join(folder, `model-0000${index + 1}-of-00002.gguf`));
+  for (const place of places) rmSync(place, { force: true });
+  for (const [index, bytes] of parts.entries()) if (index === 0 || roll(8) > 0) writeFileSync(places[index]!, bytes);
+  return places[0]!;
 }
