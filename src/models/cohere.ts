@@ -18,6 +18,9 @@ import {
 } from "../nn";
 import { checkHeads, ropeFields, ropeOf, size } from "./args";
 import { ParallelBlock } from "./cohere2";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -108,3 +111,19 @@ export class Model extends CausalLM {
 }
 
 export { awq } from "./cohere2";
+
+/** llama.cpp knows the models with norms of queries and keys by their number of layers. */
+const isNormed = (layers: number) => layers >= 64;
+
+export const gguf = decoder("command-r", {
+  names: new TensorNames(plainLayer),
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  ropeBase: 8_000_000,
+  floats: { logit_scale: "logit_scale" },
+  only: { attention_bias: false, layer_norm_bias: false },
+  read: (_, { num_hidden_layers: layers }) => ({ use_qk_norm: isNormed(layers as number) }),
+  write({ num_hidden_layers: layers, use_qk_norm: is }) {
+    if (is !== isNormed(layers)) noPlace(`"use_qk_norm" ${is} with ${layers} layers`);
+    return {};
+  },
+});

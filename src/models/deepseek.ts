@@ -6,6 +6,10 @@ import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { MoE } from "./deepseek_v2";
 import * as deepseek from "./deepseek_v3";
+import { decoder } from "./gguf/decoder";
+import { f32, flag } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -60,3 +64,24 @@ export class Model extends CausalLM {
 }
 
 export const awq = blockAwq();
+
+export const gguf = decoder("deepseek", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
+    { halves: fusedExperts("mlp") },
+  ),
+  pairsRows: true,
+  integers: {
+    expert_count: "n_routed_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "n_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    leading_dense_block_count: "first_k_dense_replace",
+  },
+  only: { moe_layer_freq: 1, attention_bias: false },
+  write(settings) {
+    const { n_routed_experts: experts, n_shared_experts: shared } = settings as unknown as Args;
+    if (!experts || !shared) noPlace("a model without routed and shared experts");
+    return { expert_weights_scale: f32(1), expert_weights_norm: flag(false) };
+  },
+});

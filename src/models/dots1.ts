@@ -5,6 +5,11 @@ import { GatedMLP, GroupedRouter, Module, mixExperts, SwitchGLU, stackExperts } 
 import { checkHeads, count, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./qwen3";
@@ -86,3 +91,37 @@ export class Model extends CausalLM {
 export const { keepsDtype } = deepseek;
 
 export const awq = blockAwq();
+
+export const gguf = decoder("dots1", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ffn_gate_inp: "mlp.gate",
+      ffn_gate_exps: "mlp.experts.gate_proj",
+      ffn_up_exps: "mlp.experts.up_proj",
+      ffn_down_exps: "mlp.experts.down_proj",
+      ...sharedExpert("mlp.shared_experts"),
+    },
+    {
+      parameters: { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" },
+      halves: { ffn_gate_up_exps: ["mlp.experts.gate_proj", "mlp.experts.up_proj"] },
+    },
+  ),
+  integers: {
+    expert_count: "n_routed_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "n_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    leading_dense_block_count: "first_k_dense_replace",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { attention_bias: false, mlp_bias: false, tie_word_embeddings: false },
+  write({ num_attention_heads: heads, num_key_value_heads: kvHeads }) {
+    // llama.cpp's loader takes as many of keys as of queries.
+    if (kvHeads !== heads) noPlace(`"num_key_value_heads" ${kvHeads} (not ${heads})`);
+    return { expert_gating_func: u32(gating.sigmoid) };
+  },
+});

@@ -13,6 +13,8 @@ import {
 } from "../nn";
 import { attentionFields, checkHeads, headsOf, ropeOf, size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { names } from "./gpt2";
 import { NamedLM } from "./named-lm";
 
@@ -87,3 +89,25 @@ export const awq: AwqFacts = {
     { before: "ln_2", layers: ["mlp.c_fc_0", "mlp.c_fc_1"], part: "mlp" },
   ],
 };
+
+export const gguf = decoder("exaone", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      attn_norm: "ln_1",
+      attn_q: "attn.attention.q_proj",
+      attn_k: "attn.attention.k_proj",
+      attn_v: "attn.attention.v_proj",
+      attn_output: "attn.attention.out_proj",
+      ffn_norm: "ln_2",
+      ffn_gate: "mlp.c_fc_0",
+      ffn_up: "mlp.c_fc_1",
+      ffn_down: "mlp.c_proj",
+    },
+    { layers: "transformer.h", outer: { token_embd: "transformer.wte", output_norm: "transformer.ln_f" } },
+  ),
+  epsilon: ["attention.layer_norm_rms_epsilon", "layer_norm_epsilon"],
+  common: (config) => ({ num_hidden_layers: (config as Args).num_layers }),
+  only: { attention_bias: false, mlp_bias: false },
+  read: (_, { num_hidden_layers }) => ({ num_layers: num_hidden_layers }),
+});

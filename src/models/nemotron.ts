@@ -4,6 +4,9 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { LayerNorm, NamedMLP, squaredRelu } from "../nn";
 import { attentionFields, checkHeads, headsOf, ropeOf, size } from "./args";
+import { shifted } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -43,3 +46,19 @@ export class Model extends CausalLM {
     super(sizes, () => new llama.Block(new llama.Attention(args, { rope }), mlp(), sizes, undefined, norm), { norm });
   }
 }
+
+/** Files have the weights themselves. */
+const whole = shifted(1);
+
+export const gguf = decoder("nemotron", {
+  names: new TensorNames(plainLayer),
+  changes: () => ({
+    "input_layernorm.weight": whole,
+    "post_attention_layernorm.weight": whole,
+    "model.norm.weight": whole,
+  }),
+  epsilon: ["attention.layer_norm_epsilon", "norm_eps"],
+  turning: ({ headDim, partial_rotary_factor: share }) => Math.trunc(headDim * (share as number)),
+  only: { tie_word_embeddings: false },
+  read: (_, { partial_rotary_factor = 1 }) => ({ partial_rotary_factor }),
+});

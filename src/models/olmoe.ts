@@ -5,6 +5,9 @@ import * as mx from "../mlx";
 import { highest, type Layer, Linear, Module, mixExperts, SwitchGLU, stackExperts } from "../nn";
 import { checkExperts, checkHeads, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./olmo2";
@@ -64,3 +67,14 @@ export class Model extends CausalLM {
 }
 
 export const awq = blockAwq();
+
+export const gguf = decoder("olmoe", {
+  names: new TensorNames({ ...plainLayer, ...expertLayer("mlp") }, { halves: fusedExperts("mlp") }),
+  integers: { expert_count: "num_experts", expert_used_count: "num_experts_per_tok" },
+  only: { norm_topk_prob: false, attention_bias: false, mlp_bias: false, tie_word_embeddings: false },
+  write({ num_attention_heads: heads, num_key_value_heads: kvHeads }) {
+    // llama.cpp's norms of queries and keys have one width.
+    if (kvHeads && kvHeads !== heads) noPlace(`"num_key_value_heads" ${kvHeads} (not ${heads})`);
+    return {};
+  },
+});

@@ -19,6 +19,8 @@ import {
   splitHeads,
 } from "../nn";
 import { checkHeads, headsOf, ropeFields, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -136,3 +138,35 @@ export class Model extends CausalLM {
     });
   }
 }
+
+/** The norms of all heads are one tensor in files. */
+function headNorms(config: object): Record<string, string[]> {
+  const args = config as Args;
+  if (!args.qk_layernorm) return {};
+  const { heads, kvHeads } = headsOf(args);
+  const of = (layer: number, part: string, count: number) =>
+    Array.from(
+      { length: count },
+      (_, head) => `model.layers.${layer}.self_attn.${part}_layernorm.norms.${head}.weight`,
+    );
+  return Object.fromEntries(
+    Array.from({ length: args.num_hidden_layers }, (_, layer) => [
+      [`blk.${layer}.attn_q_norm.weight`, of(layer, "q", heads)] as const,
+      [`blk.${layer}.attn_k_norm.weight`, of(layer, "k", kvHeads)] as const,
+    ]).flat(),
+  );
+}
+
+export const gguf = decoder("stablelm", {
+  names: new TensorNames(plainLayer),
+  stacked: headNorms,
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  turning: ({ headDim, partial_rotary_factor: share }) => Math.trunc(headDim * (share as number)),
+  flags: { use_parallel_residual: "use_parallel_residual" },
+  read: (file, { attention_bias, partial_rotary_factor = 1 }) => ({
+    partial_rotary_factor,
+    use_qkv_bias: attention_bias,
+    qk_layernorm: file.shape("blk.0.attn_q_norm.weight") !== undefined,
+    use_parallel_residual: file.shape("blk.0.ffn_norm.weight") === undefined,
+  }),
+});

@@ -2,6 +2,8 @@
 import { z } from "zod";
 import { gelu, LayerNorm, NamedMLP } from "../nn";
 import { checkHeads, ropeFields, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -34,3 +36,9 @@ export class Model extends CausalLM {
     super(sizes, block, { norm });
   }
 }
+
+export const gguf = decoder("starcoder2", {
+  names: new TensorNames({ ...plainLayer, ffn_up: "mlp.c_fc", ffn_down: "mlp.c_proj" }),
+  epsilon: ["attention.layer_norm_epsilon", "norm_epsilon"],
+  ropeBase: 100_000,
+});

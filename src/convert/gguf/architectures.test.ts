@@ -51,8 +51,8 @@ function greedy(model: LanguageModel, text: readonly number[]): { likeliest: num
   return { likeliest: all.map((logits) => logits.indexOf(Math.max(...logits))), first };
 }
 
-/** Where llama.cpp computes coarsely: it takes GELU from a table of float16. */
-const coarse = /^gemma/;
+/** Where llama.cpp computes coarsely: it takes GELU from a table of float16, and of StarCoder 2 that of tanh. */
+const coarse = /^(gemma|starcoder2)/;
 
 /** There its deviation of gates is also that of a sample, by n − 1: transformers' is by n. */
 const coarser = /^gemma3n$/;
