@@ -153,6 +153,7 @@ const cases: Record<string, Settings> = {
   "stablelm side by side": { use_parallel_residual: true, qk_layernorm: false },
   starcoder2: {},
   step3p5: { rope_scaling: llama3 },
+  talkie: {},
 };
 
 /**

@@ -310,6 +310,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   stablelm: ["stablelm"],
   starcoder2: ["starcoder2"],
   step35: ["step3p5"],
+  talkie: ["talkie"],
 };
 
 /** The architectures whose GGUF files can be read. */

@@ -31,6 +31,9 @@ import {
   yarnFrequencies,
 } from "../nn";
 import { checkHeads, size } from "./args";
+import type { TensorChange } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import type { LanguageModel } from "./language-model";
 
 export const Args = z
@@ -70,7 +73,7 @@ class Gain extends Module {
 
   constructor(start: number) {
     super();
-    this.a_g = parameter(mx.full([1], start));
+    this.a_g = mx.scope(() => parameter(mx.full([1], start, "float32")));
   }
 
   forward(x: Tensor): Tensor {
@@ -235,3 +238,54 @@ export const joins: Joins = [
   ["attn_query", "attn_key", "attn_value"],
   ["mlp_gate", "mlp_linear"],
 ];
+
+/** llama.cpp turns heads as most models do: with the second half of each negative, that is the same. */
+function turned({ num_attention_heads: heads, head_dim: dims }: Args): TensorChange {
+  const flipped = (x: Tensor) => {
+    const signs = mx
+      .arange(dims)
+      .less(dims / 2)
+      .astype(x.dtype)
+      .multiply(2)
+      .subtract(1);
+    return x
+      .reshape(heads, dims, -1)
+      .multiply(signs.expandDims(-1))
+      .reshape(...x.shape);
+  };
+  // Numbers change, not their places: what is packed is unpacked.
+  return { read: flipped, write: flipped, columns: 1 };
+}
+
+const column: TensorChange = { read: (x) => x.flatten(), write: (x) => x.reshape(-1, 1) };
+
+export const gguf = decoder("talkie", {
+  names: new TensorNames(
+    {
+      attn_q: "attn.attn_query",
+      attn_k: "attn.attn_key",
+      attn_v: "attn.attn_value",
+      attn_output: "attn.attn_resid",
+      ffn_gate: "mlp.mlp_gate",
+      ffn_up: "mlp.mlp_linear",
+      ffn_down: "mlp.mlp_resid",
+    },
+    {
+      layers: "model.blocks",
+      outer: { token_embd: "model.embed" },
+      outerParameters: { "output.weight": "lm_head" },
+      parameters: {
+        "attn_q_norm.weight": "attn.head_gain.head_g",
+        "attn_output.scale": "attn_gain.a_g",
+        "ffn_down.scale": "mlp_gain.a_g",
+        "layer_output_scale.weight": "embed_skip.a_g",
+      },
+    },
+  ),
+  changes: (config) => ({
+    "attn.attn_query": turned(config as Args),
+    "attn.attn_key": turned(config as Args),
+    "attn.head_gain.head_g": column,
+  }),
+  numbers: { logit_scale: "lm_head_gain.w_g" },
+});

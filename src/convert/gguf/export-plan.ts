@@ -19,6 +19,8 @@ export interface ExportPlan {
   change: (name: string, weight: Tensor) => [name: string, tensor: Tensor][] | null;
   /** Tensors that are made of several parameters, which `change` gives none for, or of none, lazily. */
   gather: (parameters: ReadonlyMap<string, Tensor>) => [name: string, tensor: Tensor][];
+  /** Metadata that are parameters, which `change` gives no tensors for. */
+  numbers: (parameters: ReadonlyMap<string, Tensor>) => [string, GgufField][];
 }
 
 /** @throws UserError for a model type, or a setting of one, that GGUF has no form for */
@@ -36,13 +38,19 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   const changes = facts.changes?.(settings) ?? {};
   const joined = facts.joined?.(settings) ?? {};
   const stacked = Object.entries(facts.stacked?.(settings) ?? {});
-  const gathered = new Set(stacked.flatMap(([, parts]) => parts));
+  const numbers = Object.entries(facts.numbers ?? {});
+  const gathered = new Set([...stacked.flatMap(([, parts]) => parts), ...numbers.map(([, parameter]) => parameter)]);
   const name = variant ?? facts.architecture;
   return {
     architecture: name,
     fields: Object.entries(fields).map(([key, field]) => [`${name}.${key}`, field]),
     experts: (fields.expert_count?.[1] as number | undefined) ?? 0,
     factors: tensors,
+    numbers: (parameters) =>
+      numbers.map(([key, parameter]): [string, GgufField] => [
+        `${name}.${key}`,
+        ["float32", mx.scope(() => parameters.get(parameter)!.astype("float32").item() as number)],
+      ]),
     gather(parameters) {
       const stacks = stacked.map(([name, parts]): [string, Tensor] => [
         name,

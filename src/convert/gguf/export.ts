@@ -2,7 +2,7 @@
 import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../../errors";
 import * as mx from "../../mlx";
-import type { LanguageModel } from "../../models";
+import type { GgufField, LanguageModel } from "../../models";
 import { dequantize } from "../../nn";
 import { eosTokenIds } from "../config";
 import { openWeights } from "../load";
@@ -41,9 +41,11 @@ export async function exportGguf(
   const { model } = await openWeights(folder, config);
   let tokenizer: Awaited<ReturnType<typeof tokenizerFields>>;
   let tensors: Map<string, WrittenTensor>;
+  let numbers: [string, GgufField][];
   try {
     tokenizer = await tokenizerFields(folder, model.vocabSize, eosTokenIds(config));
     dequantize(model);
+    numbers = plan.numbers(new Map(model.namedParameters()));
     tensors = mx.keep(mx.scope(() => writtenTensors(model, plan, type, folder)));
   } finally {
     model.dispose();
@@ -58,6 +60,7 @@ export async function exportGguf(
       ["general.quantization_version", ["uint32", quantizationVersion]],
       ["general.alignment", ["uint32", 32]],
       ...plan.fields,
+      ...numbers,
       ...tokenizer,
     ]),
     tensors,

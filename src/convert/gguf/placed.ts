@@ -2,7 +2,8 @@
 import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
-import { changeOf, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
+import * as mx from "../../mlx";
+import { changeOf, divided, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
 import type { ElementType, Packing } from "./types";
@@ -26,7 +27,7 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const joined = joinedParameters(header, config, facts, file);
   const parts = new Set(joined.flatMap(({ sources }) => sources));
   const stacked = stackedParameters(header, facts.stacked?.(config) ?? {}, file);
-  const parameters: PlacedParameter[] = [...joined, ...stacked];
+  const parameters: PlacedParameter[] = [...joined, ...stacked, ...numbersOf(header, facts.numbers ?? {}, file)];
   for (const { sources } of stacked) parts.add(sources[0]!);
   const idle = facts.idle?.(config) ?? {};
   const drafts = firstDraft(header, config);
@@ -65,8 +66,9 @@ function placesOf(
       path,
       kind,
       sources: [source],
-      affine: fitting(source.type.affine, change?.columns),
-      blocks: movable(source.type, change?.columns),
+      // Only layers have packed weights.
+      affine: kind === "weight" ? fitting(source.type.affine, change?.columns) : undefined,
+      blocks: kind === "weight" ? movable(source.type, change?.columns) : undefined,
       make([whole]) {
         const x = places.length === 1 ? whole! : whole!.split(places.length, -2)[half]!;
         if (change?.rows) needRows(x, change.rows, `${name} of ${file}`);
@@ -132,6 +134,18 @@ function commonType({ movesRows }: JoinedTensor, sources: readonly GgufTensor[])
   return movesRows && types.size === 1 ? sources[0]!.type : undefined;
 }
 
+/** Parameters that the file has as metadata. */
+function numbersOf({ metadata }: GgufHeader, numbers: Readonly<Record<string, string>>, file: string) {
+  return Object.entries(numbers).map(([key, parameter]): PlacedParameter => {
+    const value = metadata.get(`${metadata.get("general.architecture")}.${key}`);
+    if (typeof value !== "number") {
+      throw new UserError(`${file} has no number "${key}"`, { hint: "Take another GGUF file of the model." });
+    }
+    const [path, kind] = divided(parameter);
+    return { path, kind, sources: [], affine: undefined, blocks: undefined, make: () => mx.array([value], "float32") };
+  });
+}
+
 /** The parts of tensors that the model has one by one. */
 function stackedParameters(
   { tensors }: GgufHeader,
@@ -147,10 +161,9 @@ function stackedParameters(
       });
     }
     return parts.map((part, index): PlacedParameter => {
-      const end = part.lastIndexOf(".");
+      const [path, kind] = divided(part);
       return {
-        path: part.slice(0, end),
-        kind: part.slice(end + 1),
+        ...{ path, kind },
         sources: [source],
         affine: undefined,
         blocks: undefined,

@@ -86,10 +86,17 @@ export function ggufTensors(
         tensors.set(`${path}.weight`, make(sources.map(mapBlocks)));
         continue;
       }
+      if (sources.length === 0) {
+        const name = path === "" ? kind : `${path}.${kind}`;
+        const value = make([]);
+        tensors.set(name, keepsDtype?.(name) ? value : value.astype(dtype));
+        continue;
+      }
       const read = sources.map((source) => (affine ? data.read(source) : { weight: data.readPlain(source) }));
       for (const part of Object.keys(read[0]!) as (keyof Unpacked)[]) {
         const value = make(read.map((unpacked) => unpacked[part]!));
-        const name = `${path}.${part === "weight" ? kind : part}`;
+        const own = part === "weight" ? kind : part;
+        const name = path === "" ? own : `${path}.${own}`;
         const isCast = mx.isFloating(value.dtype) && kind !== "global_scale" && !keepsDtype?.(name);
         tensors.set(name, isCast ? value.astype(dtype) : value);
       }

@@ -51,7 +51,10 @@ type FieldNames = Readonly<Record<string, string>>;
 /** What differs from the plain decoder. */
 export interface DecoderFacts
   extends Partial<
-    Pick<GgufFacts, "matches" | "names" | "normOffset" | "changes" | "joined" | "stacked" | "idle" | "readsFactors">
+    Pick<
+      GgufFacts,
+      "matches" | "names" | "normOffset" | "changes" | "joined" | "stacked" | "idle" | "numbers" | "readsFactors"
+    >
   > {
   /** Queries and keys have the rows of a head as pairs. */
   pairsRows?: boolean;
@@ -98,6 +101,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     joined: own.joined,
     stacked: own.stacked,
     idle: own.idle,
+    numbers: own.numbers,
     readsFactors: own.readsFactors,
     changes(config): TensorChanges {
       const others = own.changes?.(config) ?? {};

@@ -56,6 +56,8 @@ export interface GgufFacts {
   stacked?(config: object): Readonly<Record<string, readonly string[]>>;
   /** Tensors that llama.cpp wants and nothing reads, with their shapes: zeros in written files. */
   idle?(config: object): Readonly<Record<string, readonly number[]>>;
+  /** Parameters of one number that files have as metadata, by their keys. */
+  numbers?: Readonly<Record<string, string>>;
   /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
   normOffset: 0 | 1;
   /** `read` knows what the factors on the waves come to; where it does not, they must be Llama 3's. */

@@ -73,6 +73,8 @@ export interface OtherNames {
   halves?: Readonly<Record<string, readonly [string, string]>>;
   /** Tensors outside the layers beside the usual ones, or in their place. */
   outer?: LayerNames;
+  /** The same of parameters: `output.weight`, whose parameter is no layer's. */
+  outerParameters?: LayerNames;
   /** The list of layers in the checkpoint. */
   layers?: string;
   /** What stands before all names of the checkpoint. */
@@ -88,12 +90,20 @@ const inverse = (names: Readonly<Record<string, string>>) =>
 /** The path of a module in the checkpoint, and what a tensor is called there: weight, bias or a name of its own. */
 export type Place = readonly [path: string, kind: string];
 
+/** A parameter's name as the path of its module, empty for the model, and its own. */
+export function divided(name: string): Place {
+  const end = name.lastIndexOf(".");
+  return end < 0 ? ["", name] : [name.slice(0, end), name.slice(end + 1)];
+}
+
 /** How the tensors of an architecture are named. */
 export class TensorNames {
   readonly #layer: LayerNames;
   readonly #ofLayer: LayerNames;
   readonly #outer: LayerNames;
   readonly #ofOuter: LayerNames;
+  readonly #outerParameters: LayerNames;
+  readonly #ofOuterParameters: LayerNames;
   readonly #experts: SingleExperts | undefined;
   readonly #parameters: LayerNames;
   readonly #ofParameters: LayerNames;
@@ -107,6 +117,8 @@ export class TensorNames {
     const outer = Object.entries({ ...usualOuter, ...own.outer });
     this.#outer = Object.fromEntries(outer.map(([theirs, ours]) => [theirs, prefix + ours]));
     this.#ofOuter = inverse(this.#outer);
+    this.#outerParameters = own.outerParameters ?? {};
+    this.#ofOuterParameters = inverse(this.#outerParameters);
     this.#experts = experts;
     this.#parameters = parameters;
     this.#ofParameters = inverse(parameters);
@@ -131,15 +143,14 @@ export class TensorNames {
     if (!parts) return null;
     const [, layer, part, index, kind] = parts as unknown as [string, string?, string?, string?, string?];
     if (layer === undefined) {
+      const own = at(this.#outerParameters, `${part}.${kind}`);
+      if (own !== undefined && index === undefined) return divided(own);
       const place = index === undefined && kind ? at(this.#outer, part!) : undefined;
       return place === undefined ? null : [place, kind!];
     }
     const within = `${this.#layers}.${layer}`;
     const single = index === undefined ? at(this.#parameters, kind ? `${part}.${kind}` : part!) : undefined;
-    if (single !== undefined) {
-      const end = single.lastIndexOf(".");
-      return end < 0 ? [within, single] : [`${within}.${single.slice(0, end)}`, single.slice(end + 1)];
-    }
+    if (single !== undefined) return divided(`${within}.${single}`);
     if (kind === undefined || kind === "scale") return null;
     const experts = index === undefined ? undefined : this.#experts;
     const place = index === undefined ? at(this.#layer, part!) : experts && at(experts.parts, part!);
@@ -159,6 +170,8 @@ export class TensorNames {
 
   /** The other way round: a parameter's name in the checkpoint → GGUF's; null where it has none. */
   ofParameter(name: string): string | null {
+    const alone = at(this.#ofOuterParameters, name);
+    if (alone !== undefined) return alone;
     const whole = /^(.+)\.(weight|bias)$/.exec(name);
     const outside = whole && at(this.#ofOuter, whole[1]!);
     if (outside) return `${outside}.${whole[2]}`;
