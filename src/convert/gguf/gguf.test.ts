@@ -456,7 +456,7 @@ describe("a broken file", () => {
     [
       "with a tokenizer of another kind",
       having("tokenizer.ggml.model", raw.text("plamo2")),
-      /"rwkv"/,
+      /"plamo2"/,
       ExitCode.notFound,
     ],
     ["with words split in another way", having("tokenizer.ggml.pre", raw.text("superbpe")), /"superbpe"/, 3],
