@@ -14,8 +14,8 @@ export default command({
   flags: launchFlags,
   wraps: true,
 
-  async run({ flags, out }) {
+  async run({ flags, out, signal }) {
     const { launch } = await import("../src/cli/launch");
-    process.exitCode = await launch(flags, out);
+    process.exitCode = await launch(flags, out, signal);
   },
 });

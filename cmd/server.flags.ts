@@ -68,5 +68,5 @@ export const serverFlags = {
     default: "INFO",
   }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
-  pipeline: flag.switch("split the model's layers over several machines", { notYet: true }),
+  pipeline: flag.switch("under mlxlm launch: give each rank some layers, not a part of each layer"),
 };

@@ -5,6 +5,8 @@ import { checkDrafts, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { environment } from "../src/environment";
+import { ExitCode, UserError } from "../src/errors";
+import { isLaunched, isLead } from "../src/mlx/group-environment";
 import { readServerFlags } from "../src/serve/flags";
 import { serverFlags } from "./server.flags";
 
@@ -18,11 +20,21 @@ export default command({
   ],
   flags: serverFlags,
   computes: true,
+  ranks: true,
 
   async run({ flags, out, signal }) {
     checkDrafts(flags);
     const drafts = flags.draft !== undefined || flags.mtp !== undefined;
     const read = readServerFlags(flags, environment("MLXLM_API_KEY"));
+    if (isLaunched()) checkRanks(flags);
+    if (!isLead()) {
+      const { openModel } = await import("../src/cli/model");
+      const { follow } = await import("../src/generate/ranks-stepper");
+      const { demoName } = await import("../src/demo/folder");
+      const { adapterPath, pipeline, prefillStepSize } = flags;
+      const open = async () => (await openModel(flags.model ?? demoName, out, signal, { adapterPath, pipeline })).model;
+      return await follow(open, { prefillStepSize, kvQuantization: kvQuantization(flags) });
+    }
     const { runServer } = await import("../src/serve/run");
     await runServer(
       {
@@ -31,6 +43,7 @@ export default command({
         adapterPath: flags.adapterPath,
         chatTemplate: flags.chatTemplate || undefined,
         draftModel: flags.draftModel,
+        pipeline: flags.pipeline,
         draftHead: flags.mtp !== undefined,
         promptCacheDir: flags.promptCacheDir,
         maxMemory: gigabytes(flags.maxMemory),
@@ -42,7 +55,8 @@ export default command({
         settings: {
           ...{ decodeConcurrency: flags.decodeConcurrency, promptConcurrency: flags.promptConcurrency },
           ...{ prefillStepSize: flags.prefillStepSize, maxQueue: flags.maxQueue, numDraftTokens: flags.numDraftTokens },
-          ...{ promptCacheSize: flags.promptCacheSize, promptCacheBytes: read.promptCacheBytes },
+          // The other ranks keep no prompts.
+          ...{ promptCacheSize: isLaunched() ? 0 : flags.promptCacheSize, promptCacheBytes: read.promptCacheBytes },
           kvQuantization: kvQuantization(flags),
           ...(drafts && { ownDrafts: (head) => draftsOf(flags, head) }),
         },
@@ -62,3 +76,23 @@ export default command({
     );
   },
 });
+
+/** @throws UserError for what one process can do only */
+function checkRanks(
+  flags: Partial<Record<"allowedModels" | "adapters" | "draftModel" | "draft" | "mtp", unknown>>,
+): void {
+  const names = {
+    allowedModels: "allowed-models",
+    adapters: "adapters",
+    draftModel: "draft-model",
+    draft: "draft",
+    mtp: "mtp",
+  };
+  for (const [flag, name] of Object.entries(names)) {
+    if (flags[flag as keyof typeof names] === undefined) continue;
+    throw new UserError(`--${name} does not go with several ranks`, {
+      code: ExitCode.usage,
+      hint: "Leave it out, or start the server without mlxlm launch.",
+    });
+  }
+}

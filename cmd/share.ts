@@ -22,7 +22,7 @@ export default command({
     }
     if (!isLaunched()) {
       const { launchShare } = await import("../src/cli/launch/share");
-      process.exitCode = await launchShare({ path, model, dst, tmpdir, hostfile }, out);
+      process.exitCode = await launchShare({ path, model, dst, tmpdir, hostfile }, out, signal);
       return;
     }
     const mx = await import("../src/mlx");

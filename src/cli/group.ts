@@ -21,6 +21,7 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
       hint: `Start it without mlxlm launch: mlxlm ${name} …`,
     });
   }
+  endWithLauncher();
   const mx = await import("../mlx");
   const { broadcastJson, gatherJson } = await import("../mlx/group-messages");
   const { joinPeerMemory } = await import("../mlx/peer-memory");
@@ -38,6 +39,15 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
   if (!group.sends) joinPeerMemory(group);
   // What is drawn without a seed of the user's must be the same everywhere.
   mx.random.seed(broadcastJson(group, crypto.getRandomValues(new Uint32Array(1))[0]!));
+}
+
+/** A rank whose launcher was killed must not go on alone, nor hold a GPU. */
+function endWithLauncher(): void {
+  const launcher = process.ppid;
+  const look = () => {
+    if (process.ppid !== launcher) process.exit(ExitCode.failure);
+  };
+  setInterval(look, 1000).unref();
 }
 
 /** @throws UserError that names what differs, and where */

@@ -5,6 +5,8 @@ import { cachedCheckpoints } from "../convert/cached-checkpoints";
 import { openSource } from "../convert/source";
 import { demoName } from "../demo/folder";
 import { findModel, type OpenedModel, openModel } from "../generate/open-model";
+import { tellOpening } from "../generate/ranks-stepper";
+import { isLaunched } from "../mlx/group-environment";
 import { loadTokenizer } from "../text/tokenizer";
 import type { ModelSource, Open } from "./models/models";
 
@@ -35,15 +37,18 @@ export interface OpenerOptions {
   chatTemplate?: string;
   /** Load models' own draft layers too. */
   draftHead?: boolean;
+  /** Among several processes, give each some layers. */
+  pipeline?: boolean;
   onDownload?: (model: string, done: number, total: number) => void;
   warn?: (message: string) => void;
 }
 
 /** Opens what the operator named, downloaded where need be. */
-export function opener({ chatTemplate, draftHead, onDownload, warn }: OpenerOptions): Open {
+export function opener({ chatTemplate, draftHead, pipeline, onDownload, warn }: OpenerOptions): Open {
   return async ({ open, adapterPath }) => {
+    if (isLaunched()) tellOpening();
     const opened = await openModel(open, {
-      ...{ adapterPath, draftHead, warn },
+      ...{ adapterPath, draftHead, pipeline, warn },
       onDownload: (done, total) => onDownload?.(open ?? "", done, total),
     });
     return chatTemplate === undefined ? opened : withTemplate(opened, chatTemplate);

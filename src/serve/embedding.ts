@@ -4,6 +4,7 @@ import { z } from "zod";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { isLaunched } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import type { Module } from "../nn";
 import { ApiError, invalid } from "./api-error";
@@ -32,6 +33,7 @@ export async function embed(
   { pooling, dimensions }: EmbeddingOptions,
   signal: AbortSignal,
 ): Promise<Embeddings> {
+  if (isLaunched()) throw invalid("a model that is divided among ranks gives no embeddings", "model");
   const how = pooling ?? (await ownPooling(served.folder));
   const vectors: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {

@@ -2,7 +2,9 @@
 import { demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { openModel } from "../generate/open-model";
+import { tellEnd } from "../generate/ranks-stepper";
 import * as mx from "../mlx";
+import { isLaunched } from "../mlx/group-environment";
 import { ApiError } from "./api-error";
 import { cachedModel, cachedModels, opener, weightBytes } from "./catalogue";
 import type { ServeContext } from "./context";
@@ -21,6 +23,8 @@ export interface RunOptions extends ReadServerFlags {
   adapterPath?: string;
   chatTemplate?: string;
   draftModel?: string;
+  /** Among several processes, give each some layers. */
+  pipeline?: boolean;
   /** Load models' own draft layers too. */
   draftHead?: boolean;
   /** Where prompts are kept over restarts. */
@@ -55,15 +59,16 @@ export async function runServer(
   { log: write, warn, onListening, signal }: RunEvents,
 ): Promise<void> {
   const { model, adapterPath, chatTemplate, draftModel, maxMemory, address, settings, promptCacheDir } = options;
+  const { pipeline } = options;
   const log = leveledLog(options.logLevel, write);
   // Answers without a seed of their own differ from start to start.
   mx.random.seed(crypto.getRandomValues(new Uint32Array(1))[0]!);
   const isNamed = model !== undefined;
-  const isClosed = isNamed || options.allowed.length > 0;
+  const isClosed = isNamed || options.allowed.length > 0 || isLaunched();
   const name = model ?? (options.allowed.length > 0 ? undefined : demoName);
   const main = name === undefined ? undefined : { name, open: name, adapterPath };
   const models = new Models({
-    open: opener({ chatTemplate, draftHead: options.draftHead, warn, onDownload: progressLog(log) }),
+    open: opener({ chatTemplate, draftHead: options.draftHead, pipeline, warn, onDownload: progressLog(log) }),
     size: weightBytes,
     budget: new MemoryBudget(maxMemory),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },
@@ -89,6 +94,7 @@ export async function runServer(
   if (!signal.aborted) await Promise.race([ended, engineLoss(models, signal)]);
   log("INFO", `ending: running answers have ${grace} seconds`);
   await server.drain(grace);
+  if (isLaunched()) tellEnd();
 }
 
 /** Seconds between two looks at the engine, and of silence after which it is lost. */

@@ -34,7 +34,7 @@ export interface LaunchFlags {
 }
 
 /** Runs the command on all ranks and returns its exit code. @throws UserError for hosts that can't be used */
-export async function launch(flags: LaunchFlags, out: Output): Promise<number> {
+export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSignal): Promise<number> {
   if (flags.check && isLaunched()) {
     const { checkAsRank } = await import("./check");
     checkAsRank(out);
@@ -73,6 +73,7 @@ export async function launch(flags: LaunchFlags, out: Output): Promise<number> {
   return await supervise(ranks, {
     commandOf: ({ host }: PlannedRank) => [...(isHere(host) ? self : [theirs.get(host.ssh)!]), ...command],
     cwd,
+    signal,
     line: (stream, text) => void writeSync(stream === "stdout" ? 1 : 2, `${text}\n`),
     note,
     onStart: ({ rank, host }, pid) => {

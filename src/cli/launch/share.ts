@@ -13,6 +13,7 @@ const carriers: readonly string[] = ["tcp", "ring", "jaccl", "jaccl-ring"] satis
 export async function launchShare(
   { hostfile, ...request }: ShareRequest & { hostfile?: string },
   out: Output,
+  signal?: AbortSignal,
 ): Promise<number> {
   const hint = 'For example: [{"ssh": "studio1", "ips": ["10.0.0.1"]}, {"ssh": "studio2", "ips": ["10.0.0.2"]}]';
   if (hostfile === undefined) {
@@ -39,5 +40,6 @@ export async function launchShare(
       json: out.json,
     },
     out,
+    signal,
   );
 }

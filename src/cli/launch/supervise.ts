@@ -14,6 +14,8 @@ export interface SuperviseOptions {
   /** Writes a line of a rank; the first rank here writes by itself. */
   line: (stream: "stdout" | "stderr", text: string) => void;
   onStart?: (rank: PlannedRank, pid: number) => void;
+  /** Ends the ranks, as Ctrl-C does. */
+  signal?: AbortSignal;
   /** Told of what a user should know. */
   note: (line: string) => void;
 }
@@ -46,9 +48,7 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
 
   const endAll = (first: NodeJS.Signals) => {
     for (const { process } of running) if (process.exitCode === null) process.kill(first);
-    timer ??= setTimeout(() => {
-      for (const { process } of running) if (process.exitCode === null) process.kill("SIGKILL");
-    }, grace);
+    timer ??= setTimeout(() => killAll(), grace);
   };
   /** The first rank tells the others, between two steps; a terminal tells it itself. */
   const interrupt = () => {
@@ -59,6 +59,12 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
     wasInterrupted = true;
   };
   const release = takeInterrupts(interrupt);
+  options.signal?.addEventListener("abort", interrupt);
+  // Where this process is ended at once, none of them goes on alone.
+  const killAll = () => {
+    for (const { process } of running) if (process.exitCode === null) process.kill("SIGKILL");
+  };
+  process.on("exit", killAll);
 
   try {
     await Promise.all(
@@ -77,6 +83,8 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
   } finally {
     clearTimeout(timer);
     release();
+    options.signal?.removeEventListener("abort", interrupt);
+    process.off("exit", killAll);
     rmSync(folder, { recursive: true, force: true });
   }
   return (failed as { code: number } | null)?.code ?? 0;

@@ -3,7 +3,9 @@ import { BatchStepper } from "../../generate/batch";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
+import { LeadingStepper } from "../../generate/ranks-stepper";
 import type { Stepper } from "../../generate/stepper";
+import { isLaunched } from "../../mlx/group-environment";
 import type { LanguageModel } from "../../models";
 import { kindOf } from "../../nn";
 import type { AdapterPool } from "../../tune/adapter-pool";
@@ -77,10 +79,12 @@ export class Scheduler {
     const { decodeConcurrency = 32, promptConcurrency = 8, prefillStepSize, kvQuantization, draft } = options;
     this.#sizes = new CacheSizes(model);
     this.#maxQueue = options.maxQueue ?? 256;
-    this.isBatched = !draft && !kvQuantization && canBatch(model);
+    // Ranks make the same steps: one answer after the other.
+    this.isBatched = !draft && !kvQuantization && !isLaunched() && canBatch(model);
     this.#concurrency = this.isBatched ? decodeConcurrency : 1;
     const settings = { prefillStepSize, kvQuantization };
-    if (draft) this.stepper = new DraftStepper(model, draft, settings);
+    if (isLaunched()) this.stepper = new LeadingStepper(model, settings);
+    else if (draft) this.stepper = new DraftStepper(model, draft, settings);
     else if (!this.isBatched) this.stepper = new LoneStepper(model, settings);
     else {
       const [completionBatchSize, prefillBatchSize] = [

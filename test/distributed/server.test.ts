@@ -1,0 +1,76 @@
+/** `mlxlm server` on two ranks: the first one answers over HTTP, the other makes the same steps. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { join } from "node:path";
+
+const main = join(import.meta.dir, "../../cmd/main.ts");
+const words = ["launch", "-n", "2", "server", "--model", "demo", "--port", "0", "--json"];
+const server = Bun.spawn([process.execPath, main, ...words], {
+  stdin: "ignore",
+  stdout: "pipe",
+  stderr: "pipe",
+  env: { ...process.env, MLXLM_THREADS: "1" },
+});
+const problems = server.stderr.text();
+let url = "";
+
+beforeAll(async () => {
+  let said = "";
+  for await (const chunk of server.stdout) {
+    said += new TextDecoder().decode(chunk);
+    url = /"url":"([^"]+)"/.exec(said)?.[1] ?? "";
+    if (url !== "") return;
+  }
+  throw new Error(await problems);
+}, 60_000);
+
+afterAll(() => server.kill("SIGKILL"));
+
+const ask = (content: string, more: object = {}, signal?: AbortSignal) =>
+  fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ messages: [{ role: "user", content }], temperature: 0, ...more }),
+    signal,
+  });
+
+const textOf = async (response: Response) => {
+  const { choices } = (await response.json()) as { choices: { message: { content: string } }[] };
+  return choices[0]!.message.content;
+};
+
+test("it answers as one process does, several at a time, cut short and left alone", async () => {
+  expect(await textOf(await ask("What is 27 + 58?"))).toEndWith("27 + 58 = 85.");
+  const [cut, drawn, whole] = await Promise.all([
+    ask("What is 30 + 41?", { stop: ["="] }).then(textOf),
+    ask("What is 3 + 4?", { temperature: 0.5, seed: 1 }).then(textOf),
+    ask("What is 11 + 12?").then(textOf),
+  ]);
+  expect(cut).not.toContain("=");
+  expect(drawn).not.toBe("");
+  expect(whole).toEndWith("11 + 12 = 23.");
+  const leaving = new AbortController();
+  const stream = await ask("Tell me a story.", { max_tokens: 100_000, stream: true }, leaving.signal);
+  await stream.body!.getReader().read();
+  leaving.abort();
+  expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
+}, 60_000);
+
+test.each([
+  [
+    "chat/completions",
+    { messages: [{ role: "user", content: "x" }], response_format: { type: "json_object" } },
+    "in a form",
+  ],
+  ["embeddings", { input: "x" }, "no embeddings"],
+])("%s refuses what one process can do only", async (path, body, message) => {
+  const headers = { "content-type": "application/json" };
+  const response = await fetch(`${url}/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+  expect(response.status).toBe(400);
+  expect(await response.text()).toContain(message);
+  expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
+});
+
+test("Ctrl-C ends both", async () => {
+  server.kill("SIGINT");
+  expect(await server.exited).toBe(0);
+});
