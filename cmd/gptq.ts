@@ -1,5 +1,6 @@
 /** `mlxlm gptq`: quantization that makes good each rounding in the next. */
 import { command } from "../src/cli/command";
+import { isLead } from "../src/mlx/group-environment";
 import { gptqFlags } from "./gptq.flags";
 
 export default command({
@@ -12,6 +13,7 @@ export default command({
   ],
   flags: gptqFlags,
   computes: true,
+  ranks: true,
   hasLongSteps: true,
 
   async run({ flags, out, signal }) {
@@ -40,6 +42,8 @@ export default command({
         signal,
       });
       bars.end();
+      // The first rank saves and measures.
+      if (!isLead()) return;
       out.text(`Quantized model with ${facts.bits_per_weight.toFixed(3)} bits per weight.\n`);
       const quality = await printQuality(out, calibration, {
         source: source.path,

@@ -2,7 +2,9 @@
 import { tokenizerOptions } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
+import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
+import { isLaunched, isLead } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import type { QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";
@@ -74,26 +76,46 @@ export async function quantizeByGptq(
       onProgress: hooks.onDownload,
       signal: hooks.signal,
     });
+    const group = isLaunched() ? mx.distributed.init({ strict: true }) : null;
+    if (group) checkRanks(calibration.rows.length, group.size, settings);
     const begun = await workSettings(source.path, settings, calibration);
     await checkWork(target, begun, settings);
-    const work = await openWork(target, begun);
+    const work = group ? null : await openWork(target, begun);
 
     hooks.onStage?.(`Quantizing by ${calibration.rows.length} rows of ${settings.sequenceLength} tokens`);
     const quantized = await gptqQuantize(model, config, calibration.rows, {
       ...settings,
       fallback: { bits: settings.fallbackBits, groupSize: settings.fallbackGroupSize },
       work,
+      group,
       onProgress: hooks.onProgress,
       signal: hooks.signal,
     });
     const facts = { parameters: parameterCount(model), bits_per_weight: bitsPerWeight(model) };
-    isSaving = true;
-    await saveModel(target, model, quantized, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
-    await closeWork(target);
+    if (isLead()) {
+      isSaving = true;
+      await saveModel(target, model, quantized, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
+      if (work !== null) await closeWork(target);
+    }
     return { ...facts, quantization: quantized.quantization as QuantizationConfig, calibration };
   } finally {
     if (!isSaving) model.dispose();
   }
+}
+
+/** @throws UserError for what ranks cannot do */
+function checkRanks(rows: number, ranks: number, { resume }: GptqSettings): void {
+  if (resume) {
+    throw new UserError("--resume does not go with several ranks", {
+      code: ExitCode.usage,
+      hint: "Go on without mlxlm launch, or begin again.",
+    });
+  }
+  if (rows >= ranks) return;
+  throw new UserError(`${rows} rows of data are too few for ${ranks} ranks`, {
+    code: ExitCode.usage,
+    hint: "Take more data: --num-samples, --data-path",
+  });
 }
 
 /** @throws UserError where a layer does not divide into groups */

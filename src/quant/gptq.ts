@@ -5,7 +5,7 @@
  */
 import type { ModelConfig } from "../convert/config";
 import { UserError } from "../errors";
-import type { Tensor } from "../mlx";
+import type { distributed, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { Linear, type Module, type Quantizable, type QuantizationConfig, quantize, SwitchLinear } from "../nn";
@@ -24,8 +24,10 @@ export interface Width {
 export interface GptqOptions extends Width {
   /** Of what is no linear layer: embeddings. */
   fallback: Width;
-  /** Folder that finished blocks are saved to, and taken from. */
-  work: string;
+  /** Folder that finished blocks are saved to, and taken from; null among ranks, which go on together or not at all. */
+  work: string | null;
+  /** Ranks that have the same model, and run some of the rows each. */
+  group?: distributed.Group | null;
   /** In batches and layers. */
   onProgress?: (done: number, total: number) => void;
   signal?: AbortSignal;
@@ -76,10 +78,12 @@ export async function gptqQuantize(
 ): Promise<ModelConfig> {
   const quantization = gptqConfig(model, options);
   const steps = stepsOf(model);
-  const count = Math.ceil(rows.length / batchSize);
+  const { group } = options;
+  const own = group ? rows.filter((_, i) => i % group.size === group.rank) : rows;
+  const count = Math.ceil(own.length / batchSize);
   const walk = new BlockWalk(
     model,
-    Array.from({ length: count }, (_, i) => rows.slice(i * batchSize, (i + 1) * batchSize)),
+    Array.from({ length: count }, (_, i) => own.slice(i * batchSize, (i + 1) * batchSize)),
   );
   const total = steps.reduce((sum, { layers }) => sum + count + layers.length, 0);
   let done = 0;
@@ -88,14 +92,15 @@ export async function gptqQuantize(
     options.onProgress?.(done, total);
   };
   try {
-    let saved = true;
+    const { work } = options;
+    let saved = work !== null;
     for (const [i, step] of steps.entries()) {
       const paths = step.layers.map(([path]) => path);
-      saved &&= await loadStep(options.work, i, paths, walk, options);
+      saved &&= await loadStep(work!, i, paths, walk, options);
       if (saved) advance(count + step.layers.length);
       else {
         await quantizeStep(model, walk, step, options, advance);
-        await saveStep(options.work, i, paths, walk);
+        if (work !== null) await saveStep(work, i, paths, walk);
       }
     }
   } finally {
@@ -136,6 +141,7 @@ async function quantizeStep(
     else if (place === "around") await walk.runAround(watch);
     else await walk.run(place, watch);
     moments.stop();
+    if (options.group) moments.sumOver(options.group);
 
     const pathOf = new Map<Module, string>(layers.map(([path, layer]) => [layer, path]));
     for (const sum of moments.sums) {

@@ -1,5 +1,5 @@
 /** H = Σ xᵀx over all inputs x of a layer: GPTQ's measure of which of a weight's errors matter. */
-import type { Tensor } from "../mlx";
+import type { distributed, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { intercept, type Module } from "../nn";
 
@@ -54,6 +54,16 @@ export class SecondMoments {
   finishPass(): Tensor[] {
     this.#inputs.clear();
     return this.#sums.map(({ H }) => H);
+  }
+
+  /** Makes them the sums over all ranks' inputs. All ranks call it, having watched the same layers. */
+  sumOver(group: distributed.Group): void {
+    for (const sum of this.#sums) {
+      const H = mx.keep(mx.scope(() => mx.distributed.allSum(sum.H, { group })));
+      mx.eval(H);
+      mx.release(sum.H);
+      sum.H = H;
+    }
   }
 
   /** Each input's moments once, with the layers that it goes to. */

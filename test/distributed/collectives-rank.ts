@@ -1,6 +1,7 @@
 /** One rank of collectives.test.ts: prints what each collective gave. */
 import * as mx from "../../src/mlx";
-import { Stage } from "../../src/nn";
+import { Linear, Stage } from "../../src/nn";
+import { SecondMoments } from "../../src/quant/second-moments";
 
 const group = mx.distributed.init({ strict: true });
 const { rank, size } = group;
@@ -55,6 +56,7 @@ const results = {
   scattered: isMesh ? mx.distributed.sumScatter(mx.arange(0, 2 * size).multiply(rank + 1), { group }).toList() : null,
   split: isMesh ? splitSums() : null,
   staged: [group, new mx.distributed.Group(group.id, false)].map(stagedSteps),
+  moments: momentsOfAll(),
   leaked: leaks(),
 };
 
@@ -62,6 +64,18 @@ const results = {
 function stagedSteps(among: mx.distributed.Group) {
   const own = (x: mx.Tensor) => x.multiply(2).add(rank);
   return new Stage(among).run(mx.array([[1], [0.5]]), own).toList();
+}
+
+/** Σ xᵀx over the inputs of all ranks, each with a row of its own. */
+function momentsOfAll() {
+  const layer = new Linear(2, 2);
+  const moments = new SecondMoments([layer]);
+  mx.scope(() => layer.forward(mx.array([[1, rank]])));
+  moments.stop();
+  moments.sumOver(group);
+  const H = moments.sums[0]!.H.toList();
+  moments.dispose();
+  return H;
 }
 
 /** Even and odd ranks apart, in the opposite order. */

@@ -33,6 +33,10 @@ describe.each([
         received: Array.from({ length: 4 }, () => (rank + size - 1) % size),
         gradient: [2 * triangle * (rank + 1), 2 * triangle * (rank + 1)],
         staged: Array.from({ length: 2 }, () => [1, 0.5].map((x) => [ranks.reduce((sum, one) => 2 * sum + one, x)])),
+        moments: [
+          [size, triangle - size],
+          [triangle - size, ranks.reduce((sum, one) => sum + one * one, 0)],
+        ],
         leaked: [0, 0],
       });
       if (backend !== "tcp") continue;

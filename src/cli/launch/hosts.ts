@@ -1,6 +1,6 @@
 /** Where ranks run: a hostfile, or a list of hosts. The forms are those of MLX's launcher. */
 import { isIP } from "node:net";
-import { hostname } from "node:os";
+import { hostname, networkInterfaces } from "node:os";
 import { z } from "zod";
 import { ExitCode, UserError } from "../../errors";
 import { readText } from "../../json-file";
@@ -77,8 +77,11 @@ export function listedHosts(list: string): Hosts {
 
 const loopback = ["127.0.0.1", "localhost", "::1"];
 
-/** Whether a host is this machine, so that no ssh is needed. */
-export const isHere = ({ ssh }: Host) => loopback.includes(ssh) || ssh === hostname();
+/** Whether a host is this machine, by its name or one of its addresses, so that no ssh is needed. */
+export const isHere = ({ ssh }: Host) => loopback.includes(ssh) || ssh === hostname() || isOwnAddress(ssh);
+
+const isOwnAddress = (ip: string) =>
+  Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ address }) => address === ip));
 
 /** Whether nobody but this machine can reach a host's first address. */
 export const isLoopback = ({ ips }: Host) => ips.length > 0 && ips.every((ip) => ip === "::1" || ip.startsWith("127."));
