@@ -1,13 +1,15 @@
 /**
- * Servers under many clients, one server after the other in the same run: total tokens a second, and how long the first
- * token takes.
+ * Servers under many clients, one server after the other in the same run: total tokens a second, how long the first
+ * token takes, and how much time of CPUs a token takes, which says something on a machine that is busy too (Linux).
  *
  *   bun bench/serve.ts MODEL [--ours PROGRAM] [--python PATH] [--gguf FILE] [--clients 32] [--requests 96]
- *                            [--prompt 128] [--tokens 64] [--runs 3]
+ *                            [--mlx-lm-requests 96] [--prompt 128] [--tokens 64] [--runs 3]
  *
  * MODEL is a folder. Ours is the source unless PROGRAM names an executable. With --python mlx-lm's server runs too, with
- * --gguf llama.cpp's (xllamacpp of the same Python), on that file.
+ * --gguf llama.cpp's (xllamacpp of the same Python), on that file. mlx-lm's takes minutes a run on two cores: fewer requests
+ * are enough for it, at least as many as there are clients.
  */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { median } from "./median";
@@ -20,6 +22,7 @@ const { values, positionals } = parseArgs({
     gguf: { type: "string" },
     clients: { type: "string", default: "32" },
     requests: { type: "string", default: "96" },
+    "mlx-lm-requests": { type: "string" },
     prompt: { type: "string", default: "128" },
     tokens: { type: "string", default: "64" },
     runs: { type: "string", default: "3" },
@@ -37,6 +40,7 @@ const [clients, requests, promptTokens, tokens, runs] = [
 
 interface Figures {
   tokens_per_second: number;
+  cpu_ms_per_token: number;
   first_token_p50: number;
   first_token_p95: number;
 }
@@ -99,10 +103,21 @@ async function ask(seed: number): Promise<{ first: number; count: number }> {
   return { first, count: Number(count) };
 }
 
-async function measure(round: number): Promise<Figures> {
+/** Seconds of CPUs that a process has had; NaN where nobody says. */
+function cpuSeconds(pid: number): number {
+  try {
+    const [user, system] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ").slice(11, 13);
+    return (Number(user) + Number(system)) / 100;
+  } catch {
+    return Number.NaN;
+  }
+}
+
+async function measure(round: number, pid: number, requests: number): Promise<Figures> {
   let next = 0;
   let count = 0;
   const firsts: number[] = [];
+  const before = cpuSeconds(pid);
   const began = performance.now();
   const client = async () => {
     while (next < requests) {
@@ -115,7 +130,8 @@ async function measure(round: number): Promise<Figures> {
   const seconds = (performance.now() - began) / 1000;
   firsts.sort((a, b) => a - b);
   const at = (share: number) => firsts[Math.min(firsts.length - 1, Math.floor(share * firsts.length))]!;
-  return { tokens_per_second: count / seconds, first_token_p50: at(0.5), first_token_p95: at(0.95) };
+  const cpu_ms_per_token = (1000 * (cpuSeconds(pid) - before)) / count;
+  return { tokens_per_second: count / seconds, cpu_ms_per_token, first_token_p50: at(0.5), first_token_p95: at(0.95) };
 }
 
 async function started(command: string[]): Promise<Bun.Subprocess> {
@@ -133,7 +149,8 @@ for (let run = 0; run < runs; run++) {
   for (const [name, command] of Object.entries(servers)) {
     const server = await started(command);
     await ask(99_999 + run);
-    const measured = await measure(run);
+    const asked = name === "mlx-lm" ? Number(values["mlx-lm-requests"] ?? requests) : requests;
+    const measured = await measure(run, server.pid, asked);
     figures[name] = [...(figures[name] ?? []), measured];
     console.error(`${name} ${JSON.stringify(measured)}`);
     server.kill();
@@ -143,8 +160,9 @@ for (let run = 0; run < runs; run++) {
 for (const [name, all] of Object.entries(figures)) {
   const of = (key: keyof Figures) => median(all.map((one) => one[key]));
   const [rate, p50, p95] = [of("tokens_per_second"), of("first_token_p50"), of("first_token_p95")];
+  const cpu = of("cpu_ms_per_token");
   const ratio = rate / median(figures.mlxlm!.map((one) => one.tokens_per_second));
   console.log(
-    `${name.padEnd(10)} ${rate.toFixed(1)} tokens/s (${ratio.toFixed(2)} of mlxlm), first token p50 ${p50.toFixed(2)} s, p95 ${p95.toFixed(2)} s`,
+    `${name.padEnd(10)} ${rate.toFixed(1)} tokens/s (${ratio.toFixed(2)} of mlxlm), first token p50 ${p50.toFixed(2)} s, p95 ${p95.toFixed(2)} s, ${cpu.toFixed(2)} ms of CPUs a token`,
   );
 }
