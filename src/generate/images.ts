@@ -15,6 +15,8 @@ export async function readImages(paths: readonly string[]): Promise<Pixels[]> {
 }
 
 export interface PromptImages {
+  /** Stands for an image in a prompt. */
+  readonly placeholder: string;
   /** What the user asks, with places for the images: the text's own, or all ahead of it. */
   placed(text: string): string;
   /** A whole prompt with what stands for the images in their places. @throws UserError where it has more or less places */
@@ -42,6 +44,7 @@ export function imagesOf(model: LanguageModel, images: readonly Pixels[]): Promp
     return mx.keep(seeing.see(values));
   };
   return {
+    placeholder: form.placeholder,
     placed: (text) => (text.includes(form.placeholder) ? text : form.placeholder.repeat(images.length) + text),
     written(text) {
       const parts = text.split(form.placeholder);

@@ -25,15 +25,19 @@ export async function readImage(path: string): Promise<Pixels> {
  * @param name what errors call it
  * @throws UserError for what is no image, or a damaged one
  */
-export async function decodeImage(bytes: Uint8Array, name: string): Promise<Pixels> {
+export async function decodeImage(
+  bytes: Uint8Array,
+  name: string,
+  { maxPixels = mostPixels }: { maxPixels?: number } = {},
+): Promise<Pixels> {
   if (bytes.length === 0) throw broken(name, "is empty");
   if (isCutJpeg(bytes)) throw broken(name, "is cut: its end is missing");
   try {
     // Bun gives no pixels, but a PNG of them.
-    const image = new Bun.Image(bytes, { maxPixels: mostPixels });
+    const image = new Bun.Image(bytes, { maxPixels });
     return withoutAlpha(decode(await image.png({ compressionLevel: 0 }).bytes()));
   } catch (error) {
-    throw explained(error, name);
+    throw explained(error, name, maxPixels);
   }
 }
 
@@ -57,7 +61,7 @@ function withoutAlpha({ width, height, channels, data }: ReturnType<typeof decod
 const broken = (name: string, problem: string) =>
   new UserError(`the image ${name} ${problem}`, { hint: "Take another file." });
 
-function explained(error: unknown, name: string): unknown {
+function explained(error: unknown, name: string, maxPixels: number): unknown {
   switch ((error as { code?: unknown }).code) {
     case "ERR_IMAGE_UNKNOWN_FORMAT":
       return new UserError(`${name} is no image that can be read`, { hint: "Take a PNG, JPEG, WebP, GIF or BMP." });
@@ -67,7 +71,7 @@ function explained(error: unknown, name: string): unknown {
         hint: "Take a PNG, JPEG, WebP, GIF or BMP.",
       });
     case "ERR_IMAGE_TOO_MANY_PIXELS":
-      return new UserError(`the image ${name} has more than ${mostPixels} pixels`, { hint: "Take a smaller one." });
+      return new UserError(`the image ${name} has more than ${maxPixels} pixels`, { hint: "Take a smaller one." });
     case "ERR_IMAGE_DECODE_FAILED":
       return broken(name, "is damaged");
     default:

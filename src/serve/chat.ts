@@ -1,10 +1,12 @@
 /** A chat as every API asks for it in the end: what differs between them is only how it is written. */
+import type { PromptImages } from "../generate/images";
 import type { LogitsProcessorOptions, SamplerOptions } from "../sample";
 import type { AnswerFormat } from "../sample/grammar/formats";
 import type { ChatMessage } from "../text/chat-template";
 import { invalid } from "./api-error";
 import { checkGeneration, encodeChat, type Generation } from "./generation";
 import type { ServedModel } from "./models/served-model";
+import { type Picture, seen, withPlaces } from "./pictures";
 import { turnEnds } from "./prefixes/turn-ends";
 import type { RequestDefaults } from "./settings";
 import { thinkingBudget } from "./thinking-budget";
@@ -17,6 +19,8 @@ export interface Tool {
 
 export interface Chat {
   messages: ChatMessage[];
+  /** In the order of their marks in the messages. */
+  pictures?: readonly Picture[];
   tools?: readonly Tool[];
   /** Variables of the template. */
   templateVariables?: Record<string, unknown>;
@@ -38,6 +42,39 @@ export interface Chat {
   isSingle?: boolean;
 }
 
+/** A chat as the model reads it. */
+interface WrittenChat {
+  prompt: number[];
+  images: PromptImages | null;
+  /** As the template gets it. */
+  messages: ChatMessage[];
+  options: { tools: Tool[] | null; kwargs: Record<string, unknown> };
+}
+
+type Asked = Pick<Chat, "messages" | "pictures" | "tools" | "templateVariables" | "roleMapping">;
+
+/** @throws ApiError for what the template refuses, and for pictures that cannot be seen */
+export async function writeChat(served: ServedModel, chat: Asked, defaults: RequestDefaults): Promise<WrittenChat> {
+  const { pictures = [], tools, templateVariables, roleMapping } = chat;
+  const kwargs = { ...defaults.templateVariables, ...templateVariables };
+  for (const name of reserved) {
+    if (Object.hasOwn(kwargs, name)) {
+      throw invalid(`"${name}" can't be a variable of the chat template here`, `chat_template_kwargs.${name}`);
+    }
+  }
+  const images = await seen(served, pictures);
+  const plain = chat.messages.map(forTemplate);
+  const messages = images ? withPlaces(plain, images.placeholder) : plain;
+  const options = { tools: tools && tools.length > 0 ? tools.slice() : null, kwargs };
+  const rewrite = images?.written;
+  return {
+    prompt: await encodeChat(served, messages, { ...options, roleMapping, rewrite }),
+    images,
+    messages,
+    options,
+  };
+}
+
 /** @throws ApiError for what the template refuses, and for what does not fit */
 export async function prepareChat(
   served: ServedModel,
@@ -45,23 +82,14 @@ export async function prepareChat(
   defaults: RequestDefaults,
   count = 1,
 ): Promise<Generation> {
-  const { messages, tools, templateVariables, roleMapping, thinkingBudget: budget, ...rest } = chat;
-  const offered = tools && tools.length > 0 ? tools : null;
-  const kwargs = { ...defaults.templateVariables, ...templateVariables };
-  for (const name of reserved) {
-    if (Object.hasOwn(kwargs, name)) {
-      throw invalid(`"${name}" can't be a variable of the chat template here`, `chat_template_kwargs.${name}`);
-    }
-  }
-  const written = messages.map(forTemplate);
-  const options = { tools: offered?.slice() ?? null, kwargs };
-  const prompt = await encodeChat(served, written, { ...options, roleMapping });
+  const { messages: _, pictures, tools, templateVariables, roleMapping, thinkingBudget: budget, ...rest } = chat;
+  const { prompt, images, messages, options } = await writeChat(served, chat, defaults);
   const { tokenizer } = served;
-  const keeps = tokenizer.hasChatTemplate && served.scheduler.isBatched && !served.forgetsAnywhere;
-  const boundaries = keeps ? await turnEnds(tokenizer, written, prompt, options) : undefined;
+  const keeps = tokenizer.hasChatTemplate && served.scheduler.isBatched && !served.forgetsAnywhere && !images;
+  const boundaries = keeps ? await turnEnds(tokenizer, messages, prompt, options) : undefined;
   const { thinking } = tokenizer;
   const limits = budget !== undefined && thinking ? [thinkingBudget(budget, thinking)] : [];
-  const generation = { ...rest, prompt, tools: offered, takesApart: true, limits, boundaries };
+  const generation = { ...rest, prompt, images, tools: options.tools, takesApart: true, limits, boundaries };
   checkGeneration(served, generation, count);
   return generation;
 }

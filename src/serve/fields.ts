@@ -1,7 +1,8 @@
 /** Fields of requests that several APIs share, and what becomes of them. */
 import { z } from "zod";
 import type { LogitsProcessorOptions, SamplerOptions } from "../sample";
-import { invalid } from "./api-error";
+import { invalid, unsupported } from "./api-error";
+import { type Picture, pictureMark, pictureOfUrl } from "./pictures";
 import type { RequestDefaults } from "./settings";
 
 /** How tokens are chosen: OpenAI's fields, and mlx-lm's beside them. */
@@ -62,16 +63,28 @@ export function seedOf({ seed }: Sampling, index = 0): number | undefined {
   return seed === undefined ? undefined : Math.abs(seed) + index;
 }
 
-/** The text of a message's content: plain, or parts of text. @throws ApiError for parts of other kinds */
-export function textOf(content: unknown, param: string): string {
+/**
+ * The text of a message's content: plain, or parts of text and pictures, which go into `pictures`. A mark stands for each.
+ * @throws ApiError for parts of other kinds
+ */
+export function textOf(content: unknown, param: string, pictures?: Picture[]): string {
   if (content === null || content === undefined) return "";
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) throw invalid(`"${param}" must be text, or a list of parts`, param);
   return content
     .map((part, i) => {
-      const { type, text } = (part ?? {}) as { type?: unknown; text?: unknown };
+      const { type, text, image_url } = (part ?? {}) as { type?: unknown; text?: unknown; image_url?: unknown };
       const isText = type === "text" || type === "input_text" || type === "output_text";
       if (isText && typeof text === "string") return text;
+      const { url, detail = "auto" } = ((type === "image_url" && image_url) || {}) as {
+        url?: unknown;
+        detail?: unknown;
+      };
+      if (pictures && url !== undefined) {
+        if (detail !== "auto") throw unsupported(`${param}.${i}.image_url.detail`);
+        pictures.push(pictureOfUrl(url, `${param}.${i}.image_url.url`));
+        return pictureMark;
+      }
       const kind = typeof type === "string" ? JSON.stringify(type) : "none";
       throw invalid(`"${param}.${i}": only parts of text are supported, not of the type ${kind}`, `${param}.${i}`);
     })

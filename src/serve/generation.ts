@@ -2,7 +2,9 @@
 import { UserError } from "../errors";
 import { answer, type End, type Part } from "../generate/answer";
 import { constrain } from "../generate/constrain";
+import type { PromptImages } from "../generate/images";
 import { checkContext } from "../generate/prompt";
+import type { Tensor } from "../mlx";
 import type { Cache } from "../models";
 import {
   type LogitsProcessor,
@@ -18,6 +20,8 @@ import type { ServedModel } from "./models/served-model";
 
 export interface Generation {
   prompt: readonly number[];
+  /** Pictures in the prompt: it is then answered beside the batch. */
+  images?: PromptImages | null;
   /** -1: as many as fit. */
   maxTokens: number;
   /** Tokens of prompt and answer together, at most, where that is less than the model takes. */
@@ -57,15 +61,20 @@ export interface GenerateOptions {
 export interface EncodeChatOptions extends Pick<ChatOptions, "tools" | "kwargs"> {
   /** For a model without a template. */
   roleMapping?: Readonly<Record<string, string>>;
+  /** What becomes of the whole text ahead of the tokenizer. */
+  rewrite?: (text: string) => string;
 }
 
 /** Token ids of a chat. @throws ApiError for what the template refuses */
 export async function encodeChat(
   { tokenizer }: ServedModel,
   messages: ChatMessage[],
-  { roleMapping, ...options }: EncodeChatOptions = {},
+  { roleMapping, rewrite, ...options }: EncodeChatOptions = {},
 ): Promise<number[]> {
-  if (!tokenizer.hasChatTemplate) return tokenizer.encode(prefixed(messages, roleMapping ?? usualRoles));
+  if (!tokenizer.hasChatTemplate) {
+    const text = prefixed(messages, roleMapping ?? usualRoles);
+    return tokenizer.encode(rewrite ? rewrite(text) : text);
+  }
   if (roleMapping)
     throw invalid('"role_mapping" is for models without a chat template: this one has one', "role_mapping");
   if (messages.length === 0) throw invalid("there must be a message", "messages");
@@ -74,7 +83,9 @@ export async function encodeChat(
   const isOpen = last.role === "assistant" && typeof last.content === "string" && !last.tool_calls;
   const how = isOpen ? { continueFinalMessage: true } : { addGenerationPrompt: true };
   try {
-    return await tokenizer.encodeChat(messages, { ...how, ...options });
+    if (!rewrite) return await tokenizer.encodeChat(messages, { ...how, ...options });
+    const text = tokenizer.applyChatTemplate(messages, { ...how, ...options });
+    return await tokenizer.encode(rewrite(text), { addSpecialTokens: false });
   } catch (error) {
     if (error instanceof UserError) throw invalid(error.message, "messages");
     throw error;
@@ -130,19 +141,22 @@ export async function* generate(
   { signal, adapter, onPrefill }: GenerateOptions,
 ): AsyncGenerator<Part | End, void, void> {
   const { scheduler, tokenizer } = served;
-  const { prefixes } = adapter ?? served;
-  const { prompt, sampling, penalties, form, limits = [] } = generation;
+  const { prompt, images, sampling, penalties, form, limits = [] } = generation;
+  // The same tokens may stand for other pictures.
+  const prefixes = images ? undefined : (adapter ?? served).prefixes;
   const maxTokens = roomFor(served, generation);
   const sampler = await served.sampler(sampling);
   const own = new OwnEnd(signal);
   let hasCalled = false;
   const place = await scheduler.enter(prompt.length, maxTokens, signal);
+  let inputEmbeddings: Tensor | undefined;
   try {
+    if (!signal.aborted) inputEmbeddings = images?.embed(prompt);
     const { tools, takesApart: takeApart } = generation;
     const held = { tokenizer, vocabularySize: served.model.vocabSize, prompt, tools, takeApart };
     const request = {
       ...{ prompt, maxTokens, sampler, tools, takeApart, callPieces: generation.callPieces },
-      adapter: adapter?.pooled,
+      ...{ adapter: adapter?.pooled, inputEmbeddings },
       constraint: form ? await constrain(form, held) : null,
       seed: generation.seed,
       stopTexts: generation.stop,
@@ -150,14 +164,15 @@ export async function* generate(
       logprobs: generation.logprobs,
       logitsProcessors: [...makeLogitsProcessors(penalties), ...limits].map((one) => own.guarded(one)),
       boundaries: generation.boundaries,
-      onBoundary: (cache: Cache[], tokens: readonly number[]) => prefixes.put(cache, tokens),
+      onBoundary: prefixes && ((cache: Cache[], tokens: readonly number[]) => prefixes.put(cache, tokens)),
       onPrefill: (done: number, total: number) => {
         scheduler.beat();
         onPrefill?.(done, total);
       },
       signal: own.signal,
     };
-    for await (const part of answer(request, { stepper: scheduler.stepper, tokenizer, prefixes })) {
+    const stepper = images ? scheduler.lone : scheduler.stepper;
+    for await (const part of answer(request, { stepper, tokenizer, prefixes })) {
       scheduler.beat();
       own.check();
       if (part.type === "end") yield hasCalled ? { ...part, finish_reason: "tool_calls" } : part;
@@ -170,6 +185,8 @@ export async function* generate(
       } else if (!hasCalled) yield part;
     }
   } finally {
+    inputEmbeddings?.dispose();
+    images?.dispose();
     place.leave();
     own.dispose();
   }

@@ -37,6 +37,8 @@ const counted: Record<string, Row> = {
   "messages.content.id": block("assistant", use, { id: "2" }),
   "messages.content.name": block("assistant", use, { name: "news" }),
   "messages.content.input": block("assistant", use, { input: { city: "Bern" } }),
+  "messages.content.source.data": shown("pictures.test.ts", "%s: mlx-lm's tokens"),
+  "messages.content.source.media_type": nothing("a picture's own bytes say what it is"),
   "messages.content.thinking": block("assistant", thought, { thinking: "a city" }),
   "messages.content.signature": nothing("clients send it back with a thought; nothing is signed here"),
   "messages.content.data": nothing("thoughts of another server, which only it can read"),

@@ -53,7 +53,7 @@ export const chat: Route = {
     "messages.role": message(question, { role: "system" }),
     "messages.content": message(question, { content: "And tomorrow?" }),
     "messages.thinking": message({ role: "assistant", content: "a" }, { thinking: "a city" }),
-    "messages.images": nothing("only an empty list is taken"),
+    "messages.images": shown("pictures.test.ts", "Ollama's chat and prompt: pictures stand ahead of the text"),
     "messages.tool_name": message({ role: "tool", content: "rain" }, { tool_name: "weather" }),
     "messages.tool_call_id": message({ role: "tool", content: "rain" }, { tool_call_id: "1" }),
     "messages.tool_calls.id": message(called, calls({}, { id: "1" })),
@@ -77,6 +77,7 @@ export const generate: Route = {
     prompt: acts({ prompt: "And tomorrow?" }),
     system: acts({ system: "Be brief." }),
     raw: acts({ raw: true }),
+    images: shown("pictures.test.ts", "Ollama's chat and prompt: pictures stand ahead of the text"),
   },
 };
 

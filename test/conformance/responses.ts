@@ -33,6 +33,8 @@ export const responses: Route = {
     "input.content": item(said, { content: "Name a river." }),
     "input.content.text": item({ ...said, ...part("a") }, part("b")),
     "input.content.type": nothing("three names for text"),
+    "input.content.image_url": shown("pictures.test.ts", "%s: mlx-lm's tokens"),
+    "input.content.detail": nothing("only auto is taken: models have sizes of their own"),
     "input.content.annotations": nothing("comes back with what was said; templates have no place for it"),
     "input.content.logprobs": nothing("comes back with what was said; templates have no place for it"),
     "input.call_id": item(call, { call_id: "2" }),

@@ -60,6 +60,8 @@ const copies = 1.25;
 
 export class Scheduler {
   readonly stepper: Stepper;
+  /** For what no batch takes: one answer beside the others. */
+  readonly lone: Stepper;
   /** Whether several are answered side by side. */
   readonly isBatched: boolean;
   /** When the engine last gave a sign of life, by `performance.now()`. */
@@ -83,9 +85,10 @@ export class Scheduler {
     this.isBatched = !draft && !kvQuantization && !isLaunched() && canBatch(model);
     this.#concurrency = this.isBatched ? decodeConcurrency : 1;
     const settings = { prefillStepSize, kvQuantization };
+    this.lone = new LoneStepper(model, settings);
     if (isLaunched()) this.stepper = new LeadingStepper(model, settings);
     else if (draft) this.stepper = new DraftStepper(model, draft, settings);
-    else if (!this.isBatched) this.stepper = new LoneStepper(model, settings);
+    else if (!this.isBatched) this.stepper = this.lone;
     else {
       const [completionBatchSize, prefillBatchSize] = [
         decodeConcurrency,

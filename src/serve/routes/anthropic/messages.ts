@@ -3,9 +3,9 @@ import type { Hono } from "hono";
 import type { ToolCall } from "../../../text/tools";
 import { logAsker } from "../../askers";
 import { parsed, readJsonBody } from "../../body";
-import { prepareChat } from "../../chat";
+import { prepareChat, writeChat } from "../../chat";
 import type { ServeContext } from "../../context";
-import { type End, encodeChat, type Generation, type Part } from "../../generation";
+import type { End, Generation, Part } from "../../generation";
 import { Session } from "../../session";
 import { event, eventStream, streamed } from "../../sse";
 import { heldForm } from "../../structured";
@@ -37,12 +37,9 @@ export function messageRoutes(app: Hono, context: ServeContext): void {
 
   app.post("/v1/messages/count_tokens", async ({ req }) => {
     const request = parsed(CountRequest, await readJsonBody(req.raw, context.limits));
-    const { messages, tools, templateVariables } = askedOf(request);
     const session = await Session.open(context, req.raw, request.model);
     try {
-      const kwargs = { ...context.defaults.templateVariables, ...templateVariables };
-      const offered = tools && tools.length > 0 ? [...tools] : null;
-      const prompt = await encodeChat(session.served, messages, { tools: offered, kwargs });
+      const { prompt } = await writeChat(session.served, askedOf(request), context.defaults);
       return Response.json({ input_tokens: prompt.length });
     } finally {
       session.end();

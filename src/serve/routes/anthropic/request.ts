@@ -4,6 +4,7 @@ import type { ChatMessage } from "../../../text/chat-template";
 import { invalid } from "../../api-error";
 import { type Chat, type Tool, thinkingVariables } from "../../chat";
 import { mostStops, samplerOptions } from "../../fields";
+import { type Picture, pictureMark } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
 import type { FormWish } from "../../structured";
 import { effortVariables } from "../openai/chat-request";
@@ -36,6 +37,15 @@ const block = z.discriminatedUnion(
       id: z.string(),
       name: z.string(),
       input: z.looseObject({}),
+      cache_control,
+    }),
+    z.strictObject({
+      type: z.literal("image"),
+      source: z.strictObject({
+        type: z.literal("base64"),
+        media_type: z.enum(["image/jpeg", "image/png", "image/gif", "image/webp"]),
+        data: z.string(),
+      }),
       cache_control,
     }),
     z.strictObject({ type: z.literal("thinking"), thinking: z.string(), signature: z.string().optional() }),
@@ -123,12 +133,14 @@ export function chatOf(request: MessagesRequest, defaults: RequestDefaults): Cha
 /** What becomes the prompt. */
 export function askedOf({
   ...request
-}: z.infer<typeof CountRequest>): Pick<Chat, "messages" | "tools" | "templateVariables"> {
+}: z.infer<typeof CountRequest>): Pick<Chat, "messages" | "pictures" | "tools" | "templateVariables"> {
   const { system, tools, tool_choice: choice, thinking, output_config } = request;
   const thinks = thinking !== undefined && thinking.type !== "disabled";
   const effort = output_config?.effort;
+  const pictures: Picture[] = [];
+  const messages = request.messages.flatMap((message, i) => messagesOf(message, i, pictures));
   return {
-    messages: [...systemMessage(system), ...request.messages.flatMap(messagesOf)],
+    ...{ messages: [...systemMessage(system), ...messages], pictures },
     tools: choice?.type === "none" ? undefined : tools?.map(toolOf),
     templateVariables: { ...(effort && effortVariables(effort)), ...thinkingVariables(thinks) },
   };
@@ -145,18 +157,27 @@ function toolOf({ name, description, input_schema: parameters }: z.infer<typeof 
 }
 
 /** One message may be several here: what tools answered has messages of its own. */
-function messagesOf({ role, content }: MessagesRequest["messages"][number], index: number): ChatMessage[] {
+function messagesOf(
+  { role, content }: MessagesRequest["messages"][number],
+  index: number,
+  pictures: Picture[],
+): ChatMessage[] {
   if (typeof content === "string") return [{ role, content }];
   const of = <T extends Block["type"]>(type: T) =>
     content.filter((one): one is Extract<Block, { type: T }> => one.type === type);
-  const misplaced = content.find(({ type }) => type !== "text" && (type === "tool_result") !== (role === "user"));
+  const isUsers = (type: Block["type"]) => type === "tool_result" || type === "image";
+  const misplaced = content.find(({ type }) => type !== "text" && isUsers(type) !== (role === "user"));
   if (misplaced)
     throw invalid(
       `"messages.${index}": a ${misplaced.type} block does not belong to ${role}`,
       `messages.${index}.content`,
     );
-  const said = of("text")
-    .map(({ text }) => text)
+  const said = content
+    .map((one, i) => {
+      if (one.type !== "image") return one.type === "text" ? one.text : "";
+      pictures.push({ base64: one.source.data, param: `messages.${index}.content.${i}.source.data` });
+      return pictureMark;
+    })
     .join("");
   if (role !== "assistant") {
     const answers = of("tool_result").map(answerOf);

@@ -9,7 +9,7 @@ import { checkGeneration, type End, type Generation, type Part } from "../../gen
 import { Session } from "../../session";
 import { jsonLines, streamed } from "../../sse";
 import { heldForm } from "../../structured";
-import { askedOf, formWish, GenerateRequest, messagesOf, OllamaChatRequest } from "./request";
+import { askedOf, formWish, GenerateRequest, marked, messagesOf, OllamaChatRequest, picturesOf } from "./request";
 
 /** Nanoseconds, as this API counts time. */
 const nano = (seconds: number) => Math.round(seconds * 1e9);
@@ -20,7 +20,7 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
     const { messages = [], tools } = request;
     if (messages.length === 0)
       return loadOnly(context, req.raw, request, { message: { role: "assistant", content: "" } });
-    const chat = { ...askedOf(request, context.defaults), messages: messagesOf(messages), tools: tools?.map(offered) };
+    const chat = { ...askedOf(request, context.defaults), ...messagesOf(messages), tools: tools?.map(offered) };
     return answered(
       context,
       req.raw,
@@ -38,6 +38,8 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
     const { prompt = "", system, raw } = request;
     if (prompt === "") return loadOnly(context, req.raw, request, { response: "" });
     if (raw && system !== undefined) throw invalid('"system" has no place in a "raw" prompt', "system");
+    const pictures = picturesOf(request.images ?? [], "images");
+    if (raw && pictures.length > 0) throw invalid('"images" have no place in a "raw" prompt', "images");
     const asked = askedOf(request, context.defaults);
     return answered(
       context,
@@ -45,8 +47,11 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
       request,
       async (session) => {
         const form = await heldForm(session.served, formWish(request));
-        const messages = [...(system ? [{ role: "system", content: system }] : []), { role: "user", content: prompt }];
-        if (!raw) return prepareChat(session.served, { ...asked, form, messages }, context.defaults);
+        const messages = [
+          ...(system ? [{ role: "system", content: system }] : []),
+          { role: "user", content: marked(pictures, prompt) },
+        ];
+        if (!raw) return prepareChat(session.served, { ...asked, form, messages, pictures }, context.defaults);
         const { templateVariables: _, ...rest } = asked;
         const tokens = await session.served.tokenizer.encode(prompt);
         const generation = { ...rest, form, prompt: tokens, takesApart: false };

@@ -49,6 +49,7 @@ export function ollamaModels(app: Hono, context: ServeContext): void {
         "completion",
         ...(served.tokenizer.toolFormat ? ["tools"] : []),
         ...(served.tokenizer.thinking ? ["thinking"] : []),
+        ...(served.model.images ? ["vision"] : []),
       ];
       return Response.json({
         ...{ modelfile: "", parameters: "", template: "", license: "" },

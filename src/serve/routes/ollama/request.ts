@@ -5,6 +5,7 @@ import { invalid } from "../../api-error";
 import { type Chat, thinkingVariables } from "../../chat";
 import { duration } from "../../durations";
 import { mostStops, penaltyOptions, samplerOptions } from "../../fields";
+import { type Picture, pictureMark } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
 import type { FormWish } from "../../structured";
 import { toolField } from "../openai/chat-request";
@@ -56,7 +57,8 @@ const message = z.strictObject({
   role: z.enum(["system", "user", "assistant", "tool"]),
   content: z.string().nullish(),
   thinking: z.string().nullish(),
-  images: z.array(z.never()).nullish(),
+  /** Base64 each. */
+  images: z.array(z.string()).nullish(),
   tool_name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
   tool_calls: z
@@ -86,6 +88,7 @@ export const GenerateRequest = z.strictObject({
   prompt: z.string().optional(),
   system: z.string().optional(),
   raw: z.boolean().optional(),
+  images: z.array(z.string()).optional(),
 });
 
 export const EmbedRequest = z.strictObject({
@@ -122,18 +125,30 @@ function thinkVariables(think: z.infer<typeof thinkField>): Record<string, unkno
   return { reasoning_effort: think, ...thinkingVariables(true) };
 }
 
-export function messagesOf(messages: z.infer<typeof message>[]): ChatMessage[] {
-  return messages.map(({ images, thinking, tool_name, content, ...rest }, i) => {
-    if (images && images.length > 0) throw invalid(`"messages.${i}.images" are not supported`, `messages.${i}.images`);
+export function messagesOf(messages: z.infer<typeof message>[]): Pick<Chat, "messages" | "pictures"> {
+  const pictures: Picture[] = [];
+  const written = messages.map(({ images, thinking, tool_name, content, ...rest }, i) => {
+    const own = picturesOf(images ?? [], `messages.${i}.images`);
+    if (own.length > 0 && rest.role !== "user") {
+      throw invalid(`"messages.${i}.images": pictures are the user's`, `messages.${i}.images`);
+    }
+    pictures.push(...own);
     return {
       ...rest,
-      content: content ?? "",
+      content: marked(own, content ?? ""),
       ...(thinking && { reasoning_content: thinking }),
       ...(tool_name && { name: tool_name }),
       ...(rest.tool_calls && { tool_calls: rest.tool_calls.map((call) => ({ type: "function", ...call })) }),
     } as ChatMessage;
   });
+  return { messages: written, pictures };
 }
+
+export const picturesOf = (images: readonly string[], param: string): Picture[] =>
+  images.map((base64, i) => ({ base64, param: `${param}.${i}` }));
+
+/** A text behind its pictures. */
+export const marked = (pictures: readonly Picture[], text: string) => pictureMark.repeat(pictures.length) + text;
 
 export function formWish({ format }: { format?: "" | "json" | object }): FormWish | undefined {
   if (format === undefined || format === "") return undefined;

@@ -4,6 +4,7 @@ import type { ChatMessage } from "../../../text/chat-template";
 import { invalid, unsupported } from "../../api-error";
 import { type Chat, type Tool, thinkingVariables } from "../../chat";
 import { penaltyOptions, samplerOptions, seedOf, textOf } from "../../fields";
+import type { Picture } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
 import type { Form, FormWish } from "../../structured";
 import { generatingFields } from "./fields";
@@ -92,8 +93,13 @@ export function chatOf(request: ChatRequest, defaults: RequestDefaults): Chat {
   for (const [i, { function: offered }] of (tools ?? []).entries()) {
     if (offered.strict) throw unsupported(`tools.${i}.function.strict`);
   }
+  const pictures: Picture[] = [];
+  const messages = request.messages.map((message, i) => messageOf(message, i, pictures));
+  if (pictures.length > 0 && request.adapters !== undefined) {
+    throw invalid('"adapters" do not go with pictures', "adapters");
+  }
   return {
-    messages: request.messages.map(messageOf),
+    ...{ messages, pictures },
     tools: tool_choice === "none" ? undefined : tools?.map(withoutStrict),
     templateVariables: { ...(effort ? effortVariables(effort) : {}), ...request.chat_template_kwargs },
     roleMapping: request.role_mapping,
@@ -113,8 +119,9 @@ export function effortVariables(effort: (typeof efforts)[number]): Record<string
   return { reasoning_effort: effort, ...thinkingVariables(true) };
 }
 
-function messageOf(message: ChatRequest["messages"][number], index: number): ChatMessage {
-  const content = textOf(message.content, `messages.${index}.content`);
+function messageOf(message: ChatRequest["messages"][number], index: number, pictures: Picture[]): ChatMessage {
+  const isAsked = message.role === "user";
+  const content = textOf(message.content, `messages.${index}.content`, isAsked ? pictures : undefined);
   return { ...message, content } as ChatMessage;
 }
 

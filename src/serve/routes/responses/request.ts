@@ -4,6 +4,7 @@ import type { ChatMessage } from "../../../text/chat-template";
 import { invalid, unsupported } from "../../api-error";
 import type { Chat, Tool } from "../../chat";
 import { samplerOptions } from "../../fields";
+import { type Picture, pictureMark, pictureOfUrl } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
 import type { FormWish } from "../../structured";
 import { efforts, effortVariables } from "../openai/chat-request";
@@ -19,11 +20,17 @@ const textPart = z.strictObject({
 
 const content = z.union([z.string(), z.array(textPart)]);
 
+const picturePart = z.strictObject({
+  type: z.literal("input_image"),
+  image_url: z.string(),
+  detail: z.literal("auto").nullish(),
+});
+
 const messageItem = z.strictObject({
   ...itemFields,
   type: z.literal("message").optional(),
   role: z.enum(["user", "assistant", "system", "developer"]),
-  content,
+  content: z.union([z.string(), z.array(z.union([textPart, picturePart]))]),
   phase: z.string().nullish(),
 });
 
@@ -137,8 +144,11 @@ export function chatOf(request: ResponsesRequest, items: readonly Item[], defaul
     if (functionsOf([one]).some(({ strict }) => strict)) throw unsupported(`tools.${i}.strict`);
   }
   const withLogprobs = request.top_logprobs !== undefined || include.includes("message.output_text.logprobs");
+  const pictures: Picture[] = [];
+  const messages = messagesOf(items, pictures);
   return {
-    messages: [...(instructions ? [{ role: "system", content: instructions }] : []), ...messagesOf(items)],
+    messages: [...(instructions ? [{ role: "system", content: instructions }] : []), ...messages],
+    pictures,
     tools: choice === "none" || !tools ? undefined : functionsOf(tools).map(toolOf),
     templateVariables: reasoning?.effort ? effortVariables(reasoning.effort) : {},
     // This API's answers have no limit unless one is set.
@@ -169,7 +179,7 @@ function toolOf({ name, description, parameters }: z.infer<typeof functionTool>)
 }
 
 /** Thoughts, text and calls are items of their own here, and one message for a template. */
-function messagesOf(items: readonly Item[]): ChatMessage[] {
+function messagesOf(items: readonly Item[], pictures: Picture[]): ChatMessage[] {
   const messages: ChatMessage[] = [];
   let open: ChatMessage | null = null;
   const assistant = () => {
@@ -193,10 +203,10 @@ function messagesOf(items: readonly Item[]): ChatMessage[] {
       messages.push({ role: "tool", tool_call_id: item.call_id, content: textIn(item.output) });
     } else if (item.role === "assistant") {
       const message = assistant();
-      message.content = `${message.content as string}${textIn(item.content)}`;
+      message.content = `${message.content as string}${saidIn(item, pictures)}`;
     } else {
       open = null;
-      messages.push({ role: item.role, content: textIn(item.content) });
+      messages.push({ role: item.role, content: saidIn(item, pictures) });
     }
   }
   return messages;
@@ -204,6 +214,19 @@ function messagesOf(items: readonly Item[]): ChatMessage[] {
 
 const textIn = (given: z.infer<typeof content>) =>
   typeof given === "string" ? given : given.map(({ text }) => text).join("");
+
+/** The text of a message. A mark stands for each picture. */
+function saidIn({ role, content }: z.infer<typeof messageItem>, pictures: Picture[]): string {
+  if (typeof content === "string") return content;
+  return content
+    .map((part) => {
+      if (part.type !== "input_image") return part.text;
+      if (role !== "user") throw invalid("pictures are the user's", "input");
+      pictures.push(pictureOfUrl(part.image_url, "input"));
+      return pictureMark;
+    })
+    .join("");
+}
 
 function thoughtsIn({ content, encrypted_content, summary = [] }: z.infer<typeof reasoningItem>): string {
   if (content && content.length > 0) return content.map(({ text }) => text).join("");
