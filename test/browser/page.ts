@@ -6,7 +6,12 @@
  *   bun test/browser/page.ts [FOLDER FOR PICTURES]
  */
 import { expect } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { demoFolder } from "../../src/demo/folder";
+import { openModel } from "../../src/generate/open-model";
+import { copyWithoutEnd } from "../endless-model";
 import { testServer } from "../serve";
 
 /** What is used of playwright-core, which is not among the dependencies. */
@@ -55,8 +60,10 @@ async function check(url: string, width: number, height: number): Promise<void> 
   expect(await page.textContent("article.assistant")).toEndWith("85.");
   expect(await page.textContent("#status")).toMatch(/^\d+ tokens · [\d.]+ tokens\/s · first after [\d.]+ s$/);
 
+  const choose = (model: string) => page.evaluate(inPage(`document.querySelector('#model').value = '${model}'`));
+  await choose("endless");
   await page.click("#toggle");
-  await page.fill("#max_tokens", "900");
+  await page.fill("#max_tokens", "100000");
   await page.fill("#temperature", "1.5");
   await page.keyboard.press("Alt+KeyS");
   await page.focus("#text");
@@ -73,13 +80,38 @@ async function check(url: string, width: number, height: number): Promise<void> 
   if (pictures) await page.screenshot({ path: join(pictures, `page-${width}.png`) });
   await page.keyboard.press("Alt+KeyN");
   expect(await page.evaluate(inPage<number>("document.querySelectorAll('article').length"))).toBe(0);
+
+  // A new chat while an answer is under way: nothing of it is left.
+  await page.keyboard.type("Tell me a story about a bird.");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(inPage("document.querySelector('article.assistant')?.textContent.length > 20"));
+  await page.keyboard.press("Alt+KeyN");
+  await choose("demo");
+  await page.keyboard.press("Alt+KeyS");
+  await page.fill("#temperature", "0");
+  await page.keyboard.press("Alt+KeyS");
+  await page.focus("#text");
+  await page.keyboard.type("What is 27 + 58?");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(inPage("/tokens.s/.test(document.querySelector('#status').textContent)"));
+  expect(await page.evaluate(inPage<number>("document.querySelectorAll('article').length"))).toBe(2);
+  expect(await page.textContent("article.assistant")).toEndWith("85.");
   expect(problems).toEqual([]);
   await browser.close();
 }
 
-const server = testServer();
+const folder = mkdtempSync(join(tmpdir(), "mlxlm-page-"));
+const endless = copyWithoutEnd(demoFolder(), join(folder, "endless"));
+const server = testServer({
+  models: {
+    open: ({ open }) => openModel(open),
+    main: { name: "demo", open: demoFolder() },
+    allowed: [{ name: "endless", open: endless }],
+  },
+});
 await check(server.url, 1100, 800);
 await check(server.url, 360, 640);
 await server.stop();
+rmSync(folder, { recursive: true });
 console.log("the page works at 1100 and 360 px");
 process.exit(0);

@@ -120,10 +120,13 @@ async function* events(body) {
 }
 
 async function ask(question) {
-  messages.push({ role: "user", content: question });
+  // A new chat may begin before the answer ends.
+  const conversation = messages;
+  conversation.push({ role: "user", content: question });
   article("user").textContent = question;
   const answer = new Answer();
-  running = new AbortController();
+  const stopped = new AbortController();
+  running = stopped;
   setRunning(true);
   const began = performance.now();
   let first = 0;
@@ -133,10 +136,10 @@ async function ask(question) {
     const response = await fetch("/v1/chat/completions", {
       method: "POST",
       headers: headers(),
-      signal: running.signal,
+      signal: stopped.signal,
       body: JSON.stringify({
         model: element("model").value,
-        messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
+        messages: [...(system ? [{ role: "system", content: system }] : []), ...conversation],
         stream: true,
         stream_options: { include_usage: true },
         ...settings(),
@@ -154,17 +157,21 @@ async function ask(question) {
       answer.draw();
       if (!usage) status.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`;
     }
+    if (first === 0) {
+      status.textContent = "The answer is empty.";
+      return;
+    }
     const seconds = (performance.now() - first) / 1000;
     const wait = ((first - began) / 1000).toFixed(2);
     status.textContent = `${count} tokens · ${((count - 1) / seconds).toFixed(1)} tokens/s · first after ${wait} s`;
   } catch (error) {
-    if (running.signal.aborted) status.textContent = "Stopped.";
-    else answer.error = error.message;
+    if (!stopped.signal.aborted) answer.error = error.message;
+    else if (conversation === messages) status.textContent = "Stopped.";
   } finally {
     answer.draw();
-    if (answer.text !== "") messages.push({ role: "assistant", content: answer.text });
-    else messages.pop();
-    setRunning(false);
+    if (answer.text !== "") conversation.push({ role: "assistant", content: answer.text });
+    else conversation.pop();
+    if (running === stopped) setRunning(false);
   }
 }
 
@@ -182,6 +189,7 @@ function showSettings(isShown) {
 
 function begin() {
   running?.abort();
+  setRunning(false);
   messages = [];
   chat.replaceChildren();
   status.textContent = "";
@@ -222,4 +230,6 @@ element("toggle").addEventListener("click", () => showSettings(element("settings
 element("settings").addEventListener("submit", (event) => event.preventDefault());
 element("key").addEventListener("change", () => void listModels());
 
-await listModels();
+await listModels().catch((error) => {
+  status.textContent = `The models cannot be listed: ${error.message}`;
+});
