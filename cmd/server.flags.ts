@@ -26,7 +26,7 @@ export const serverFlags = {
     "adapters that clients may ask for by name; requests with different LoRA adapters share one batch",
     { placeholder: "NAME=PATH,…" },
   ),
-  keepAlive: flag.text("unload a model that nobody has asked for so long, as 5m; -1: never", {
+  keepAlive: flag.text("unload a model that nobody has asked for in that time, as 5m; -1: never", {
     default: "-1",
     placeholder: "TIME",
   }),

@@ -29,7 +29,8 @@ function remarks(flag: Flag): string {
   return `${flag.description}${alone}${needed}${flag.notYet ? "; not available yet" : ""}`.replaceAll("\\", "\\\\");
 }
 
-const standard = (flag: Flag) => ("default" in flag && flag.default !== undefined ? code(String(flag.default)) : "");
+const standard = (flag: Flag) =>
+  "default" in flag && flag.default !== undefined && flag.default !== "" ? code(String(flag.default)) : "";
 
 /** What a command's page has of its own table. */
 export function commandPart({ summary, examples, flags }: Command): string {

@@ -89,7 +89,8 @@ export function signature(name: string, flag: Flag): string {
 
 /** What it does, with its default. */
 export function explained(flag: Flag): string {
-  const standard = "default" in flag && flag.default !== undefined ? ` (${String(flag.default)})` : "";
+  const standard =
+    "default" in flag && flag.default !== undefined && flag.default !== "" ? ` (${String(flag.default)})` : "";
   const needed = "required" in flag && flag.required ? " [required]" : "";
   const alone = "positional" in flag && flag.positional ? "; may stand without its name" : "";
   return `${flag.description}${alone}${standard}${needed}${flag.notYet ? " [not available yet]" : ""}`;
