@@ -182,7 +182,7 @@ const reductions = [
   op("minmax", "a: array, axes: ints, keepdims: bool", "pair"),
   op("var", "a: array, axes: ints, keepdims: bool, ddof: int", "array"),
   op("std", "a: array, axes: ints, keepdims: bool, ddof: int", "array"),
-  op("argmax", "a: array, axis: int, keepdims: bool", "array"),
+  op("argmax", "a: array, axis: int, keepdims: bool", "array", { ours: true }),
   op("argmax", "a: array, keepdims: bool", "array", { as: "argmax_flat" }),
   op("argmin", "a: array, axis: int, keepdims: bool", "array"),
   op("argmin", "a: array, keepdims: bool", "array", { as: "argmin_flat" }),

@@ -1,6 +1,7 @@
 // Where each of our operations goes: to a kernel of ours where one fits, else to MLX's.
 #include "ours.h"
 
+#include "cpu/argmax.h"
 #include "cpu/attention_steps.h"
 #include "cpu/block_primitives.h"
 #include "cpu/gradient_primitives.h"
@@ -87,6 +88,14 @@ array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::St
   // Without `precise` MLX sums in the array's own dtype. Those are other numbers, and samplers draw by them.
   bool same = precise || a.dtype() == mx::float32;
   return same && cpu::takes_softmax(a, axes, s) ? cpu::softmax(a, s) : mx::softmax(a, axes, precise, s);
+}
+
+array argmax(const array& a, int axis, bool keepdims, mx::StreamOrDevice s) {
+  if (!cpu::takes_argmax(a, axis, s)) {
+    return mx::argmax(a, axis, keepdims, s);
+  }
+  auto places = cpu::argmax(a, s);
+  return keepdims ? places : mx::squeeze(places, -1, s);
 }
 
 array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s) {

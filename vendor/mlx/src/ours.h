@@ -19,8 +19,9 @@ array scaled_dot_product_attention(
     const array& q, const array& k, const array& v, float scale, const std::string& mode,
     const std::optional<array>& mask, const std::optional<array>& sinks, mx::StreamOrDevice s);
 
-// mx::softmax and logsumexp, by kernels of ours where those are faster.
+// mx::softmax, argmax and logsumexp, by kernels of ours where those are faster.
 array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::StreamOrDevice s);
+array argmax(const array& a, int axis, bool keepdims, mx::StreamOrDevice s);
 array logsumexp(const array& a, const std::vector<int>& axes, bool keepdims, mx::StreamOrDevice s);
 
 // logits (B, V) with −∞ where bits (B, ⌈V / 32⌉), uint32, have none.

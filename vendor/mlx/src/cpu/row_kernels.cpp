@@ -137,8 +137,52 @@ void log_sum_exp(Float of, const void* x, void* out, int64_t count) {
   });
 }
 
+uint32_t argmax(Float of, const void* x, int64_t count) {
+  uint32_t place = 0;
+  with_type(of, [&](auto known) {
+    constexpr Float type = decltype(known)::value;
+    F most = splat(minus_infinity);
+    // The number of the vector in which each lane has its highest.
+    I vectors = {};
+    I unknown = {};
+    for_vectors(count, [&](int64_t i, int some) {
+      F value = get<type>(x, i, some);
+      for (int lane = some; lane < lanes; ++lane) {
+        value[lane] = minus_infinity;
+      }
+      unknown |= (I)(value != value);
+      auto higher = value > most;
+      most = higher ? value : most;
+      vectors = higher ? I{} + static_cast<int32_t>(i / lanes) : vectors;
+    });
+    float highest = max(most);
+    int64_t first = count;
+    for (int lane = 0; lane < lanes; ++lane) {
+      int64_t own = static_cast<int64_t>(vectors[lane]) * lanes + lane;
+      first = most[lane] == highest && own < first ? own : first;
+    }
+    bool is_unknown = false;
+    for (int lane = 0; lane < lanes; ++lane) {
+      is_unknown |= unknown[lane] != 0;
+    }
+    auto is_nan = [&](int64_t i) {
+      float value = get<type>(x, i, 1)[0];
+      return value != value;
+    };
+    if (is_unknown) {
+      for (first = 0; !is_nan(first);) {
+        ++first;
+      }
+    } else if (highest == minus_infinity) {
+      first = 0;
+    }
+    place = static_cast<uint32_t>(first);
+  });
+  return place;
+}
+
 } // namespace
 
-const RowKernels row_kernels = {normalize, rotate, gate, add, softmax, log_sum_exp};
+const RowKernels row_kernels = {normalize, rotate, gate, add, softmax, log_sum_exp, argmax};
 
 } // namespace mlxlm::cpu::MLXLM_ISA

@@ -44,6 +44,8 @@ struct RowKernels {
   void (*softmax)(Float type, const void* x, void* out, int64_t count);
   // out = log Σ e^x, one number
   void (*log_sum_exp)(Float type, const void* x, void* out, int64_t count);
+  // Where the highest number is, the first of equals. NaN is higher than all others. @pre count > 0
+  uint32_t (*argmax)(Float type, const void* x, int64_t count);
 };
 
 MLXLM_PER_ISA(RowKernels, row_kernels)
