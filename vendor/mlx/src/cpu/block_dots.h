@@ -310,9 +310,6 @@ inline void add_vectors(
   }
 }
 
-// The machine fetches ahead by itself, but not across pages.
-constexpr int64_t fetched_ahead = 8192;
-
 // A block's factors times x's, and its share of the sums for what codes have too much or too little.
 template <class Type>
 inline void take_factors(const uint8_t* from, const WideX& x, F (&factors)[wide_groups / lanes], F (&totals)[4]) {

@@ -72,6 +72,17 @@ struct Dots {
     if constexpr (!is_dense<Fmt>) {
       words_per_group = product.group / Fmt::values;
       group_shift = __builtin_ctz(words_per_group);
+      scale_bytes = Fmt::scaling != Scaling::affine ? 1 : product.type == Float::f32 ? 4 : 2;
+      scales_ahead = fetched_ahead * groups / most(product.row_bytes, 1);
+    }
+  }
+
+  // Asks for the scales that go with the numbers asked for. Of short rows the machine sees too few to fetch them itself.
+  void fetch_scales(const Job& job, int64_t at) const {
+    int64_t offset = (at + scales_ahead) * scale_bytes;
+    __builtin_prefetch(static_cast<const char*>(job.scales) + offset);
+    if constexpr (Fmt::scaling == Scaling::affine) {
+      __builtin_prefetch(static_cast<const char*>(job.biases) + offset);
     }
   }
 
@@ -83,6 +94,8 @@ struct Dots {
   // A power of two, and as many blocks have `lanes` groups.
   int words_per_group = 1;
   int group_shift = 0;
+  int64_t scale_bytes = 0;
+  int64_t scales_ahead = 0;
 };
 
 // Outputs [n, n + width) of `rows` rows.
@@ -138,18 +151,24 @@ void dot(
 
   U words[width];
   F scales[width] = {};
-  // The words of block b, and a request for as many of the next rows' words, in memory's order: several rows abreast
-  // look to the machine like no stream that it could fetch ahead.
-  auto read_words = [&](int64_t b) {
-    auto from = w + b * Fmt::block_bytes;
-    auto next = w + width * row_bytes + b * (width * Fmt::block_bytes);
+  // Asks for as many words as block b has, in memory's order: several rows abreast look to the machine like no stream.
+  auto fetch = [&](int64_t b) {
+    auto next = w + fetched_ahead + b * (width * Fmt::block_bytes);
 #pragma GCC unroll 4
     for (int i = 0; i < width; ++i) {
-      words[i] = Fmt::words(from + i * row_bytes);
       __builtin_prefetch(next + i * Fmt::block_bytes);
     }
   };
+  auto read_words = [&](int64_t b) {
+    fetch(b);
+#pragma GCC unroll 4
+    for (int i = 0; i < width; ++i) {
+      words[i] = Fmt::words(w + b * Fmt::block_bytes + i * row_bytes);
+    }
+  };
   auto read_last_words = [&] {
+    fetch(dots.blocks);
+#pragma GCC unroll 4
     for (int i = 0; i < width; ++i) {
       words[i] = last_words<Fmt>(w + i * row_bytes + dots.blocks * Fmt::block_bytes, dots.rest);
     }
@@ -176,6 +195,9 @@ void dot(
 #pragma GCC unroll 4
       for (int i = 0; i < width; ++i) {
         int64_t at = (n + i) * dots.groups + g;
+        if (i % 2 == 0) {
+          dots.fetch_scales(job, at);
+        }
         numbers[i] = group_numbers<Fmt>(product.type, job.scales, at, dots.groups - g);
         if constexpr (Fmt::scaling == Scaling::affine) {
           F biases = group_numbers<Fmt>(product.type, job.biases, at, dots.groups - g);

@@ -83,6 +83,7 @@ struct Affine {
   static constexpr Scaling scaling = Scaling::affine;
   static constexpr int values = bits == 2 ? 16 : bits <= 4 ? 8 : 4;
   static constexpr int block_bytes = lanes * values * bits / 8;
+  static constexpr bool in_words = bits == 2 || bits == 4 || bits == 8; // read as they lie
 
   static U words(const uint8_t* from) {
     if constexpr (bits == 3 || bits == 6) {
@@ -131,6 +132,7 @@ struct Fp4 {
   static constexpr Scaling scaling = of_groups;
   static constexpr int values = 8;
   static constexpr int block_bytes = lanes * 4;
+  static constexpr bool in_words = true;
 
   static U words(const uint8_t* from) {
     return words::whole(from);
@@ -167,6 +169,7 @@ struct Mxfp8 {
   static constexpr Scaling scaling = Scaling::powers;
   static constexpr int values = 4;
   static constexpr int block_bytes = lanes * 4;
+  static constexpr bool in_words = true;
 
   static U words(const uint8_t* from) {
     return words::whole(from);
@@ -184,6 +187,7 @@ struct Bf16 {
   static constexpr Scaling scaling = Scaling::none;
   static constexpr int values = 2;
   static constexpr int block_bytes = lanes * 4;
+  static constexpr bool in_words = true;
 
   static U words(const uint8_t* from) {
     return words::whole(from);
@@ -203,6 +207,7 @@ struct F16 {
   static constexpr Scaling scaling = Scaling::none;
   static constexpr int values = 1;
   static constexpr int block_bytes = lanes * 2;
+  static constexpr bool in_words = false;
 
   static U words(const uint8_t* from) {
     return bits_of(widen_f16(read<H>(from)));
@@ -219,6 +224,7 @@ struct F32 {
   static constexpr Scaling scaling = Scaling::none;
   static constexpr int values = 1;
   static constexpr int block_bytes = lanes * 4;
+  static constexpr bool in_words = true;
 
   static U words(const uint8_t* from) {
     return words::whole(from);
@@ -270,11 +276,30 @@ constexpr int64_t bytes_of(int64_t count) {
   return count * Fmt::block_bytes / (lanes * Fmt::values);
 }
 
-// The words of a block that has only `count` numbers left; zeros behind.
+// The words of a block that has only `count` numbers left; zeros behind. Rows of many a small model end in such, so it must
+// not go through memory where words are read as they lie.
 template <class Fmt>
 inline U last_words(const uint8_t* from, int64_t count) {
+  int64_t bytes = bytes_of<Fmt>(count);
+#if defined(__AVX512F__)
+  auto some = _mm512_maskz_loadu_epi8((uint64_t{1} << bytes) - 1, from);
+  if constexpr (Fmt::in_words) {
+    return (U)some;
+  } else {
+    alignas(64) uint8_t buffer[64];
+    _mm512_store_si512(buffer, some);
+    return Fmt::words(buffer);
+  }
+#elif defined(__AVX2__)
+  if constexpr (Fmt::in_words) {
+    if (bytes % 4 == 0) {
+      auto wanted = _mm256_cmpgt_epi32(_mm256_set1_epi32(bytes / 4), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+      return (U)_mm256_maskload_epi32(reinterpret_cast<const int*>(from), wanted);
+    }
+  }
+#endif
   uint8_t buffer[Fmt::block_bytes] = {};
-  std::memcpy(buffer, from, bytes_of<Fmt>(count));
+  std::memcpy(buffer, from, bytes);
   return Fmt::words(buffer);
 }
 

@@ -43,6 +43,9 @@ typedef int32_t I __attribute__((vector_size(lanes * 4)));
 typedef uint16_t H __attribute__((vector_size(lanes * 2)));
 typedef uint8_t B __attribute__((vector_size(lanes)));
 
+// So many bytes ahead is what loops through memory ask for: the machine fetches ahead by itself, but not across pages.
+constexpr int64_t fetched_ahead = 8192;
+
 template <class V, class T>
 inline V read(const T* from) {
   V value;
