@@ -191,9 +191,12 @@ export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKerne
 export { deltaLayer, recurrence, selectiveScan, shortConvolution, stateSpace } from "./recurrent";
 export {
   attendToken,
+  expertsToken,
   feedToken,
   layerToken,
+  routeTokens,
   type TokenAttention,
+  type TokenExperts,
   type TokenFeedForward,
   type TokenMatrix,
   type TokenNorm,

@@ -142,3 +142,36 @@ export function layerToken(
   );
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
+
+export interface TokenExperts {
+  /** (experts, M, C) */
+  gate: TokenMatrix;
+  up: TokenMatrix;
+  /** (experts, C, M) */
+  down: TokenMatrix;
+  kind: "silu" | "gelu";
+}
+
+/**
+ * One token x (1, 1, C) through the experts that it uses, (…, k), and their results' sum by `weights`, (…, k) → (1, 1, C). Null
+ * where no kernel takes these.
+ */
+export function expertsToken(x: Tensor, chosen: Tensor, weights: Tensor, experts: TokenExperts): Tensor | null {
+  const { gate, up, down, kind } = experts;
+  const matrices = [...described(gate), ...described(up), ...described(down)] as const;
+  const [out] = abi.experts_token(kind === "gelu", x.handle, chosen.handle, weights.handle, ...matrices);
+  return out === undefined ? null : wrap(out);
+}
+
+/**
+ * logits (…, E) → the experts of the k highest probabilities of a softmax, lowest first, and these probabilities, with
+ * `normalize` made to sum to one: both (…, k). Null where no kernel takes these.
+ */
+export function routeTokens(
+  logits: Tensor,
+  k: number,
+  { normalize }: { normalize: boolean },
+): [experts: Tensor, weights: Tensor] | null {
+  const parts = abi.route_tokens(logits.handle, k, normalize);
+  return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
+}

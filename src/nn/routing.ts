@@ -5,6 +5,7 @@ import { type Layer, Linear } from "./linear";
 import { GatedMLP } from "./mlp";
 import { Module } from "./module";
 import { SwitchGLU, type SwitchMLP } from "./switch";
+import { expertsToken, routeTokens } from "./token-steps";
 
 /** The experts that each token uses, and the weights of their results: both (…, k). */
 export interface Routing {
@@ -26,6 +27,8 @@ export function softmaxOfHighest(logits: Tensor, k: number): Routing {
 
 /** The k highest probabilities of a softmax over all logits (…, E); `normalize`: made to sum to one. */
 export function highestOfSoftmax(logits: Tensor, k: number, { normalize }: { normalize: boolean }): Routing {
+  const short = routeTokens(logits, k, { normalize });
+  if (short) return short;
   const probabilities = mx.softmax(logits, { axis: -1, precise: true });
   // The other end of the order than above, as mlx-lm has it: the order of experts is that of rounding in their sum.
   const order = mx.argpartition(probabilities, -k, { axis: -1 });
@@ -56,6 +59,9 @@ export function sparseMixer(logits: Tensor, k: number, { jitter }: { jitter: num
 
 /** The weighted sum of the chosen experts' results: x (…, D) → (…, D) */
 export function mixExperts(x: Tensor, layer: SwitchGLU | SwitchMLP, { experts, weights }: Routing): Tensor {
+  const whole = layer instanceof SwitchGLU && !layer.isDivided;
+  const short = whole ? expertsToken(x, layer, experts, weights) : null;
+  if (short) return short;
   const mixed = (results: Tensor) => results.multiply(weights.expandDims(-1)).sum({ axis: -2 });
   return layer.isDivided ? layer.summed(mixed(layer.partial(x, experts))) : mixed(layer.forward(x, experts));
 }

@@ -1,6 +1,6 @@
 /**
  * One token through a layer, attention or a feed-forward block as one operation. Every function here answers null where the long
- * way must be gone: on GPUs, for several rows, for layers that are adapted, not fused or of another kind, for caches
+ * way must be gone: on a GPU without such kernels, for several rows, for layers that are adapted, not fused or of another kind, for caches
  * that others hold.
  */
 import type { Tensor } from "../mlx";
@@ -14,8 +14,18 @@ import type { Mask } from "./masks";
 import { RMSNorm } from "./norms";
 import { jointOf } from "./projection";
 import type { Norm, Residual } from "./residual";
+import { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
 
-const isToken = (x: Tensor) => x.size === x.dim(-1) && mx.defaultDevice() === "cpu";
+const isToken = (x: Tensor) => x.size === x.dim(-1);
+const onCpu = () => mx.defaultDevice() === "cpu";
+
+/** What a GPU has no kernel for: it is asked once. */
+const refusedByGpu = new WeakSet<object>();
+
+function orRemembered<T>(layers: object, result: T | null): T | null {
+  if (!result && !onCpu()) refusedByGpu.add(layers);
+  return result;
+}
 
 /** A layer's own matrix; null for what stands in for one, or is not asked by itself. */
 function matrixOf(layer: Layer): mx.fast.TokenMatrix | null {
@@ -55,7 +65,7 @@ function feedForward(x: Tensor, layers: GatedLayers): mx.fast.TokenFeedForward |
 }
 
 export function feedToken(x: Tensor, layers: GatedLayers): Tensor | null {
-  const block = isToken(x) ? feedForward(x, layers) : null;
+  const block = isToken(x) && onCpu() ? feedForward(x, layers) : null;
   return block && mx.fast.feedToken(x, block);
 }
 
@@ -82,9 +92,9 @@ function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fas
 }
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
-  if (mask || !(cache instanceof KVCache) || !isToken(x)) return null;
+  if (mask || !(cache instanceof KVCache) || !isToken(x) || refusedByGpu.has(layers)) return null;
   const attention = attentionOf(x, layers, cache);
-  const out = attention && mx.fast.attendToken(x, attention);
+  const out = attention && orRemembered(layers, mx.fast.attendToken(x, attention));
   if (out) cache.filledBy(out);
   return out;
 }
@@ -108,13 +118,46 @@ function normOf(norm: Norm): mx.fast.TokenNorm | null {
 export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
   const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
   if (mask || !(cache instanceof KVCache) || !plainAttention || !plainFeedForward) return null;
+  if (refusedByGpu.has(layers)) return null;
   const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
   if (!first || !second) return null;
   return x.through((base, delta) => {
     const attention = isToken(base) ? attentionOf(base, plainAttention, cache) : null;
     const feed = attention && feedForward(base, plainFeedForward);
-    const parts = feed && mx.fast.layerToken(base, delta, { first, attention, second, feed });
+    const parts = feed && orRemembered(layers, mx.fast.layerToken(base, delta, { first, attention, second, feed }));
     if (parts) cache.filledBy(parts[1]);
     return parts;
   });
+}
+
+function stackOf(layer: ExpertLayer): mx.fast.TokenMatrix | null {
+  if (Object.hasOwn(layer, "forward")) return null;
+  if (layer.constructor === SwitchLinear) return { matrix: layer as SwitchLinear, packing: null };
+  if (layer.constructor !== QuantizedSwitchLinear) return null;
+  const packed = layer as QuantizedSwitchLinear;
+  return packed.global_scale ? null : { matrix: packed, packing: packed.packing };
+}
+
+/** What gated experts consist of. */
+export interface GatedExperts {
+  readonly gate_proj: ExpertLayer;
+  readonly up_proj: ExpertLayer;
+  readonly down_proj: ExpertLayer;
+  readonly activation: (gate: Tensor, x: Tensor) => Tensor;
+}
+
+/** The sum of the results of a token's experts, (…, k), by their weights. On a GPU alone: a CPU's products are not waiting for it. */
+export function expertsToken(x: Tensor, layers: GatedExperts, experts: Tensor, weights: Tensor): Tensor | null {
+  if (!isToken(x) || onCpu() || weights.dtype !== x.dtype || refusedByGpu.has(layers)) return null;
+  const { gate_proj, up_proj, down_proj, activation } = layers;
+  const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
+  const [gate, up, down] = [stackOf(gate_proj), stackOf(up_proj), stackOf(down_proj)];
+  if (!kind || !gate || !up || !down) return null;
+  return orRemembered(layers, mx.fast.expertsToken(x, experts, weights, { gate, up, down, kind }));
+}
+
+/** The k highest of a softmax over logits (…, E), and their weights, by one kernel; null where there is none. */
+export function routeTokens(logits: Tensor, k: number, options: { normalize: boolean }) {
+  const parts = onCpu() ? null : mx.fast.routeTokens(logits, k, options);
+  return parts && { experts: parts[0], weights: parts[1] };
 }

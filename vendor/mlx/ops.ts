@@ -339,6 +339,13 @@ const ours = [
     "array[]",
     { ours: true },
   ),
+  op(
+    "experts_token",
+    "gelu: bool, x: array, experts: array, weights: array, gate: array[], gateHow: ints, up: array[], upHow: ints, down: array[], downHow: ints",
+    "array[]",
+    { ours: true },
+  ),
+  op("route_tokens", "logits: array, count: int, normalize: bool", "array[]", { ours: true }),
   op("feed_token", "gelu: bool, x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints", "array[]", {
     ours: true,
   }),

@@ -987,6 +987,15 @@ export function rotate_heads(joint: Handle, heads: number, kvHeads: number, quer
   return readHandles(native.mlxlm_rotate_heads(joint, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, scale, offset, freqs ?? 0));
 }
 
+export function experts_token(gelu: boolean, x: Handle, experts: Handle, weights: Handle, gate: readonly Handle[], gateHow: readonly number[], up: readonly Handle[], upHow: readonly number[], down: readonly Handle[], downHow: readonly number[]): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_experts_token(gelu, x, experts, weights, writeInts(gate), writeInts(gateHow), writeInts(up), writeInts(upHow), writeInts(down), writeInts(downHow)));
+}
+
+export function route_tokens(logits: Handle, count: number, normalize: boolean): Handle[] {
+  return readHandles(native.mlxlm_route_tokens(logits, count, normalize));
+}
+
 export function feed_token(gelu: boolean, x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[]): Handle[] {
   beginMail();
   return readHandles(native.mlxlm_feed_token(gelu, x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow)));

@@ -233,6 +233,8 @@ export const opSymbols = {
   mlxlm_update_axis: { args: ["i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_add_rms_norm: { args: ["i32", "i32", "i32", "f64"], returns: "i32" },
   mlxlm_rotate_heads: { args: ["i32", "i32", "i32", "i32", "i32", "f64", "i32", "f64", "f64", "i32", "i32"], returns: "i32" },
+  mlxlm_experts_token: { args: ["bool", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"], returns: "i32" },
+  mlxlm_route_tokens: { args: ["i32", "i32", "bool"], returns: "i32" },
   mlxlm_feed_token: { args: ["bool", "i32", "i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_attend_token: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64"], returns: "i32" },
   mlxlm_layer_token: { args: ["i32", "i32", "i32", "f64", "i32", "f64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64", "bool", "i32", "i32", "i32", "i32"], returns: "i32" },

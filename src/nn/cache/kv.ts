@@ -80,6 +80,8 @@ export class KVCache implements KeyValueCache {
   #awaitWriter(): void {
     const { keys, values } = this.#buffers;
     if (!this.#writer || !keys || !values) return;
+    // A CUDA graph orders its nodes by what they give, and these rows are written behind its back: so in a graph ahead.
+    if (mx.defaultDevice() !== "cpu") mx.asyncEval(this.#writer);
     const [writtenKeys, writtenValues] = mx.depends([keys, values], [this.#writer]) as [Tensor, Tensor];
     this.#buffers.set(writtenKeys, writtenValues);
     this.#dropWriter();

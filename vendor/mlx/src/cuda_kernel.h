@@ -31,8 +31,8 @@ class Kernel {
  public:
   Kernel(
       std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
-      std::string header = "")
-      : make_(mx::fast::cuda_kernel(name, inputs, outputs, source, header)) {}
+      std::string header = "", int shared_memory = 0)
+      : make_(mx::fast::cuda_kernel(name, inputs, outputs, source, header, true, shared_memory)) {}
 
   // The source knows the first input's dtype as T, and the first output's as Out.
   std::vector<array> operator()(

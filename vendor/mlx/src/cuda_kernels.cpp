@@ -4,6 +4,7 @@
 
 #include "cuda_kernel.h"
 #include "cuda_sources.h"
+#include "cuda_stream.h"
 
 namespace mlxlm::cuda {
 
@@ -111,6 +112,9 @@ bool takes_quantized_row(
 array quantized_row(
     const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,
     mx::StreamOrDevice s) {
+  if (takes_stream_row(x, w, scales, biases, group_size, bits, s)) {
+    return stream_row(x, w, scales, biases, group_size, bits, s);
+  }
   static Kernel kernel("mlxlm_quantized_row", {"x", "w", "scales", "biases"}, {"product"}, quantized_row_source);
   int outputs = w.shape(0);
   auto shape = x.shape();

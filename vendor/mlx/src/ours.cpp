@@ -11,10 +11,12 @@
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
 #include "cpu/token_primitives.h"
+#include "cuda_experts.h"
 #include "cuda_kernel.h"
 #include "cuda_kernels.h"
 #include "cuda_low_rank.h"
 #include "cuda_products.h"
+#include "cuda_token.h"
 
 namespace mlxlm::ours {
 
@@ -211,10 +213,11 @@ std::vector<array> attend_token(
   cpu::TokenAttention attention = {
       cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())};
-  if (!cpu::takes_attend_token(x, attention, s)) {
-    return {};
+  if (cpu::takes_attend_token(x, attention, s)) {
+    return {cpu::attend_token(x, attention, s)};
   }
-  return {cpu::attend_token(x, attention, s)};
+  auto out = cuda::attend_token(x, attention, s);
+  return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 
 std::vector<array> layer_token(
@@ -233,10 +236,22 @@ std::vector<array> layer_token(
       {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
       first_eps,
       second_eps};
-  if (!cpu::takes_layer_token(x, delta, layer, s)) {
-    return {};
+  if (cpu::takes_layer_token(x, delta, layer, s)) {
+    return cpu::layer_token(x, delta, layer, s);
   }
-  return cpu::layer_token(x, delta, layer, s);
+  return cuda::layer_token(x, delta, layer, s);
+}
+
+std::vector<array> experts_token(
+    bool gelu, const array& x, const array& experts, const array& weights, const std::vector<array>& gate,
+    const std::vector<int>& gate_how, const std::vector<array>& up, const std::vector<int>& up_how,
+    const std::vector<array>& down, const std::vector<int>& down_how, mx::StreamOrDevice s) {
+  auto out = cuda::experts_token(x, experts, weights, {{gate, gate_how}, {up, up_how}, {down, down_how}, gelu}, s);
+  return out ? std::vector<array>{*out} : std::vector<array>{};
+}
+
+std::vector<array> route_tokens(const array& logits, int count, bool normalize, mx::StreamOrDevice s) {
+  return cuda::route_tokens(logits, count, normalize, s);
 }
 
 array quantized_matmul(

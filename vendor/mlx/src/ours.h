@@ -53,6 +53,14 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s);
 
+// One token through its experts: see cuda_experts.h. Empty where no kernel takes these.
+std::vector<array> experts_token(
+    bool gelu, const array& x, const array& experts, const array& weights, const std::vector<array>& gate,
+    const std::vector<int>& gate_how, const std::vector<array>& up, const std::vector<int>& up_how,
+    const std::vector<array>& down, const std::vector<int>& down_how, mx::StreamOrDevice s);
+std::vector<array> route_tokens(const array& logits, int count, bool normalize, mx::StreamOrDevice s);
+
+
 // One token x (1, 1, D) through a gated feed-forward block: a joint matrix of gates and values, silu or gelu by tanh, the
 // last matrix. Matrices as in cpu/token_primitives.h. Empty where no kernel takes it.
 std::vector<array> feed_token(

@@ -1,0 +1,152 @@
+#include "cuda_experts.h"
+
+#include <map>
+
+#include "cuda_expert_sources.h"
+#include "cuda_kernel.h"
+#include "cuda_meeting.h"
+#include "cuda_stream.h"
+#include "cuda_stream_sources.h"
+#include "cuda_token_sources.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// A stack of matrices as the kernels stream it; nothing where they don't: of `experts` matrices (rows, columns).
+std::optional<StreamMatrix> stack_of(const cpu::Matrix& given, int experts, int rows, int columns, mx::Dtype dtype) {
+  auto& [arrays, layout] = given;
+  auto& packing = layout.packing;
+  if (layout.block_type != 0 || layout.biased || arrays.size() != layout.arrays()) {
+    return std::nullopt;
+  }
+  if (packing &&
+      (!packing->is_affine() || (packing->bits != 4 && packing->bits != 8) ||
+       (packing->group != 32 && packing->group != 64 && packing->group != 128))) {
+    return std::nullopt;
+  }
+  StreamMatrix matrix = {packing ? packing->bits : 16, packing ? packing->group : 0, rows, columns};
+  int width = packing ? columns * matrix.bits / 32 : columns;
+  if (arrays[0].shape() != mx::Shape{experts, rows, width} || arrays[0].dtype() != (packing ? mx::uint32 : dtype)) {
+    return std::nullopt;
+  }
+  for (size_t i = 1; i < arrays.size(); ++i) {
+    if (arrays[i].shape() != mx::Shape{experts, rows, matrix.groups()} || arrays[i].dtype() != dtype) {
+      return std::nullopt;
+    }
+  }
+  return std::all_of(arrays.begin(), arrays.end(), lies_ready) ? std::optional(matrix) : std::nullopt;
+}
+
+constexpr const char* array_names[][3] = {
+    {"gate", "gate_scales", "gate_biases"}, {"up", "up_scales", "up_biases"}, {"down", "down_scales", "down_biases"}};
+
+void add(std::vector<const char*>& names, std::vector<array>& arrays, int which, const cpu::Matrix& matrix) {
+  for (size_t i = 0; i < matrix.arrays.size(); ++i) {
+    names.push_back(array_names[which][i]);
+    arrays.push_back(matrix.arrays[i]);
+  }
+}
+
+std::string header_for(bool packed_up, bool packed_down) {
+  std::string text;
+  constexpr const char* matrices[] = {"GATE", "UP", "DOWN"};
+  for (int i = 0; i < 3; ++i) {
+    bool packed = i == 2 ? packed_down : packed_up;
+    text += std::string("#define ") + matrices[i] + "_SCALES " + (packed ? array_names[i][1] : "nullptr") + "\n";
+    text += std::string("#define ") + matrices[i] + "_BIASES " + (packed ? array_names[i][2] : "nullptr") + "\n";
+  }
+  return text + stream_header + token_header + experts_header;
+}
+
+} // namespace
+
+std::optional<array> experts_token(
+    const array& x, const array& chosen, const array& weights, const Experts& experts, mx::StreamOrDevice s) {
+  auto gpu = streaming_gpu(s);
+  auto dtype = x.dtype();
+  int count = static_cast<int>(chosen.size());
+  if (!gpu || x.ndim() == 0 || x.size() != static_cast<size_t>(x.shape(-1)) || !is_half(dtype) ||
+      experts.gate.arrays.empty() || experts.gate.arrays[0].ndim() != 3 || count < 1 || count > 64 ||
+      weights.size() != chosen.size() || traced(x, chosen, weights) || chosen.dtype() != mx::uint32) {
+    return std::nullopt;
+  }
+  int dims = x.shape(-1);
+  int stacked = experts.gate.arrays[0].shape(0);
+  int inner = experts.gate.arrays[0].shape(1);
+  auto gate = stack_of(experts.gate, stacked, inner, dims, dtype);
+  auto up = stack_of(experts.up, stacked, inner, dims, dtype);
+  auto down = stack_of(experts.down, stacked, dims, inner, dtype);
+  if (!gate || !up || !down || *gate != *up || inner % 8 != 0) {
+    return std::nullopt;
+  }
+  // All the rows that are read decide how they are cut.
+  auto up_cut = stream_cut({up->bits, up->group, 2 * inner * count, dims}, *gpu);
+  auto down_cut = stream_cut(*down, *gpu);
+  if (!up_cut || !down_cut) {
+    return std::nullopt;
+  }
+  int slot_bytes = (std::max(up_cut->slot_bytes, down_cut->slot_bytes) + 127) / 128 * 128;
+  int groups = std::max(up->groups(), count * down->groups());
+  int fixed = stream_fixed_bytes(groups) + 2 * std::max(dims, count * inner);
+  constexpr int beside = 1024; // the list of experts
+  int slots = stream_slots(slot_bytes, fixed + beside, *gpu);
+  if (slots == 0) {
+    return std::nullopt;
+  }
+  auto stream = mx::to_stream(s);
+  std::vector<const char*> names = {"x", "experts", "weights"};
+  std::vector<array> inputs = {x, chosen, weights};
+  add(names, inputs, 0, experts.gate);
+  add(names, inputs, 1, experts.up);
+  add(names, inputs, 2, experts.down);
+  add_meeting(names, inputs, stream);
+  std::vector<int> key = {
+      count, dims, inner, (groups + 3) / 4 * 4, slots, slot_bytes, up->bits, up->group, up_cut->tile, up_cut->cuts,
+      down->bits, down->group, down_cut->tile, down_cut->cuts, experts.gelu, static_cast<int>(dtype.val()),
+      static_cast<int>(weights.dtype().val()), stream.index};
+  static const char* constants[] = {
+      "COUNT",   "DIMS",     "INNER",   "GROUPS",    "SLOTS",     "SLOT_BYTES", "UP_BITS", "UP_GROUP",
+      "UP_TILE", "UP_CUTS", "DOWN_BITS", "DOWN_GROUP", "DOWN_TILE", "DOWN_CUTS", "GELU"};
+  static std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made;
+  std::vector<mx::Shape> shapes = {x.shape(), {count * inner}};
+  std::vector<mx::Dtype> dtypes = {dtype, dtype};
+  std::vector<array> results;
+  auto known = made.find(key);
+  if (known != made.end()) {
+    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs);
+  } else {
+    std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {{"T", dtype}, {"W", weights.dtype()}};
+    for (size_t i = 0; i < std::size(constants); ++i) {
+      arguments.emplace_back(constants[i], key[i]);
+    }
+    std::string name = std::string("mlxlm_experts_token_") + (up->packed() ? '1' : '0') + (down->packed() ? '1' : '0');
+    auto kernel = mx::fast::cuda_kernel(
+        name, {names.begin(), names.end()}, {"out", "room"}, experts_token_source, header_for(up->packed(), down->packed()), true,
+        fixed + slots * slot_bytes);
+    results = kernel(
+        inputs, shapes, dtypes, {gpu->multiprocessors * stream_threads, 1, 1}, {stream_threads, 1, 1}, arguments,
+        std::nullopt, false, stream);
+    made.emplace(std::move(key), results[0].primitive_ptr());
+  }
+  remember_meeting(results[0]);
+  return results[0];
+}
+
+std::vector<array> route_tokens(const array& logits, int count, bool normalize, mx::StreamOrDevice s) {
+  if (logits.ndim() == 0 || logits.size() == 0 || logits.shape(-1) > 1024 || count < 1 || count > 32 ||
+      count > logits.shape(-1) || !(is_half(logits.dtype()) || logits.dtype() == mx::float32) || !on_gpu(s) ||
+      traced(logits)) {
+    return {};
+  }
+  static Kernel kernel("mlxlm_route", {"logits"}, {"experts", "weights"}, route_source);
+  auto shape = logits.shape();
+  int experts = shape.back();
+  shape.back() = count;
+  int rows = static_cast<int>(logits.size() / experts);
+  return kernel(
+      {logits}, {shape, shape}, {mx::uint32, logits.dtype()},
+      {{rows, 1, 1}, 32, {{"EXPERTS", experts}, {"COUNT", count}, {"NORMALIZE", normalize}}}, s);
+}
+
+} // namespace mlxlm::cuda

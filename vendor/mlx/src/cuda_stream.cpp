@@ -1,0 +1,163 @@
+#include "cuda_stream.h"
+
+#include <dlfcn.h>
+
+#include "cuda_kernel.h"
+#include "cuda_stream_sources.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// What MLX does not tell of a device, from the driver that it has loaded.
+std::optional<int> attribute_of(int device, int attribute) {
+  using Get = int(int*, int);
+  using Attribute = int(int*, int, int);
+  static void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  static auto* get = driver ? reinterpret_cast<Get*>(dlsym(driver, "cuDeviceGet")) : nullptr;
+  static auto* ask = driver ? reinterpret_cast<Attribute*>(dlsym(driver, "cuDeviceGetAttribute")) : nullptr;
+  int handle = 0;
+  int value = 0;
+  if (!get || !ask || get(&handle, device) != 0 || ask(&value, attribute, handle) != 0) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+std::optional<StreamingGpu> ask_gpu(int device) {
+  constexpr int multiprocessors = 16;
+  constexpr int compute_capability_major = 75;
+  constexpr int shared_memory_by_choice = 97;
+  auto major = attribute_of(device, compute_capability_major);
+  auto count = attribute_of(device, multiprocessors);
+  auto bytes = attribute_of(device, shared_memory_by_choice);
+  if (!major || !count || !bytes || *major < 9) {
+    return std::nullopt;
+  }
+  return StreamingGpu{*count, *bytes};
+}
+
+// Of a slot: eight rows times four lanes read it without bank conflicts.
+int slot_bytes(const StreamMatrix& matrix, int tile, int cuts) {
+  int row = matrix.columns / cuts * matrix.bits / 8;
+  int lane = matrix.packed() ? std::min(16, matrix.group * matrix.bits / 32) : 16;
+  int stride = row + (4 * lane - row % 128 + 128) % 128;
+  return tile * stride;
+}
+
+std::optional<StreamCut> find_cut(const StreamMatrix& matrix, const StreamingGpu& gpu) {
+  // Four slots at least beside an input of some KB.
+  int most = std::min(40'000, (gpu.shared_memory - 32'000) / 4);
+  constexpr int wanted = 1536; // bytes of a row in a slot: with fewer, copying is bound by the number of copies
+  int unit = stream_warps * (matrix.packed() ? matrix.group : 32);
+  std::optional<StreamCut> best;
+  int best_row = 0;
+  bool many_rows = matrix.rows / 16 >= gpu.multiprocessors * 9 / 10;
+  for (int tile : {many_rows ? 16 : 8, many_rows ? 8 : 16}) {
+    for (int cuts = 1; cuts <= 128 && matrix.rows % tile == 0; ++cuts) {
+      int columns = matrix.columns / cuts;
+      int row = columns * matrix.bits / 8;
+      if (matrix.columns % cuts != 0 || columns % unit != 0 || row % 16 != 0 || slot_bytes(matrix, tile, cuts) > most) {
+        continue;
+      }
+      if (!best || std::min(row, wanted) > best_row) {
+        best = {tile, cuts, slot_bytes(matrix, tile, cuts)};
+        best_row = std::min(row, wanted);
+      }
+      break;
+    }
+  }
+  return best;
+}
+
+StreamMatrix matrix_of(const array& w, int group, int bits) {
+  return {bits, group, w.shape(0), w.shape(1) * 32 / bits};
+}
+
+} // namespace
+
+std::optional<StreamingGpu> streaming_gpu(mx::StreamOrDevice s) {
+  if (!on_gpu(s)) {
+    return std::nullopt;
+  }
+  static std::map<int, std::optional<StreamingGpu>> known;
+  int device = mx::to_stream(s).device.index;
+  auto at = known.find(device);
+  if (at == known.end()) {
+    at = known.emplace(device, ask_gpu(device)).first;
+  }
+  return at->second;
+}
+
+std::optional<StreamCut> stream_cut(const StreamMatrix& matrix, const StreamingGpu& gpu) {
+  static std::map<std::tuple<StreamMatrix, int, int>, std::optional<StreamCut>> known;
+  auto key = std::tuple(matrix, gpu.multiprocessors, gpu.shared_memory);
+  auto at = known.find(key);
+  if (at == known.end()) {
+    at = known.emplace(key, find_cut(matrix, gpu)).first;
+  }
+  return at->second;
+}
+
+int stream_slots(int slot_bytes, int fixed, const StreamingGpu& gpu) {
+  int slots = std::min(8, (gpu.shared_memory - fixed) / slot_bytes);
+  return slots < 3 ? 0 : slots;
+}
+
+int stream_fixed_bytes(int groups) {
+  constexpr int barriers = 128;
+  constexpr int sums_of_warps = 2 * stream_warps * 16 * sizeof(float);
+  return barriers + (groups + 3) / 4 * 4 * static_cast<int>(sizeof(float)) + sums_of_warps;
+}
+
+bool lies_ready(const array& a) {
+  return a.is_available() && a.flags().row_contiguous && a.offset() % 16 == 0;
+}
+
+bool takes_stream_row(
+    const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,
+    mx::StreamOrDevice s) {
+  auto gpu = streaming_gpu(s);
+  // Few multiprocessors would have work of a small matrix.
+  if (!gpu || w.shape(0) < gpu->multiprocessors * 8 || !lies_ready(w) || !lies_ready(scales) || !lies_ready(biases)) {
+    return false;
+  }
+  auto matrix = matrix_of(w, group_size, bits);
+  auto cut = stream_cut(matrix, *gpu);
+  return cut && x.size() == static_cast<size_t>(matrix.columns) &&
+      stream_slots(cut->slot_bytes, stream_fixed_bytes(matrix.groups()) + 2 * matrix.columns, *gpu) > 0;
+}
+
+array stream_row(
+    const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,
+    mx::StreamOrDevice s) {
+  auto gpu = *streaming_gpu(s);
+  auto matrix = matrix_of(w, group_size, bits);
+  auto cut = *stream_cut(matrix, gpu);
+  int fixed = stream_fixed_bytes(matrix.groups()) + 2 * matrix.columns;
+  int slots = stream_slots(cut.slot_bytes, fixed, gpu);
+  static std::map<int, Kernel> kernels;
+  int bytes = fixed + slots * cut.slot_bytes;
+  auto at = kernels.find(bytes);
+  if (at == kernels.end()) {
+    std::string header = std::string("#define SCALES scales\n#define BIASES biases\n") + stream_header;
+    Kernel kernel(
+        "mlxlm_stream_row", {"x", "w", "scales", "biases"}, {"product"}, stream_row_source, header, bytes);
+    at = kernels.emplace(bytes, std::move(kernel)).first;
+  }
+  auto shape = x.shape();
+  shape.back() = matrix.rows;
+  return at->second(
+      {x, w, scales, biases}, {shape},
+      {{gpu.multiprocessors, 1, 1},
+       stream_threads,
+       {{"BITS", bits},
+        {"GROUP", group_size},
+        {"INPUTS", matrix.columns},
+        {"TILE", cut.tile},
+        {"CUTS", cut.cuts},
+        {"SLOTS", slots}}},
+      s)[0];
+}
+
+} // namespace mlxlm::cuda

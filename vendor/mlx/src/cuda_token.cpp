@@ -1,0 +1,397 @@
+#include "cuda_token.h"
+
+#include <bit>
+#include <cmath>
+#include <map>
+
+#include "cuda_kernel.h"
+#include "cuda_meeting.h"
+#include "cuda_stream.h"
+#include "cuda_stream_sources.h"
+#include "cuda_token_sources.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// What a kernel is told of a matrix: whether one of this form can be streamed, and how.
+struct Streamed {
+  StreamMatrix matrix;
+  StreamCut cut;
+};
+
+// Nothing where the kernels do not read a matrix like this, for rows (count) of this dtype.
+std::optional<Streamed> streamed(
+    const cpu::Matrix& given, int count, mx::Dtype dtype, bool may_be_biased, const StreamingGpu& gpu) {
+  auto& [arrays, layout] = given;
+  auto& packing = layout.packing;
+  if (layout.block_type != 0 || (layout.biased && !may_be_biased) || arrays.size() != layout.arrays()) {
+    return std::nullopt;
+  }
+  if (packing && !(packing->is_affine() && (packing->bits == 4 || packing->bits == 8))) {
+    return std::nullopt;
+  }
+  if (packing && packing->group != 32 && packing->group != 64 && packing->group != 128) {
+    return std::nullopt;
+  }
+  auto& w = arrays[0];
+  int bits = packing ? packing->bits : 16;
+  if (w.ndim() != 2 || w.dtype() != (packing ? mx::uint32 : dtype) ||
+      static_cast<int64_t>(w.shape(1)) * (packing ? 32 : 16) != static_cast<int64_t>(count) * bits) {
+    return std::nullopt;
+  }
+  StreamMatrix matrix = {bits, packing ? packing->group : 0, w.shape(0), count};
+  for (size_t i = 1; packing && i < 3; ++i) {
+    auto& a = arrays[i];
+    if (a.ndim() != 2 || a.dtype() != dtype || a.shape(0) != matrix.rows || a.shape(1) != matrix.groups()) {
+      return std::nullopt;
+    }
+  }
+  if (layout.biased && (arrays.back().size() != static_cast<size_t>(matrix.rows) || arrays.back().dtype() != dtype)) {
+    return std::nullopt;
+  }
+  if (!std::all_of(arrays.begin(), arrays.end(), lies_ready)) {
+    return std::nullopt;
+  }
+  auto cut = stream_cut(matrix, gpu);
+  return cut ? std::optional(Streamed{matrix, *cut}) : std::nullopt;
+}
+
+bool is_token(const array& x) {
+  return x.ndim() == 3 && x.shape(0) == 1 && x.shape(1) == 1 && is_half(x.dtype()) && x.shape(2) % 8 == 0 && !traced(x);
+}
+
+bool is_weight(const array& weight, int64_t count, mx::Dtype dtype) {
+  return weight.ndim() == 1 && weight.dtype() == dtype && weight.shape(0) == count && lies_ready(weight);
+}
+
+// Queries of one head of keys that a block takes: registers hold four.
+int heads_a_block(const cpu::Heads& heads) {
+  int queries = heads.heads / heads.kv_heads;
+  int most = std::min(4, queries);
+  while (queries % most != 0) {
+    --most;
+  }
+  return most;
+}
+
+// A kernel's numbers, in the order of `names`.
+struct Plan {
+  std::vector<int> constants;
+  int shared_memory;
+  int room; // numbers that blocks hand each other
+  int parts;
+};
+
+constexpr const char* shared_names[] = {
+    "DIMS",          "HEADS",    "KV_HEADS", "HEAD_DIMS", "HEADS_A_BLOCK", "ROTATED",     "INNER",
+    "GROUPS",        "SLOTS",    "SLOT_BYTES", "FIRST_EPS", "SECOND_EPS",  "HEAD_EPS",    "ROPE_SCALE",
+    "LOG2_BASE",     "SCORE_SCALE"};
+constexpr const char* matrix_names[] = {"JOINT", "LAST", "GATES", "DOWN"};
+enum MatrixName { joint, last, gates, down };
+// The matrix, its scales and biases, its layer's bias.
+constexpr const char* array_names[][4] = {
+    {"joint", "joint_scales", "joint_biases", "joint_bias"},
+    {"last", "last_scales", "last_biases", "last_bias"},
+    {"gates", "gates_scales", "gates_biases", "gates_bias"},
+    {"down", "down_scales", "down_biases", "down_bias"}};
+
+int bits_of(float value) {
+  return std::bit_cast<int>(value);
+}
+
+struct Norms {
+  float first_eps;
+  float second_eps;
+};
+
+Plan plan_of(
+    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, int slots_of_gpu, const Norms& norms,
+    const StreamingGpu& gpu, int slot_bytes, int groups, int fixed) {
+  int team = heads_a_block(heads);
+  int width = heads.heads * heads.dims;
+  int inner = matrices.size() == 4 ? matrices[3].matrix.columns : 0;
+  auto& angles = heads.angles;
+  Plan plan;
+  plan.constants = {
+      dims, heads.heads, heads.kv_heads, heads.dims, team, heads.rotated, inner, (groups + 3) / 4 * 4, slots_of_gpu,
+      slot_bytes, bits_of(norms.first_eps), bits_of(norms.second_eps), bits_of(heads.eps), bits_of(angles.scale),
+      bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale)};
+  for (auto& [matrix, cut] : matrices) {
+    plan.constants.insert(plan.constants.end(), {matrix.bits, matrix.group, cut.tile, cut.cuts});
+  }
+  plan.shared_memory = fixed + slots_of_gpu * slot_bytes;
+  plan.room = matrices[0].matrix.rows + width + inner;
+  plan.parts = gpu.multiprocessors * team * (heads.dims + 4);
+  return plan;
+}
+
+// The plan of a layer (four matrices) or its attention (two); nothing where it finds no room.
+std::optional<Plan> plan_for(
+    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Norms& norms,
+    const StreamingGpu& gpu) {
+  int slot_bytes = 0;
+  int groups = 0;
+  int widest = 0;
+  for (auto& [matrix, cut] : matrices) {
+    slot_bytes = std::max(slot_bytes, (cut.slot_bytes + 127) / 128 * 128);
+    groups = std::max(groups, matrix.groups());
+    widest = std::max(widest, matrix.columns);
+  }
+  int team = heads_a_block(heads);
+  int attention = static_cast<int>(sizeof(float)) * ((team + 2) * heads.dims + stream_warps * team * (heads.dims + 4));
+  int fixed = stream_fixed_bytes(groups) + std::max(2 * widest, attention);
+  int slots = stream_slots(slot_bytes, fixed, gpu);
+  if (slots == 0) {
+    return std::nullopt;
+  }
+  return plan_of(matrices, heads, dims, slots, norms, gpu, slot_bytes, groups, fixed);
+}
+
+// What decides the text of a kernel beside its numbers.
+struct Kind {
+  bool whole;
+  bool adds;
+  bool biased;
+  bool normed;
+  bool by_freqs;
+  bool gelu;
+  unsigned packed; // a bit for each matrix
+
+  int matrices() const {
+    return whole ? 4 : 2;
+  }
+  bool is_packed(int matrix) const {
+    return packed >> matrix & 1;
+  }
+  unsigned number() const {
+    return packed << 6 | whole << 5 | adds << 4 | biased << 3 | normed << 2 | by_freqs << 1 | gelu;
+  }
+  std::string name() const {
+    return "mlxlm_token_" + std::to_string(number());
+  }
+
+  std::string header() const {
+    std::string text;
+    auto define = [&](const std::string& name, const std::string& value) {
+      text += "#define " + name + " " + value + "\n";
+    };
+    define("WHOLE", whole ? "1" : "0");
+    define("ADDS", adds ? "1" : "0");
+    define("JOINT_BIASED", biased ? "1" : "0");
+    define("NORMS", normed ? "1" : "0");
+    define("FREQS", by_freqs ? "1" : "0");
+    define("GELU", gelu ? "1" : "0");
+    for (int i = 0; i < matrices(); ++i) {
+      std::string matrix = matrix_names[i];
+      define(matrix + "_SCALES", is_packed(i) ? array_names[i][1] : "nullptr");
+      define(matrix + "_BIASES", is_packed(i) ? array_names[i][2] : "nullptr");
+    }
+    return text + stream_header + token_header;
+  }
+};
+
+// Arrays with the names that a kernel knows them by. The names are literals: this is made anew for each layer and token.
+struct Inputs {
+  std::vector<const char*> names;
+  std::vector<array> arrays;
+
+  Inputs() {
+    constexpr int usual = 24;
+    names.reserve(usual);
+    arrays.reserve(usual);
+  }
+
+  void add(const char* name, const array& a) {
+    names.push_back(name);
+    arrays.push_back(a);
+  }
+  void add(const char* name, const std::optional<array>& a) {
+    if (a) {
+      add(name, *a);
+    }
+  }
+  void add(int which, const cpu::Matrix& matrix) {
+    auto& names_of = array_names[which];
+    add(names_of[0], matrix.arrays[0]);
+    if (matrix.layout.packing) {
+      add(names_of[1], matrix.arrays[1]);
+      add(names_of[2], matrix.arrays[2]);
+    }
+    if (matrix.layout.biased) {
+      add(names_of[3], matrix.arrays.back());
+    }
+  }
+};
+
+// Rows in use and the token's position: one array serves all layers of a step.
+const array& sizes_of(int used, int offset) {
+  static std::optional<std::pair<std::pair<int, int>, array>> last;
+  if (!last || last->first != std::pair(used, offset)) {
+    last.emplace(std::pair(used, offset), array({used, offset}, {2}, mx::int32));
+  }
+  return last->second;
+}
+
+std::vector<array> launch(
+    const Kind& kind, const Plan& plan, Inputs inputs, const array& x, mx::StreamOrDevice s) {
+  auto stream = mx::to_stream(s);
+  add_meeting(inputs.names, inputs.arrays, stream);
+  static std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made;
+  auto key = plan.constants;
+  key.insert(key.end(), {static_cast<int>(kind.number()), static_cast<int>(x.dtype().val()), stream.index});
+  std::vector<mx::Shape> shapes(kind.whole ? 2 : 1, x.shape());
+  shapes.push_back({plan.room});
+  shapes.push_back({plan.parts});
+  std::vector<mx::Dtype> dtypes(shapes.size() - 1, x.dtype());
+  dtypes.push_back(mx::float32);
+  auto known = made.find(key);
+  std::vector<array> results;
+  if (known != made.end()) {
+    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs.arrays);
+  } else {
+    std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {{"T", x.dtype()}};
+    size_t at = 0;
+    for (auto* name : shared_names) {
+      arguments.emplace_back(name, plan.constants[at++]);
+    }
+    for (int i = 0; i < kind.matrices(); ++i) {
+      for (auto* what : {"_BITS", "_GROUP", "_TILE", "_CUTS"}) {
+        arguments.emplace_back(std::string(matrix_names[i]) + what, plan.constants[at++]);
+      }
+    }
+    std::vector<std::string> outputs = {"out", "room", "parts"};
+    if (kind.whole) {
+      outputs.insert(outputs.begin(), "sum");
+    }
+    auto kernel = mx::fast::cuda_kernel(
+        kind.name(), {inputs.names.begin(), inputs.names.end()}, outputs, token_layer_source, kind.header(), false, plan.shared_memory);
+    int blocks = streaming_gpu(s)->multiprocessors;
+    results = kernel(
+        inputs.arrays, shapes, dtypes, {blocks * stream_threads, 1, 1}, {stream_threads, 1, 1}, arguments, std::nullopt,
+        false, stream);
+    made.emplace(std::move(key), results[0].primitive_ptr());
+  }
+  results.resize(kind.whole ? 2 : 1, results[0]);
+  remember_meeting(results.back());
+  return results;
+}
+
+bool heads_fit(const cpu::TokenAttention& attention, mx::Dtype dtype) {
+  auto& heads = attention.heads;
+  bool sizes = heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.used >= 0 &&
+      (heads.dims == 64 || heads.dims == 128 || heads.dims == 256) && heads.rotated >= 0 && heads.rotated % 2 == 0 &&
+      heads.rotated <= heads.dims;
+  auto rows_fit = [&](const array& rows) {
+    return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && rows.shape(2) > heads.used &&
+        rows.shape(3) == heads.dims && rows.dtype() == dtype && !traced(rows);
+  };
+  auto weight_fits = [&](const std::optional<array>& weight) {
+    return weight.has_value() == heads.normed && (!weight || is_weight(*weight, heads.dims, dtype));
+  };
+  auto& freqs = attention.freqs;
+  return sizes && rows_fit(attention.keys) && rows_fit(attention.values) && weight_fits(attention.query_weight) &&
+      weight_fits(attention.key_weight) &&
+      (!freqs || (freqs->dtype() == mx::float32 && static_cast<int>(freqs->size()) == heads.rotated / 2));
+}
+
+// The matrices of an attention; nothing where they don't fit together.
+std::optional<std::vector<Streamed>> matrices_of(
+    const array& x, const cpu::TokenAttention& attention, const StreamingGpu& gpu) {
+  auto& heads = attention.heads;
+  if (!is_token(x) || attention.joint.size() != 1 || !heads_fit(attention, x.dtype())) {
+    return std::nullopt;
+  }
+  int width = heads.heads * heads.dims;
+  if (heads.heads / heads_a_block(heads) > std::min(most_counters, gpu.multiprocessors)) {
+    return std::nullopt;
+  }
+  auto first = streamed(attention.joint[0], x.shape(2), x.dtype(), attention.joint[0].layout.packing.has_value(), gpu);
+  auto second = first ? streamed(attention.last, width, x.dtype(), false, gpu) : std::nullopt;
+  bool fit = second && first->matrix.rows == width + 2 * heads.kv_heads * heads.dims && second->matrix.rows == x.shape(2);
+  return fit ? std::optional(std::vector<Streamed>{*first, *second}) : std::nullopt;
+}
+
+std::optional<std::vector<Streamed>> matrices_of(const array& x, const cpu::TokenLayer& layer, const StreamingGpu& gpu) {
+  auto all = matrices_of(x, layer.attention, gpu);
+  auto gates = all && layer.feed.joint.size() == 1 ? streamed(layer.feed.joint[0], x.shape(2), x.dtype(), false, gpu) : std::nullopt;
+  if (!gates || gates->matrix.rows % 2 != 0) {
+    return std::nullopt;
+  }
+  auto down = streamed(layer.feed.last, gates->matrix.rows / 2, x.dtype(), false, gpu);
+  if (!down || down->matrix.rows != x.shape(2)) {
+    return std::nullopt;
+  }
+  all->push_back(*gates);
+  all->push_back(*down);
+  return all;
+}
+
+void add_attention(Inputs& inputs, const cpu::TokenAttention& attention) {
+  inputs.add(joint, attention.joint[0]);
+  inputs.add(last, attention.last);
+  inputs.add("keys", attention.keys);
+  inputs.add("values", attention.values);
+  inputs.add("sizes", sizes_of(attention.heads.used, attention.heads.angles.offset));
+  inputs.add("query_norm", attention.query_weight);
+  inputs.add("key_norm", attention.key_weight);
+  inputs.add("freqs", attention.freqs);
+}
+
+Kind kind_of(const cpu::TokenAttention& attention, const std::vector<Streamed>& matrices) {
+  Kind kind = {
+      .whole = false,
+      .adds = false,
+      .biased = attention.joint[0].layout.biased,
+      .normed = attention.heads.normed,
+      .by_freqs = attention.freqs.has_value(),
+      .gelu = false,
+      .packed = 0};
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    kind.packed |= matrices[i].matrix.packed() << i;
+  }
+  return kind;
+}
+
+} // namespace
+
+std::optional<array> attend_token(const array& x, const cpu::TokenAttention& attention, mx::StreamOrDevice s) {
+  auto gpu = streaming_gpu(s);
+  auto matrices = gpu ? matrices_of(x, attention, *gpu) : std::nullopt;
+  auto plan = matrices ? plan_for(*matrices, attention.heads, x.shape(2), {}, *gpu) : std::nullopt;
+  if (!plan) {
+    return std::nullopt;
+  }
+  Inputs inputs;
+  inputs.add("x", x);
+  add_attention(inputs, attention);
+  return launch(kind_of(attention, *matrices), *plan, std::move(inputs), x, s)[0];
+}
+
+std::vector<array> layer_token(
+    const array& x, const std::optional<array>& delta, const cpu::TokenLayer& layer, mx::StreamOrDevice s) {
+  auto gpu = streaming_gpu(s);
+  auto matrices = gpu ? matrices_of(x, layer, *gpu) : std::nullopt;
+  bool fit = matrices && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
+      is_weight(layer.first_norm, x.shape(2), x.dtype()) && is_weight(layer.second_norm, x.shape(2), x.dtype());
+  Norms norms = {layer.first_eps, layer.second_eps};
+  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), norms, *gpu) : std::nullopt;
+  if (!plan) {
+    return {};
+  }
+  auto kind = kind_of(layer.attention, *matrices);
+  kind.whole = true;
+  kind.adds = delta.has_value();
+  kind.gelu = layer.feed.gelu;
+  Inputs inputs;
+  inputs.add("x", x);
+  inputs.add("delta", delta);
+  inputs.add("first_norm", layer.first_norm);
+  add_attention(inputs, layer.attention);
+  inputs.add("second_norm", layer.second_norm);
+  inputs.add(gates, layer.feed.joint[0]);
+  inputs.add(down, layer.feed.last);
+  return launch(kind, *plan, std::move(inputs), x, s);
+}
+
+} // namespace mlxlm::cuda
