@@ -20,14 +20,14 @@ std::optional<StreamMatrix> stack_of(const cpu::Matrix& given, int experts, int 
   if (layout.block_type != 0 || layout.biased || arrays.size() != layout.arrays()) {
     return std::nullopt;
   }
-  if (packing &&
-      (!packing->is_affine() || (packing->bits != 4 && packing->bits != 8) ||
-       (packing->group != 32 && packing->group != 64 && packing->group != 128))) {
+  // Experts in 16 bits have not been seen to work on a GPU.
+  if (!packing || !packing->is_affine() || (packing->bits != 4 && packing->bits != 8) ||
+      (packing->group != 32 && packing->group != 64 && packing->group != 128)) {
     return std::nullopt;
   }
-  StreamMatrix matrix = {packing ? packing->bits : 16, packing ? packing->group : 0, rows, columns};
-  int width = packing ? columns * matrix.bits / 32 : columns;
-  if (arrays[0].shape() != mx::Shape{experts, rows, width} || arrays[0].dtype() != (packing ? mx::uint32 : dtype)) {
+  StreamMatrix matrix = {packing->bits, packing->group, rows, columns};
+  int width = columns * matrix.bits / 32;
+  if (arrays[0].shape() != mx::Shape{experts, rows, width} || arrays[0].dtype() != mx::uint32) {
     return std::nullopt;
   }
   for (size_t i = 1; i < arrays.size(); ++i) {
@@ -48,15 +48,8 @@ void add(std::vector<const char*>& names, std::vector<array>& arrays, int which,
   }
 }
 
-std::string header_for(bool packed_up, bool packed_down) {
-  std::string text;
-  constexpr const char* matrices[] = {"GATE", "UP", "DOWN"};
-  for (int i = 0; i < 3; ++i) {
-    bool packed = i == 2 ? packed_down : packed_up;
-    text += std::string("#define ") + matrices[i] + "_SCALES " + (packed ? array_names[i][1] : "nullptr") + "\n";
-    text += std::string("#define ") + matrices[i] + "_BIASES " + (packed ? array_names[i][2] : "nullptr") + "\n";
-  }
-  return text + stream_header + token_header + experts_header;
+std::string header() {
+  return std::string(stream_header) + token_header + experts_header;
 }
 
 } // namespace
@@ -120,9 +113,8 @@ std::optional<array> experts_token(
     for (size_t i = 0; i < std::size(constants); ++i) {
       arguments.emplace_back(constants[i], key[i]);
     }
-    std::string name = std::string("mlxlm_experts_token_") + (up->packed() ? '1' : '0') + (down->packed() ? '1' : '0');
     auto kernel = mx::fast::cuda_kernel(
-        name, {names.begin(), names.end()}, {"out", "room"}, experts_token_source, header_for(up->packed(), down->packed()), true,
+        "mlxlm_experts_token", {names.begin(), names.end()}, {"out", "room"}, experts_token_source, header(), true,
         fixed + slots * slot_bytes);
     results = kernel(
         inputs, shapes, dtypes, {gpu->multiprocessors * stream_threads, 1, 1}, {stream_threads, 1, 1}, arguments,
