@@ -6,8 +6,7 @@
 #include "cuda_kernel.h"
 #include "cuda_meeting.h"
 #include "cuda_stream.h"
-#include "cuda_stream_sources.h"
-#include "cuda_token_sources.h"
+#include "cuda_token_parts.h"
 
 namespace mlxlm::cuda {
 
@@ -49,7 +48,7 @@ void add(std::vector<const char*>& names, std::vector<array>& arrays, int which,
 }
 
 std::string header() {
-  return std::string(stream_header) + token_header + experts_header;
+  return stream_header() + token_header + experts_header;
 }
 
 } // namespace

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "cuda_kernel.h"
+#include "cuda_ring_sources.h"
 #include "cuda_stream_sources.h"
 
 namespace mlxlm::cuda {
@@ -110,6 +111,10 @@ int stream_fixed_bytes(int groups) {
   return barriers + (groups + 3) / 4 * 4 * static_cast<int>(sizeof(float)) + sums_of_warps;
 }
 
+std::string stream_header() {
+  return std::string(ring_header) + stream_product_header;
+}
+
 bool lies_ready(const array& a) {
   return a.is_available() && a.flags().row_contiguous && a.offset() % 16 == 0;
 }
@@ -140,7 +145,7 @@ array stream_row(
   int bytes = fixed + slots * cut.slot_bytes;
   auto at = kernels.find(bytes);
   if (at == kernels.end()) {
-    std::string header = std::string("#define SCALES scales\n#define BIASES biases\n") + stream_header;
+    std::string header = "#define SCALES scales\n#define BIASES biases\n" + stream_header();
     Kernel kernel(
         "mlxlm_stream_row", {"x", "w", "scales", "biases"}, {"product"}, stream_row_source, header, bytes);
     at = kernels.emplace(bytes, std::move(kernel)).first;

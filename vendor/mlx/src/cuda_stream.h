@@ -48,6 +48,9 @@ int stream_slots(int slot_bytes, int fixed, const StreamingGpu& gpu);
 // Bytes ahead of the slots, and what a block keeps beside them: sums of groups, and of warps.
 int stream_fixed_bytes(int groups);
 
+// The ring and the products, as a kernel's header.
+std::string stream_header();
+
 // Whether the kernels can read this array as it lies: it is there, in rows, and starts at a multiple of 16 bytes.
 bool lies_ready(const array& a);
 

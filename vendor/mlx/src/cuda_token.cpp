@@ -7,7 +7,7 @@
 #include "cuda_kernel.h"
 #include "cuda_meeting.h"
 #include "cuda_stream.h"
-#include "cuda_stream_sources.h"
+#include "cuda_token_parts.h"
 #include "cuda_token_sources.h"
 
 namespace mlxlm::cuda {
@@ -75,7 +75,7 @@ int heads_a_block(const cpu::Heads& heads) {
   return most;
 }
 
-// A kernel's numbers, in the order of `names`.
+// A kernel's numbers: those of `shared_names`, then four of each matrix.
 struct Plan {
   std::vector<int> constants;
   int shared_memory;
@@ -84,9 +84,9 @@ struct Plan {
 };
 
 constexpr const char* shared_names[] = {
-    "DIMS",          "HEADS",    "KV_HEADS", "HEAD_DIMS", "HEADS_A_BLOCK", "ROTATED",     "INNER",
-    "GROUPS",        "SLOTS",    "SLOT_BYTES", "FIRST_EPS", "SECOND_EPS",  "HEAD_EPS",    "ROPE_SCALE",
-    "LOG2_BASE",     "SCORE_SCALE"};
+    "DIMS",   "HEADS", "KV_HEADS",   "HEAD_DIMS", "HEADS_A_BLOCK", "ROTATED",  "INNER",
+    "GROUPS", "SLOTS", "SLOT_BYTES", "FIRST_EPS", "SECOND_EPS",    "HEAD_EPS", "ROPE_SCALE",
+    "LOG2_BASE", "SCORE_SCALE"};
 constexpr const char* matrix_names[] = {"JOINT", "LAST", "GATES", "DOWN"};
 enum MatrixName { joint, last, gates, down };
 // The matrix, its scales and biases, its layer's bias.
@@ -105,27 +105,6 @@ struct Norms {
   float second_eps;
 };
 
-Plan plan_of(
-    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, int slots_of_gpu, const Norms& norms,
-    const StreamingGpu& gpu, int slot_bytes, int groups, int fixed) {
-  int team = heads_a_block(heads);
-  int width = heads.heads * heads.dims;
-  int inner = matrices.size() == 4 ? matrices[3].matrix.columns : 0;
-  auto& angles = heads.angles;
-  Plan plan;
-  plan.constants = {
-      dims, heads.heads, heads.kv_heads, heads.dims, team, heads.rotated, inner, (groups + 3) / 4 * 4, slots_of_gpu,
-      slot_bytes, bits_of(norms.first_eps), bits_of(norms.second_eps), bits_of(heads.eps), bits_of(angles.scale),
-      bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale)};
-  for (auto& [matrix, cut] : matrices) {
-    plan.constants.insert(plan.constants.end(), {matrix.bits, matrix.group, cut.tile, cut.cuts});
-  }
-  plan.shared_memory = fixed + slots_of_gpu * slot_bytes;
-  plan.room = matrices[0].matrix.rows + width + inner;
-  plan.parts = gpu.multiprocessors * team * (heads.dims + 4);
-  return plan;
-}
-
 // The plan of a layer (four matrices) or its attention (two); nothing where it finds no room.
 std::optional<Plan> plan_for(
     const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Norms& norms,
@@ -135,7 +114,7 @@ std::optional<Plan> plan_for(
   int widest = 0;
   for (auto& [matrix, cut] : matrices) {
     slot_bytes = std::max(slot_bytes, (cut.slot_bytes + 127) / 128 * 128);
-    groups = std::max(groups, matrix.groups());
+    groups = std::max(groups, (matrix.groups() + 3) / 4 * 4);
     widest = std::max(widest, matrix.columns);
   }
   int team = heads_a_block(heads);
@@ -145,7 +124,20 @@ std::optional<Plan> plan_for(
   if (slots == 0) {
     return std::nullopt;
   }
-  return plan_of(matrices, heads, dims, slots, norms, gpu, slot_bytes, groups, fixed);
+  int inner = matrices.size() == 4 ? matrices[down].matrix.columns : 0;
+  auto& angles = heads.angles;
+  std::vector<int> constants = {
+      dims, heads.heads, heads.kv_heads, heads.dims, team, heads.rotated, inner, groups, slots, slot_bytes,
+      bits_of(norms.first_eps), bits_of(norms.second_eps), bits_of(heads.eps), bits_of(angles.scale),
+      bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale)};
+  for (auto& [matrix, cut] : matrices) {
+    constants.insert(constants.end(), {matrix.bits, matrix.group, cut.tile, cut.cuts});
+  }
+  return Plan{
+      .constants = std::move(constants),
+      .shared_memory = fixed + slots * slot_bytes,
+      .room = matrices[joint].matrix.rows + heads.heads * heads.dims + inner,
+      .parts = gpu.multiprocessors * team * (heads.dims + 4)};
 }
 
 // What decides the text of a kernel beside its numbers.
@@ -187,7 +179,7 @@ struct Kind {
       define(matrix + "_SCALES", is_packed(i) ? array_names[i][1] : "nullptr");
       define(matrix + "_BIASES", is_packed(i) ? array_names[i][2] : "nullptr");
     }
-    return text + stream_header + token_header;
+    return text + stream_header() + token_header;
   }
 };
 

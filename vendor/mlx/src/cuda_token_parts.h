@@ -1,0 +1,215 @@
+// What kernels of one token consist of beside products: meetings of blocks, norms, gates, attention to parts of the keys.
+#pragma once
+
+namespace mlxlm::cuda {
+
+constexpr const char* token_header = R"(
+namespace mlxlm_token {
+
+using namespace mlxlm_stream;
+
+// All workers of all blocks, which all are on the GPU at once: there is one on each multiprocessor. `arrived` counts up
+// from launch to launch.
+struct Meeting {
+  unsigned long long* arrived;
+  unsigned long long wanted;
+
+  // Nobody has gone past this launch's first meeting yet, so whole rounds are those of earlier launches.
+  __device__ explicit Meeting(unsigned long long* counter) : arrived(counter) {
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(wanted) : "l"(counter) : "memory");
+    wanted = wanted / gridDim.x * gridDim.x;
+  }
+
+  __device__ void operator()() {
+    wanted += gridDim.x;
+    join();
+    if (threadIdx.x == 0) {
+      asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(arrived) : "memory");
+      unsigned long long seen = 0;
+      for (unsigned tries = 0; seen < wanted; ++tries) {
+        asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(seen) : "l"(arrived) : "memory");
+        if (tries == 1u << 24) {
+          __trap(); // rather an error than a GPU that hangs
+        }
+      }
+    }
+    join();
+  }
+};
+
+template <typename T>
+__device__ float rounded(float value) {
+  return static_cast<float>(static_cast<T>(value));
+}
+
+// What a gate lets through of a value, rounded where MLX's operations round.
+template <typename T, bool GELU_BY_TANH>
+__device__ float gated(float gate, float value) {
+  const float act = GELU_BY_TANH
+      ? 0.5f * gate * (1.0f + tanhf(0.7978845608028654f * (gate + 0.044715f * gate * gate * gate)))
+      : gate * rounded<T>(1.0f / (1.0f + expf(-gate)));
+  return rounded<T>(act) * value;
+}
+
+// An RMS norm of a row, as M's input. `load(i)` gives values 8 i to 8 i + 7.
+template <typename T, typename M, typename Load>
+__device__ void enter_normed(
+    char* x, float* totals, float* partial, const T* weight, float eps, int thread, Load load) {
+  constexpr int vectors = M::inputs / 8;
+  constexpr int each = (vectors + worker_threads - 1) / worker_threads;
+  uint4 values[each];
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    const int at = thread + i * worker_threads;
+    values[i] = at < vectors ? load(at) : uint4{0, 0, 0, 0};
+    const T* eight = reinterpret_cast<const T*>(&values[i]);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      const float value = static_cast<float>(eight[k]);
+      squares += value * value;
+    }
+  }
+#pragma unroll
+  for (int step = 16; step > 0; step >>= 1) {
+    squares += __shfl_xor_sync(0xffffffffu, squares, step);
+  }
+  if (thread % 32 == 0) {
+    partial[thread / 32] = squares;
+  }
+  join();
+  float total = 0;
+#pragma unroll
+  for (int w = 0; w < workers; ++w) {
+    total += partial[w];
+  }
+  const float factor = rsqrtf(total / M::inputs + eps);
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    const int at = thread + i * worker_threads;
+    if (at < vectors) {
+      T* eight = reinterpret_cast<T*>(&values[i]);
+      const uint4 gains = reinterpret_cast<const uint4*>(weight)[at];
+      const T* gain = reinterpret_cast<const T*>(&gains);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const float scaled = rounded<T>(static_cast<float>(eight[k]) * factor);
+        eight[k] = static_cast<T>(static_cast<float>(gain[k]) * scaled);
+      }
+      place<M>(x, at * 8, values[i]);
+    }
+  }
+  join();
+  add_groups<T, M>(x, totals, thread);
+  join();
+}
+
+// A row that other blocks have written, as M's input.
+template <typename T, typename M>
+__device__ void enter(char* x, float* totals, const T* from, int thread) {
+  for (int at = thread; at < M::inputs / 8; at += worker_threads) {
+    place<M>(x, at * 8, __ldcg(reinterpret_cast<const uint4*>(from) + at));
+  }
+  join();
+  add_groups<T, M>(x, totals, thread);
+  join();
+}
+
+template <typename T>
+__device__ uint4 sum_of(uint4 a, uint4 b) {
+  T* left = reinterpret_cast<T*>(&a);
+  const T* right = reinterpret_cast<const T*>(&b);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    left[k] = static_cast<T>(static_cast<float>(left[k]) + static_cast<float>(right[k]));
+  }
+  return a;
+}
+
+// What eight lanes' worth of a query sees of some keys: a running softmax with weights by powers of two.
+template <int HEADS>
+struct Attended {
+  float most[HEADS];
+  float weight[HEADS];
+  float sums[HEADS][8];
+
+  __device__ Attended() {
+#pragma unroll
+    for (int h = 0; h < HEADS; ++h) {
+      most[h] = -1e30f;
+      weight[h] = 0;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        sums[h][i] = 0;
+      }
+    }
+  }
+
+  // scores and there of COUNT keys, `value(u, numbers)` gives the values of one.
+  template <int COUNT, typename Value>
+  __device__ void add(float (&scores)[COUNT][HEADS], const bool (&there)[COUNT], Value value) {
+#pragma unroll
+    for (int h = 0; h < HEADS; ++h) {
+      float highest = most[h];
+#pragma unroll
+      for (int u = 0; u < COUNT; ++u) {
+        highest = there[u] ? fmaxf(highest, scores[u][h]) : highest;
+      }
+      const float kept = exp2f(most[h] - highest);
+      most[h] = highest;
+      weight[h] *= kept;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        sums[h][i] *= kept;
+      }
+#pragma unroll
+      for (int u = 0; u < COUNT; ++u) {
+        scores[u][h] = there[u] ? exp2f(scores[u][h] - highest) : 0.0f;
+        weight[h] += scores[u][h];
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < COUNT; ++u) {
+      float numbers[8];
+      value(u, numbers);
+#pragma unroll
+      for (int h = 0; h < HEADS; ++h) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          sums[h][i] = fmaf(scores[u][h], numbers[i], sums[h][i]);
+        }
+      }
+    }
+  }
+
+  // Those of the lanes `step` apart together.
+  __device__ void merge(int step) {
+#pragma unroll
+    for (int h = 0; h < HEADS; ++h) {
+      const float other = __shfl_xor_sync(0xffffffffu, most[h], step);
+      const float highest = fmaxf(most[h], other);
+      const float mine = exp2f(most[h] - highest);
+      const float theirs = exp2f(other - highest);
+      most[h] = highest;
+      weight[h] = weight[h] * mine + __shfl_xor_sync(0xffffffffu, weight[h], step) * theirs;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        sums[h][i] = sums[h][i] * mine + __shfl_xor_sync(0xffffffffu, sums[h][i], step) * theirs;
+      }
+    }
+  }
+};
+
+template <typename T>
+__device__ void floats_of(uint4 vector, float (&values)[8]) {
+  const T* eight = reinterpret_cast<const T*>(&vector);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    values[i] = static_cast<float>(eight[i]);
+  }
+}
+
+} // namespace mlxlm_token
+)";
+
+} // namespace mlxlm::cuda
