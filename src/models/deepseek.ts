@@ -6,7 +6,7 @@ import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { MoE } from "./deepseek_v2";
 import * as deepseek from "./deepseek_v3";
-import { decoder } from "./gguf/decoder";
+import { decoder, routedExperts } from "./gguf/decoder";
 import { f32, flag } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -72,10 +72,7 @@ export const gguf = decoder("deepseek", {
   ),
   pairsRows: true,
   integers: {
-    expert_count: "n_routed_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "n_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
+    ...routedExperts,
     leading_dense_block_count: "first_k_dense_replace",
   },
   only: { moe_layer_freq: 1, attention_bias: false },

@@ -5,7 +5,7 @@ import { GatedMLP, GroupedRouter, Module, mixExperts, SwitchGLU, stackExperts } 
 import { checkHeads, count, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { decoder } from "./gguf/decoder";
+import { decoder, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -108,10 +108,7 @@ export const gguf = decoder("dots1", {
     },
   ),
   integers: {
-    expert_count: "n_routed_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "n_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
+    ...routedExperts,
     leading_dense_block_count: "first_k_dense_replace",
     expert_group_count: "n_group",
     expert_group_used_count: "topk_group",

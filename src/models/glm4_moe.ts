@@ -5,7 +5,7 @@ import { RMSNorm, type RopeOptions, stackExperts } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { decoder } from "./gguf/decoder";
+import { decoder, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -103,10 +103,7 @@ export const gguf = decoder("glm4moe", {
   ),
   turning: (settings) => rotated(settings as unknown as Args).dims,
   integers: {
-    expert_count: "n_routed_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "n_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
+    ...routedExperts,
     leading_dense_block_count: "first_k_dense_replace",
     expert_group_count: "n_group",
     expert_group_used_count: "topk_group",

@@ -29,7 +29,7 @@ import {
 } from "../nn";
 import { size } from "./args";
 import { blockAwq } from "./awq-facts";
-import { decoder, precise } from "./gguf/decoder";
+import { decoder, precise, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { f32, flag, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -252,10 +252,7 @@ export const gguf = decoder("mimo2", {
   turning: ({ headDim, ...settings }) => Math.trunc((settings as unknown as Args).partial_rotary_factor * headDim),
   hasWindows: true,
   integers: {
-    expert_count: "n_routed_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_feed_forward_length: "moe_intermediate_size",
-    expert_shared_count: "n_shared_experts",
+    ...routedExperts,
   },
   floats: { expert_weights_scale: "routed_scaling_factor", "attention.value_scale": "attention_value_scale" },
   flags: { expert_weights_norm: "norm_topk_prob" },

@@ -32,7 +32,7 @@ import {
 } from "../nn";
 import { checkHeads, size } from "./args";
 import { BackboneLM } from "./backbone";
-import { decoder } from "./gguf/decoder";
+import { decoder, routedExperts } from "./gguf/decoder";
 import { f32, u32 } from "./gguf/facts";
 import { TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -330,10 +330,7 @@ export const keepsDtype = (path: string) => /(A_log|e_score_correction_bias)$/.t
 const { layer, parameters } = mixerNames("mixer");
 
 const integers = {
-  expert_count: "n_routed_experts",
-  expert_used_count: "num_experts_per_tok",
-  expert_shared_count: "n_shared_experts",
-  expert_feed_forward_length: "moe_intermediate_size",
+  ...routedExperts,
   expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
   moe_latent_size: "moe_latent_size",
 };

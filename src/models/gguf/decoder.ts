@@ -48,6 +48,14 @@ export type DecoderSettings = z.infer<typeof Settings> & { headDim: number };
 /** Metadata keys, and the fields of config.json that they are. */
 type FieldNames = Readonly<Record<string, string>>;
 
+/** The counts of routed and shared experts, and an expert's width, as DeepSeek's relatives name them. */
+export const routedExperts = {
+  expert_count: "n_routed_experts",
+  expert_used_count: "num_experts_per_tok",
+  expert_shared_count: "n_shared_experts",
+  expert_feed_forward_length: "moe_intermediate_size",
+} as const satisfies FieldNames;
+
 /** What differs from the plain decoder. */
 export interface DecoderFacts
   extends Partial<
