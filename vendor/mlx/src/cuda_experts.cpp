@@ -12,29 +12,12 @@ namespace mlxlm::cuda {
 
 namespace {
 
-// A stack of matrices as the kernels stream it; nothing where they don't: of `experts` matrices (rows, columns).
+// A stack of `experts` matrices (rows, columns) as the kernels stream it; nothing where they don't. Experts in 16 bits have
+// not been seen to work on a GPU.
 std::optional<StreamMatrix> stack_of(const cpu::Matrix& given, int experts, int rows, int columns, mx::Dtype dtype) {
-  auto& [arrays, layout] = given;
-  auto& packing = layout.packing;
-  if (layout.block_type != 0 || layout.biased || arrays.size() != layout.arrays()) {
-    return std::nullopt;
-  }
-  // Experts in 16 bits have not been seen to work on a GPU.
-  if (!packing || !packing->is_affine() || (packing->bits != 4 && packing->bits != 8) ||
-      (packing->group != 32 && packing->group != 64 && packing->group != 128)) {
-    return std::nullopt;
-  }
-  StreamMatrix matrix = {packing->bits, packing->group, rows, columns};
-  int width = columns * matrix.bits / 32;
-  if (arrays[0].shape() != mx::Shape{experts, rows, width} || arrays[0].dtype() != mx::uint32) {
-    return std::nullopt;
-  }
-  for (size_t i = 1; i < arrays.size(); ++i) {
-    if (arrays[i].shape() != mx::Shape{experts, rows, matrix.groups()} || arrays[i].dtype() != dtype) {
-      return std::nullopt;
-    }
-  }
-  return std::all_of(arrays.begin(), arrays.end(), lies_ready) ? std::optional(matrix) : std::nullopt;
+  auto matrix = stream_matrix(given, 3, columns, dtype);
+  bool fits = matrix && matrix->packed() && !given.layout.biased && given.arrays[0].shape(0) == experts && matrix->rows == rows;
+  return fits ? matrix : std::nullopt;
 }
 
 constexpr const char* array_names[][3] = {

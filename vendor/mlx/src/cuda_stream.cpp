@@ -119,6 +119,34 @@ bool lies_ready(const array& a) {
   return a.is_available() && a.flags().row_contiguous && a.offset() % 16 == 0;
 }
 
+std::optional<StreamMatrix> stream_matrix(const cpu::Matrix& given, int axes, int columns, mx::Dtype dtype) {
+  auto& [arrays, layout] = given;
+  auto& packing = layout.packing;
+  if (layout.block_type != 0 || arrays.size() != layout.arrays() || arrays[0].ndim() != static_cast<size_t>(axes)) {
+    return std::nullopt;
+  }
+  bool reads = !packing ||
+      (packing->is_affine() && (packing->bits == 4 || packing->bits == 8) &&
+       (packing->group == 32 || packing->group == 64 || packing->group == 128));
+  if (!reads) {
+    return std::nullopt;
+  }
+  auto& w = arrays[0];
+  StreamMatrix matrix = {packing ? packing->bits : 16, packing ? packing->group : 0, w.shape(-2), columns};
+  int64_t width_bits = static_cast<int64_t>(w.shape(-1)) * (packing ? 32 : 16);
+  if (w.dtype() != (packing ? mx::uint32 : dtype) || width_bits != static_cast<int64_t>(columns) * matrix.bits) {
+    return std::nullopt;
+  }
+  auto scales = w.shape();
+  scales.back() = matrix.groups();
+  for (size_t i = 1; packing && i < 3; ++i) {
+    if (arrays[i].shape() != scales || arrays[i].dtype() != dtype) {
+      return std::nullopt;
+    }
+  }
+  return std::all_of(arrays.begin(), arrays.end(), lies_ready) ? std::optional(matrix) : std::nullopt;
+}
+
 bool takes_stream_row(
     const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,
     mx::StreamOrDevice s) {

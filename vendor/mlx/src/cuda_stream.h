@@ -1,7 +1,7 @@
 // Products of one row with a matrix that streams through shared memory: how matrices are cut for it.
 #pragma once
 
-#include "abi.h"
+#include "cpu/token_primitives.h"
 
 namespace mlxlm::cuda {
 
@@ -53,6 +53,10 @@ std::string stream_header();
 
 // Whether the kernels can read this array as it lies: it is there, in rows, and starts at a multiple of 16 bytes.
 bool lies_ready(const array& a);
+
+// A matrix, or a stack of them (`axes` 2 or 3), whose rows have so many columns, as the kernels stream it: in numbers of this
+// dtype, or affine in 4 or 8 bits. Nothing where they do not read it. The bias of its layer is not looked at.
+std::optional<StreamMatrix> stream_matrix(const cpu::Matrix& given, int axes, int columns, mx::Dtype dtype);
 
 bool takes_stream_row(
     const array& x, const array& w, const array& scales, const array& biases, int group_size, int bits,

@@ -23,38 +23,15 @@ struct Streamed {
 // Nothing where the kernels do not read a matrix like this, for rows (count) of this dtype.
 std::optional<Streamed> streamed(
     const cpu::Matrix& given, int count, mx::Dtype dtype, bool may_be_biased, const StreamingGpu& gpu) {
-  auto& [arrays, layout] = given;
-  auto& packing = layout.packing;
-  if (layout.block_type != 0 || (layout.biased && !may_be_biased) || arrays.size() != layout.arrays()) {
+  auto matrix = stream_matrix(given, 2, count, dtype);
+  if (!matrix) {
     return std::nullopt;
   }
-  if (packing && !(packing->is_affine() && (packing->bits == 4 || packing->bits == 8))) {
-    return std::nullopt;
-  }
-  if (packing && packing->group != 32 && packing->group != 64 && packing->group != 128) {
-    return std::nullopt;
-  }
-  auto& w = arrays[0];
-  int bits = packing ? packing->bits : 16;
-  if (w.ndim() != 2 || w.dtype() != (packing ? mx::uint32 : dtype) ||
-      static_cast<int64_t>(w.shape(1)) * (packing ? 32 : 16) != static_cast<int64_t>(count) * bits) {
-    return std::nullopt;
-  }
-  StreamMatrix matrix = {bits, packing ? packing->group : 0, w.shape(0), count};
-  for (size_t i = 1; packing && i < 3; ++i) {
-    auto& a = arrays[i];
-    if (a.ndim() != 2 || a.dtype() != dtype || a.shape(0) != matrix.rows || a.shape(1) != matrix.groups()) {
-      return std::nullopt;
-    }
-  }
-  if (layout.biased && (arrays.back().size() != static_cast<size_t>(matrix.rows) || arrays.back().dtype() != dtype)) {
-    return std::nullopt;
-  }
-  if (!std::all_of(arrays.begin(), arrays.end(), lies_ready)) {
-    return std::nullopt;
-  }
-  auto cut = stream_cut(matrix, gpu);
-  return cut ? std::optional(Streamed{matrix, *cut}) : std::nullopt;
+  auto& bias = given.arrays.back();
+  bool bias_fits = !given.layout.biased ||
+      (may_be_biased && bias.size() == static_cast<size_t>(matrix->rows) && bias.dtype() == dtype);
+  auto cut = bias_fits ? stream_cut(*matrix, gpu) : std::nullopt;
+  return cut ? std::optional(Streamed{*matrix, *cut}) : std::nullopt;
 }
 
 bool is_token(const array& x) {
