@@ -10,16 +10,8 @@ import { ExitCode } from "../src/errors";
 import { imagesOf, readImages } from "../src/generate/images";
 import * as mx from "../src/mlx";
 import { loadTokenizer } from "../src/text/tokenizer";
-import { saveCheckpoint } from "./parity/checkpoint-files";
-import { fixture } from "./parity/fixtures";
 import { runCommand } from "./run-command";
-
-const { salt, runs, pictures, answer } = fixture<{
-  salt: number;
-  runs: { config: object; weights: Record<string, number[]> }[];
-  pictures: Record<string, { file: string }>;
-  answer: { asked: string; tokens: number[] };
-}>("vision.json");
+import { answer, pictures, runs, saveSeeingModel } from "./seeing-model";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-images-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -30,36 +22,7 @@ const written = (name: string, picture: string) => {
 };
 const [first, second] = [written("first.png", "PNG"), written("second.jpg", "JPEG")];
 
-/** Words "w<id>", and the special ones. */
-const special = { 248: "<|image_start|>", 249: "<|image_end|>", 250: "<|patch|>", 255: "<unk>" } as const;
-const words = Array.from({ length: 256 }, (_, id) => special[id as keyof typeof special] ?? `w${id}`);
-const tokenizer = {
-  version: "1.0",
-  added_tokens: [248, 249, 250].map((id) => ({
-    id,
-    content: words[id],
-    special: true,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-  })),
-  pre_tokenizer: { type: "WhitespaceSplit" },
-  model: { type: "WordLevel", vocab: Object.fromEntries(words.map((word, id) => [word, id])), unk_token: "<unk>" },
-};
-
-function model(name: string, config: object): string {
-  const source = Object.fromEntries(
-    Object.entries(runs[0]!.weights).map(([name, shape]) => [
-      name,
-      ["weight", "F32", shape] as [string, string, number[]],
-    ]),
-  );
-  const path = saveCheckpoint(join(folder, name), config, source, salt);
-  writeFileSync(join(path, "tokenizer.json"), JSON.stringify(tokenizer));
-  writeFileSync(join(path, "tokenizer_config.json"), JSON.stringify({ tokenizer_class: "PreTrainedTokenizerFast" }));
-  return path;
-}
+const model = (name: string, config: object) => saveSeeingModel(join(folder, name), config);
 const seeing = model("seeing", runs[0]!.config);
 
 const generate = (words: readonly string[]) =>

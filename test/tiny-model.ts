@@ -58,3 +58,15 @@ export async function tinyDraftHead(model: LanguageModel): Promise<DraftHead> {
   const { language_model: trunk } = model as LanguageModel & { language_model: Trunk };
   return mx.scope(() => mtp!.head(trunk, Args.parse({ ...llama, ...tinyHybrid }), 1));
 }
+
+/** Six layers, the last three of which have no keys and values of their own. */
+export const tinySharing = {
+  model_type: "gemma4_text",
+  num_hidden_layers: 6,
+  head_dim: 8,
+  global_head_dim: 16,
+  num_kv_shared_layers: 3,
+  hidden_size_per_layer_input: 8,
+  sliding_window: 4,
+  sliding_window_pattern: 3,
+};

@@ -1,52 +1,20 @@
 /** Pictures over HTTP, in each API's form, by a model that sees: mlx-lm's tokens for the same pictures and words. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { saveCheckpoint } from "../../test/parity/checkpoint-files";
-import { fixture } from "../../test/parity/fixtures";
+import { answer, pictures, saveSeeingModel } from "../../test/seeing-model";
 import { testServer } from "../../test/serve";
 import { openModel } from "../generate/open-model";
 import * as mx from "../mlx";
 import { loadTokenizer } from "../text/tokenizer";
 
-const { salt, runs, pictures, answer } = fixture<{
-  salt: number;
-  runs: { config: object; weights: Record<string, number[]> }[];
-  pictures: Record<string, { file: string }>;
-  answer: { asked: string; tokens: number[] };
-}>("vision.json");
-
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-pictures-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Words "w<id>", and the special ones. */
-const special = { 248: "<|image_start|>", 249: "<|image_end|>", 250: "<|patch|>", 255: "<unk>" } as const;
-const words = Array.from({ length: 256 }, (_, id) => special[id as keyof typeof special] ?? `w${id}`);
-
-function model(): string {
-  const shapes = Object.entries(runs[0]!.weights);
-  const source = Object.fromEntries(
-    shapes.map(([name, shape]) => [name, ["weight", "F32", shape] as [string, string, number[]]]),
-  );
-  const path = saveCheckpoint(join(folder, "seeing"), runs[0]!.config, source, salt);
-  const vocab = Object.fromEntries(words.map((word, id) => [word, id]));
-  const shape = { special: true, single_word: false, lstrip: false, rstrip: false, normalized: false };
-  const tokenizer = {
-    version: "1.0",
-    added_tokens: [248, 249, 250].map((id) => ({ id, content: words[id], ...shape })),
-    pre_tokenizer: { type: "WhitespaceSplit" },
-    model: { type: "WordLevel", vocab, unk_token: "<unk>" },
-  };
-  writeFileSync(join(path, "tokenizer.json"), JSON.stringify(tokenizer));
-  // A message is a message, and an answer has no header.
-  const chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}";
-  const config = { tokenizer_class: "PreTrainedTokenizerFast", chat_template };
-  writeFileSync(join(path, "tokenizer_config.json"), JSON.stringify(config));
-  return path;
-}
-
-const path = model();
+// A message is a message, and an answer has no header.
+const chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}";
+const path = saveSeeingModel(join(folder, "seeing"), undefined, { chat_template });
 // Without the type's defaults, by which answers begin with a header.
 const open = async () => ({ ...(await openModel(path)), tokenizer: await loadTokenizer(path) });
 const server = testServer({ open });

@@ -1,22 +1,10 @@
 /** Recomputed blocks have the gradients of stored ones, also where later blocks attend to what an earlier one gave. */
 import { expect, test } from "bun:test";
 import { expectValues } from "../../test/parity/fixtures";
-import { tinyModel } from "../../test/tiny-model";
+import { tinyModel, tinySharing } from "../../test/tiny-model";
 import * as mx from "../mlx";
 import { checkpointBlocks } from "./gradient-checkpoint";
 import { trainableParameters } from "./linear-to-lora";
-
-/** Six layers, the last three of which have no keys and values of their own. */
-const sharing = {
-  model_type: "gemma4_text",
-  num_hidden_layers: 6,
-  head_dim: 8,
-  global_head_dim: 16,
-  num_kv_shared_layers: 3,
-  hidden_size_per_layer_input: 8,
-  sliding_window: 4,
-  sliding_window_pattern: 3,
-};
 
 /** Every other layer takes what the one ahead made of keys and values, and the first one gives. */
 const pairs = {
@@ -28,7 +16,7 @@ const pairs = {
   use_cla: true,
 };
 
-for (const [name, config] of Object.entries({ llama: {}, gemma4_text: sharing, hunyuan: pairs })) {
+for (const [name, config] of Object.entries({ llama: {}, gemma4_text: tinySharing, hunyuan: pairs })) {
   test(name, async () => {
     const model = await tinyModel(config);
     const named = trainableParameters(model);

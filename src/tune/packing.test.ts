@@ -1,7 +1,7 @@
 /** Samples packed in a row have the losses and gradients of each by itself. */
 import { describe, expect, test } from "bun:test";
 import { expectValues } from "../../test/parity/fixtures";
-import { tinyHybrid, tinyMamba, tinyModel, tinyVocabulary } from "../../test/tiny-model";
+import { tinyHybrid, tinyMamba, tinyModel, tinySharing, tinyVocabulary } from "../../test/tiny-model";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
@@ -76,16 +76,7 @@ const configs = {
     max_position_embeddings: 64,
     rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 16 },
   },
-  "gemma4_text, shared keys": {
-    model_type: "gemma4_text",
-    num_hidden_layers: 6,
-    head_dim: 8,
-    global_head_dim: 16,
-    num_kv_shared_layers: 3,
-    hidden_size_per_layer_input: 8,
-    sliding_window: 4,
-    sliding_window_pattern: 3,
-  },
+  "gemma4_text, shared keys": tinySharing,
   "gpt2, learned positions": {
     model_type: "gpt2",
     n_ctx: 64,
