@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
  * CUDA kernels that are shipped compiled: those that answers of the demo model need. Compiling one takes eight seconds,
- * and a first start needs four. They are kept by all that decides their code (vendor/mlx/src/nvrtc_cache.cpp), so that
+ * and a first start needs four. They are kept by all that decides their code (vendor/mlx/src/cuda/nvrtc_cache.cpp), so that
  * one of another MLX or for another GPU is never taken, only of no use.
  *
  *   bun release/cuda-kernels.ts EXECUTABLE    on a machine with an NVIDIA GPU: adds what an answer compiles there

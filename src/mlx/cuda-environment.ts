@@ -11,7 +11,7 @@ const nowhere = "/dev/null/none";
 /**
  * Variables for the build in `folder`, for what the user did not set; empty where it is not for CUDA.
  *
- * Kernels are compiled at run time. vendor/mlx/src/nvrtc_cache.cpp keeps them beside the libraries. MLX's own cache is
+ * Kernels are compiled at run time. vendor/mlx/src/cuda/nvrtc_cache.cpp keeps them beside the libraries. MLX's own cache is
  * turned off: it lies in the temp folder, where another user could put code in it, its names do not tell one GPU from
  * another, and two processes can read half of what a third writes.
  * @throws UserError where the headers for that are missing

@@ -190,6 +190,7 @@ export { gated, geluApprox, silu } from "./gates";
 export { cudaKernel, type Kernel, type KernelCall, type KernelSource, metalKernel } from "./kernels";
 export { deltaLayer, recurrence, selectiveScan, shortConvolution, stateSpace } from "./recurrent";
 export {
+  attendRows,
   attendToken,
   expertsToken,
   feedToken,

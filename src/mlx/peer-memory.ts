@@ -1,4 +1,4 @@
-/** Ranks on GPUs of one host that sum and gather through each other's memory (vendor/mlx/src/cuda_peers.h). */
+/** Ranks on GPUs of one host that sum and gather through each other's memory (vendor/mlx/src/cuda/peers.h). */
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { environment } from "../environment";

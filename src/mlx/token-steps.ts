@@ -106,6 +106,34 @@ export function attendToken(x: Tensor, attention: TokenAttention): Tensor | null
   return out === undefined ? null : wrap(out);
 }
 
+export interface RowsAttention extends Omit<TokenAttention, "joint" | "last" | "offset"> {
+  /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
+  starts: readonly number[];
+}
+
+/**
+ * Attention of one token of each of B sequences, given the joint projections (B, 1, (H + 2 · Hkv) · D) and keys and values
+ * (B, Hkv, S, D) → (B, 1, H · D). Keys and values are written as by `attendToken`. Null where no kernel takes these.
+ */
+export function attendRows(joint: Tensor, attention: RowsAttention): Tensor | null {
+  const { keys, values, used, heads, kvHeads, norms, rotation, starts, scale } = attention;
+  const [out] = abi.attend_rows(
+    joint.handle,
+    keys.handle,
+    values.handle,
+    [used, heads, kvHeads, rotation?.dims ?? 0, 0],
+    starts,
+    norms?.queries.handle ?? null,
+    norms?.keys.handle ?? null,
+    norms?.eps ?? 0,
+    rotation?.base ?? null,
+    rotation?.scale ?? 1,
+    rotation?.freqs?.handle ?? null,
+    scale,
+  );
+  return out === undefined ? null : wrap(out);
+}
+
 /** An RMS norm: weight (C). */
 export interface TokenNorm {
   weight: Tensor;

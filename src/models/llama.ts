@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
   type AttentionLayers,
+  attendRows,
   attendToken,
   attention,
   type DecoderLayer,
@@ -112,6 +113,8 @@ export class Attention extends Module implements Divisible {
 
   /** The heads' results side by side, ahead of the last projection: (B, T, H · headDim) */
   protected attend(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const rows = attendRows(x, this, mask, cache);
+    if (rows) return rows;
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache?.offset);
     return joinHeads(attention(q, k, v, { scale: this.scale, mask, cache }));
   }

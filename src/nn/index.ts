@@ -85,4 +85,4 @@ export * from "./stack-experts";
 export * from "./state-space";
 export { SwitchGLU, SwitchMLP } from "./switch";
 export { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
-export { type AttentionLayers, attendToken, type GatedLayers, layerToken } from "./token-steps";
+export { type AttentionLayers, attendRows, attendToken, type GatedLayers, layerToken } from "./token-steps";

@@ -1,6 +1,6 @@
 /**
  * One token through a layer, attention or a feed-forward block as one operation. Every function here answers null where the long
- * way must be gone: on a GPU without such kernels, for several rows, for layers that are adapted, not fused or of another kind, for caches
+ * way must be gone: on a GPU without such kernels, for several rows (but for attention on CUDA), for layers that are adapted, not fused or of another kind, for caches
  * that others hold.
  */
 import type { Tensor } from "../mlx";
@@ -8,11 +8,11 @@ import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import type { HeadLayout } from "./attention";
 import { BlockLinear } from "./blocks";
-import { type KeyValueCache, KVCache } from "./cache";
+import { BatchKVCache, type KeyValueCache, KVCache } from "./cache";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
 import { RMSNorm } from "./norms";
-import { jointOf } from "./projection";
+import { jointOf, projectJointly } from "./projection";
 import type { Norm, Residual } from "./residual";
 import { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
 
@@ -96,6 +96,27 @@ export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cach
   const attention = attentionOf(x, layers, cache);
   const out = attention && orRemembered(layers, mx.fast.attendToken(x, attention));
   if (out) cache.filledBy(out);
+  return out;
+}
+
+/** Attention to several sequences that a GPU has no kernel for: it is asked once. */
+const rowsRefused = new WeakSet<AttentionLayers>();
+
+/** The heads' results of one token of each of several sequences, side by side: (B, 1, H · D). On a GPU alone. */
+export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
+  if (onCpu() || !(cache instanceof BatchKVCache) || x.dim(1) !== 1 || rowsRefused.has(layers)) return null;
+  const { q_proj, k_proj, v_proj, heads, kvHeads, scale, rope, q_norm, k_norm } = layers;
+  const { room, size, leftPadding } = cache;
+  if (!room || (rope && !rope.plain) || !cache.isPlain(mask)) return null;
+  const joint = projectJointly(x, [q_proj, k_proj, v_proj]);
+  if (!joint) return null;
+  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+  const [keys, values] = room;
+  const rotation = rope?.plain ?? null;
+  const sizes = { used: size, starts: leftPadding, heads, kvHeads, scale };
+  const out = mx.fast.attendRows(joint, { keys, values, norms, rotation, ...sizes });
+  if (out) cache.filledBy(out);
+  else rowsRefused.add(layers);
   return out;
 }
 

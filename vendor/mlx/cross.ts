@@ -71,7 +71,7 @@ export function linuxArm64Settings(): string[] {
 export function crossBuildMacos(sdkPrefix: string, grammars: Xgrammar, build: string, cache: string): void {
   mkdirSync(build, { recursive: true });
   const source = join(import.meta.dir, "src");
-  const names = [...new Bun.Glob("**/*.cpp").scanSync(source)].filter((name) => name !== "nvrtc_cache.cpp");
+  const names = [...new Bun.Glob("**/*.cpp").scanSync(source)].filter((name) => name !== "cuda/nvrtc_cache.cpp");
   const files = names.map((name) => join(source, name));
   run([
     ...[zig(cache), "c++", ...macos, "-std=c++20", "-O2", "-shared", "-fPIC"],

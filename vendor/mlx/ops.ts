@@ -356,6 +356,12 @@ const ours = [
     { ours: true },
   ),
   op(
+    "attend_rows",
+    "joint: array, keys: array, values: array, shape: ints, starts: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float",
+    "array[]",
+    { ours: true },
+  ),
+  op(
     "layer_token",
     "x: array, delta: array?, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
     "array[]",

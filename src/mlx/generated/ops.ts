@@ -1006,6 +1006,11 @@ export function attend_token(x: Handle, joint: readonly Handle[], jointHow: read
   return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
 }
 
+export function attend_rows(joint: Handle, keys: Handle, values: Handle, shape: readonly number[], starts: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_attend_rows(joint, keys, values, writeInts(shape), writeInts(starts), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
+}
+
 export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
   beginMail();
   return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));

@@ -13,6 +13,12 @@ interface Single extends Cache {
   state: [keys: Tensor | null, values: Tensor | null, offset: number];
 }
 
+/** Masks that hide nothing but the padding of a batch: how many columns in each row. */
+const paddingMasks = new WeakMap<Tensor, readonly number[]>();
+
+const areEqual = (a: readonly number[], b: readonly number[]) =>
+  a.length === b.length && a.every((value, i) => value === b[i]);
+
 export class BatchKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
   /** The column that the next tokens go to. */
@@ -77,7 +83,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   }
 
   get empty(): boolean {
-    return this.#buffers.keys === null;
+    return this.#buffers.empty;
   }
 
   update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
@@ -92,7 +98,30 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   makeMask(length: number, options: MaskOptions = {}): Mask {
     if (this.#leftPadding.every((padding) => padding === 0)) return windowedMask(length, this.#index, options);
     const leftPadding = mx.array(this.#leftPadding, "int32");
-    return causalMask(length, { offset: this.#index, window: options.window, leftPadding });
+    const mask = causalMask(length, { offset: this.#index, window: options.window, leftPadding });
+    if (length === 1 && !options.window) paddingMasks.set(mask, this.#leftPadding);
+    return mask;
+  }
+
+  /** Whether one token of each row sees all of its own behind this mask, and no padding. */
+  isPlain(mask: Mask): boolean {
+    if (mask === null) return this.#leftPadding.every((padding) => padding === 0);
+    const padding = mask !== "causal" && paddingMasks.get(mask);
+    return padding ? areEqual(padding, this.#leftPadding) : false;
+  }
+
+  /**
+   * Keys and values (B, Hkv, S, D) with room for one more token of each row, for an operation that writes them to column
+   * `size` in place; null where there is no room, or where somebody else may hold them.
+   */
+  get room(): [Tensor, Tensor] | null {
+    return this.#prepared ? null : this.#buffers.room(this.#index);
+  }
+
+  /** Takes the tokens that `writer` writes to the buffers of `room` when it is evaluated. */
+  filledBy(writer: Tensor): void {
+    this.#buffers.filledBy(writer);
+    this.#index++;
   }
 
   prepare(lengths: readonly number[]): void {

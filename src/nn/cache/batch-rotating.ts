@@ -87,7 +87,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   }
 
   get empty(): boolean {
-    return this.#buffers.keys === null;
+    return this.#buffers.empty;
   }
 
   /** One token goes round the ring; several are appended to the tokens in order of time, and the oldest drop out. */

@@ -69,16 +69,60 @@ export function joinBatches(parts: readonly Columns[], length: number): [Tensor,
 }
 
 export class Buffers {
-  keys: Tensor | null = null;
-  values: Tensor | null = null;
+  #keys: Tensor | null = null;
+  #values: Tensor | null = null;
+  /** Whether nobody else holds them, so that rows may be written in place. */
+  #areOwn = false;
+  /** What writes the newest row in place when it is evaluated. */
+  #writer: Tensor | null = null;
+
+  /** Whoever reads these may hold them. */
+  get keys(): Tensor | null {
+    this.#share();
+    return this.#keys;
+  }
+
+  get values(): Tensor | null {
+    this.#share();
+    return this.#values;
+  }
+
+  get empty(): boolean {
+    return this.#keys === null;
+  }
 
   /** Rows allocated. */
   get length(): number {
-    return this.keys?.dim(2) ?? 0;
+    return this.#keys?.dim(2) ?? 0;
   }
 
   get nbytes(): number {
-    return (this.keys?.nbytes ?? 0) + (this.values?.nbytes ?? 0);
+    return (this.#keys?.nbytes ?? 0) + (this.#values?.nbytes ?? 0);
+  }
+
+  /**
+   * Keys and values for an operation that writes their row `row` in place; null where they have no such row, or where
+   * somebody else may hold them.
+   */
+  room(row: number): [Tensor, Tensor] | null {
+    return this.#areOwn && row < this.length ? [this.#keys!, this.#values!] : null;
+  }
+
+  /** A row of `room` is written when `writer` is evaluated. */
+  filledBy(writer: Tensor): void {
+    const last = this.#writer;
+    this.#writer = mx.keep(writer);
+    if (last) mx.release(last);
+  }
+
+  /** From here on the buffers are evaluated after what writes to them, and no row is written in place. */
+  #share(): void {
+    this.#areOwn = false;
+    const [keys, values, writer] = [this.#keys, this.#values, this.#writer];
+    if (!writer || !keys || !values) return;
+    // A CUDA graph orders its nodes by what they give, and these rows are written behind its back: so in a graph ahead.
+    if (mx.defaultDevice() !== "cpu") mx.asyncEval(writer);
+    this.#replace(...(mx.depends([keys, values], [writer]) as [Tensor, Tensor]));
   }
 
   /**
@@ -86,16 +130,23 @@ export class Buffers {
    * holds the old array when the graph is evaluated.
    */
   set(keys: Tensor | null, values: Tensor | null): void {
-    const old = [this.keys, this.values];
-    mx.keep([keys, values]);
-    mx.release(old);
-    this.keys = keys;
-    this.values = values;
+    this.#replace(keys, values);
+    this.#areOwn = false;
   }
 
-  /** Applies one change to both; `added` are the new keys and values that go with it. */
+  #replace(keys: Tensor | null, values: Tensor | null): void {
+    const old = [this.#keys, this.#values, this.#writer];
+    mx.keep([keys, values]);
+    mx.release(old);
+    this.#keys = keys;
+    this.#values = values;
+    this.#writer = null;
+  }
+
+  /** Writes to both, as MLX's operations do: `added` are the new keys and values. */
   change(added: readonly [Tensor, Tensor], next: (buffer: Tensor | null, added: Tensor) => Tensor): void {
     this.set(next(this.keys, added[0]), next(this.values, added[1]));
+    this.#areOwn = true;
   }
 
   /** The same change to both. They must not be empty. */
@@ -108,9 +159,9 @@ export class Buffers {
     return [mx.take(this.keys!, sequences, { axis: 0 }), mx.take(this.values!, sequences, { axis: 0 })];
   }
 
-  /** Both, up to a row. They must not be empty. */
+  /** Both, up to a row, for an operation that sees no later one. They must not be empty, and have been changed last. */
   first(length: number): [Tensor, Tensor] {
-    const [keys, values] = [this.keys!, this.values!];
+    const [keys, values] = [this.#keys!, this.#values!];
     return length < this.length ? [rows(keys, 0, length), rows(values, 0, length)] : [keys, values];
   }
 

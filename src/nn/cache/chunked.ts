@@ -53,7 +53,7 @@ export class ChunkedKVCache implements ChunkedCache {
   }
 
   get empty(): boolean {
-    return this.#buffers.keys === null;
+    return this.#buffers.empty;
   }
 
   /**

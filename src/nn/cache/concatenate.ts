@@ -36,7 +36,7 @@ export class ConcatenateKVCache implements KeyValueCache {
   }
 
   get empty(): boolean {
-    return this.#buffers.keys === null;
+    return this.#buffers.empty;
   }
 
   update(keys: Tensor, values: Tensor): [Tensor, Tensor] {

@@ -53,7 +53,7 @@ export class RotatingKVCache implements KeyValueCache {
   }
 
   get empty(): boolean {
-    return this.#buffers.keys === null;
+    return this.#buffers.empty;
   }
 
   /** One token goes round the ring; several are appended to the tokens in order of time, and the oldest drop out. */

@@ -1,6 +1,6 @@
 // Process groups for collectives.
 #include "abi.h"
-#include "cuda_peers.h"
+#include "cuda/peers.h"
 #include "mesh_group.h"
 #include "ours.h"
 

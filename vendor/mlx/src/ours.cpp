@@ -11,12 +11,13 @@
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
 #include "cpu/token_primitives.h"
-#include "cuda_experts.h"
-#include "cuda_kernel.h"
-#include "cuda_kernels.h"
-#include "cuda_low_rank.h"
-#include "cuda_products.h"
-#include "cuda_token.h"
+#include "cuda/experts.h"
+#include "cuda/kernel.h"
+#include "cuda/kernels.h"
+#include "cuda/low_rank.h"
+#include "cuda/products.h"
+#include "cuda/rows.h"
+#include "cuda/token.h"
 
 namespace mlxlm::ours {
 
@@ -217,6 +218,18 @@ std::vector<array> attend_token(
     return {cpu::attend_token(x, attention, s)};
   }
   auto out = cuda::attend_token(x, attention, s);
+  return out ? std::vector<array>{*out} : std::vector<array>{};
+}
+
+std::vector<array> attend_rows(
+    const array& joint, const array& keys, const array& values, const std::vector<int>& shape,
+    const std::vector<int>& starts, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    mx::StreamOrDevice s) {
+  cuda::AttendedRows rows = {
+      keys, values, query_weight, key_weight, freqs,
+      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), starts};
+  auto out = cuda::attend_rows(joint, rows, s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 

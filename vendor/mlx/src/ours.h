@@ -53,7 +53,7 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s);
 
-// One token through its experts: see cuda_experts.h. Empty where no kernel takes these.
+// One token through its experts: see cuda/experts.h. Empty where no kernel takes these.
 std::vector<array> experts_token(
     bool gelu, const array& x, const array& experts, const array& weights, const std::vector<array>& gate,
     const std::vector<int>& gate_how, const std::vector<array>& up, const std::vector<int>& up_how,
@@ -77,6 +77,13 @@ std::vector<array> attend_token(
     std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
     mx::StreamOrDevice s);
 
+// Attention of one token of each of several sequences: see cuda/rows.h; `shape` as below, whose position is not looked at.
+std::vector<array> attend_rows(
+    const array& joint, const array& keys, const array& values, const std::vector<int>& shape,
+    const std::vector<int>& starts, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    mx::StreamOrDevice s = {});
+
 // One token through a layer: norm, attention, norm, feed-forward block, on x + delta → what the block's result still has
 // to be added to, and that result. Empty where no kernel takes it.
 std::vector<array> layer_token(
@@ -88,7 +95,7 @@ std::vector<array> layer_token(
     bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
 
-// mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda_peers.h).
+// mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda/peers.h).
 array all_sum(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
 array all_gather(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
 

@@ -4,7 +4,7 @@
 #include <sstream>
 
 #include "cpu/recurrent_primitives.h"
-#include "cuda_recurrent.h"
+#include "cuda/recurrence.h"
 #include "metal_recurrent.h"
 
 namespace mlxlm::ours {

@@ -1,12 +1,12 @@
-#include "cuda_experts.h"
+#include "cuda/experts.h"
 
 #include <map>
 
-#include "cuda_expert_sources.h"
-#include "cuda_kernel.h"
-#include "cuda_meeting.h"
-#include "cuda_stream.h"
-#include "cuda_token_parts.h"
+#include "cuda/expert_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/meeting.h"
+#include "cuda/stream.h"
+#include "cuda/token_parts.h"
 
 namespace mlxlm::cuda {
 

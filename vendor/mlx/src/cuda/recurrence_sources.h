@@ -1,4 +1,4 @@
-// The bodies of the CUDA kernels of recurrent layers, as in cuda_sources.h. Their inputs lie in order. What a header
+// The bodies of the CUDA kernels of recurrent layers, as in cuda/kernel_sources.h. Their inputs lie in order. What a header
 // defines as 0 is an input that there is not.
 #pragma once
 

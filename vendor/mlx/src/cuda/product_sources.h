@@ -1,4 +1,4 @@
-// The CUDA kernels of quantized products with several rows. cuda_sources.h says how MLX wraps a body.
+// The CUDA kernels of quantized products with several rows. cuda/kernel_sources.h says how MLX wraps a body.
 #pragma once
 
 namespace mlxlm::cuda {

@@ -1,14 +1,16 @@
-#include "cuda_token.h"
+#include "cuda/token.h"
 
 #include <bit>
 #include <cmath>
 #include <map>
 
-#include "cuda_kernel.h"
-#include "cuda_meeting.h"
-#include "cuda_stream.h"
-#include "cuda_token_parts.h"
-#include "cuda_token_sources.h"
+#include "cuda/attention_parts.h"
+#include "cuda/heads.h"
+#include "cuda/kernel.h"
+#include "cuda/meeting.h"
+#include "cuda/stream.h"
+#include "cuda/token_parts.h"
+#include "cuda/token_sources.h"
 
 namespace mlxlm::cuda {
 
@@ -36,20 +38,6 @@ std::optional<Streamed> streamed(
 
 bool is_token(const array& x) {
   return x.ndim() == 3 && x.shape(0) == 1 && x.shape(1) == 1 && is_half(x.dtype()) && x.shape(2) % 8 == 0 && !traced(x);
-}
-
-bool is_weight(const array& weight, int64_t count, mx::Dtype dtype) {
-  return weight.ndim() == 1 && weight.dtype() == dtype && weight.shape(0) == count && lies_ready(weight);
-}
-
-// Queries of one head of keys that a block takes: registers hold four.
-int heads_a_block(const cpu::Heads& heads) {
-  int queries = heads.heads / heads.kv_heads;
-  int most = std::min(4, queries);
-  while (queries % most != 0) {
-    --most;
-  }
-  return most;
 }
 
 // A kernel's numbers: those of `shared_names`, then four of each matrix.
@@ -156,7 +144,10 @@ struct Kind {
       define(matrix + "_SCALES", is_packed(i) ? array_names[i][1] : "nullptr");
       define(matrix + "_BIASES", is_packed(i) ? array_names[i][2] : "nullptr");
     }
-    return text + stream_header() + token_header;
+    define("QUERY_NORM", normed ? "query_norm" : "nullptr");
+    define("KEY_NORM", normed ? "key_norm" : "nullptr");
+    define("WAVES", by_freqs ? "freqs" : "nullptr");
+    return text + stream_header() + token_header + attention_header;
   }
 };
 
@@ -246,29 +237,21 @@ std::vector<array> launch(
   return results;
 }
 
-bool heads_fit(const cpu::TokenAttention& attention, mx::Dtype dtype) {
+bool attention_fits(const cpu::TokenAttention& attention, mx::Dtype dtype) {
   auto& heads = attention.heads;
-  bool sizes = heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.used >= 0 &&
-      (heads.dims == 64 || heads.dims == 128 || heads.dims == 256) && heads.rotated >= 0 && heads.rotated % 2 == 0 &&
-      heads.rotated <= heads.dims;
   auto rows_fit = [&](const array& rows) {
     return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && rows.shape(2) > heads.used &&
         rows.shape(3) == heads.dims && rows.dtype() == dtype && !traced(rows);
   };
-  auto weight_fits = [&](const std::optional<array>& weight) {
-    return weight.has_value() == heads.normed && (!weight || is_weight(*weight, heads.dims, dtype));
-  };
-  auto& freqs = attention.freqs;
-  return sizes && rows_fit(attention.keys) && rows_fit(attention.values) && weight_fits(attention.query_weight) &&
-      weight_fits(attention.key_weight) &&
-      (!freqs || (freqs->dtype() == mx::float32 && static_cast<int>(freqs->size()) == heads.rotated / 2));
+  return heads_fit(heads) && rows_fit(attention.keys) && rows_fit(attention.values) &&
+      weights_fit(heads, attention.query_weight, attention.key_weight, attention.freqs, dtype);
 }
 
 // The matrices of an attention; nothing where they don't fit together.
 std::optional<std::vector<Streamed>> matrices_of(
     const array& x, const cpu::TokenAttention& attention, const StreamingGpu& gpu) {
   auto& heads = attention.heads;
-  if (!is_token(x) || attention.joint.size() != 1 || !heads_fit(attention, x.dtype())) {
+  if (!is_token(x) || attention.joint.size() != 1 || !attention_fits(attention, x.dtype())) {
     return std::nullopt;
   }
   int width = heads.heads * heads.dims;

@@ -1,10 +1,10 @@
-#include "cuda_stream.h"
+#include "cuda/stream.h"
 
 #include <dlfcn.h>
 
-#include "cuda_kernel.h"
-#include "cuda_ring_sources.h"
-#include "cuda_stream_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/ring_sources.h"
+#include "cuda/stream_sources.h"
 
 namespace mlxlm::cuda {
 

@@ -1,10 +1,10 @@
-#include "cuda_kernels.h"
+#include "cuda/kernels.h"
 
 #include <bit>
 
-#include "cuda_kernel.h"
-#include "cuda_sources.h"
-#include "cuda_stream.h"
+#include "cuda/kernel.h"
+#include "cuda/kernel_sources.h"
+#include "cuda/stream.h"
 
 namespace mlxlm::cuda {
 

@@ -1,10 +1,10 @@
-#include "cuda_low_rank.h"
+#include "cuda/low_rank.h"
 
 #include <bit>
 
-#include "cuda_kernel.h"
-#include "cuda_low_rank_sources.h"
-#include "cuda_product_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/low_rank_sources.h"
+#include "cuda/product_sources.h"
 #include "mlx/transforms.h"
 
 namespace mlxlm::cuda {

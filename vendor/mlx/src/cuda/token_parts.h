@@ -1,4 +1,4 @@
-// What kernels of one token consist of beside products: meetings of blocks, norms, gates, attention to parts of the keys.
+// What kernels of one token consist of beside products and attention: meetings of blocks, norms, gates.
 #pragma once
 
 namespace mlxlm::cuda {
@@ -124,89 +124,6 @@ __device__ uint4 sum_of(uint4 a, uint4 b) {
     left[k] = static_cast<T>(static_cast<float>(left[k]) + static_cast<float>(right[k]));
   }
   return a;
-}
-
-// What eight lanes' worth of a query sees of some keys: a running softmax with weights by powers of two.
-template <int HEADS>
-struct Attended {
-  float most[HEADS];
-  float weight[HEADS];
-  float sums[HEADS][8];
-
-  __device__ Attended() {
-#pragma unroll
-    for (int h = 0; h < HEADS; ++h) {
-      most[h] = -1e30f;
-      weight[h] = 0;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        sums[h][i] = 0;
-      }
-    }
-  }
-
-  // scores and there of COUNT keys, `value(u, numbers)` gives the values of one.
-  template <int COUNT, typename Value>
-  __device__ void add(float (&scores)[COUNT][HEADS], const bool (&there)[COUNT], Value value) {
-#pragma unroll
-    for (int h = 0; h < HEADS; ++h) {
-      float highest = most[h];
-#pragma unroll
-      for (int u = 0; u < COUNT; ++u) {
-        highest = there[u] ? fmaxf(highest, scores[u][h]) : highest;
-      }
-      const float kept = exp2f(most[h] - highest);
-      most[h] = highest;
-      weight[h] *= kept;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        sums[h][i] *= kept;
-      }
-#pragma unroll
-      for (int u = 0; u < COUNT; ++u) {
-        scores[u][h] = there[u] ? exp2f(scores[u][h] - highest) : 0.0f;
-        weight[h] += scores[u][h];
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < COUNT; ++u) {
-      float numbers[8];
-      value(u, numbers);
-#pragma unroll
-      for (int h = 0; h < HEADS; ++h) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          sums[h][i] = fmaf(scores[u][h], numbers[i], sums[h][i]);
-        }
-      }
-    }
-  }
-
-  // Those of the lanes `step` apart together.
-  __device__ void merge(int step) {
-#pragma unroll
-    for (int h = 0; h < HEADS; ++h) {
-      const float other = __shfl_xor_sync(0xffffffffu, most[h], step);
-      const float highest = fmaxf(most[h], other);
-      const float mine = exp2f(most[h] - highest);
-      const float theirs = exp2f(other - highest);
-      most[h] = highest;
-      weight[h] = weight[h] * mine + __shfl_xor_sync(0xffffffffu, weight[h], step) * theirs;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        sums[h][i] = sums[h][i] * mine + __shfl_xor_sync(0xffffffffu, sums[h][i], step) * theirs;
-      }
-    }
-  }
-};
-
-template <typename T>
-__device__ void floats_of(uint4 vector, float (&values)[8]) {
-  const T* eight = reinterpret_cast<const T*>(&vector);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    values[i] = static_cast<float>(eight[i]);
-  }
 }
 
 } // namespace mlxlm_token

@@ -1,11 +1,11 @@
-#include "cuda_recurrent.h"
+#include "cuda/recurrence.h"
 
 #include <bit>
 #include <map>
 
-#include "cuda_kernel.h"
-#include "cuda_recurrent_sources.h"
-#include "cuda_rule_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/recurrence_sources.h"
+#include "cuda/rule_sources.h"
 
 namespace mlxlm::cuda {
 

@@ -1,5 +1,5 @@
 // Products of one row with a matrix that streams through shared memory, for GPUs that copy by themselves (Hopper and newer).
-// cuda_ring_sources.h has the ring; cuda_sources.h says how MLX wraps a body.
+// cuda/ring_sources.h has the ring; cuda/kernel_sources.h says how MLX wraps a body.
 #pragma once
 
 namespace mlxlm::cuda {

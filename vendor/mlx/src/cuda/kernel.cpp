@@ -1,4 +1,4 @@
-#include "cuda_kernel.h"
+#include "cuda/kernel.h"
 
 #include "environment.h"
 #include "mlx/backend/cuda/cuda.h"

@@ -1,9 +1,9 @@
-#include "cuda_products.h"
+#include "cuda/products.h"
 
 #include <algorithm>
 
-#include "cuda_kernel.h"
-#include "cuda_product_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/product_sources.h"
 
 namespace mlxlm::cuda {
 

@@ -1,4 +1,4 @@
-#include "cuda_meeting.h"
+#include "cuda/meeting.h"
 
 #include "mlx/ops.h"
 

@@ -1,4 +1,4 @@
-// The bodies of the CUDA kernels for the rules of recurrent.h over many tokens, as in cuda_sources.h. Their inputs lie in
+// The bodies of the CUDA kernels for the rules of recurrent.h over many tokens, as in cuda/kernel_sources.h. Their inputs lie in
 // order. What a header defines as 0 is an input that there is not.
 #pragma once
 

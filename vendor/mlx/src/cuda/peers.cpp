@@ -1,10 +1,10 @@
-#include "cuda_peers.h"
+#include "cuda/peers.h"
 
 #include <cstring>
 #include <dlfcn.h>
 
-#include "cuda_kernel.h"
-#include "cuda_peer_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/peer_sources.h"
 #include "mlx/distributed/distributed_impl.h"
 
 namespace mlxlm::cuda {
@@ -15,7 +15,7 @@ constexpr int blocks = 128;
 constexpr int threads = 512;
 constexpr int chunk = 64 << 10;
 
-// As cuda_peer_sources.h has it.
+// As cuda/peer_sources.h has it.
 size_t memory_bytes(int ranks) {
   size_t lines = 2 * static_cast<size_t>(ranks) * blocks * threads * 16;
   size_t chunks = 2 * static_cast<size_t>(ranks) * blocks * chunk;

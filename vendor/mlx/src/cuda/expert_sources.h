@@ -1,4 +1,4 @@
-// One token through its experts, and the choice of them, as CUDA kernels. cuda_stream_sources.h has the products.
+// One token through its experts, and the choice of them, as CUDA kernels. cuda/stream_sources.h has the products.
 #pragma once
 
 namespace mlxlm::cuda {

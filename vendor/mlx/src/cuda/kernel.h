@@ -29,10 +29,14 @@ struct Launch {
 // takes longer than all else on the host's side; the primitive that comes of it is the same each time.
 class Kernel {
  public:
+  // Whether inputs that do not lie in rows are copied, or the kernel reads them, and may write to them, where they lie.
+  enum class Reads { copies, in_place };
+
   Kernel(
       std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
-      std::string header = "", int shared_memory = 0)
-      : make_(mx::fast::cuda_kernel(name, inputs, outputs, source, header, true, shared_memory)) {}
+      std::string header = "", int shared_memory = 0, Reads reads = Reads::copies)
+      : make_(mx::fast::cuda_kernel(
+            name, inputs, outputs, source, header, reads == Reads::copies, shared_memory)) {}
 
   // The source knows the first input's dtype as T, and the first output's as Out.
   std::vector<array> operator()(

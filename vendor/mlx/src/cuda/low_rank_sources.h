@@ -1,4 +1,4 @@
-// The CUDA kernels of low-rank updates. cuda_sources.h says how MLX wraps a body; they stand behind product_header.
+// The CUDA kernels of low-rank updates. cuda/kernel_sources.h says how MLX wraps a body; they stand behind product_header.
 #pragma once
 
 namespace mlxlm::cuda {

@@ -1,0 +1,99 @@
+/** Decoding several sequences with attention as one kernel, on a GPU that has it: the same logits as each has by itself. */
+import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import { makeReady } from "../convert/ready";
+import * as mx from "../mlx";
+import { BatchKVCache, KVCache, quantize } from "../nn";
+import { architecture, createModel } from ".";
+
+// CUDA compiles a kernel for each shape when it is first used.
+setDefaultTimeout(120_000);
+
+const llama = {
+  model_type: "llama",
+  hidden_size: 512,
+  num_hidden_layers: 2,
+  intermediate_size: 1024,
+  num_attention_heads: 8,
+  num_key_value_heads: 2,
+  head_dim: 64,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10_000,
+  vocab_size: 1024,
+  max_position_embeddings: 4096,
+  tie_word_embeddings: false,
+};
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 64,
+};
+const wide = { ...llama, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 128 };
+const cases = [
+  ["Llama", llama, null, [20, 33, 7]],
+  ["Llama, rows of the same length", llama, null, [40, 40]],
+  ["Llama, keys in parts", llama, null, [700, 300, 1]],
+  ["Llama with other frequencies, 4 bits", { ...llama, rope_scaling: llama3 }, { bits: 4, groupSize: 64 }, [20, 290]],
+  ["Qwen 3, which norms heads", { ...wide, model_type: "qwen3" }, null, [20, 5, 260, 17]],
+  ["Heads of 256 features", { ...llama, head_dim: 256, num_key_value_heads: 1 }, null, [30, 600]],
+] as const;
+
+const hasKernel = mx.defaultDevice() !== "cpu" && Number(mx.deviceInfo().compute_capability_major ?? 0) >= 9;
+
+describe.skipIf(!hasKernel)("a token of each of several sequences", () => {
+  test.each(cases)("%s", async (_, config, how, given) => {
+    mx.random.seed(3);
+    const model = await createModel(config, "test");
+    mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
+    if (how) quantize(model, how);
+    makeReady(model, await architecture(config.model_type));
+    const steps = 20;
+    const lengths: number[] = [...given];
+    const texts = lengths.map((length, row) =>
+      Array.from({ length: length + steps }, (_, i) => (i * 7919 + row * 31) % config.vocab_size),
+    );
+    const whole = texts.map((tokens) => mx.keep(mx.scope(() => model.forward(mx.array([tokens], "int32")))));
+    const each = texts.map((tokens, row) => {
+      const cache = model.makeCache() as KVCache[];
+      mx.scope(() => mx.eval(model.forward(mx.array([tokens.slice(0, lengths[row])], "int32"), { cache })));
+      return cache;
+    });
+    const cache = each[0]!.map((_, layer) =>
+      BatchKVCache.merge(
+        each.map((caches) => caches[layer]!),
+        () => new KVCache(),
+      ),
+    );
+    const used = spyOn(BatchKVCache.prototype, "filledBy");
+    let off = 0;
+    for (let i = 0; i < steps; i++) {
+      mx.scope(() => {
+        const tokens = mx.array(
+          texts.map((text, row) => [text[lengths[row]! + i]!]),
+          "int32",
+        );
+        const logits = model.forward(tokens, { cache }).at(":", -1).astype("float32");
+        for (const [row, all] of whole.entries()) {
+          const wanted = all.at(0, lengths[row]! + i).astype("float32");
+          const scale = wanted.abs().max().item();
+          off = Math.max(off, logits.at(row).subtract(wanted).abs().max().item() / scale);
+        }
+      });
+      // Rows leave while the kernel's writes are on their way.
+      if (i === steps / 2 && whole.length > 2) {
+        const kept = [0, 2];
+        for (const layer of cache) layer.filter(kept);
+        for (const [row, all] of whole.entries()) if (!kept.includes(row)) all.dispose();
+        for (const list of [whole, texts, lengths])
+          list.splice(0, list.length, ...kept.map((row) => list[row] as never));
+      }
+    }
+    expect(off).toBeLessThan(0.05);
+    expect(used.mock.calls.length).toBeGreaterThan(config.num_hidden_layers * (steps - 5));
+    used.mockRestore();
+    for (const one of [...cache, ...each.flat()]) one.dispose();
+    for (const one of whole) one.dispose();
+    model.dispose();
+  });
+});

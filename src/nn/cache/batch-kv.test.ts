@@ -1,0 +1,59 @@
+import { expect, test } from "bun:test";
+import * as mx from "../../mlx";
+import { BatchKVCache } from "./batch-kv";
+import { KVCache } from "./kv";
+
+function batchOf(lengths: readonly number[]): BatchKVCache {
+  const caches = lengths.map((length) => {
+    const cache = new KVCache();
+    mx.scope(() => cache.update(mx.ones([1, 1, length, 8]), mx.ones([1, 1, length, 8])));
+    return cache;
+  });
+  const batch = BatchKVCache.merge(caches, () => new KVCache());
+  for (const cache of caches) cache.dispose();
+  return batch;
+}
+
+const addToken = (batch: BatchKVCache) =>
+  mx.scope(() => {
+    const token = mx.full([batch.batchSize, 1, 1, 8], 2);
+    batch.update(token, token);
+  });
+
+test("a mask is plain where it hides the padding of this batch and nothing else", () => {
+  const batch = batchOf([3, 5]);
+  mx.scope(() => {
+    expect(batch.isPlain(batch.makeMask(1))).toBe(true);
+    expect(batch.isPlain(batch.makeMask(1, { window: 4 }))).toBe(false);
+    expect(batch.isPlain(null)).toBe(false);
+    const other = batchOf([5, 4]);
+    expect(batch.isPlain(other.makeMask(1))).toBe(false);
+    expect(other.isPlain(batch.makeMask(1))).toBe(false);
+    other.dispose();
+    const even = batchOf([4, 4]);
+    expect(even.isPlain(null)).toBe(true);
+    expect(even.isPlain("causal")).toBe(false);
+    even.dispose();
+  });
+  batch.dispose();
+});
+
+test("rows are written in place only by who alone holds the buffers, and are awaited by who reads them", () => {
+  const batch = batchOf([3, 5]);
+  expect(batch.room).toBeNull();
+  addToken(batch);
+  const [keys] = batch.room!;
+  expect(keys.shape).toEqual([2, 1, 261, 8]);
+  // The writer of a step, which stands for a kernel.
+  batch.filledBy(mx.keep(mx.scope(() => mx.ones([2, 1, 8]))));
+  expect(batch.size).toBe(7);
+  expect(batch.room).not.toBeNull();
+  const [read] = batch.state as [mx.Tensor];
+  expect(mx.scope(() => read.at(0, 0, 2, 0).item())).toBe(1);
+  expect(batch.room).toBeNull();
+  addToken(batch);
+  expect(batch.room).not.toBeNull();
+  batch.filter([1]);
+  expect(batch.room).toBeNull();
+  batch.dispose();
+});

@@ -1,0 +1,133 @@
+#include "cuda/rows.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "cuda/attention_parts.h"
+#include "cuda/heads.h"
+#include "cuda/kernel.h"
+#include "cuda/rows_sources.h"
+#include "cuda/stream.h"
+#include "cuda/token_parts.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+constexpr int threads = 32 * stream_warps;
+
+bool fits(const array& joint, const AttendedRows& rows) {
+  auto& heads = rows.heads;
+  int width = (heads.heads + 2 * heads.kv_heads) * heads.dims;
+  if (joint.ndim() != 3 || joint.shape(0) < 1 || joint.shape(1) != 1 || joint.shape(2) != width ||
+      !is_half(joint.dtype()) || rows.starts.size() != static_cast<size_t>(joint.shape(0)) || traced(joint)) {
+    return false;
+  }
+  auto holds = [&](const array& cache) {
+    return cache.ndim() == 4 && cache.shape(0) == joint.shape(0) && cache.shape(1) == heads.kv_heads &&
+        cache.shape(2) > heads.used && cache.shape(3) == heads.dims && cache.dtype() == joint.dtype() && !traced(cache);
+  };
+  bool starts = std::all_of(
+      rows.starts.begin(), rows.starts.end(), [&](int start) { return start >= 0 && start <= heads.used; });
+  return heads_fit(heads) && holds(rows.keys) && holds(rows.values) && starts &&
+      weights_fit(heads, rows.query_weight, rows.key_weight, rows.freqs, joint.dtype());
+}
+
+// Rows in use and where each sequence begins: one array serves all layers of a step.
+const array& sizes_of(int used, const std::vector<int>& starts) {
+  static std::optional<std::pair<std::vector<int>, array>> last;
+  std::vector<int> sizes = {used};
+  sizes.insert(sizes.end(), starts.begin(), starts.end());
+  if (!last || last->first != sizes) {
+    auto made = array(sizes.begin(), mx::Shape{static_cast<int>(sizes.size())}, mx::int32);
+    last.emplace(std::move(sizes), std::move(made));
+  }
+  return last->second;
+}
+
+// Into how many parts the keys are cut, so that every multiprocessor has work and a part is worth a block.
+int parts_for(int used, int blocks) {
+  constexpr int wanted = 528; // four blocks for each multiprocessor of an H200
+  constexpr int least = 256; // keys
+  return std::clamp((used + least) / least, 1, std::max(1, wanted / blocks));
+}
+
+std::string header(bool normed, bool by_freqs, bool in_parts) {
+  std::string text;
+  auto define = [&](const char* name, const char* value) {
+    text += std::string("#define ") + name + " " + value + "\n";
+  };
+  define("NORMS", normed ? "true" : "false");
+  define("FREQS", by_freqs ? "true" : "false");
+  define("PARTS", in_parts ? "1" : "0");
+  define("QUERY_NORM", normed ? "query_norm" : "nullptr");
+  define("KEY_NORM", normed ? "key_norm" : "nullptr");
+  define("WAVES", by_freqs ? "freqs" : "nullptr");
+  return text + stream_header() + token_header + attention_header;
+}
+
+Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {
+  static std::optional<Kernel> kernels[8];
+  int number = normed << 2 | by_freqs << 1 | in_parts;
+  auto& kernel = kernels[number];
+  if (!kernel) {
+    std::vector<std::string> inputs = {"joint", "keys", "values", "sizes"};
+    if (normed) {
+      inputs.insert(inputs.end(), {"query_norm", "key_norm"});
+    }
+    if (by_freqs) {
+      inputs.push_back("freqs");
+    }
+    kernel.emplace(
+        "mlxlm_attend_rows_" + std::to_string(number), inputs, std::vector<std::string>{"out"}, attend_rows_source,
+        header(normed, by_freqs, in_parts), 0, Kernel::Reads::in_place);
+  }
+  return *kernel;
+}
+
+} // namespace
+
+std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, mx::StreamOrDevice s) {
+  if (!streaming_gpu(s) || !fits(joint, rows)) {
+    return std::nullopt;
+  }
+  auto& heads = rows.heads;
+  int batch = joint.shape(0);
+  int team = heads_a_block(heads);
+  int teams = heads.heads / team;
+  int parts = parts_for(heads.used, batch * teams);
+  std::vector<array> inputs = {joint, rows.keys, rows.values, sizes_of(heads.used, rows.starts)};
+  for (auto* more : {&rows.query_weight, &rows.key_weight, &rows.freqs}) {
+    if (*more) {
+      inputs.push_back(**more);
+    }
+  }
+  auto bits_of = [](float value) { return std::bit_cast<int>(value); };
+  auto& angles = heads.angles;
+  Launch launch = {
+      {parts, teams, batch},
+      threads,
+      {{"HEADS", heads.heads},
+       {"KV_HEADS", heads.kv_heads},
+       {"HEAD_DIMS", heads.dims},
+       {"HEADS_A_BLOCK", team},
+       {"ROTATED", heads.rotated},
+       {"HEAD_EPS", bits_of(heads.eps)},
+       {"ROPE_SCALE", bits_of(angles.scale)},
+       {"LOG2_BASE", bits_of(std::log2(angles.base.value_or(1.0f)))},
+       {"SCORE_SCALE", bits_of(heads.scale)}}};
+  auto& kernel = kernel_of(heads.normed, rows.freqs.has_value(), parts > 1);
+  mx::Shape result = {batch, 1, heads.heads * heads.dims};
+  if (parts == 1) {
+    return kernel(inputs, {result}, launch, s)[0];
+  }
+  mx::Shape in_parts = {batch, teams, parts, team, heads.dims + 4};
+  auto all = kernel(inputs, {in_parts}, {mx::float32}, launch, s)[0];
+  static Kernel together(
+      "mlxlm_join_parts", {"joint", "parts"}, {"out"}, join_parts_source, stream_header() + token_header + attention_header);
+  return together(
+      {joint, all}, {result}, {{teams, batch, 1}, 128, {{"HEAD_DIMS", heads.dims}, {"HEADS_A_BLOCK", team}}}, s)[0];
+}
+
+} // namespace mlxlm::cuda
