@@ -33,6 +33,7 @@ const llama4 = { ...llama3, factor: 16, high_freq_factor: 1 };
  * fixture's.
  */
 const cases: Record<string, Settings> = {
+  apertus: { rope_scaling: llama3 },
   bailing_moe: {},
   "bailing_moe of Ling 1": {
     use_qk_norm: false,
@@ -78,10 +79,18 @@ const cases: Record<string, Settings> = {
   },
   gemma4: {},
   gemma4_text: {},
+  glm: {},
+  "glm that turns half of a head": { partial_rotary_factor: 0.5 },
   glm4: {},
   glm4_moe: {},
   glm4_moe_lite: { rms_norm_eps: 1e-6 },
   glm_moe_dsa: { index_head_dim: 128, index_n_heads: 16 },
+  gpt2: {},
+  "gpt2 with a head of its own": { tie_word_embeddings: false },
+  gpt_bigcode: {},
+  "gpt_bigcode of as many heads": { multi_query: false, tie_word_embeddings: false },
+  gpt_neox: {},
+  "gpt_neox one after the other": { use_parallel_residual: false },
   gpt_oss: {},
   granite: {},
   granitemoe: {},
@@ -89,6 +98,9 @@ const cases: Record<string, Settings> = {
   granitemoehybrid_dense: { mamba_n_heads: 8 },
   hunyuan: { use_cla: false, moe_topk: 2 },
   hunyuan_v1_dense: {},
+  internlm2: { bias: false, rope_scaling: { type: "dynamic", factor: 2 } },
+  internlm3: { rope_scaling: { rope_type: "dynamic", factor: 6 } },
+  "internlm3 with few biases": { bias: false },
   jamba: {},
   kimi_k25: { q_lora_rank: 32 },
   kimi_linear: {

@@ -16,6 +16,8 @@ import {
   type Split,
 } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { Attention } from "./qwen3";
 
@@ -121,3 +123,16 @@ export class Model extends CausalLM {
     return new Map([...super.sanitize(weights)].map(own));
   }
 }
+
+const { ffn_gate: _, ...ungated } = plainLayer as Record<"ffn_gate", string>;
+
+export const gguf = decoder("apertus", {
+  names: new TensorNames({ ...ungated, attn_norm: "attention_layernorm", ffn_norm: "feedforward_layernorm" }),
+  layerNumbers: {
+    "xielu.alpha_p": "mlp.act_fn.alpha_p",
+    "xielu.alpha_n": "mlp.act_fn.alpha_n",
+    "xielu.beta": "mlp.act_fn.beta",
+    "xielu.eps": "mlp.act_fn.eps",
+  },
+  only: { mlp_bias: false, rope_traditional: false, tie_word_embeddings: false },
+});

@@ -15,6 +15,7 @@ import {
   type Residual,
 } from "../nn";
 import { size } from "./args";
+import { learnedPositions } from "./gguf/gpt2";
 import { NamedLM } from "./named-lm";
 
 export const Args = z
@@ -26,6 +27,7 @@ export const Args = z
     layer_norm_epsilon: z.number().positive(),
     vocab_size: size,
     n_inner: size.nullish(),
+    tie_word_embeddings: z.boolean().default(true),
   })
   .superRefine(({ n_embd: dims, n_head: heads }, context) => {
     if (dims % heads === 0) return;
@@ -66,7 +68,13 @@ export class Model extends NamedLM {
     const sizes = { dims, heads, kvHeads: heads, headDim: dims / heads };
     const mlp = { hidden: n_inner ?? 4 * dims, eps, bias: true, activation: geluApprox };
     super(
-      { dims, vocab: args.vocab_size, layers: args.n_layer, tied: true, positions: args.n_positions },
+      {
+        dims,
+        vocab: args.vocab_size,
+        layers: args.n_layer,
+        tied: args.tie_word_embeddings,
+        positions: args.n_positions,
+      },
       { ...names, trunk: "model" },
       () => new Block({ ...sizes, rope: null, bias: true }, mlp),
       new LayerNorm(dims, eps),
@@ -80,9 +88,11 @@ export class Model extends NamedLM {
     const sanitized = new Map<string, Tensor>();
     for (const [name, weight] of super.sanitize(weights)) {
       if (/\.attn\.(masked_)?bias$/.test(name)) continue;
-      const own = `model.${name.replace(/^transformer\./, "")}`;
+      const own = name.startsWith("lm_head.") ? name : `model.${name.replace(/^transformer\./, "")}`;
       sanitized.set(own, /\.c_(attn|proj|fc)\.weight$/.test(own) ? weight.T : weight);
     }
     return sanitized;
   }
 }
+
+export const gguf = learnedPositions("gpt2", "model");

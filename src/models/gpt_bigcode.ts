@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { gelu, LayerNorm } from "../nn";
 import { size } from "./args";
+import { learnedPositions } from "./gguf/gpt2";
 import { Block, names } from "./gpt2";
 import { NamedLM } from "./named-lm";
 
@@ -41,3 +42,5 @@ export class Model extends NamedLM {
     );
   }
 }
+
+export const gguf = learnedPositions("starcoder", "transformer");

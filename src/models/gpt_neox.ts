@@ -13,6 +13,9 @@ import {
   type Residual,
 } from "../nn";
 import { checkHeads, headsOf, size } from "./args";
+import { spreadRows } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import { NamedLM } from "./named-lm";
 
 export const Args = z
@@ -85,3 +88,35 @@ export class Model extends NamedLM {
     return new Map(own.map(([name, weight]) => [named(name), weight]));
   }
 }
+
+/** Queries, keys and values stand head by head in checkpoints, and one after the other in files. */
+const byKind = ({ num_attention_heads: heads }: Args) => spreadRows({ groups: heads, perGroup: 3 });
+
+export const gguf = decoder("gptneox", {
+  names: new TensorNames(
+    {
+      attn_norm: "input_layernorm",
+      attn_qkv: "attention.query_key_value",
+      attn_output: "attention.dense",
+      ffn_norm: "post_attention_layernorm",
+      ffn_up: "mlp.dense_h_to_4h",
+      ffn_down: "mlp.dense_4h_to_h",
+    },
+    {
+      layers: "model.h",
+      outer: { token_embd: "model.embed_in", output_norm: "model.final_layer_norm", output: "model.embed_out" },
+    },
+  ),
+  changes: (config) => ({ "attention.query_key_value": byKind(config as Args) }),
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  flags: { use_parallel_residual: "use_parallel_residual" },
+  turning: ({ headDim, rotary_pct: share }) => Math.trunc(headDim * (share as number)),
+  common(config) {
+    const { num_attention_heads: heads, hidden_size: dims, intermediate_size: hidden, ...args } = config as Args;
+    return { num_key_value_heads: heads, intermediate_size: hidden ?? 4 * dims, rope_theta: args.rotary_emb_base };
+  },
+  read: (_, { rope_theta: rotary_emb_base, partial_rotary_factor: rotary_pct = 1 }) => ({
+    rotary_emb_base,
+    rotary_pct,
+  }),
+});

@@ -4,7 +4,7 @@ export type { AwqFacts, ScaleGroup } from "./awq-facts";
 export { changeOf, type JoinedTensor } from "./gguf/changes";
 export type { GgufDescription, GgufFacts, GgufField } from "./gguf/facts";
 export { ropeFactorsName, scalingOf, stretchNames } from "./gguf/llama3-scaling";
-export { divided, TensorNames } from "./gguf/names";
+export { divided, type Place, TensorNames } from "./gguf/names";
 export type { ImageForm, SeeingModel } from "./images";
 export { CausalLM, type LanguageModel } from "./language-model";
 export type { DraftHead } from "./mtp/draft-head";

@@ -1,5 +1,7 @@
 /** InternLM 2: Llama under other names, with queries, keys and values in one projection, by groups. */
 import { z } from "zod";
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import {
   type DecoderLayer,
   type KeyValueCache,
@@ -13,6 +15,10 @@ import {
 } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { type JoinedTensors, pairedRows } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
+import { withinContext } from "./gguf/rope";
 import { NamedLM } from "./named-lm";
 
 export const Args = z
@@ -64,6 +70,48 @@ export class Model extends NamedLM {
 }
 
 export const joins = [["w1", "w3"]];
+
+/** Each head of keys and of values has its queries ahead of it in checkpoints; in files, all of a kind stand together. */
+function projections(config: object): JoinedTensors {
+  const { heads, kvHeads, headDim } = headsOf(config as Args);
+  const group = heads / kvHeads;
+  const [queries, keys] = [pairedRows(heads), pairedRows(kvHeads)];
+  const byGroup = (x: Tensor) => x.reshape(kvHeads, -1, headDim, x.dim(-1));
+  const flat = (x: Tensor) => x.reshape(-1, x.dim(-1));
+  return {
+    "attention.wqkv": {
+      parts: ["attn_q", "attn_k", "attn_v"],
+      movesRows: true,
+      join([q, k, v]) {
+        const parts = [queries.read(q!), keys.read(k!), v!].map(byGroup);
+        return flat(mx.concatenate(parts, { axis: 1 }));
+      },
+      split(x) {
+        const [q, k, v] = byGroup(x)
+          .split([group, group + 1], 1)
+          .map(flat) as [Tensor, Tensor, Tensor];
+        return [queries.write(q), keys.write(k), v];
+      },
+    },
+  };
+}
+
+export const gguf = decoder("internlm2", {
+  names: new TensorNames(
+    {
+      attn_norm: "attention_norm",
+      attn_output: "attention.wo",
+      ffn_norm: "ffn_norm",
+      ffn_gate: "feed_forward.w1",
+      ffn_up: "feed_forward.w3",
+      ffn_down: "feed_forward.w2",
+    },
+    { outer: { token_embd: "model.tok_embeddings", output: "output" } },
+  ),
+  joined: projections,
+  common: withinContext,
+  only: { bias: false, rope_traditional: false, tie_word_embeddings: false },
+});
 
 export const awq: AwqFacts = {
   noClip: ["wqkv"],

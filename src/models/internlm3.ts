@@ -3,6 +3,9 @@ import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import type { GgufDescription } from "./gguf/facts";
+import { withinContext } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -26,3 +29,18 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+/** Files call it Llama, which it is unless biases stand where Llama has none. */
+export const gguf = decoder("llama", {
+  pairsRows: true,
+  common: withinContext,
+  matches(file) {
+    const [inputs, output, down] = ["attn_q", "attn_output", "ffn_down"].map((part) => hasBias(file, part));
+    return inputs !== output && output === down;
+  },
+  read: (file) => ({ qkv_bias: hasBias(file, "attn_q"), bias: hasBias(file, "attn_output") }),
+});
+
+function hasBias(file: GgufDescription, part: string): boolean {
+  return file.shape(`blk.0.${part}.bias`) !== undefined;
+}

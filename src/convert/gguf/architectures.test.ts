@@ -52,7 +52,7 @@ function greedy(model: LanguageModel, text: readonly number[]): { likeliest: num
 }
 
 /** Where llama.cpp computes coarsely: it takes GELU from a table of float16, and of StarCoder 2 that of tanh. */
-const coarse = /^(gemma|starcoder2)/;
+const coarse = /^(gemma|starcoder2|gpt2|gpt_bigcode|gpt_neox)/;
 
 /** There its deviation of gates is also that of a sample, by n − 1: transformers' is by n. */
 const coarser = /^gemma3n$/;

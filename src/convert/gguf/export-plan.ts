@@ -39,18 +39,30 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   const joined = facts.joined?.(settings) ?? {};
   const stacked = Object.entries(facts.stacked?.(settings) ?? {});
   const numbers = Object.entries(facts.numbers ?? {});
-  const gathered = new Set([...stacked.flatMap(([, parts]) => parts), ...numbers.map(([, parameter]) => parameter)]);
+  const layers = Array.from({ length: config.num_hidden_layers as number }, (_, i) => i);
+  const lists = Object.entries(facts.layerNumbers ?? {}).map(([key, own]): [key: string, parameters: string[]] => [
+    key,
+    layers.map((i) => facts.names.inLayer(i, own)),
+  ]);
+  const gathered = new Set([
+    ...stacked.flatMap(([, parts]) => parts),
+    ...numbers.map(([, parameter]) => parameter),
+    ...lists.flatMap(([, own]) => own),
+  ]);
   const name = variant ?? facts.architecture;
   return {
     architecture: name,
     fields: Object.entries(fields).map(([key, field]) => [`${name}.${key}`, field]),
     experts: (fields.expert_count?.[1] as number | undefined) ?? 0,
     factors: tensors,
-    numbers: (parameters) =>
-      numbers.map(([key, parameter]): [string, GgufField] => [
-        `${name}.${key}`,
-        ["float32", mx.scope(() => parameters.get(parameter)!.astype("float32").item() as number)],
-      ]),
+    numbers(parameters) {
+      const numberOf = (parameter: string) =>
+        mx.scope(() => parameters.get(parameter)!.astype("float32").item() as number);
+      return [
+        ...numbers.map(([key, own]): [string, GgufField] => [`${name}.${key}`, ["float32", numberOf(own)]]),
+        ...lists.map(([key, own]): [string, GgufField] => [key, ["float32", own.map(numberOf)]]),
+      ];
+    },
     gather(parameters) {
       const stacks = stacked.map(([name, parts]): [string, Tensor] => [
         name,

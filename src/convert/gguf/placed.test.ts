@@ -67,6 +67,46 @@ test("a projection in two tensors needs both; old files have it whole", async ()
   await expect(one).rejects.toThrow("x.gguf has blk.0.attn_v_b.weight, but not blk.0.attn_k_b.weight");
 });
 
+test("queries, keys and values in one tensor are its rows, turned as each is by itself", async () => {
+  const config = { num_attention_heads: 4, num_key_value_heads: 1, hidden_size: 8, head_dim: 4 };
+  const whole: GgufTensor = { ...tensor(), shape: [24, 8] };
+  const parts = await parameters("llama", config, header({ "blk.1.attn_qkv.weight": whole }));
+  const places = ["q", "k", "v"].map((kind) => `model.layers.1.self_attn.${kind}_proj`);
+  expect(parts.map(({ path }) => path)).toEqual(places);
+  const single = await parameters(
+    "llama",
+    config,
+    header({ "blk.1.attn_q.weight": tensor(), "blk.1.attn_k.weight": tensor(), "blk.1.attn_v.weight": tensor() }),
+  );
+  mx.scope(() => {
+    const x = mx.arange(0, 24 * 8, 1, { dtype: "float32" }).reshape(24, 8);
+    const own = x.split([16, 20], 0);
+    for (const [i, part] of parts.entries()) {
+      expect(part.make([x]).toList(), part.path).toEqual(single[i]!.make([own[i]!]).toList());
+    }
+  });
+  const other: GgufTensor = { ...tensor(), shape: [32, 8] };
+  await expect(parameters("llama", config, header({ "blk.1.attn_qkv.weight": other }))).rejects.toThrow(
+    /"blk\.1\.attn_qkv\.weight", which mlxlm has no place for/,
+  );
+});
+
+test("numbers of each layer are a list as long as there are layers", async () => {
+  const keys = ["alpha_p", "alpha_n", "beta", "eps"].map((name) => `xielu.${name}`);
+  const having = (values: unknown) =>
+    header({}, Object.fromEntries(keys.map((key) => [key, values])) as Record<string, never>);
+  const numbers = await parameters("apertus", {}, having([0.5, 0.25]));
+  expect(numbers.map(({ path, kind }) => `${path}.${kind}`)).toEqual(
+    ["alpha_p", "alpha_n", "beta", "eps"].flatMap((name) => [0, 1].map((i) => `model.layers.${i}.mlp.act_fn.${name}`)),
+  );
+  mx.scope(() => expect(numbers[1]!.make([]).toList()).toEqual([0.25]));
+  for (const values of [[0.5], ["a", "b"], 1, "a"]) {
+    await expect(parameters("apertus", {}, having(values))).rejects.toThrow(
+      'x.gguf has no list "xielu.alpha_p" of 2 numbers',
+    );
+  }
+});
+
 test("layers that draft tokens are left out, where the file says that it has some", async () => {
   const tensors = { "blk.1.attn_norm.weight": tensor(), "blk.2.nextn.eh_proj.weight": tensor() };
   const own = await parameters(

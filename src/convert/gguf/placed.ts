@@ -3,7 +3,15 @@ import { basename } from "node:path";
 import { UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { changeOf, divided, type GgufFacts, type JoinedTensor, stretchNames, TensorNames } from "../../models";
+import {
+  changeOf,
+  divided,
+  type GgufFacts,
+  type JoinedTensor,
+  type Place,
+  stretchNames,
+  TensorNames,
+} from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
 import type { ElementType, Packing } from "./types";
@@ -27,7 +35,8 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const joined = joinedParameters(header, config, facts, file);
   const parts = new Set(joined.flatMap(({ sources }) => sources));
   const stacked = stackedParameters(header, facts.stacked?.(config) ?? {}, file);
-  const parameters: PlacedParameter[] = [...joined, ...stacked, ...numbersOf(header, facts.numbers ?? {}, file)];
+  const numbers = [...numbersOf(header, facts.numbers ?? {}, file), ...layerNumbersOf(header, config, facts, file)];
+  const parameters: PlacedParameter[] = [...joined, ...stacked, ...numbers];
   for (const { sources } of stacked) parts.add(sources[0]!);
   const idle = facts.idle?.(config) ?? {};
   const drafts = firstDraft(header, config);
@@ -55,11 +64,16 @@ function placesOf(
   name: string,
   source: GgufTensor,
   config: ModelConfig,
-  { names, changes, normOffset }: GgufFacts,
+  facts: GgufFacts,
   file: string,
 ): PlacedParameter[] {
-  const places = names.places(name);
-  return places.map(([path, kind], half) => {
+  const { names, changes, normOffset } = facts;
+  const own = names.places(name);
+  const { places, split } =
+    own.length > 0
+      ? { places: own, split: (x: Tensor) => x.split(own.length, -2) }
+      : dividedPlaces(name, source, facts, config);
+  return places.map(([path, kind], part) => {
     const change = changeOf(changes?.(config) ?? {}, names, `${path}.${kind}`);
     const isNorm = normOffset !== 0 && path.endsWith("norm");
     return {
@@ -70,13 +84,31 @@ function placesOf(
       affine: kind === "weight" ? fitting(source.type.affine, change?.columns) : undefined,
       blocks: kind === "weight" ? movable(source.type, change?.columns) : undefined,
       make([whole]) {
-        const x = places.length === 1 ? whole! : whole!.split(places.length, -2)[half]!;
+        const x = places.length === 1 ? whole! : split(whole!)[part]!;
         if (change?.rows) needRows(x, change.rows, `${name} of ${file}`);
         if (change) return change.read(x);
         return isNorm ? x.subtract(normOffset) : x;
       },
     };
   });
+}
+
+/** Where the parts of a tensor belong that the checkpoint has as several, and how they are parted; none of any other. */
+function dividedPlaces(
+  name: string,
+  source: GgufTensor,
+  { names, divided }: GgufFacts,
+  config: ModelConfig,
+): { places: Place[]; split: (x: Tensor) => Tensor[] } {
+  const [, layer, own, kind] = /^blk\.(\d+)\.([a-z0-9_]+)\.(weight|bias)$/.exec(name) ?? [];
+  const parts = own === undefined ? {} : (divided?.(config) ?? {});
+  const { places, rows } = Object.hasOwn(parts, own ?? "") ? parts[own!]! : { places: [], rows: [] };
+  const ends = rows.map((_, i) => rows.slice(0, i + 1).reduce((sum, count) => sum + count, 0));
+  if (ends.at(-1) !== source.shape[0]) return { places: [], split: () => [] };
+  return {
+    places: places.map((place): Place => [names.inLayer(layer!, place), kind!]),
+    split: (x) => x.split(ends.slice(0, -1), 0),
+  };
 }
 
 /** The packing of a tensor, if its groups may be moved with the columns. */
@@ -141,9 +173,32 @@ function numbersOf({ metadata }: GgufHeader, numbers: Readonly<Record<string, st
     if (typeof value !== "number") {
       throw new UserError(`${file} has no number "${key}"`, { hint: "Take another GGUF file of the model." });
     }
-    const [path, kind] = divided(parameter);
-    return { path, kind, sources: [], affine: undefined, blocks: undefined, make: () => mx.array([value], "float32") };
+    return ofNumber(parameter, value);
   });
+}
+
+/** The same of each layer. */
+function layerNumbersOf(
+  { metadata }: GgufHeader,
+  config: ModelConfig,
+  { names, layerNumbers }: GgufFacts,
+  file: string,
+) {
+  const layers = config.num_hidden_layers as number;
+  return Object.entries(layerNumbers ?? {}).flatMap(([key, own]) => {
+    const values = [metadata.get(key) ?? []].flat();
+    if (values.length !== layers || values.some((value) => typeof value !== "number")) {
+      throw new UserError(`${file} has no list "${key}" of ${layers} numbers`, {
+        hint: "Take another GGUF file of the model.",
+      });
+    }
+    return values.map((value, i) => ofNumber(names.inLayer(i, own), value as number));
+  });
+}
+
+function ofNumber(parameter: string, value: number): PlacedParameter {
+  const [path, kind] = divided(parameter);
+  return { path, kind, sources: [], affine: undefined, blocks: undefined, make: () => mx.array([value], "float32") };
 }
 
 /** The parts of tensors that the model has one by one. */

@@ -34,6 +34,17 @@ export interface JoinedTensor {
 /** By the paths of modules within a layer. */
 export type JoinedTensors = Readonly<Record<string, JoinedTensor>>;
 
+/** A tensor of a file that the checkpoint has as several, above each other. */
+export interface DividedTensor {
+  /** The paths of their modules within the layer. */
+  places: readonly string[];
+  /** How many rows each has. */
+  rows: readonly number[];
+}
+
+/** By the file's names within the layer, without their ends: `attn_qkv`. */
+export type DividedTensors = Readonly<Record<string, DividedTensor>>;
+
 /** The change of a parameter, by its own path or that of its module. */
 export function changeOf(changes: TensorChanges, names: TensorNames, parameter: string): TensorChange | undefined {
   const [, own] = names.withinLayer(parameter);

@@ -12,7 +12,7 @@ import {
   slidingFields,
 } from "../args";
 import { parseArgs } from "../parse-args";
-import { pairedRows, type TensorChanges } from "./changes";
+import { type DividedTensors, pairedRows, type TensorChanges } from "./changes";
 import {
   f32,
   flag,
@@ -61,7 +61,16 @@ export interface DecoderFacts
   extends Partial<
     Pick<
       GgufFacts,
-      "matches" | "names" | "normOffset" | "changes" | "joined" | "stacked" | "idle" | "numbers" | "readsFactors"
+      | "matches"
+      | "names"
+      | "normOffset"
+      | "changes"
+      | "joined"
+      | "stacked"
+      | "idle"
+      | "numbers"
+      | "layerNumbers"
+      | "readsFactors"
     >
   > {
   /** Queries and keys have the rows of a head as pairs. */
@@ -110,6 +119,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     stacked: own.stacked,
     idle: own.idle,
     numbers: own.numbers,
+    layerNumbers: own.layerNumbers,
     readsFactors: own.readsFactors,
     changes(config): TensorChanges {
       const others = own.changes?.(config) ?? {};
@@ -117,6 +127,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
       const { heads, kvHeads } = headsOf(config as Parameters<typeof headsOf>[0]);
       return { "self_attn.q_proj": pairedRows(heads), "self_attn.k_proj": pairedRows(kvHeads), ...others };
     },
+    divided: (config) => dividedProjections(config, names),
     read(file) {
       const common = { ...readCommon(file, own), ...own.only, ...readFields(file, own) };
       return { ...common, ...own.read?.(file, common) };
@@ -147,6 +158,14 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
       };
     },
   };
+}
+
+/** Queries, keys and values in one tensor, as llama.cpp's converter writes them where it is asked to. */
+function dividedProjections(config: object, names: TensorNames): DividedTensors {
+  const places = ["attn_q", "attn_k", "attn_v"].map((name) => names.ofPart(name));
+  if (!places.every((place) => place !== undefined)) return {};
+  const { heads, kvHeads, headDim } = headsOf(config as Parameters<typeof headsOf>[0]);
+  return { attn_qkv: { places, rows: [heads, kvHeads, kvHeads].map((count) => count * headDim) } };
 }
 
 export const defined = (fields: GgufFields): WrittenMetadata["fields"] =>
@@ -264,7 +283,7 @@ function readCommon(file: GgufDescription, own: DecoderFacts): Record<string, un
     ...(turning === headDim ? {} : { partial_rotary_factor: turning / headDim }),
     ...(own.windows ? readWindows(file, layers, own.windows.period) : {}),
     tie_word_embeddings: file.shape("output.weight") === undefined,
-    attention_bias: file.shape("blk.0.attn_q.bias") !== undefined,
+    attention_bias: ["attn_q", "attn_qkv"].some((name) => file.shape(`blk.0.${name}.bias`) !== undefined),
     mlp_bias: file.shape("blk.0.ffn_down.bias") !== undefined,
   };
 }

@@ -1,5 +1,5 @@
 /** What a model file says of its architecture in GGUF files, llama.cpp's format. */
-import type { JoinedTensors, TensorChanges } from "./changes";
+import type { DividedTensors, JoinedTensors, TensorChanges } from "./changes";
 import type { TensorNames } from "./names";
 
 type Scalar = number | boolean | string;
@@ -52,12 +52,16 @@ export interface GgufFacts {
   changes?(config: object): TensorChanges;
   /** Weights that files have as several tensors. @param config config.json */
   joined?(config: object): JoinedTensors;
+  /** Tensors that some files have in the place of several. Read, never written. @param config config.json */
+  divided?(config: object): DividedTensors;
   /** Parameters that files have as one tensor, above each other in a first axis of its own, by the tensor's name. */
   stacked?(config: object): Readonly<Record<string, readonly string[]>>;
   /** Tensors that llama.cpp wants and nothing reads, with their shapes: zeros in written files. */
   idle?(config: object): Readonly<Record<string, readonly number[]>>;
   /** Parameters of one number that files have as metadata, by their keys. */
   numbers?: Readonly<Record<string, string>>;
+  /** The same of parameters that each layer has, by their paths there: lists, under keys without the architecture's name. */
+  layerNumbers?: Readonly<Record<string, string>>;
   /** What is added to the weights of norms: some checkpoints center theirs on zero, GGUF's are centered on one. */
   normOffset: 0 | 1;
   /** `read` knows what the factors on the waves come to; where it does not, they must be Llama 3's. */

@@ -185,6 +185,11 @@ export class TensorNames {
     return theirs === undefined ? null : `blk.${layer}.${theirs}.${kind}`;
   }
 
+  /** Where a part of a layer is in the checkpoint's layer: `attn_q` → `self_attn.q_proj`. */
+  ofPart(part: string): string | undefined {
+    return at(this.#layer, part);
+  }
+
   /** The path of a module in a layer. */
   inLayer(layer: number | string, own: string): string {
     return `${this.#layers}.${layer}.${own}`;

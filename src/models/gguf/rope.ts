@@ -1,6 +1,7 @@
 /** How positions are stretched: config.json's settings and GGUF's, both ways. */
 import { ExitCode, UserError } from "../../errors";
 import { longMagnitude, type RopeScaling, yarnMagnitude, yarnTemperature } from "../../nn";
+import type { RopeFields } from "../args";
 import { f32, type GgufDescription, type GgufFields, u32 } from "./facts";
 import { longFactorsName, ropeFactorsName, shortFactorsName, stretches, usualBands } from "./llama3-scaling";
 
@@ -83,6 +84,12 @@ interface Stretched {
   headDim: number;
   max_position_embeddings: number;
   original_max_position_embeddings?: unknown;
+}
+
+/** Settings without a dynamic stretch, of models whose files leave it out: it begins behind the context that they state. */
+export function withinContext(config: object): Pick<RopeFields, "rope_scaling"> {
+  const { rope_scaling: scaling } = config as RopeFields;
+  return { rope_scaling: (scaling?.type || scaling?.rope_type) === "dynamic" ? null : scaling };
 }
 
 export interface Stretch {
