@@ -33,6 +33,9 @@ const llama4 = { ...llama3, factor: 16, high_freq_factor: 1 };
  * fixture's.
  */
 const cases: Record<string, Settings> = {
+  afmoe: {
+    layer_types: ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+  },
   apertus: { rope_scaling: llama3 },
   bailing_moe: {},
   "bailing_moe of Ling 1": {
@@ -48,6 +51,13 @@ const cases: Record<string, Settings> = {
   cohere: { use_qk_norm: false },
   "cohere with norms": { num_hidden_layers: 64, hidden_size: 32, intermediate_size: 32 },
   cohere2: {},
+  cohere2_moe: { tie_word_embeddings: true },
+  "cohere2_moe by softmax, with LayerNorm": {
+    expert_selection_fn: "softmax",
+    rms_norm_eps: null,
+    num_shared_experts: 0,
+    layer_types: null,
+  },
   dbrx: {},
   deepseek: { num_key_value_heads: 2 },
   deepseek_v2: { topk_method: "greedy", n_group: 1, topk_group: 1 },
@@ -61,6 +71,7 @@ const cases: Record<string, Settings> = {
   exaone: { rope_scaling: llama3 },
   exaone4: { sliding_window: null, sliding_window_pattern: null, rope_scaling: llama3 },
   "exaone4 with windows": { num_hidden_layers: 64, sliding_window_pattern: "LLLG", rope_scaling: llama3 },
+  exaone_moe: {},
   falcon_h1: { tie_word_embeddings: false },
   falcon_mamba: { mixer_rms_eps: 1e-5 },
   gemma: {},

@@ -36,6 +36,11 @@ import {
   size,
 } from "./args";
 import { type AwqFacts, blockAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { sandwichLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as qwen3 from "./qwen3";
 
@@ -191,3 +196,45 @@ export const joins = [
 ];
 
 export const awq: AwqFacts = blockAwq({ mlpNorm: "pre_mlp_layernorm", router: "router.gate" });
+
+export const gguf = decoder("afmoe", {
+  names: new TensorNames(
+    {
+      ...sandwichLayer,
+      attn_gate: "self_attn.gate_proj",
+      ffn_norm: "pre_mlp_layernorm",
+      post_ffw_norm: "post_mlp_layernorm",
+      ffn_gate_inp: "mlp.router.gate",
+      ffn_gate_exps: "mlp.experts.gate_proj",
+      ffn_up_exps: "mlp.experts.up_proj",
+      ffn_down_exps: "mlp.experts.down_proj",
+      ...sharedExpert("mlp.shared_experts"),
+    },
+    { parameters: { "exp_probs_b.bias": "mlp.expert_bias" } },
+  ),
+  windows: { period: 4 },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "num_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+    leading_dense_block_count: "num_dense_layers",
+  },
+  floats: { expert_weights_scale: "route_scale" },
+  flags: { expert_weights_norm: "route_norm" },
+  only: { attention_bias: false, mup_enabled: true },
+  read: (file, { num_hidden_layers: layers, layer_types }) => ({
+    layer_types: layer_types ?? Array(layers as number).fill("full_attention"),
+    score_func: file.number("expert_gating_func") === gating.softmax ? "softmax" : "sigmoid",
+  }),
+  write(settings) {
+    const { layer_types: types, score_func } = settings as unknown as Args;
+    // llama.cpp turns heads of all layers but each fourth, whether they slide or not.
+    if (types.some((type, i) => (type === "full_attention") !== ((i + 1) % 4 === 0))) {
+      noPlace('"layer_types" that are not full_attention each fourth layer');
+    }
+    return { expert_gating_func: u32(gating[score_func]) };
+  },
+});

@@ -37,6 +37,11 @@ import {
 } from "./args";
 import { type AwqFacts, downGroup } from "./awq-facts";
 import * as cohere2 from "./cohere2";
+import { decoder, precise } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { f32, flag, u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { withoutPrefix } from "./nested";
 
@@ -189,3 +194,54 @@ export const awq: AwqFacts = {
     ...parts.map(downGroup),
   ],
 };
+
+const rootMeanSquare = "attention.layer_norm_rms_epsilon";
+
+export const gguf = decoder("cohere2moe", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
+    { halves: fusedExperts("mlp") },
+  ),
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  windows: { period: 4, typeOf: (settings, index) => typeOf(settings as unknown as Args, index) },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "num_shared_experts",
+    leading_dense_block_count: "first_k_dense_replace",
+  },
+  floats: { logit_scale: "logit_scale" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { attention_bias: false, layer_norm_bias: false, prefix_dense_sliding_window_pattern: 1 },
+  common: (config) => ({ intermediate_size: denseWidth(config as Args) }),
+  read(file, common) {
+    const rms = file.number(rootMeanSquare);
+    return {
+      rms_norm_eps: rms ? precise(rms) : undefined,
+      intermediate_size: file.number("expert_feed_forward_length") ?? common.intermediate_size,
+      prefix_dense_intermediate_size: common.intermediate_size,
+      expert_selection_fn: file.number("expert_gating_func") === gating.softmax ? "softmax" : "sigmoid",
+      num_shared_experts: file.number("expert_shared_count") ?? 0,
+      norm_topk_prob: common.norm_topk_prob ?? false,
+    };
+  },
+  write(_, config) {
+    const args = config as Args;
+    const { num_shared_experts: shared, intermediate_size: width, expert_selection_fn: kind } = args;
+    if (shared > 0 && args.shared_expert_combination_strategy !== "average") {
+      noPlace(`"shared_expert_combination_strategy" "${args.shared_expert_combination_strategy}"`);
+    }
+    return {
+      [rootMeanSquare]: args.rms_norm_eps ? f32(args.rms_norm_eps) : undefined,
+      expert_feed_forward_length: u32(width),
+      expert_shared_feed_forward_length: shared > 0 ? u32(width * shared) : undefined,
+      expert_gating_func: u32(gating[kind]),
+      // A softmax of the chosen experts' scores is one of all scores, made to sum to one.
+      expert_weights_norm: flag(kind === "softmax" || args.norm_topk_prob),
+    };
+  },
+});
+
+function denseWidth({ prefix_dense_intermediate_size: dense, intermediate_size }: Args): number {
+  return dense ?? intermediate_size;
+}

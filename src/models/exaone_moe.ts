@@ -5,6 +5,11 @@ import { GatedMLP, stackExperts } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./qwen3";
@@ -73,3 +78,45 @@ export class Model extends CausalLM {
 export const { keepsDtype } = deepseek;
 
 export const awq = blockAwq();
+
+export const gguf = decoder("exaone-moe", {
+  names: new TensorNames(
+    { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
+    { parameters: { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" }, halves: fusedExperts("mlp") },
+  ),
+  ropeBase: 1_000_000,
+  windows: { period: 4 },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "num_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { attention_bias: false, tie_word_embeddings: false },
+  read(file, { num_hidden_layers: layers, layer_types }) {
+    if (!layer_types) file.wrong("no layer of it slides");
+    return {
+      is_moe_layer: Array.from(
+        { length: layers as number },
+        (_, i) => file.shape(`blk.${i}.ffn_gate_inp.weight`) !== undefined,
+      ),
+    };
+  },
+  write(settings) {
+    const { layer_types: types, is_moe_layer: sparse, ...args } = settings as unknown as Args;
+    // llama.cpp turns no heads of layers that see all.
+    if (!types.includes("sliding_attention")) noPlace('"layer_types" without sliding_attention');
+    const dense = sparse.indexOf(true);
+    if (dense < 0 || sparse.includes(false, dense)) noPlace('"is_moe_layer" with a dense layer behind sparse ones');
+    if (args.num_shared_experts < 1) noPlace("experts without a shared one");
+    return {
+      expert_shared_feed_forward_length: u32(args.moe_intermediate_size * args.num_shared_experts),
+      expert_gating_func: u32(gating.sigmoid),
+      leading_dense_block_count: u32(dense),
+    };
+  },
+});

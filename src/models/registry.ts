@@ -240,11 +240,13 @@ export async function modelTypesWith(fact: keyof Architecture): Promise<string[]
 
 /** Model types by llama.cpp's name of their architecture; of several, the more special ones first. */
 const ggufArchitectures: Record<string, readonly string[]> = {
+  afmoe: ["afmoe"],
   apertus: ["apertus"],
   bailingmoe: ["bailing_moe"],
   bailingmoe2: ["bailing_moe"],
   chatglm: ["glm"],
   cohere2: ["cohere2"],
+  cohere2moe: ["cohere2_moe"],
   "command-r": ["cohere"],
   dbrx: ["dbrx"],
   deepseek: ["deepseek"],
@@ -254,6 +256,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   ernie4_5: ["ernie4_5"],
   "ernie4_5-moe": ["ernie4_5_moe"],
   exaone: ["exaone"],
+  "exaone-moe": ["exaone_moe"],
   exaone4: ["exaone4"],
   "falcon-h1": ["falcon_h1"],
   gemma: ["gemma"],

@@ -99,6 +99,26 @@ const bailing: PreTokenizer = {
   ),
 };
 
+/** Digits by threes, from the right. */
+const tinyAya: PreTokenizer = { splits: split("\\d{1,3}(?=(?:\\d{3})*\\b)", o200k) };
+
+/** Scripts without spaces or with syllables as letters: Chinese, Japanese, Thai, Lao, Khmer, Burmese and Korean. */
+const unspaced = [
+  "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f",
+  "\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff",
+].join("");
+
+/** Words may go on behind a space. */
+const exaoneMoe = [
+  contractions,
+  "[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+",
+  "\\p{N}",
+  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?",
+  "\\s*[\\r\\n]",
+  "\\s+(?!\\S)",
+  "\\s+",
+].join("|");
+
 /** The same rule under several names. */
 const named = (rule: PreTokenizer, ...names: string[]) => Object.fromEntries(names.map((name) => [name, rule]));
 
@@ -132,6 +152,9 @@ const known: Readonly<Record<string, PreTokenizer>> = {
     ),
   },
   minicpm5: { splits: split("\\p{N}{1,3}", cl100k("\\p{N}+")), ignoresMerges: true },
+  ...named(tinyAya, "tiny_aya", "cohere2moe"),
+  afmoe: { splits: split("\\p{N}{1,3}(?=(?:\\p{N}{3})*(?!\\p{N}))", `[${unspaced}]+`, deepseekWords) },
+  "exaone-moe": { splits: split(exaoneMoe) },
   laguna: { splits: split("[^\\n]+|[\\n]+", cl100k("\\p{N}")) },
 };
 

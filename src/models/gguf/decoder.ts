@@ -275,7 +275,7 @@ function readCommon(file: GgufDescription, own: DecoderFacts): Record<string, un
     num_attention_heads: heads,
     num_key_value_heads: largest(file, "attention.head_count_kv") ?? heads,
     head_dim: headDim,
-    [epsilonField]: precise(file.need(epsilonKey)),
+    [epsilonField]: precise(file.number(epsilonKey) ?? file.need(usualEpsilon[0])),
     vocab_size: embedding[0],
     max_position_embeddings: file.need("context_length"),
     rope_theta: precise(file.number("rope.freq_base") ?? 10_000),
