@@ -14,6 +14,7 @@ import type { LanguageModel } from "../src/models";
 import { architecture } from "../src/models/registry";
 import { fixture } from "./parity/fixtures";
 import { type FormulaModel, formulaModel } from "./parity/formula-model";
+import { uniform } from "./parity/weights";
 
 type Settings = Record<string, unknown>;
 
@@ -47,6 +48,14 @@ const cases: Record<string, Settings> = {
     topk_group: 1,
     moe_router_enable_expert_bias: false,
     partial_rotary_factor: 1,
+  },
+  bitnet: {
+    model_type: "bitnet",
+    hidden_act: "silu",
+    num_key_value_heads: 4,
+    tie_word_embeddings: true,
+    attention_bias: false,
+    mlp_bias: false,
   },
   cohere: { use_qk_norm: false },
   "cohere with norms": { num_hidden_layers: 64, hidden_size: 32, intermediate_size: 32 },
@@ -179,20 +188,37 @@ const cases: Record<string, Settings> = {
   talkie: {},
 };
 
-/**
- * Models whose weights are changed such that their hidden states have a mean of zero: llama.cpp has RMSNorm where Phi-3.5-MoE
- * has LayerNorm, which is then the same.
- */
-const centered: Record<string, (model: LanguageModel) => void> = {
+/** Fixtures of models that have none of their own. */
+const relatives: Record<string, string> = { bitnet: "llama" };
+
+/** Models whose weights are not those of the formula. */
+const changed: Record<string, (model: LanguageModel) => void> = {
+  /** Ternary codes, four to a byte, in the place of numbers. */
+  bitnet(model) {
+    const shapes = new Map(model.namedParameters().map(([name, { shape }]) => [name, shape]));
+    mx.scope(() => {
+      const own = [...shapes].flatMap(([name, [rows, columns]]): [string, Tensor][] => {
+        if (name.endsWith("weight_scale")) return [[name, mx.array([1.5 / Math.sqrt(columns ?? 64)])]];
+        if (!shapes.has(`${name}_scale`)) return [];
+        const bytes = Array.from(uniform(name, rows! * columns!), (u) =>
+          [1, 4, 16, 64].reduce((byte, place, i) => byte + place * (Math.floor((u + 1) * 3 ** (i + 4)) % 3), 0),
+        );
+        return [[name, mx.array(bytes, "uint8", [rows!, columns!])]];
+      });
+      model.loadWeights(own, { strict: false });
+    });
+    mx.eval(model.parameters());
+  },
+  /** Hidden states have a mean of zero: llama.cpp has RMSNorm where Phi-3.5-MoE has LayerNorm, which is then the same. */
   phimoe(model) {
     const around = (x: Tensor, axis: number) => x.subtract(x.mean({ axis, keepdims: true }));
     mx.scope(() => {
-      const changed = model.namedParameters().flatMap(([name, x]): [string, Tensor][] => {
+      const centered = model.namedParameters().flatMap(([name, x]): [string, Tensor][] => {
         if (name.endsWith("embed_tokens.weight")) return [[name, around(x, -1)]];
         if (/(down_proj|o_proj)\.weight$/.test(name)) return [[name, around(x, -2)]];
         return name.endsWith("o_proj.bias") ? [[name, around(x, 0)]] : [];
       });
-      model.loadWeights(changed, { strict: false });
+      model.loadWeights(centered, { strict: false });
     });
     mx.eval(model.parameters());
   },
@@ -231,7 +257,7 @@ export async function writeCase(
   folder: string,
   { type = "F32", settings = {} }: WriteOptions = {},
 ): Promise<{ folder: string; file: string }> {
-  const { config: original, salt } = fixture<FormulaModel>(`models/${name.split(" ")[0]}.json`);
+  const { config: original, salt } = fixture<FormulaModel>(`models/${fixtureOf(name)}.json`);
   const text = original.text_config as Settings | undefined;
   const own = { ...cases[name], ...settings };
   const config = text
@@ -241,11 +267,16 @@ export async function writeCase(
   mkdirSync(source, { recursive: true });
   writeFileSync(join(source, "tokenizer.json"), JSON.stringify(tokenizer));
   const model = await formulaModel({ config, salt, weights: await shapesOf(config) });
-  centered[name]?.(model);
+  changed[name.split(" ")[0]!]?.(model);
   await saveModel(target, model, config, { source });
   await exportGguf(target, `${target}.gguf`, { type });
   return { folder: target, file: `${target}.gguf` };
 }
+
+const fixtureOf = (name: string) => {
+  const type = name.split(" ")[0]!;
+  return relatives[type] ?? type;
+};
 
 /** Of the model's own parameters: the configuration may differ from the fixture's. */
 async function shapesOf(config: FormulaModel["config"]): Promise<Record<string, number[]>> {

@@ -1,7 +1,7 @@
 /** Language models: architectures by name, and what they have in common. */
 export type { Cache, CacheOptions } from "../nn";
 export type { AwqFacts, ScaleGroup } from "./awq-facts";
-export { changeOf, type JoinedTensor } from "./gguf/changes";
+export { changeOf, type JoinedTensor, type MergedTensors } from "./gguf/changes";
 export type { GgufDescription, GgufFacts, GgufField } from "./gguf/facts";
 export { ropeFactorsName, scalingOf, stretchNames } from "./gguf/llama3-scaling";
 export { divided, type Place, TensorNames } from "./gguf/names";

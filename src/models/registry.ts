@@ -244,6 +244,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   apertus: ["apertus"],
   bailingmoe: ["bailing_moe"],
   bailingmoe2: ["bailing_moe"],
+  bitnet: ["bitnet"],
   chatglm: ["glm"],
   cohere2: ["cohere2"],
   cohere2moe: ["cohere2_moe"],

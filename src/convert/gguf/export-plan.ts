@@ -38,6 +38,7 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   const changes = facts.changes?.(settings) ?? {};
   const joined = facts.joined?.(settings) ?? {};
   const stacked = Object.entries(facts.stacked?.(settings) ?? {});
+  const merged = Object.entries(facts.merged?.(settings) ?? {});
   const numbers = Object.entries(facts.numbers ?? {});
   const layers = Array.from({ length: config.num_hidden_layers as number }, (_, i) => i);
   const lists = Object.entries(facts.layerNumbers ?? {}).map(([key, own]): [key: string, parameters: string[]] => [
@@ -46,6 +47,7 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   ]);
   const gathered = new Set([
     ...stacked.flatMap(([, parts]) => parts),
+    ...merged.flatMap(([, { parameters }]) => parameters),
     ...numbers.map(([, parameter]) => parameter),
     ...lists.flatMap(([, own]) => own),
   ]);
@@ -68,8 +70,12 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
         name,
         mx.stack(parts.map((part) => parameters.get(part)!)),
       ]);
+      const made = merged.map(([name, { parameters: own, merge }]): [string, Tensor] => [
+        name,
+        merge(own.map((part) => parameters.get(part)!)),
+      ]);
       const idle = Object.entries(facts.idle?.(settings) ?? {});
-      return [...stacks, ...idle.map(([name, shape]): [string, Tensor] => [name, mx.zeros(shape)])];
+      return [...stacks, ...made, ...idle.map(([name, shape]): [string, Tensor] => [name, mx.zeros(shape)])];
     },
     change(parameter, weight) {
       if (gathered.has(parameter)) return [];

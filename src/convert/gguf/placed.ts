@@ -8,6 +8,7 @@ import {
   divided,
   type GgufFacts,
   type JoinedTensor,
+  type MergedTensors,
   type Place,
   stretchNames,
   TensorNames,
@@ -34,7 +35,10 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const file = basename(path);
   const joined = joinedParameters(header, config, facts, file);
   const parts = new Set(joined.flatMap(({ sources }) => sources));
-  const stacked = stackedParameters(header, facts.stacked?.(config) ?? {}, file);
+  const stacked = [
+    ...stackedParameters(header, facts.stacked?.(config) ?? {}, file),
+    ...mergedParameters(header, facts.merged?.(config) ?? {}),
+  ];
   const numbers = [...numbersOf(header, facts.numbers ?? {}, file), ...layerNumbersOf(header, config, facts, file)];
   const parameters: PlacedParameter[] = [...joined, ...stacked, ...numbers];
   for (const { sources } of stacked) parts.add(sources[0]!);
@@ -200,6 +204,18 @@ function ofNumber(parameter: string, value: number): PlacedParameter {
   const [path, kind] = divided(parameter);
   return { path, kind, sources: [], affine: undefined, blocks: undefined, make: () => mx.array([value], "float32") };
 }
+
+/** The parameters that tensors are made of. */
+const mergedParameters = ({ tensors }: GgufHeader, merged: MergedTensors): PlacedParameter[] =>
+  Object.entries(merged).flatMap(([name, { parameters, part }]) => {
+    const source = tensors.get(name);
+    if (!source) return [];
+    return parameters.map((parameter, index): PlacedParameter => {
+      const [path, kind] = divided(parameter);
+      const make = ([whole]: readonly Tensor[]) => part(whole!)[index]!;
+      return { path, kind, sources: [source], affine: undefined, blocks: undefined, make };
+    });
+  });
 
 /** The parts of tensors that the model has one by one. */
 function stackedParameters(

@@ -34,6 +34,17 @@ export interface JoinedTensor {
 /** By the paths of modules within a layer. */
 export type JoinedTensors = Readonly<Record<string, JoinedTensor>>;
 
+/** Parameters that files have as one tensor. */
+export interface MergedParameters {
+  /** Their names in the checkpoint. */
+  parameters: readonly string[];
+  merge(parts: readonly Tensor[]): Tensor;
+  part(x: Tensor): Tensor[];
+}
+
+/** By the tensor's name in files. */
+export type MergedTensors = Readonly<Record<string, MergedParameters>>;
+
 /** A tensor of a file that the checkpoint has as several, above each other. */
 export interface DividedTensor {
   /** The paths of their modules within the layer. */

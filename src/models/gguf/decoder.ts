@@ -66,6 +66,7 @@ export interface DecoderFacts
       | "normOffset"
       | "changes"
       | "joined"
+      | "merged"
       | "stacked"
       | "idle"
       | "numbers"
@@ -116,6 +117,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     names,
     normOffset,
     joined: own.joined,
+    merged: own.merged,
     stacked: own.stacked,
     idle: own.idle,
     numbers: own.numbers,

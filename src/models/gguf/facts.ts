@@ -1,5 +1,5 @@
 /** What a model file says of its architecture in GGUF files, llama.cpp's format. */
-import type { DividedTensors, JoinedTensors, TensorChanges } from "./changes";
+import type { DividedTensors, JoinedTensors, MergedTensors, TensorChanges } from "./changes";
 import type { TensorNames } from "./names";
 
 type Scalar = number | boolean | string;
@@ -54,6 +54,8 @@ export interface GgufFacts {
   joined?(config: object): JoinedTensors;
   /** Tensors that some files have in the place of several. Read, never written. @param config config.json */
   divided?(config: object): DividedTensors;
+  /** Parameters that files have as one tensor. @param config config.json */
+  merged?(config: object): MergedTensors;
   /** Parameters that files have as one tensor, above each other in a first axis of its own, by the tensor's name. */
   stacked?(config: object): Readonly<Record<string, readonly string[]>>;
   /** Tensors that llama.cpp wants and nothing reads, with their shapes: zeros in written files. */
