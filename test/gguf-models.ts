@@ -49,6 +49,8 @@ const cases: Record<string, Settings> = {
     moe_router_enable_expert_bias: false,
     partial_rotary_factor: 1,
   },
+  bailing_moe_v3: {},
+  "bailing_moe_v3 in groups of three": { num_hidden_layers: 7, layer_group_size: 3, q_lora_rank: null },
   bitnet: {
     model_type: "bitnet",
     hidden_act: "silu",
@@ -122,6 +124,7 @@ const cases: Record<string, Settings> = {
   internlm3: { rope_scaling: { rope_type: "dynamic", factor: 6 } },
   "internlm3 with few biases": { bias: false },
   jamba: {},
+  k2_horizon: {},
   kimi_k25: { q_lora_rank: 32 },
   kimi_linear: {
     linear_attn_config: { kda_layers: [1, 2, 4], full_attn_layers: [3], num_heads: 4, head_dim: 32 },

@@ -40,6 +40,11 @@ import {
 } from "../nn";
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
+import { convolution, type TensorChange } from "./gguf/changes";
+import { decoder, precise } from "./gguf/decoder";
+import { gating, latentLayer, normalizes } from "./gguf/deepseek2";
+import { f32, type GgufDescription, u32 } from "./gguf/facts";
+import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
@@ -311,3 +316,132 @@ export const mtp: MtpFacts = {
 export const joins = [...usualJoins, ...latentJoins];
 
 export const awq = blockAwq({ attention: "attention" });
+
+/** Decays are exp(A) in files, as columns. */
+const rates: TensorChange = {
+  read: (x) => x.astype("float32").log().flatten(),
+  write: (x) => x.astype("float32").exp().expandDims(-1),
+};
+
+/** Files have kernels as (C, 1, K). */
+const kernels: TensorChange = {
+  read: (x) => convolution.read(x.reshape(-1, x.dim(-1))),
+  write: (x) => convolution.write(x).expandDims(1),
+};
+
+const named = (names: Readonly<Record<string, string>>) =>
+  Object.fromEntries(Object.entries(names).map(([theirs, ours]) => [theirs, ours.replace("self_attn.", "attention.")]));
+
+/** Both kinds of layers have a gate and a last projection, which files or checkpoints call differently. */
+function places({ num_hidden_layers: layers, layer_group_size: group }: Args): Record<string, string> {
+  const ofLayer = (index: number): [string, string][] => {
+    const [gate, output] = attendsToAll(index, layers, group) ? ["attn_gate", "dense"] : ["ssm_g_a", "o_proj"];
+    const path = `model.layers.${index}.attention`;
+    return [
+      [`blk.${index}.${gate}`, `${path}.g_proj`],
+      [`blk.${index}.attn_output`, `${path}.${output}`],
+    ];
+  };
+  return Object.fromEntries(Array.from({ length: layers }, (_, index) => ofLayer(index)).flat());
+}
+
+/** The distance between layers that attend to all. */
+function groupOf(file: GgufDescription, layers: number): number {
+  const heads = file.list("attention.head_count_kv") ?? [];
+  const sizes = Array.from({ length: layers }, (_, i) => i + 1);
+  const fits = (group: number) => sizes.every((_, i) => (heads[i] !== 0) === attendsToAll(i, layers, group));
+  return sizes.find(fits) ?? file.wrong("its layers of latent attention do not stand at equal distances");
+}
+
+export const gguf = decoder("bailingmoe3", {
+  names: new TensorNames(
+    {
+      ...named({ ...plainLayer, ...latentLayer }),
+      ffn_norm: "post_attention_layernorm",
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      ssm_conv1d_q: "attention.q_conv1d",
+      ssm_conv1d_k: "attention.k_conv1d",
+      ssm_conv1d_v: "attention.v_conv1d",
+      ssm_f_a: "attention.f_proj",
+      ssm_beta: "attention.b_proj",
+      ssm_norm: "attention.o_norm",
+    },
+    {
+      outer: { token_embd: "model.word_embeddings" },
+      parameters: {
+        ssm_a: "attention.A_log",
+        "ssm_dt.bias": "attention.dt_bias",
+        "exp_probs_b.bias": "mlp.gate.expert_bias",
+      },
+      halves: fusedExperts("mlp"),
+    },
+  ),
+  places: (config) => places(config as Args),
+  changes: () => ({
+    "attention.q_conv1d": kernels,
+    "attention.k_conv1d": kernels,
+    "attention.v_conv1d": kernels,
+    "attention.A_log": rates,
+  }),
+  ropeBase: 6_000_000,
+  turning: (settings) => (settings as unknown as Args).qk_rope_head_dim,
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_shared_count: "num_shared_experts",
+    expert_feed_forward_length: "moe_intermediate_size",
+    expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
+    leading_dense_block_count: "first_k_dense_replace",
+    expert_group_count: "n_group",
+    expert_group_used_count: "topk_group",
+    "attention.q_lora_rank": "q_lora_rank",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "ssm.conv_kernel": "short_conv_kernel_size",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  // llama.cpp's scores have no factor for stretched positions.
+  only: { num_shared_experts: 1, rope_scaling: null, norm_topk_prob: true },
+  read(file, common) {
+    const layers = common.num_hidden_layers as number;
+    const turning = file.need("rope.dimension_count");
+    if (!normalizes(file)) file.wrong("the weights of a token's experts do not sum to one, which mlxlm needs");
+    for (const key of ["swiglu_clamp_exp", "swiglu_clamp_shexp"]) {
+      if (
+        file
+          .list(key)
+          ?.slice(0, layers)
+          .some((limit) => limit !== 0)
+      )
+        file.wrong(`mlxlm does not do its "${key}"`);
+    }
+    return {
+      partial_rotary_factor: undefined,
+      layer_group_size: groupOf(file, layers),
+      head_dim: file.need("kda.head_dim"),
+      kda_lower_bound: precise(file.need("kda.gate_lower_bound")),
+      q_lora_rank: common.q_lora_rank ?? null,
+      qk_rope_head_dim: turning,
+      qk_nope_head_dim: file.need("attention.key_length_mla") - turning,
+      v_head_dim: file.need("attention.value_length_mla"),
+    };
+  },
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { num_hidden_layers: layers, kv_lora_rank: rank, qk_rope_head_dim: turning } = args;
+    const all = Array.from({ length: layers }, (_, index) => attendsToAll(index, layers, args.layer_group_size));
+    return {
+      vocab_size: u32(args.vocab_size),
+      "attention.head_count_kv": u32(all.map((is) => (is ? 1 : 0))),
+      "attention.key_length": u32(rank + turning),
+      "attention.value_length": u32(rank),
+      "attention.key_length_mla": u32(args.qk_nope_head_dim + turning),
+      "attention.value_length_mla": u32(args.v_head_dim),
+      "kda.head_dim": u32(args.head_dim),
+      "kda.gate_lower_bound": f32(args.kda_lower_bound),
+      "kda.safe_gate": ["bool", true],
+      expert_gating_func: u32(gating.sigmoid),
+      expert_weights_norm: ["bool", true],
+    };
+  },
+});

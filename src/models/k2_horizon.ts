@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { withoutPrefix } from "./nested";
@@ -37,3 +38,13 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+export const gguf = decoder("k2-horizon", {
+  ropeBase: 10_000_000,
+  only: { attention_bias: false, rope_traditional: false },
+  read(file) {
+    const groups = file.number("attention.group_norm_groups") ?? 1;
+    if (groups > 1) file.wrong(`its norms are by ${groups} groups; mlxlm has them whole`);
+    return {};
+  },
+});

@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { architecture, changeOf, type GgufField, modelTypesWith } from "../../models";
+import { architecture, changeOf, divided, type GgufField, modelTypesWith } from "../../models";
 import { parseArgs } from "../../models/parse-args";
 import type { ModelConfig } from "../config";
 
@@ -38,6 +38,8 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
   const changes = facts.changes?.(settings) ?? {};
   const joined = facts.joined?.(settings) ?? {};
   const stacked = Object.entries(facts.stacked?.(settings) ?? {});
+  const places = Object.entries(facts.places?.(settings) ?? {});
+  const ofPlace = new Map(places.map(([tensor, path]) => [path, tensor]));
   const merged = Object.entries(facts.merged?.(settings) ?? {});
   const numbers = Object.entries(facts.numbers ?? {});
   const layers = Array.from({ length: config.num_hidden_layers as number }, (_, i) => i);
@@ -85,7 +87,9 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
         const { parts, split } = joined[path]!;
         return split(weight).map((tensor, i) => [`blk.${layer}.${parts[i]}${own.slice(path.length)}`, tensor]);
       }
-      const written = facts.names.ofParameter(parameter);
+      const [module, kind] = divided(parameter);
+      const tensor = ofPlace.get(module);
+      const written = tensor === undefined ? facts.names.ofParameter(parameter) : `${tensor}.${kind}`;
       if (written === null) return null;
       const change = changeOf(changes, facts.names, parameter);
       if (change) return [[written, change.write(weight)]];

@@ -72,7 +72,7 @@ function placesOf(
   file: string,
 ): PlacedParameter[] {
   const { names, changes, normOffset } = facts;
-  const own = names.places(name);
+  const own = placeOfLayer(name, facts.places?.(config) ?? {}) ?? names.places(name);
   const { places, split } =
     own.length > 0
       ? { places: own, split: (x: Tensor) => x.split(own.length, -2) }
@@ -95,6 +95,12 @@ function placesOf(
       },
     };
   });
+}
+
+/** Where a tensor belongs that only some layers have there. */
+function placeOfLayer(name: string, places: Readonly<Record<string, string>>): Place[] | undefined {
+  const [tensor, kind] = divided(name);
+  return Object.hasOwn(places, tensor) ? [[places[tensor]!, kind]] : undefined;
 }
 
 /** Where the parts of a tensor belong that the checkpoint has as several, and how they are parted; none of any other. */

@@ -64,6 +64,7 @@ export interface DecoderFacts
       | "matches"
       | "names"
       | "normOffset"
+      | "places"
       | "changes"
       | "joined"
       | "merged"
@@ -116,6 +117,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     matches,
     names,
     normOffset,
+    places: own.places,
     joined: own.joined,
     merged: own.merged,
     stacked: own.stacked,

@@ -48,6 +48,8 @@ export interface GgufFacts {
   /** Whether a file is of this model type, where several have the same architecture. */
   matches?(file: GgufDescription): boolean;
   names: TensorNames;
+  /** Paths of modules in the checkpoint, by the names of tensors without their ends, where layers differ. @param config config.json */
+  places?(config: object): Readonly<Record<string, string>>;
   /** Tensors that lie in another form. @param config config.json */
   changes?(config: object): TensorChanges;
   /** Weights that files have as several tensors. @param config config.json */
