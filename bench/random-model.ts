@@ -1,8 +1,11 @@
 /**
  * Saves a model of one shape with random weights, with the demo's tokenizer: for commands that need a folder.
  *
- *   bun bench/random-model.ts llama-8b /tmp/llama-8b [--dtype bfloat16] [--bits 4] [--layers 8]
+ *   bun bench/random-model.ts llama-8b /tmp/llama-8b [--dtype bfloat16] [--bits 4] [--layers 8] [--words]
+ *
+ * With --words each token has a text: the tokenizer gets words until there are as many as the model has tokens.
  */
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { saveModel } from "../src/convert/save";
 import { demoFolder } from "../src/demo/folder";
@@ -17,6 +20,7 @@ const { values, positionals } = parseArgs({
     dtype: { type: "string", default: "bfloat16" },
     bits: { type: "string" },
     layers: { type: "string" },
+    words: { type: "boolean", default: false },
   },
 });
 const [name, folder] = positionals;
@@ -39,3 +43,11 @@ await saveModel(
   },
   { source: demoFolder() },
 );
+
+if (values.words) {
+  const file = join(folder, "tokenizer.json");
+  const tokenizer = (await Bun.file(file).json()) as { model: { vocab: Record<string, number> } };
+  const { vocab } = tokenizer.model;
+  for (let id = Object.keys(vocab).length; id < config.vocab_size; id++) vocab[`Ġw${id}`] = id;
+  await Bun.write(file, JSON.stringify(tokenizer));
+}
