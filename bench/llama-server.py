@@ -15,5 +15,6 @@ params.n_ctx = clients * each
 params.cpuparams.n_threads = 2
 params.cpuparams_batch.n_threads = 2
 params.n_gpu_layers = 0
+params.verbosity = 1
 server = xllamacpp.Server(params)
 threading.Event().wait()
