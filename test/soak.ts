@@ -93,6 +93,8 @@ async function refused(): Promise<void> {
 /** All that is in use when nobody asks and no model is loaded. */
 async function atRest(): Promise<{ handles: number; resident: number }> {
   for (let i = 0; i < 600 && server.context.models.loaded.length > 0; i++) await Bun.sleep(20);
+  // Its lines would be kept by this script, not by the server.
+  server.log.length = 0;
   Bun.gc(true);
   return { handles: mx.liveHandles(), resident: process.memoryUsage.rss() / 1e6 };
 }

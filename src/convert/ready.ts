@@ -14,6 +14,7 @@ const steps: readonly ((model: Module, facts: Facts) => void)[] = [
   (model, { joins }) => fuseProjections(model, joins),
   (model) => holdTransposes(model),
   (model) => mx.eval(model.parameters()),
+  () => mx.random.settle(),
   (model) => mx.preferHugePages(model.parameters()),
 ];
 

@@ -142,6 +142,14 @@ export function clearCache(): void {
 }
 
 /**
+ * Gives all free memory of the process back to the system, what the C library keeps of it too. It takes milliseconds, and
+ * who allocates next takes longer: for when work is done.
+ */
+export function releaseMemory(): void {
+  checked(native.mlxlm_release_memory());
+}
+
+/**
  * Has the system move the trees' tensors into huge pages meanwhile: the CPU then reads them up to half as fast again. For
  * what is read for every token, a model's weights. They must be evaluated. Nothing on a GPU, nor where a system has none.
  */

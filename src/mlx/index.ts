@@ -32,6 +32,7 @@ export {
   onCpu,
   peakMemory,
   preferHugePages,
+  releaseMemory,
   resetPeakMemory,
   Stream,
   setCacheLimit,

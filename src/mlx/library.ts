@@ -61,6 +61,7 @@ const handSymbols = {
   mlxlm_buffer_size: { args: [i32], returns: "f64" },
   mlxlm_reset_peak_memory: { args: none, returns: i32 },
   mlxlm_clear_cache: { args: none, returns: i32 },
+  mlxlm_release_memory: { args: none, returns: i32 },
   mlxlm_prefer_huge_pages: { args: [i32], returns: i32 },
   mlxlm_set_metallib_path: { args: [bytes], returns: i32 },
 

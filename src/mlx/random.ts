@@ -2,6 +2,7 @@
  * Random tensors. Keys are drawn in the order of MLX's Python binding (split the state, keep the first half, use the
  * second), so a seed gives the numbers that Python gives.
  */
+import { evaluate } from "./devices";
 import { codeOf, type Dtype } from "./dtype";
 import * as abi from "./generated/ops";
 import { type Operand, tensorOf, wrap, wrapAll } from "./operand";
@@ -24,6 +25,14 @@ export const state = {
     current = next;
   },
 };
+
+/**
+ * Computes the state. Until then it holds the graph of every draw since: where none of the numbers is used, as of weights that a
+ * file replaces, that graph grows with each draw.
+ */
+export function settle(): void {
+  if (current) evaluate(current);
+}
 
 /** Starts the global sequence anew. */
 export function seed(value: number): void {

@@ -76,6 +76,7 @@ export async function runServer(
     ...(promptCacheDir !== undefined && {
       prefixFiles: new PrefixFiles(promptCacheDir, options.version, (problem) => log("WARNING", problem)),
     }),
+    onRest: () => mx.releaseMemory(),
     ...(draftModel !== undefined && { draft: () => openModel(draftModel, { warn }) }),
     onEvent: ({ type, model, seconds }) =>
       log("INFO", `${type} ${model}${seconds === undefined ? "" : ` in ${seconds.toFixed(1)} s`}`),

@@ -140,6 +140,7 @@ export async function applyAdapters(model: LanguageModel, folder: string): Promi
   }
   checkTensors(model, adapter.header, folder, adapter.type !== "full");
   loadTensors(model, adapter.path);
+  mx.random.settle();
 }
 
 /** How many of a file's tensors an error names. */

@@ -160,6 +160,23 @@ describe("memory", () => {
     expect(some.loaded).toHaveLength(0);
     expect(mx.liveHandles()).toBe(before);
   });
+
+  test("there is rest once nobody has asked for a while, and not before", async () => {
+    let rests = 0;
+    const { promise: rested, resolve } = Promise.withResolvers<void>();
+    const onRest = () => {
+      rests++;
+      resolve();
+    };
+    const some = models({ main: named("main"), allowed: [named("other")], onRest, restAfter: 0.02 });
+    const lease = await some.lease("main");
+    await use(some, "other");
+    await Bun.sleep(60);
+    expect(rests).toBe(0);
+    lease.release();
+    await rested;
+    expect(rests).toBe(1);
+  });
 });
 
 test("models change under load, and each answers by itself", async () => {

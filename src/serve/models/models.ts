@@ -44,6 +44,10 @@ export interface ModelsOptions {
   prefixFiles?: PrefixFiles;
   /** Seconds without a request after which a model is unloaded; never where negative. */
   keepAlive?: number;
+  /** Called once nobody has asked for a while. */
+  onRest?: () => void;
+  /** Seconds of that while. */
+  restAfter?: number;
   /** Told as models come and go. */
   onEvent?: (event: { type: "loading" | "loaded" | "unloaded"; model: string; seconds?: number }) => void;
 }
@@ -66,6 +70,9 @@ interface Loaded {
   timer: ReturnType<typeof setTimeout> | null;
 }
 
+/** Seconds: longer than a person takes to ask the next question at once. */
+const usualRest = 10;
+
 /** Names that stand for the model that the server was started with. */
 const defaultNames = new Set(["", "default", "default_model"]);
 
@@ -75,6 +82,7 @@ export class Models {
   #loading: Promise<unknown> = Promise.resolve();
   /** Called when a model is free again. */
   #onFree: (() => void)[] = [];
+  #resting: ReturnType<typeof setTimeout> | undefined;
 
   constructor(private readonly options: ModelsOptions) {}
 
@@ -182,6 +190,7 @@ export class Models {
   async #lease(key: string, source: ModelSource, keepAlive?: number): Promise<Lease> {
     const loaded = this.#loaded.get(key) ?? (await this.#queued(key, source));
     loaded.users++;
+    clearTimeout(this.#resting);
     if (loaded.timer) clearTimeout(loaded.timer);
     loaded.timer = null;
     if (keepAlive !== undefined) loaded.keepAlive = keepAlive;
@@ -276,6 +285,7 @@ export class Models {
     loaded.lastUse = Date.now();
     if (loaded.users > 0) return;
     for (const resolve of this.#onFree.splice(0)) resolve();
+    this.#rest();
     if (loaded.keepAlive < 0) return;
     const idle = () => {
       if (loaded.users === 0) void this.#drop(key, loaded);
@@ -283,6 +293,15 @@ export class Models {
     // Longer than a timer can run is as good as for ever.
     if (loaded.keepAlive < 2_000_000) loaded.timer = setTimeout(idle, loaded.keepAlive * 1000);
     loaded.timer?.unref();
+  }
+
+  /** Has `onRest` called, unless somebody asks before. */
+  #rest(): void {
+    const { onRest, restAfter = usualRest } = this.options;
+    clearTimeout(this.#resting);
+    if (!onRest || [...this.#loaded.values()].some(({ users }) => users > 0)) return;
+    this.#resting = setTimeout(onRest, restAfter * 1000);
+    this.#resting.unref();
   }
 
   async #drop(key: string, loaded: Loaded): Promise<void> {
@@ -310,6 +329,7 @@ export class Models {
 
   /** Unloads all, whoever uses them. */
   async dispose(): Promise<void> {
+    clearTimeout(this.#resting);
     await Promise.all([...this.#loaded].map(([key, loaded]) => this.#drop(key, loaded)));
   }
 }

@@ -113,7 +113,7 @@ export class ServedModel {
     this.opened.draftHead?.dispose();
     this.model.dispose();
     this.options.draft?.model.dispose();
-    mx.clearCache();
+    mx.releaseMemory();
   }
 }
 

@@ -1,4 +1,9 @@
 // Devices, streams and memory.
+#include <cstdlib>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "abi.h"
 #include "cpu/huge_pages.h"
 #include "cpu/isa.h"
@@ -158,6 +163,17 @@ int32_t mlxlm_reset_peak_memory() {
 int32_t mlxlm_clear_cache() {
   return guarded([] {
     mx::clear_cache();
+    return 0;
+  });
+}
+
+// glibc keeps what is free between blocks in use, and gives back by itself only what lies at the heap's end.
+int32_t mlxlm_release_memory() {
+  return guarded([] {
+    mx::clear_cache();
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
     return 0;
   });
 }
