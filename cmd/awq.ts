@@ -1,5 +1,6 @@
 /** `mlxlm awq`: quantization by what activations show. */
 import { command } from "../src/cli/command";
+import { isLead } from "../src/mlx/group-environment";
 import { awqFlags } from "./awq.flags";
 
 export default command({
@@ -12,6 +13,7 @@ export default command({
   ],
   flags: awqFlags,
   computes: true,
+  ranks: true,
   hasLongSteps: true,
 
   async run({ flags, out, signal }) {
@@ -48,6 +50,8 @@ export default command({
         signal,
       });
       bars.end();
+      // The first rank saves and measures.
+      if (!isLead()) return;
       out.text(`Quantized model with ${result.bits_per_weight.toFixed(3)} bits per weight.\n`);
 
       const { quantization, calibration, ...facts } = result;

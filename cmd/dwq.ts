@@ -1,6 +1,7 @@
 /** `mlxlm dwq`: a quantized model learns from its original. */
 import { command } from "../src/cli/command";
 import { ExitCode, UserError } from "../src/errors";
+import { isLead } from "../src/mlx/group-environment";
 import { dwqFlags } from "./dwq.flags";
 
 export default command({
@@ -13,6 +14,7 @@ export default command({
   ],
   flags: dwqFlags,
   computes: true,
+  ranks: true,
   hasLongSteps: true,
 
   async run({ flags, out, signal }) {
@@ -56,6 +58,8 @@ export default command({
         signal,
       });
       bars.end();
+      // The first rank saves and measures.
+      if (!isLead()) return;
       if (!result) {
         out.event({ type: "end", targets: flags.targetDir! });
         return;

@@ -2,6 +2,7 @@
 import { command } from "../src/cli/command";
 import { wasGiven } from "../src/cli/parse";
 import { ExitCode, UserError } from "../src/errors";
+import { isLead } from "../src/mlx/group-environment";
 import { dynamicQuantFlags } from "./dynamic_quant.flags";
 
 export default command({
@@ -14,6 +15,7 @@ export default command({
   ],
   flags: dynamicQuantFlags,
   computes: true,
+  ranks: true,
   hasLongSteps: true,
 
   async run({ flags, out, signal }) {
@@ -29,7 +31,7 @@ export default command({
     const { quantizeDynamically } = await import("../src/quant/dynamic-quant-run");
     const { sensitivityFile } = await import("../src/quant/sensitivity-file");
     // Before a download that may take an hour.
-    await checkTarget(flags.mlxPath);
+    if (isLead()) await checkTarget(flags.mlxPath);
 
     const source = await findModel(flags.model, out, signal);
     const bars = out.bars({
@@ -59,6 +61,8 @@ export default command({
         signal,
       });
       bars.end();
+      // The first rank saves and measures.
+      if (!isLead()) return;
       const peak = mx.peakMemory() / 1e9;
       out.info(`[INFO] Quantized model with ${facts.bits_per_weight.toFixed(3)} bits per weight.`);
       out.text(`Peak memory used: ${peak.toFixed(3)}GB\n`);

@@ -4,8 +4,10 @@ import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
 import { readConfig } from "../convert/source";
 import * as mx from "../mlx";
+import { isLead } from "../mlx/group-environment";
 import { packing, type QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";
+import { checkRows, quantizingGroup, RowShare } from "./across-ranks";
 import { awqConfig, awqFacts, awqQuantize, checkAwq } from "./awq";
 import { type Calibration, loadCalibration } from "./calibration";
 import type { BlockLoss } from "./saved-blocks";
@@ -59,6 +61,7 @@ export async function quantizeByAwq(
   const { bits, groupSize, embedBits, embedGroupSize, nGrid, resume } = settings;
   checkAffine(bits, groupSize, { bits: "--bits", groupSize: "--group-size" });
   checkAffine(embedBits, embedGroupSize, { bits: "--embed-bits", groupSize: "--embed-group-size" });
+  const group = quantizingGroup(settings);
   await checkTarget(target);
   hooks.onStage?.("Loading");
   mx.random.seed(settings.seed);
@@ -71,17 +74,20 @@ export async function quantizeByAwq(
   try {
     checkAwq(model, { plan, how, embedding });
     const calibration = await calibrationFor(opened, source.path, settings, hooks);
+    const { rows } = calibration;
+    checkRows(rows, group);
     const begun = await workSettings(source.path, settings, calibration);
     await checkWork(target, begun, { resume });
-    const folder = await openWork(target, begun);
+    const folder = group ? undefined : await openWork(target, begun);
 
-    const { rows } = calibration;
     hooks.onStage?.(`Quantizing by ${rows.length} rows of ${settings.sequenceLength} tokens`);
-    const tokens = mx.keep(mx.array(rows.flat(), "uint32", [rows.length, settings.sequenceLength]));
+    const share = group && new RowShare(group, rows.length);
+    const own = share ? rows.slice(share.first, share.end) : rows;
+    const tokens = mx.keep(mx.array(own.flat(), "uint32", [own.length, settings.sequenceLength]));
     let block = 0;
     try {
       await awqQuantize(model, tokens, {
-        ...{ plan, how, embedding, grid: nGrid, folder, signal: hooks.signal },
+        ...{ plan, how, embedding, grid: nGrid, folder, share, signal: hooks.signal },
         onSearch: (done, total) => hooks.onSearch?.(block * total + done, model.layers.length * total),
         onBlock: (done, _, loss, resumed) => {
           block = done;
@@ -93,10 +99,12 @@ export async function quantizeByAwq(
     }
     const quantization = awqConfig(model, how);
     const facts = { parameters: parameterCount(model), bits_per_weight: bitsPerWeight(model) };
-    isSaving = true;
-    const saved = { ...config, quantization, quantization_config: quantization };
-    await saveModel(target, model, saved, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
-    await closeWork(target);
+    if (isLead()) {
+      isSaving = true;
+      const saved = { ...config, quantization, quantization_config: quantization };
+      await saveModel(target, model, saved, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
+      if (folder !== undefined) await closeWork(target);
+    }
     return { ...facts, quantization, calibration };
   } finally {
     if (!isSaving) model.dispose();

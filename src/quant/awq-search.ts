@@ -12,6 +12,7 @@ import {
   SwitchLinear,
   ZeroCenteredRMSNorm,
 } from "../nn";
+import type { RowShare } from "./across-ranks";
 import type { Captured } from "./layer-inputs";
 import { runInBatches } from "./layer-inputs";
 
@@ -49,19 +50,22 @@ export interface ScaleSearch {
   how: Packing;
   /** How many strengths are tried. */
   grid: number;
+  /** Where other ranks have other rows of the data. */
+  share?: RowShare | null;
 }
 
 /**
  * The factors (K) of the group's input that lose least when the layers' weights are packed: powers of the input's mean
  * magnitude. Kept: the caller releases them.
  */
-export async function searchScales({ layers, captured, run, how, grid }: ScaleSearch): Promise<Tensor> {
+export async function searchScales({ layers, captured, run, how, grid, share }: ScaleSearch): Promise<Tensor> {
   const packed = layers.filter(isPackable);
   const exact = await runInBatches(captured, run);
   const magnitude = mx.keep(
     mx.scope(() => {
       const axes = Array.from({ length: captured.x.ndim - 1 }, (_, axis) => axis);
-      return captured.x.abs().mean({ axis: axes });
+      const own = captured.x.abs().mean({ axis: axes });
+      return share ? share.mean(own) : own;
     }),
   );
   let best: { error: number; scales: Tensor } | null = null;
@@ -71,7 +75,7 @@ export async function searchScales({ layers, captured, run, how, grid }: ScaleSe
       const error = await withWeights(
         packed,
         (weight) => rounded(weight.multiply(scales), how).divide(scales),
-        () => meanSquaredError(captured, run, exact),
+        () => meanSquaredError(captured, run, { exact, share }),
       );
       if (error < (best?.error ?? Number.POSITIVE_INFINITY)) {
         if (best) mx.release(best.scales);
@@ -92,11 +96,11 @@ function spread(powers: Tensor): Tensor {
   return scales.divide(scales.max().multiply(scales.min()).sqrt());
 }
 
-/** The mean of (run(x) − exact)², summed batch by batch. */
+/** The mean of (run(x) − exact)² over the rows of all ranks, summed batch by batch. */
 export async function meanSquaredError(
   captured: Captured,
   run: (x: Tensor, indices: Tensor | null) => Tensor,
-  exact: Tensor,
+  { exact, share }: { exact: Tensor; share?: RowShare | null },
 ): Promise<number> {
   let sum = 0;
   let row = 0;
@@ -111,7 +115,8 @@ export async function meanSquaredError(
       sum += part.item();
     },
   );
-  return sum / exact.size;
+  const [total, count] = share ? share.sums([sum, exact.size]) : [sum, exact.size];
+  return total! / count!;
 }
 
 /**
@@ -147,6 +152,8 @@ export interface ClipSearch {
   how: Packing;
   /** How many limits there are between all of a group's range and none; the larger half is tried. */
   grid: number;
+  /** Where other ranks have other rows of the data: each then searches some rows of the weight. */
+  share?: RowShare | null;
 }
 
 /** The search looks at so many rows of the input. */
@@ -161,40 +168,48 @@ const numbersAtATime = 2 ** 22;
  * With d the change of a group's weights, the squared error on inputs x is dᵀ(xᵀx)d: xᵀx is made once, where mlx-lm
  * makes all outputs for each limit.
  */
-export async function searchClip(layer: Packable, { x }: Captured, { how, grid }: ClipSearch): Promise<Tensor> {
+export async function searchClip(layer: Packable, { x }: Captured, search: ClipSearch): Promise<Tensor> {
   const { weight } = layer;
   const K = weight.dim(-1);
-  const { groupSize } = how;
-  const products = mx.keep(
-    mx.scope(() => {
-      const all = x.reshape(-1, K);
-      const stride = Math.ceil(all.dim(0) / mostRows);
-      const rows = all.at(mx.slice(null, null, stride)).astype("float32");
-      const groups = rows.reshape(rows.dim(0), -1, groupSize).transpose(1, 0, 2);
-      return groups.transpose(0, 2, 1).matmul(groups).divide(rows.dim(0));
-    }),
-  );
+  const { share } = search;
+  const products = mx.keep(mx.scope(() => inputProducts(x.reshape(-1, K), search)));
+  const all = mx.keep(mx.scope(() => weight.reshape(-1, K)));
   const parts: Tensor[] = [];
   try {
     mx.eval(products);
-    const all = mx.keep(mx.scope(() => weight.reshape(-1, K)));
-    try {
-      const rowsAtATime = Math.max(1, Math.floor(numbersAtATime / K));
-      for (let row = 0; row < all.dim(0); row += rowsAtATime) {
-        const part = mx.keep(
-          mx.scope(() => clipRows(all.at(mx.slice(row, row + rowsAtATime)), products, { how, grid })),
-        );
-        parts.push(part);
-        mx.eval(part);
-        await breathe();
-      }
-    } finally {
-      mx.release(all);
+    const [start, end] = share ? share.part(all.dim(0)) : [0, all.dim(0)];
+    const rowsAtATime = Math.max(1, Math.floor(numbersAtATime / K));
+    for (let row = start; row < end; row += rowsAtATime) {
+      const rows = mx.slice(row, Math.min(row + rowsAtATime, end));
+      const part = mx.keep(mx.scope(() => clipRows(all.at(rows), products, search)));
+      parts.push(part);
+      mx.eval(part);
+      await breathe();
     }
-    return mx.keep(mx.scope(() => mx.concatenate(parts).reshape(weight.shape)));
+    const whole = () => (share ? share.gather(all.dim(0), parts, all) : mx.concatenate(parts));
+    const clipped = mx.keep(mx.scope(() => whole().reshape(weight.shape)));
+    mx.eval(clipped);
+    return clipped;
   } finally {
-    mx.release([products, parts]);
+    mx.release([products, all, parts]);
   }
+}
+
+/** xᵀx of each group's inputs, by row: of `mostRows` of all ranks' rows at most. x (rows, K) → (K / group, group, group) */
+function inputProducts(x: Tensor, { how: { groupSize }, share }: ClipSearch): Tensor {
+  const count = x.dim(0);
+  // How many rows come before these, and how many there are.
+  const perSample = share ? count / (share.end - share.first) : 0;
+  const [before, total] = share ? [share.first * perSample, share.total * perSample] : [0, count];
+  const stride = Math.ceil(total / mostRows);
+  const first = (stride - (before % stride)) % stride;
+  const rows = x.at(mx.slice(first, null, stride)).astype("float32");
+  const groups = rows.reshape(rows.dim(0), -1, groupSize).transpose(1, 0, 2);
+  const products = groups
+    .transpose(0, 2, 1)
+    .matmul(groups)
+    .divide(Math.ceil(total / stride));
+  return share ? share.sum(products) : products;
 }
 
 /** w (N, K), products (K / group, group, group) → (N, K) */

@@ -19,6 +19,7 @@ import {
   quantize,
   rounded,
 } from "../nn";
+import type { RowShare } from "./across-ranks";
 import {
   applyScales,
   isPackable,
@@ -46,6 +47,8 @@ export interface AwqOptions {
   onScales?: (scales: Tensor) => void;
   /** Called as each search within a block ends. */
   onSearch?: (done: number, total: number) => void;
+  /** Where other ranks have other rows of the data. */
+  share?: RowShare | null;
   signal?: AbortSignal;
 }
 
@@ -93,7 +96,7 @@ export function checkAwq(
 }
 
 /**
- * Quantizes the model in place by what it does to rows of token ids (N, T). Original weights are read, used and let go
+ * Quantizes the model in place by what it does to rows of token ids (N, T), this rank's. Original weights are read, used and let go
  * block by block. Returns what each block lost.
  * @throws UserError where the signal ends the work
  */
@@ -158,7 +161,7 @@ async function quantizeBlock(
   mask: Mask,
   options: AwqOptions & { stopIfAsked: () => void },
 ): Promise<BlockResult> {
-  const { how, plan, onSearch, stopIfAsked } = options;
+  const { how, plan, onSearch, stopIfAsked, share } = options;
   const layers = packables(block).map(([, layer]) => layer);
   const groups = plan.groups.filter((group) => appliesTo(group, block));
   const clipped = packables(block).filter(([path]) => plan.noClip.every((name) => !path.includes(name)));
@@ -172,7 +175,8 @@ async function quantizeBlock(
       withWeights(
         layers,
         (weight) => rounded(weight, how),
-        () => meanSquaredError({ x, indices: null }, (rows) => blockOutput(block, rows, mask), output),
+        () =>
+          meanSquaredError({ x, indices: null }, (rows) => blockOutput(block, rows, mask), { exact: output, share }),
       );
     const loss = { plain: await lossNow(), searched: 0 };
     for (const group of groups) {
@@ -211,7 +215,7 @@ async function scaleGroup(
   { before, layers: paths, part }: ScaleGroup,
   inputs: LayerInputs,
   mask: Mask,
-  { how, grid, onScales }: AwqOptions,
+  { how, grid, onScales, share }: AwqOptions,
 ): Promise<void> {
   const layers = paths.flatMap((path) => child(block, path) ?? []);
   const captured = inputs.smallest(layers);
@@ -220,7 +224,7 @@ async function scaleGroup(
   };
   // A part gets the mask, a layer of experts their indices.
   const run = (x: Tensor, indices: Tensor | null) => judge.forward(x, part === undefined ? indices : mask);
-  const scales = await searchScales({ layers, captured, run, how, grid });
+  const scales = await searchScales({ layers, captured, run, how, grid, share });
   try {
     onScales?.(scales);
     applyScales(child(block, before)!, layers, scales);

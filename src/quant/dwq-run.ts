@@ -6,14 +6,17 @@ import { readConfig } from "../convert/source";
 import { ExitCode, UserError } from "../errors";
 import { NumpyRandom } from "../mersenne";
 import * as mx from "../mlx";
+import { isLead } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
 import type { QuantizationConfig } from "../nn";
 import { AdamW } from "../optim";
 import { loadTokenizer } from "../text/tokenizer";
+import { ownRows, trainingGroup } from "../tune/across-ranks";
 import { iterateBatches } from "../tune/data";
 import { checkpointBlocks } from "../tune/gradient-checkpoint";
 import { trainableLine, trainableParameters } from "../tune/linear-to-lora";
+import { quantizingGroup } from "./across-ranks";
 import type { Calibration } from "./calibration";
 import { Distillation, type DwqEvent, type DwqOptions, type DwqProgress, dwqDtype, unfreezeScales } from "./dwq";
 import { type DwqData, loadDwqData } from "./dwq-data";
@@ -65,6 +68,8 @@ export interface DwqResult {
   calibration: Calibration;
 }
 
+type Group = mx.distributed.Group;
+
 interface Folders {
   path: string;
   repo?: string;
@@ -85,32 +90,36 @@ export async function quantizeByDwq(
 ): Promise<DwqResult | null> {
   const { targetDir, targetsOnly, resume } = settings;
   checkSettings(settings);
+  const group = quantizingGroup(settings) && trainingGroup(settings.batchSize);
   if (!targetsOnly) await checkTarget(target);
   hooks.onStage?.("Loading");
   const data = await readData(source, settings, hooks);
   const work = await workSettings(source, settings, data);
   const { batches, counts } = batchesOf(data, settings);
-  if (!targetsOnly) await checkWork(target, work, { resume });
+  // The first rank saves, and it may have begun before another one looks.
+  if (!targetsOnly && isLead()) await checkWork(target, work, { resume });
 
-  if (targetDir !== undefined) await provideTargets(source, targetDir, { batches, counts, work, hooks });
+  if (targetDir !== undefined) await provideTargets(source, targetDir, { batches, counts, work, group, hooks });
   if (targetsOnly) return null;
 
-  const folder = await openWork(target, work);
+  const folder = isLead() ? await openWork(target, work) : null;
   const student = await openStudent(source, settings);
   const { model, config } = student;
   let teacher: LanguageModel | null = null;
   let isSaving = false;
   try {
     if (targetDir === undefined) teacher = (await openWeights(source.path, await readConfig(source.path))).model;
-    const options = { batches, counts, folder, teacher, hooks };
+    const options = { batches, counts, folder, teacher, group, hooks };
     const progress = await distill(model, settings, options);
     teacher?.dispose();
     teacher = null;
     const quantization = config.quantization as QuantizationConfig;
     const facts = { parameters: parameterCount(model), bits_per_weight: bitsPerWeight(model) };
-    isSaving = true;
-    await saveModel(target, model, config, { source: student.folder, repo: source.repo, onProgress: hooks.onSave });
-    await closeWork(target);
+    if (isLead()) {
+      isSaving = true;
+      await saveModel(target, model, config, { source: student.folder, repo: source.repo, onProgress: hooks.onSave });
+      await closeWork(target);
+    }
     return { ...facts, quantization, progress, calibration: { rows: [], heldOut: heldOutRows(data), first: [] } };
   } finally {
     teacher?.dispose();
@@ -204,8 +213,15 @@ async function provideTargets(
     batches,
     counts,
     work,
+    group,
     hooks,
-  }: { batches: Batches; counts: { train: number; valid: number }; work: WorkSettings; hooks: DwqHooks },
+  }: {
+    batches: Batches;
+    counts: { train: number; valid: number };
+    work: WorkSettings;
+    group: Group | null;
+    hooks: DwqHooks;
+  },
 ): Promise<void> {
   const facts = {
     model: work.model,
@@ -214,6 +230,12 @@ async function provideTargets(
     "--seed": work["--seed"],
   };
   if (await hasTargets(folder, counts, facts)) return;
+  if (group) {
+    throw new UserError(`${folder} does not have the targets of all batches, and ranks do not make them`, {
+      code: ExitCode.usage,
+      hint: "Make them first, without mlxlm launch: --targets-only. Or leave out --target-dir: each rank then has the original.",
+    });
+  }
   hooks.onStage?.(`Computing targets into ${folder}`);
   const { model } = await openWeights(path, await readConfig(path));
   try {
@@ -230,12 +252,14 @@ async function distill(
   options: {
     batches: Batches;
     counts: { train: number; valid: number };
-    folder: string;
+    /** Where the work is saved; null on ranks that do not. */
+    folder: string | null;
     teacher: LanguageModel | null;
+    group: Group | null;
     hooks: DwqHooks;
   },
 ): Promise<DwqProgress> {
-  const { batches, counts, folder, teacher, hooks } = options;
+  const { batches, counts, folder, teacher, group, hooks } = options;
   // Layer by layer: of what a student was quantized from, little is in memory at once.
   for (const [, tensor] of model.namedParameters()) mx.eval(tensor);
   mx.clearCache();
@@ -245,17 +269,20 @@ async function distill(
   const optimizer = new AdamW(learningRate, { weightDecay: 0, biasCorrection: true });
   let distillation: Distillation | null = null;
   try {
-    const saved = await loadTraining(folder, trainableParameters(model), optimizer);
+    const saved = folder === null ? null : await loadTraining(folder, trainableParameters(model), optimizer);
     distillation = new Distillation(model, optimizer, {
       batches,
       target: async (batch, index, split) => {
-        if (targetDir !== undefined) return readTarget(targetDir, split, index, batch, model.vocabSize);
-        const logits = mx.scope(() => teacher!.forward(inputsOf(batch)));
+        if (targetDir !== undefined) {
+          return ownTargets(await readTarget(targetDir, split, index, batch, model.vocabSize), group);
+        }
+        const logits = mx.scope(() => teacher!.forward(inputsOf(ownRows(batch, group))));
         mx.eval(logits);
         return { logits, indices: null };
       },
       dtype: dwqDtype(model),
-      save: (progress, parameters) => saveTraining(folder, progress, parameters, optimizer),
+      group,
+      save: folder === null ? undefined : (...state) => saveTraining(folder, ...state, optimizer),
       resume: saved ?? undefined,
       onEvent: hooks.onEvent,
       onValidationBatch: (done) => hooks.onValidationBatch?.(done, counts.valid),
@@ -269,6 +296,19 @@ async function distill(
     undo();
     restoreLimit();
   }
+}
+
+/** Of the targets of a batch those of this rank's rows. */
+function ownTargets(whole: Required<{ logits: mx.Tensor; indices: mx.Tensor }>, group: Group | null) {
+  if (!group) return whole;
+  const own = mx.scope(() => {
+    const rows = (x: mx.Tensor) => mx.contiguous(x.at(mx.slice(group.rank, null, group.size)));
+    return { logits: rows(whole.logits), indices: rows(whole.indices) };
+  });
+  mx.eval(own);
+  whole.logits.dispose();
+  whole.indices.dispose();
+  return own;
 }
 
 /** The longer half of the validation samples, cut to one length: the closing report takes rows as they are. */

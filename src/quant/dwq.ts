@@ -9,6 +9,7 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Module, Packing } from "../nn";
 import type { AdamW } from "../optim";
+import { meanOverRanks, ownRows, sumOverRanks } from "../tune/across-ranks";
 import { trainableParameters } from "../tune/linear-to-lora";
 import type { TokenBatch } from "../tune/token-batch";
 import type { Target, TargetSplit } from "./dwq-targets";
@@ -58,7 +59,9 @@ export type DwqEvent =
 
 export interface DwqOptions {
   batches: Record<TargetSplit, () => Iterable<TokenBatch>>;
-  /** The original's logits for a batch; disposed of after use. */
+  /** The processes that each take some rows of every batch. */
+  group?: mx.distributed.Group | null;
+  /** The original's logits for this rank's rows of a batch; disposed of after use. */
   target: (batch: TokenBatch, index: number, split: TargetSplit) => Promise<Target>;
   /** The dtype of what is trained in a forward pass. */
   dtype: Dtype;
@@ -151,7 +154,8 @@ export class Distillation {
         const [[loss, count], gradients] = mx.valueAndGrad((given: Tensor[]) => this.#loss(given, batch, target))(
           parameters,
         ) as [[Tensor, Tensor], Tensor[]];
-        return [loss, count, gradients];
+        const all = meanOverRanks({ loss, count, gradients }, this.options.group ?? null);
+        return [all.loss, all.count, all.gradients];
       },
       { inputs: [frozen, random], outputs: [random] },
     );
@@ -218,11 +222,12 @@ export class Distillation {
   async #step(batch: TokenBatch): Promise<{ loss: number; tokens: number }> {
     const { optimizer, options } = this;
     const { iteration } = this.#progress;
+    const own = ownRows(batch, options.group ?? null);
     const target = await options.target(batch, iteration, "train");
     try {
       const [loss, count] = mx.scope(() => {
         const values = [...this.#parameters.values()];
-        const [loss, count, gradients] = this.#gradients(values, toDevice(batch), target);
+        const [loss, count, gradients] = this.#gradients(values, toDevice(own), target);
         const named = new Map(this.#paths.map((path, i) => [path, gradients[i]!]));
         this.#take(new Map(optimizer.update(this.#parameters, named)));
         return [loss, count];
@@ -252,7 +257,7 @@ export class Distillation {
 
   /** The mean divergence on the validation data, by token. */
   async #validate(iteration: number): Promise<number> {
-    const { batches, target: targetOf, onEvent, onValidationBatch } = this.options;
+    const { batches, target: targetOf, group = null, onEvent, onValidationBatch } = this.options;
     let total = 0;
     let tokens = 0;
     let index = 0;
@@ -260,7 +265,9 @@ export class Distillation {
       await this.#stopIfAsked();
       const target = await targetOf(batch, index++, "valid");
       try {
-        const results = mx.scope(() => this.#loss([...this.#parameters.values()], toDevice(batch), target));
+        const results = mx.scope(() =>
+          this.#loss([...this.#parameters.values()], toDevice(ownRows(batch, group)), target),
+        );
         mx.eval(results);
         const [loss, count] = results.map((tensor) => tensor.item()) as [number, number];
         for (const tensor of results) tensor.dispose();
@@ -273,7 +280,8 @@ export class Distillation {
       await breathe();
     }
     mx.clearCache();
-    const loss = total / tokens;
+    const [losses, counts] = sumOverRanks([total, tokens], group) as [number, number];
+    const loss = losses / counts;
     this.#progress.latest = loss;
     this.#progress.validated = iteration;
     onEvent?.({ type: "val", iteration, loss });

@@ -5,9 +5,11 @@ import { checkTarget, saveModel } from "../convert/save";
 import { ExitCode, UserError } from "../errors";
 import { measurePerplexity } from "../evaluate/perplexity";
 import * as mx from "../mlx";
+import { isLead } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import type { QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";
+import { quantizingGroup } from "./across-ranks";
 import { BitBudget } from "./bit-budget";
 import { type Calibration, hasCalibrationData, loadCalibration } from "./calibration";
 import { estimateSensitivities, type Sensitivities } from "./sensitivities";
@@ -75,7 +77,9 @@ export async function quantizeDynamically(
   const high = { bits: settings.highBits, groupSize: settings.highGroupSize };
   checkAffine(low.bits, low.groupSize, { bits: "--low-bits", groupSize: "--low-group-size" });
   checkAffine(high.bits, high.groupSize, { bits: "--high-bits", groupSize: "--high-group-size" });
-  await checkTarget(target);
+  const group = quantizingGroup(settings);
+  // Where there is nothing to estimate, ranks do not wait for each other: the first may have saved by now.
+  if (isLead()) await checkTarget(target);
   hooks.onStage?.("Loading");
   const opened = await openSource(source.path);
   const { model } = opened;
@@ -90,9 +94,10 @@ export async function quantizeDynamically(
     const known = settings.sensitivities ? await readSensitivities(settings.sensitivities, names) : null;
     const needsData = !known || settings.reportPpl || hasCalibrationData(settings.dataPath);
     const calibration = needsData ? await calibrationFor(opened, source.path, settings, hooks) : null;
-    const sensitivities = known ?? (await estimated(model, source.path, target, calibration!, settings, hooks));
+    const sensitivities =
+      known ?? (await estimated(model, source.path, target, calibration!, { ...settings, group }, hooks));
     const measure = async (of: "original" | "quantized") => {
-      if (settings.reportPpl) hooks.onPerplexity?.(of, await perplexity(model, calibration!, hooks));
+      if (settings.reportPpl && isLead()) hooks.onPerplexity?.(of, await perplexity(model, calibration!, hooks));
     };
     await measure("original");
     const threshold = budget.threshold(sensitivities, wanted);
@@ -107,9 +112,11 @@ export async function quantizeDynamically(
       calibration,
     };
     await measure("quantized");
-    isSaving = true;
-    await saveModel(target, model, quantized, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
-    await closeWork(target);
+    if (isLead()) {
+      isSaving = true;
+      await saveModel(target, model, quantized, { source: source.path, repo: source.repo, onProgress: hooks.onSave });
+      if (!group) await closeWork(target);
+    }
     return result;
   } finally {
     if (!isSaving) model.dispose();
@@ -153,9 +160,10 @@ async function estimated(
   folder: string,
   target: string,
   { rows }: Calibration,
-  settings: DynamicSettings,
+  settings: DynamicSettings & { group: mx.distributed.Group | null },
   { onStage, onBatch, signal }: DynamicHooks,
 ): Promise<Sensitivities> {
+  const { group } = settings;
   const { lowBits, lowGroupSize, highBits, highGroupSize, gradCheckpoint, resume } = settings;
   const begun: WorkSettings = {
     method: "dynamic_quant",
@@ -166,17 +174,18 @@ async function estimated(
     ...{ "--sequence-length": settings.sequenceLength, "--num-samples": rows.length },
   };
   await checkWork(target, begun, { resume });
-  const work = await openWork(target, begun);
+  const work = group ? null : await openWork(target, begun);
   onStage?.(`Estimating sensitivities by ${rows.length} rows of ${settings.sequenceLength} tokens`);
   const sensitivities = await estimateSensitivities(model, rows, {
     low: { bits: lowBits, groupSize: lowGroupSize },
     high: { bits: highBits, groupSize: highGroupSize },
     gradCheckpoint,
     work,
+    group,
     onBatch,
     signal,
   });
-  await writeSensitivities(settings.sensitivitiesTo, sensitivities);
+  if (isLead()) await writeSensitivities(settings.sensitivitiesTo, sensitivities);
   onStage?.(`Sensitivities are in ${settings.sensitivitiesTo}`);
   return sensitivities;
 }

@@ -2,12 +2,12 @@
 import { tokenizerOptions } from "../convert/config";
 import { bitsPerWeight, parameterCount } from "../convert/quantize-model";
 import { checkTarget, saveModel } from "../convert/save";
-import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
-import { isLaunched, isLead } from "../mlx/group-environment";
+import { isLead } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import type { QuantizationConfig } from "../nn";
 import { loadTokenizer } from "../text/tokenizer";
+import { checkRows, quantizingGroup } from "./across-ranks";
 import { type Calibration, loadCalibration } from "./calibration";
 import { fallbackLayers, gptqLayers, gptqQuantize } from "./gptq";
 import { checkAffine, checkGroups, openSource } from "./source-model";
@@ -61,6 +61,7 @@ export async function quantizeByGptq(
     bits: "--fallback-bits",
     groupSize: "--fallback-group-size",
   });
+  const group = quantizingGroup(settings);
   await checkTarget(target);
   hooks.onStage?.("Loading");
   // Before the model: its building draws numbers, after which Python draws the order of the data.
@@ -76,8 +77,7 @@ export async function quantizeByGptq(
       onProgress: hooks.onDownload,
       signal: hooks.signal,
     });
-    const group = isLaunched() ? mx.distributed.init({ strict: true }) : null;
-    if (group) checkRanks(calibration.rows.length, group.size, settings);
+    checkRows(calibration.rows, group);
     const begun = await workSettings(source.path, settings, calibration);
     await checkWork(target, begun, settings);
     const work = group ? null : await openWork(target, begun);
@@ -101,21 +101,6 @@ export async function quantizeByGptq(
   } finally {
     if (!isSaving) model.dispose();
   }
-}
-
-/** @throws UserError for what ranks cannot do */
-function checkRanks(rows: number, ranks: number, { resume }: GptqSettings): void {
-  if (resume) {
-    throw new UserError("--resume does not go with several ranks", {
-      code: ExitCode.usage,
-      hint: "Go on without mlxlm launch, or begin again.",
-    });
-  }
-  if (rows >= ranks) return;
-  throw new UserError(`${rows} rows of data are too few for ${ranks} ranks`, {
-    code: ExitCode.usage,
-    hint: "Take more data: --num-samples, --data-path",
-  });
 }
 
 /** @throws UserError where a layer does not divide into groups */

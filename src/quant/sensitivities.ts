@@ -9,6 +9,7 @@ import { UserError } from "../errors";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { gatherJson } from "../mlx/group-messages";
 import type { LanguageModel } from "../models";
 import { type Quantizable, rounded } from "../nn";
 import { checkpointBlocks } from "../tune/gradient-checkpoint";
@@ -25,8 +26,10 @@ export interface SensitivityOptions {
   high: Width;
   /** Compute blocks again in the backward pass, to save memory. */
   gradCheckpoint: boolean;
-  /** Folder where sums are kept from batch to batch. */
-  work: string;
+  /** Folder where sums are kept from batch to batch; null among ranks, which go on together or not at all. */
+  work: string | null;
+  /** Ranks that have the same model, and run some of the batches each. */
+  group?: mx.distributed.Group | null;
   onBatch?: (done: number, total: number) => void;
   signal?: AbortSignal;
 }
@@ -43,11 +46,12 @@ const batchSize = 4;
 export async function estimateSensitivities(
   model: LanguageModel,
   rows: readonly number[][],
-  { low, high, gradCheckpoint, work, onBatch, signal }: SensitivityOptions,
+  { low, high, gradCheckpoint, work, group = null, onBatch, signal }: SensitivityOptions,
 ): Promise<Sensitivities> {
   const layers = quantizableLayers(model);
   const total = Math.ceil(rows.length / batchSize);
-  const { done, sums } = await readSums(work, layers);
+  const { done, sums } = work === null ? nothingDone(layers) : await readSums(work, layers);
+  const own = new Map<number, number[]>();
   model.freeze();
   for (const [, layer] of layers) layer.unfreeze({ keys: ["weight"] });
   const lowWeights: Tensor[] = [];
@@ -59,11 +63,15 @@ export async function estimateSensitivities(
       mx.eval(lowWeights.at(-1));
     }
     for (let batch = done; batch < total; batch++) {
-      checkStopped(signal, resumeHint);
+      checkStopped(signal, group ? undefined : resumeHint);
+      if (group && batch % group.size !== group.rank) continue;
       const part = rows.slice(batch * batchSize, (batch + 1) * batchSize);
       const terms = batchTerms(model, part, layers, lowWeights, high);
-      for (const [i, [path]] of layers.entries()) sums.set(path, sums.get(path)! + terms[i]!);
-      await writeSums(work, batch + 1, sums);
+      if (group) own.set(batch, terms);
+      else {
+        addTerms(sums, terms);
+        if (work !== null) await writeSums(work, batch + 1, sums);
+      }
       onBatch?.(batch + 1, total);
       await breathe();
     }
@@ -72,7 +80,23 @@ export async function estimateSensitivities(
     mx.release(lowWeights);
     mx.clearCache();
   }
+  if (group) {
+    // In the order of the batches, as on one process.
+    const all = new Map(gatherJson(group, [...own]).flat());
+    for (let batch = 0; batch < total; batch++) addTerms(sums, all.get(batch)!);
+  }
+  checkFinite(sums);
   return new Map(layers.map(([path, { weight }]) => [path, sums.get(path)! / total / (weight.size / 1e6)]));
+}
+
+const nothingDone = (layers: readonly [string, Quantizable][]) => ({
+  done: 0,
+  sums: new Map(layers.map(([path]) => [path, 0])),
+});
+
+/** @param sums in the order of the terms */
+function addTerms(sums: Map<string, number>, terms: readonly number[]): void {
+  for (const [i, path] of [...sums.keys()].entries()) sums.set(path, sums.get(path)! + terms[i]!);
 }
 
 /** Σ gradient · (low − high) of each layer, for one batch. */
@@ -120,13 +144,17 @@ const Sums = z.object({ batches: z.int().nonnegative(), sums: z.record(z.string(
 
 const sumsFile = (work: string) => join(work, "sums.json");
 
-async function writeSums(work: string, batches: number, sums: ReadonlyMap<string, number>): Promise<void> {
+/** @throws UserError where a sum is no number */
+function checkFinite(sums: ReadonlyMap<string, number>): void {
   const broken = [...sums].find(([, sum]) => !Number.isFinite(sum));
-  if (broken) {
-    throw new UserError(`${broken[0]}: its gradient on the calibration data is not finite`, {
-      hint: "Take other data: --data-path. Or convert the model to float32 first.",
-    });
-  }
+  if (!broken) return;
+  throw new UserError(`${broken[0]}: its gradient on the calibration data is not finite`, {
+    hint: "Take other data: --data-path. Or convert the model to float32 first.",
+  });
+}
+
+async function writeSums(work: string, batches: number, sums: ReadonlyMap<string, number>): Promise<void> {
+  checkFinite(sums);
   const text = JSON.stringify({ batches, sums: Object.fromEntries(sums) } satisfies z.infer<typeof Sums>);
   await replaceFile(sumsFile(work), async (path) => void (await Bun.write(path, text)));
 }
@@ -137,7 +165,7 @@ async function readSums(
   layers: readonly [string, Quantizable][],
 ): Promise<{ done: number; sums: Map<string, number> }> {
   const file = Bun.file(sumsFile(work));
-  if (!(await file.exists())) return { done: 0, sums: new Map(layers.map(([path]) => [path, 0])) };
+  if (!(await file.exists())) return nothingDone(layers);
   const parsed = Sums.safeParse(await file.json().catch(() => null));
   if (!parsed.success || layers.some(([path]) => parsed.data.sums[path] === undefined)) {
     throw new UserError(`${sumsFile(work)} does not hold this model's sums`, {
@@ -145,5 +173,5 @@ async function readSums(
     });
   }
   const { batches, sums } = parsed.data;
-  return { done: batches, sums: new Map(Object.entries(sums)) };
+  return { done: batches, sums: new Map(layers.map(([path]) => [path, sums[path]!])) };
 }
