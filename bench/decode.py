@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
-from mlx_lm.generate import generate_step, wired_limit
+from mlx_lm.generate import batch_generate, generate_step, wired_limit
 
 parser = argparse.ArgumentParser()
 parser.add_argument("shape")
@@ -17,6 +17,7 @@ parser.add_argument("--dtype", default="bfloat16")
 parser.add_argument("--bits", type=int)
 parser.add_argument("--prompt", type=int, default=128)
 parser.add_argument("--tokens", type=int, default=256)
+parser.add_argument("--batch", type=int, default=1)
 args = parser.parse_args()
 
 config = json.loads((Path(__file__).parent / "shapes.json").read_text())[args.shape]
@@ -31,8 +32,26 @@ mx.clear_cache()
 mx.reset_peak_memory()
 
 
+def prompt_of(row):
+    return [(i * 7919 + row) % config["vocab_size"] for i in range(args.prompt)]
+
+
+class NoText:
+    """In the place of a tokenizer: nothing ends an answer, and nobody reads it."""
+
+    eos_token_ids = ()
+
+    def decode(self, _):
+        return ""
+
+
+def run_batch():
+    stats = batch_generate(model, NoText(), [prompt_of(row) for row in range(args.batch)], max_tokens=args.tokens).stats
+    return {"prompt_tps": stats.prompt_tps, "generation_tps": stats.generation_tps}
+
+
 def run():
-    prompt = mx.array([(i * 7919) % config["vocab_size"] for i in range(args.prompt)])
+    prompt = mx.array(prompt_of(0))
     began = time.perf_counter()
     cpu_began = time.process_time()
     for n, _ in enumerate(generate_step(prompt, model, max_tokens=args.tokens)):
@@ -45,17 +64,18 @@ def run():
     return prompt_time, decode_time, prompt_cpu, time.process_time() - cpu_began
 
 
-with wired_limit(model):
-    run()
+def run_one():
     prompt_time, decode_time, prompt_cpu, decode_cpu = run()
-print(
-    json.dumps(
-        {
-            "prompt_tps": args.prompt / prompt_time,
-            "generation_tps": args.tokens / decode_time,
-            "prompt_per_cpu_s": args.prompt / prompt_cpu,
-            "generation_per_cpu_s": args.tokens / decode_cpu,
-            "peak_memory": mx.get_peak_memory() / 1e9,
-        }
-    )
-)
+    return {
+        "prompt_tps": args.prompt / prompt_time,
+        "generation_tps": args.tokens / decode_time,
+        "prompt_per_cpu_s": args.prompt / prompt_cpu,
+        "generation_per_cpu_s": args.tokens / decode_cpu,
+    }
+
+
+measured = run_one if args.batch == 1 else run_batch
+with wired_limit(model):
+    measured()
+    figures = measured()
+print(json.dumps({**figures, "peak_memory": mx.get_peak_memory() / 1e9}))

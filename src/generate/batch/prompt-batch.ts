@@ -2,6 +2,7 @@
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
+import { evalSparingly } from "../memory-cap";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
 import type { BatchModel } from "./model";
 import { evenChunk, nextChunk, type Sequence } from "./sequence";
@@ -62,7 +63,7 @@ export class PromptBatch {
       this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
     });
     for (const layer of layers) layer.finalize();
-    mx.eval(layers.map(({ state }) => state));
+    evalSparingly(layers.map(({ state }) => state));
     mx.clearCache();
     for (const [i, sequence] of sequences.entries()) {
       sequence.fed += chunks[i]!.length;
