@@ -76,6 +76,7 @@ const cases: Record<string, Settings> = {
   deepseek_v3: {},
   // Of few heads, scores of zero are many: which of them are chosen is then chance.
   deepseek_v32: { index_head_dim: 128, index_n_heads: 16 },
+  deepseek_v4: { hc_mult: 4, compress_rates: null, index_head_dim: 128, index_n_heads: 16, attention_bias: false },
   dots1: { num_key_value_heads: 4 },
   ernie4_5: { use_bias: false },
   ernie4_5_moe: {},

@@ -35,6 +35,11 @@ import {
 } from "../nn";
 import { checkExperts, count, size } from "./args";
 import { frequenciesOf, ropeAndStreams, rowByRow } from "./deepseek_v41";
+import { decoder, precise, routedExperts } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { f32, u32 } from "./gguf/facts";
+import { fusedExperts, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { withoutPrefix } from "./nested";
@@ -348,3 +353,128 @@ export const keepsDtype = (path: string) =>
   /\.(attn_hc|ffn_hc|hc_head)\.|\.ape$|(attn_sink|e_score_correction_bias)$/.test(path);
 
 export const joins = usualJoins;
+
+const compressorNames = (file: string, own: string) => ({
+  layer: { [`${file}_kv`]: `${own}.wkv`, [`${file}_gate`]: `${own}.wgate`, [`${file}_norm`]: `${own}.norm` },
+  parameters: { [`${file}_ape.weight`]: `${own}.ape` },
+});
+
+const groupNames = compressorNames("attn_compressor", "attn.compressor");
+const keyNames = compressorNames("indexer_compressor", "attn.indexer.compressor");
+
+const connectionNames = (part: "attn" | "ffn") =>
+  Object.fromEntries(["fn", "base", "scale"].map((own) => [`hc_${part}_${own}.weight`, `${part}_hc.${own}`]));
+
+/** llama.cpp's kernels have this many streams, and these lengths of groups. */
+const publishedStreams = 4;
+const publishedRates: Readonly<Record<LayerType, number>> = { sliding_attention: 0, ...usualRates };
+
+export const gguf = decoder("deepseek4", {
+  names: new TensorNames(
+    {
+      attn_norm: "attn_norm",
+      ffn_norm: "ffn_norm",
+      attn_q_a: "attn.wq_a",
+      attn_q_a_norm: "attn.q_norm",
+      attn_q_b: "attn.wq_b",
+      attn_kv: "attn.wkv",
+      attn_kv_a_norm: "attn.kv_norm",
+      attn_output_a: "attn.wo_a",
+      attn_output_b: "attn.wo_b",
+      ...groupNames.layer,
+      "indexer.attn_q_b": "attn.indexer.wq_b",
+      "indexer.proj": "attn.indexer.weights_proj",
+      ...keyNames.layer,
+      ffn_gate_inp: "ffn.gate",
+      ffn_gate_exps: "ffn.switch_mlp.gate_proj",
+      ffn_up_exps: "ffn.switch_mlp.up_proj",
+      ffn_down_exps: "ffn.switch_mlp.down_proj",
+      ...sharedExpert("ffn.shared_experts"),
+    },
+    {
+      parameters: {
+        "attn_sinks.weight": "attn.attn_sink",
+        ...groupNames.parameters,
+        ...keyNames.parameters,
+        ...connectionNames("attn"),
+        ...connectionNames("ffn"),
+        "exp_probs_b.bias": "ffn.gate.e_score_correction_bias",
+        // Of tokens that are parts of pictures.
+        "exp_probs_b_vl.bias": "ffn.gate.bias_vl",
+        "ffn_gate_tid2eid.weight": "ffn.gate.tid2eid",
+      },
+      outerParameters: Object.fromEntries(
+        ["fn", "base", "scale"].map((own) => [`output_hc_${own}.weight`, `model.hc_head.${own}`]),
+      ),
+      halves: fusedExperts("ffn"),
+    },
+  ),
+  // Files have the groups of heads above each other, as checkpoints do; `sanitize` takes them apart.
+  changes: () => ({ "attn.wo_a": { read: (x) => x, write: (x) => x.flatten(0, 1) } }),
+  turning: (settings) => (settings as unknown as Args).qk_rope_head_dim,
+  integers: {
+    ...routedExperts,
+    "attention.q_lora_rank": "q_lora_rank",
+    "attention.sliding_window": "sliding_window",
+    "attention.output_group_count": "o_groups",
+    "attention.output_lora_rank": "o_lora_rank",
+    "attention.indexer.head_count": "index_n_heads",
+    "attention.indexer.key_length": "index_head_dim",
+    "attention.indexer.top_k": "index_topk",
+    "hyper_connection.count": "hc_mult",
+    "hyper_connection.sinkhorn_iterations": "hc_sinkhorn_iters",
+    hash_layer_count: "num_hash_layers",
+  },
+  floats: {
+    expert_weights_scale: "routed_scaling_factor",
+    "attention.compress_rope_freq_base": "compress_rope_theta",
+    "hyper_connection.epsilon": "hc_eps",
+  },
+  flags: { expert_weights_norm: "norm_topk_prob" },
+  only: { attention_bias: false, scoring_func: "sqrtsoftplus", hc_mult: publishedStreams },
+  hasWindows: true,
+  common(config) {
+    const { rope_scaling: scaling, num_hidden_layers: layers, ...args } = config as Args;
+    const hashed = Array.from({ length: layers }, (_, i) => hashes(config as Args, i));
+    const count = hashed.indexOf(false) < 0 ? layers : hashed.indexOf(false);
+    if (hashed.includes(true, count)) noPlace('"mlp_layer_types" with a table of tokens behind other layers');
+    return {
+      num_key_value_heads: 1,
+      num_hash_layers: count,
+      layer_types: null,
+      rope_scaling: scaling && {
+        ...scaling,
+        type: "yarn",
+        original_max_position_embeddings: scaling.original_max_position_embeddings ?? args.max_position_embeddings,
+      },
+    };
+  },
+  read(file, common) {
+    const layers = common.num_hidden_layers as number;
+    const limits = file.list("swiglu_clamp_exp")?.slice(0, layers).map(precise) ?? [];
+    if (new Set(limits).size > 1) file.wrong('"swiglu_clamp_exp" differs between layers; mlxlm has one limit');
+    return {
+      partial_rotary_factor: undefined,
+      num_key_value_heads: 1,
+      qk_rope_head_dim: file.need("rope.dimension_count"),
+      compress_ratios: file.list("attention.compress_ratios")?.slice(0, layers),
+      swiglu_limit: limits[0] ?? 0,
+    };
+  },
+  write(_, config) {
+    const args = config as Args;
+    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
+    const ratios = layers.map((index) => ratioOf(args, index));
+    const strange = layers.find((index) => ratios[index] !== publishedRates[typeOf(args, index)]);
+    if (strange !== undefined) noPlace(`groups of ${ratios[strange]} tokens in layer ${strange}`);
+    const limits = f32(layers.map(() => args.swiglu_limit));
+    return {
+      vocab_size: u32(args.vocab_size),
+      embedding_length_out: u32(args.hidden_size * args.hc_mult),
+      "attention.compress_ratios": u32(ratios),
+      swiglu_clamp_exp: limits,
+      swiglu_clamp_shexp: limits,
+      expert_gating_func: u32(gating.sqrtsoftplus),
+    };
+  },
+});

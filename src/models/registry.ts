@@ -254,6 +254,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   deepseek: ["deepseek"],
   deepseek2: ["glm4_moe_lite", "deepseek_v3", "deepseek_v2"],
   deepseek32: ["deepseek_v32"],
+  deepseek4: ["deepseek_v4"],
   dots1: ["dots1"],
   ernie4_5: ["ernie4_5"],
   "ernie4_5-moe": ["ernie4_5_moe"],

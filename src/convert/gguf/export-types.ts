@@ -26,7 +26,7 @@ export const fileTypes: Readonly<Record<ExportType, number>> = {
 
 /** Matrices that llama.cpp computes with in float32 only: gates of experts, convolutions, and small ones of some models. */
 const precise =
-  /position_embd|ffn_gate_inp|conv1d|shortconv\.conv|_norm\.weight$|time_mix_(lerp_fused|[wavg][12])|altup_(correct|predict)_coef|indexer\.proj/;
+  /position_embd|hc_(attn_|ffn_)?fn|compressor_ape|ffn_gate_inp|conv1d|shortconv\.conv|_norm\.weight$|time_mix_(lerp_fused|[wavg][12])|altup_(correct|predict)_coef|indexer\.proj/;
 
 /** What is taken where rows are no whole blocks: a type with smaller ones. */
 const smaller: Partial<Record<WrittenType, WrittenType>> = { Q4_K: "Q5_0", Q5_K: "Q5_1", Q6_K: "Q8_0" };

@@ -84,7 +84,8 @@ function writtenTensors(
   };
   const changed = parameters.flatMap(([name, weight]) => change(name, weight) ?? noPlace(name, folder));
   for (const [name, tensor] of [...changed, ...gather(new Map(parameters))]) {
-    tensors.set(name, { tensor, type: writtenTypeOf(name, tensor.shape, type, recipe) });
+    const isTable = !mx.isFloating(tensor.dtype);
+    tensors.set(name, { tensor, type: isTable ? "I32" : writtenTypeOf(name, tensor.shape, type, recipe) });
   }
   for (const [name, values] of Object.entries(factors)) {
     tensors.set(name, { tensor: mx.array([...values], "float32"), type: "F32" });

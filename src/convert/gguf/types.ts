@@ -114,6 +114,8 @@ const types: readonly ElementType[] = [
   },
   { ...blocks("Q1_0", 41, 128, 18, { bits: 2, groupSize: 128 }), unpack: k.unpackQ1 },
   { ...blocks("Q2_0", 42, 64, 18, { bits: 2, groupSize: 64 }), unpack: k.unpackQ2 },
+  // Of tables, not of weights.
+  plain("I32", 26, 4, "int32"),
 ];
 
 /** A type of blocks, but for how they are unpacked. */
@@ -159,7 +161,6 @@ const others: Readonly<Record<number, string>> = {
   9: "Q8_1",
   24: "I8",
   25: "I16",
-  26: "I32",
   27: "I64",
   28: "F64",
 };
@@ -174,6 +175,6 @@ export const elementType = (code: number): ElementType | undefined => byCode.get
 export const elementTypeName = (code: number): string => byCode.get(code)?.name ?? others[code] ?? `type ${code}`;
 
 /** Types that files are written in. */
-export type WrittenType = "F32" | "F16" | "BF16" | "Q4_0" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q5_K" | "Q6_K";
+export type WrittenType = "F32" | "I32" | "F16" | "BF16" | "Q4_0" | "Q5_0" | "Q5_1" | "Q8_0" | "Q4_K" | "Q5_K" | "Q6_K";
 
 export const writtenType = (name: WrittenType) => byName.get(name) as ElementType & Required<Pick<ElementType, "pack">>;

@@ -70,7 +70,7 @@ export interface LatentConfig {
 }
 
 /** What `expert_gating_func` says of the scores of experts. */
-export const gating = { softmax: 1, sigmoid: 2 };
+export const gating = { softmax: 1, sigmoid: 2, sqrtsoftplus: 4 };
 
 /** llama.cpp's way to know the models whose queries are projected at once: their number of layers. */
 const projectsAtOnce = ({ num_hidden_layers: layers, vocab_size: words }: LatentConfig) =>
