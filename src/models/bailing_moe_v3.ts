@@ -40,7 +40,7 @@ import {
 } from "../nn";
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
-import { convolution, type TensorChange } from "./gguf/changes";
+import { channelKernels, type TensorChange } from "./gguf/changes";
 import { decoder, precise } from "./gguf/decoder";
 import { gating, latentLayer, normalizes } from "./gguf/deepseek2";
 import { f32, type GgufDescription, u32 } from "./gguf/facts";
@@ -323,12 +323,6 @@ const rates: TensorChange = {
   write: (x) => x.astype("float32").exp().expandDims(-1),
 };
 
-/** Files have kernels as (C, 1, K). */
-const kernels: TensorChange = {
-  read: (x) => convolution.read(x.reshape(-1, x.dim(-1))),
-  write: (x) => convolution.write(x).expandDims(1),
-};
-
 const named = (names: Readonly<Record<string, string>>) =>
   Object.fromEntries(Object.entries(names).map(([theirs, ours]) => [theirs, ours.replace("self_attn.", "attention.")]));
 
@@ -379,9 +373,9 @@ export const gguf = decoder("bailingmoe3", {
   ),
   places: (config) => places(config as Args),
   changes: () => ({
-    "attention.q_conv1d": kernels,
-    "attention.k_conv1d": kernels,
-    "attention.v_conv1d": kernels,
+    "attention.q_conv1d": channelKernels,
+    "attention.k_conv1d": channelKernels,
+    "attention.v_conv1d": channelKernels,
     "attention.A_log": rates,
   }),
   ropeBase: 6_000_000,

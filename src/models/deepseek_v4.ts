@@ -38,7 +38,7 @@ import { frequenciesOf, ropeAndStreams, rowByRow } from "./deepseek_v41";
 import { decoder, precise, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { f32, u32 } from "./gguf/facts";
-import { fusedExperts, sharedExpert, TensorNames } from "./gguf/names";
+import { connectionNames, fusedExperts, sharedExpert, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
@@ -362,9 +362,6 @@ const compressorNames = (file: string, own: string) => ({
 const groupNames = compressorNames("attn_compressor", "attn.compressor");
 const keyNames = compressorNames("indexer_compressor", "attn.indexer.compressor");
 
-const connectionNames = (part: "attn" | "ffn") =>
-  Object.fromEntries(["fn", "base", "scale"].map((own) => [`hc_${part}_${own}.weight`, `${part}_hc.${own}`]));
-
 /** llama.cpp's kernels have this many streams, and these lengths of groups. */
 const publishedStreams = 4;
 const publishedRates: Readonly<Record<LayerType, number>> = { sliding_attention: 0, ...usualRates };
@@ -396,8 +393,7 @@ export const gguf = decoder("deepseek4", {
         "attn_sinks.weight": "attn.attn_sink",
         ...groupNames.parameters,
         ...keyNames.parameters,
-        ...connectionNames("attn"),
-        ...connectionNames("ffn"),
+        ...connectionNames((part) => `${part}_hc.`),
         "exp_probs_b.bias": "ffn.gate.e_score_correction_bias",
         // Of tokens that are parts of pictures.
         "exp_probs_b_vl.bias": "ffn.gate.bias_vl",

@@ -35,6 +35,12 @@ import {
 import { ropeOptions, size } from "./args";
 import * as deepseek from "./deepseek_v3";
 import { sparseMask } from "./deepseek_v32";
+import { pairedTail } from "./gguf/changes";
+import { decoder, precise, routedExperts } from "./gguf/decoder";
+import { gating, indexerFields, indexerLayer, latentLayer, normalizes } from "./gguf/deepseek2";
+import { f32, flag, u32 } from "./gguf/facts";
+import { connectionNames, expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { withoutPrefix } from "./nested";
@@ -146,6 +152,7 @@ class Attention extends LatentProjections {
 class MoE extends deepseek.MoE {
   constructor(args: Args, experts: number) {
     super(args, experts);
+    this.switch_mlp.dispose();
     const { hidden_size: dims, moe_intermediate_size: hidden, swiglu_limit: limit } = args;
     this.switch_mlp = new SwitchGLU(dims, hidden, experts, { activation: boundedSwiglu(limit) });
   }
@@ -340,3 +347,102 @@ export const { joins } = deepseek;
 
 /** What is learned in float32. */
 export const keepsDtype = (path: string) => /\.hc_|(e_score_correction_bias|learnable_sink_param)$/.test(path);
+
+/** llama.cpp turns neighbours, where transformers turns halves: what turns lies in files as llama.cpp wants it. */
+const turnedRows = (args: Args) => {
+  const { qk_rope_head_dim: turning, num_attention_heads: heads, index_n_heads: choosers } = args;
+  return {
+    "self_attn.q_b_proj": pairedTail(heads, turning),
+    "self_attn.kv_a_proj_with_mqa": pairedTail(1, turning),
+    "self_attn.indexer.wq_b": pairedTail(choosers, turning),
+    "self_attn.indexer.wk": pairedTail(1, turning),
+    "self_attn.indexer.k_norm": pairedTail(1, turning),
+  };
+};
+
+export const gguf = decoder("hy_v4", {
+  names: new TensorNames(
+    {
+      ...plainLayer,
+      ...latentLayer,
+      ...indexerLayer,
+      ...expertLayer("mlp"),
+      ...sharedExpert("mlp.shared_experts"),
+      attn_gate: "self_attn.linear_gate",
+    },
+    {
+      parameters: {
+        "attn_sinks.weight": "self_attn.learnable_sink_param",
+        "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+        ...connectionNames((part) => `hc_${part === "ffn" ? "mlp" : part}_layer.hc_pre.hc_`),
+      },
+      outerParameters: Object.fromEntries(
+        ["fn", "base", "scale"].map((own) => [`output_hc_${own}.weight`, `model.hc_head.hc_head_${own}`]),
+      ),
+      halves: fusedExperts("mlp"),
+    },
+  ),
+  changes: (config) => turnedRows(config as Args),
+  ropeBase: 10_000_000,
+  turning: (settings) => (settings as unknown as Args).qk_rope_head_dim,
+  integers: {
+    ...routedExperts,
+    ...indexerFields,
+    leading_dense_block_count: "first_k_dense_replace",
+    "attention.q_lora_rank": "q_lora_rank",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "hyper_connection.count": "hc_mult",
+  },
+  floats: {
+    expert_weights_scale: "routed_scaling_factor",
+    "hyper_connection.epsilon": "hc_eps",
+    "hyper_connection.magnitude": "hc_magnitude",
+  },
+  only: { attention_bias: false, n_group: 1, topk_group: 1, moe_layer_freq: 1 },
+  common(config) {
+    const { mlp_layer_types: types, first_k_dense_replace: dense } = config as Args;
+    const count = types ? types.lastIndexOf("dense") + 1 : dense;
+    if (types?.slice(0, count).includes("sparse")) noPlace('"mlp_layer_types" with a dense layer behind sparse ones');
+    return { num_key_value_heads: null, first_k_dense_replace: count };
+  },
+  read(file, common) {
+    const layers = common.num_hidden_layers as number;
+    const turning = file.need("rope.dimension_count");
+    const chooses = file.list("attention.indexer.types") ?? Array<number>(layers).fill(1);
+    if (!file.number("attention.indexer.top_k")) file.wrong("it has no indexer, which mlxlm needs");
+    const limits = file.list("swiglu_clamp_exp")?.slice(0, layers).map(precise) ?? [];
+    if (new Set(limits).size > 1) file.wrong('"swiglu_clamp_exp" differs between layers; mlxlm has one limit');
+    return {
+      partial_rotary_factor: undefined,
+      head_dim: undefined,
+      num_key_value_heads: common.num_attention_heads,
+      qk_rope_head_dim: turning,
+      qk_nope_head_dim: file.need("attention.key_length_mla") - turning,
+      v_head_dim: file.need("attention.value_length_mla"),
+      norm_topk_prob: normalizes(file),
+      indexer_types: Array.from({ length: layers }, (_, i) => (chooses[i] === 0 ? "shared" : "full")),
+      swiglu_limit: limits[0] ?? 0,
+    };
+  },
+  write(_, config) {
+    const args = config as Args;
+    const { num_hidden_layers: layers, kv_lora_rank: rank, qk_rope_head_dim: turning, swiglu_limit: limit } = args;
+    if (!args.n_routed_experts) noPlace("a model without routed experts");
+    const { type, rope_type: kind } = ropeOptions(args, { base: 1 }).scaling ?? {};
+    // llama.cpp's scores have no factor for stretched positions.
+    if ((type || kind || "default") !== "default") noPlace(`a rotation of type "${type || kind}"`);
+    const each = Array.from({ length: layers }, (_, index) => index);
+    return {
+      vocab_size: u32(args.vocab_size),
+      "attention.head_count_kv": u32(1),
+      "attention.key_length": u32(rank + turning),
+      "attention.value_length": u32(rank),
+      "attention.key_length_mla": u32(args.qk_nope_head_dim + turning),
+      "attention.value_length_mla": u32(args.v_head_dim),
+      "attention.indexer.types": flag(each.map((index) => choosesAt(args, index))),
+      expert_weights_norm: flag(args.norm_topk_prob),
+      expert_gating_func: u32(gating.sigmoid),
+      swiglu_clamp_exp: limit > 0 ? f32(each.map(() => limit)) : undefined,
+    };
+  },
+});

@@ -34,7 +34,7 @@ import {
 } from "../nn";
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
-import { decayRate, inTurn, type TensorChange } from "./gguf/changes";
+import { channelKernels, decayRate, inTurn, type TensorChange } from "./gguf/changes";
 import { decoder } from "./gguf/decoder";
 import { gating, latentLayer } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
@@ -300,12 +300,6 @@ export const keepsDtype = (path: string) => /(A_log|dt_bias|e_score_correction_b
 export const joins = [...usualJoins, ...latentJoins];
 
 export const awq = blockAwq();
-
-/** Files have (C, 1, K), or the same with a further axis. */
-const channelKernels: TensorChange = {
-  read: (x) => x.reshape(-1, x.dim(-1), 1),
-  write: (x) => x.reshape(x.dim(0), 1, -1),
-};
 
 const perHead: TensorChange = { read: (x) => x.reshape(1, 1, -1, 1), write: (x) => x };
 

@@ -92,6 +92,18 @@ export function pairedRows(heads: number): TensorChange {
   };
 }
 
+/** The same of the last rows of each head alone, so many; those before them stay. */
+export function pairedTail(heads: number, turning: number): TensorChange {
+  const turned = pairedRows(heads);
+  const changed = (x: Tensor, change: (x: Tensor) => Tensor) => {
+    const [rows, ...rest] = x.shape as [number, ...number[]];
+    const [still, last] = x.reshape(heads, -1, ...rest).split([rows / heads - turning], 1) as [Tensor, Tensor];
+    const moved = change(last.reshape(heads * turning, ...rest)).reshape(heads, turning, ...rest);
+    return mx.concatenate([still, moved], { axis: 1 }).reshape(rows, ...rest);
+  };
+  return { rows: heads, read: (x) => changed(x, turned.read), write: (x) => changed(x, turned.write) };
+}
+
 /**
  * Heads that share a key's head lie apart in files: the first of every group, then the second of every group.
  * @param groups how many heads of keys there are @param perGroup how many heads share one
@@ -122,6 +134,12 @@ export const spreadColumns = ({ groups, perGroup }: HeadGroups, width: number): 
 export const convolution: TensorChange = {
   read: (x) => x.expandDims(-1),
   write: (x) => x.squeeze(-1),
+};
+
+/** The same as (C, 1, K) in files, or with a further axis. */
+export const channelKernels: TensorChange = {
+  read: (x) => x.reshape(-1, x.dim(-1), 1),
+  write: (x) => x.reshape(x.dim(0), 1, -1),
 };
 
 /** −exp(A) in files, A here; in float32. */

@@ -30,14 +30,14 @@ const layer = {
 };
 
 /** What chooses the tokens that attention sees. */
-const indexerLayer = {
+export const indexerLayer = {
   "indexer.attn_q_b": "self_attn.indexer.wq_b",
   "indexer.attn_k": "self_attn.indexer.wk",
   "indexer.k_norm": "self_attn.indexer.k_norm",
   "indexer.proj": "self_attn.indexer.weights_proj",
 };
 
-const indexerFields = {
+export const indexerFields = {
   "attention.indexer.head_count": "index_n_heads",
   "attention.indexer.key_length": "index_head_dim",
   "attention.indexer.top_k": "index_topk",

@@ -52,6 +52,14 @@ export const sharedExpert = (path: string): LayerNames => ({
   ffn_down_shexp: `${path}.down_proj`,
 });
 
+/** The weights of hyper-connections ahead of attention and of the feed-forward block. @param path where both are in the layer */
+export const connectionNames = (path: (part: "attn" | "ffn") => string): LayerNames =>
+  Object.fromEntries(
+    (["attn", "ffn"] as const).flatMap((part) =>
+      ["fn", "base", "scale"].map((own) => [`hc_${part}_${own}.weight`, `${path(part)}${own}`]),
+    ),
+  );
+
 /** Gates and values of all experts in one tensor, as some files have them, for a module `moe` with stacked experts. */
 export const fusedExperts = (moe: string) => ({
   ffn_gate_up_exps: [`${moe}.switch_mlp.gate_proj`, `${moe}.switch_mlp.up_proj`] as const,
