@@ -120,6 +120,8 @@ const cases: Record<string, Settings> = {
   granitemoe: {},
   granitemoehybrid: { mamba_n_heads: 8 },
   granitemoehybrid_dense: { mamba_n_heads: 8 },
+  helium: { attention_bias: true },
+  hf_olmo: {},
   hunyuan: { use_cla: false, moe_topk: 2 },
   hunyuan_v1_dense: {},
   hy_v4: { index_head_dim: 128, index_n_heads: 16 },

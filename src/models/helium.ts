@@ -3,6 +3,7 @@ import { z } from "zod";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, ropeOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -26,3 +27,6 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+/** Files call it Llama, whose heads lie there as Helium's do, and are read as one. */
+export const gguf = decoder("llama", { only: { mlp_bias: false, rope_traditional: true } });

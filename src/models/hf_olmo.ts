@@ -24,6 +24,9 @@ import {
   swiglu,
 } from "../nn";
 import { size } from "./args";
+import { type JoinedTensors, pairedRows } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import type { LanguageModel } from "./language-model";
 import { NamedLM } from "./named-lm";
 import { plainNorm } from "./olmo";
@@ -66,6 +69,9 @@ type Args = z.infer<typeof Args>;
 
 const norm = plainNorm();
 
+/** Of gates and values together. */
+const hiddenOf = ({ mlp_hidden_size: hidden, mlp_ratio: ratio, d_model: dims }: Args) => hidden ?? ratio * dims;
+
 class Block extends Module implements DecoderLayer, HeadLayout {
   ff_proj: Layer;
   ff_out: Layer;
@@ -81,7 +87,7 @@ class Block extends Module implements DecoderLayer, HeadLayout {
     super();
     const { d_model: D, n_heads: heads } = args;
     const headDim = D / heads;
-    const hidden = args.mlp_hidden_size ?? args.mlp_ratio * D;
+    const hidden = hiddenOf(args);
     this.ff_proj = new Linear(D, hidden, { bias: false });
     this.ff_out = new Linear(hidden / 2, D, { bias: false });
     this.att_proj = new Linear(D, 3 * D, { bias: false });
@@ -139,3 +145,51 @@ export class Model extends Module implements LanguageModel {
     return this.model.makeCache(options);
   }
 }
+
+/** Files have the projections one by one, as the other OLMo 1. */
+function projections({ n_heads: heads, rope_traditional: turnsNeighbours }: Args): JoinedTensors {
+  const { read, write } = turnsNeighbours ? { read: (x: Tensor) => x, write: (x: Tensor) => x } : pairedRows(heads);
+  const above = (parts: Tensor[]) => mx.concatenate(parts, { axis: 0 });
+  return {
+    att_proj: {
+      parts: ["attn_q", "attn_k", "attn_v"],
+      movesRows: true,
+      join: ([q, k, v]) => above([read(q!), read(k!), v!]),
+      split(x) {
+        const [q, k, v] = x.split(3, 0) as [Tensor, Tensor, Tensor];
+        return [write(q), write(k), v];
+      },
+    },
+    ff_proj: {
+      parts: ["ffn_up", "ffn_gate"],
+      movesRows: true,
+      join: (parts) => above([...parts]),
+      split: (x) => x.split(2, 0),
+    },
+  };
+}
+
+/** Files are those of the other OLMo 1, and read as such. */
+export const gguf = decoder("olmo", {
+  names: new TensorNames(
+    { attn_output: "attn_out", ffn_down: "ff_out" },
+    {
+      layers: "model.transformer.blocks",
+      outer: { token_embd: "model.transformer.wte", output: "model.transformer.ff_out" },
+    },
+  ),
+  joined: (config) => projections(config as Args),
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  floats: { "attention.clamp_kqv": "clip_qkv" },
+  common(config) {
+    const args = config as Args & { max_sequence_length?: number };
+    return {
+      hidden_size: args.d_model,
+      num_hidden_layers: args.n_layers,
+      num_attention_heads: args.n_heads,
+      intermediate_size: hiddenOf(args) / 2,
+      max_position_embeddings: args.max_sequence_length ?? 2048,
+      layer_norm_eps: 1e-5,
+    };
+  },
+});

@@ -131,10 +131,10 @@ test("a GGUF file beside it has the same weights", async () => {
 test("an architecture that GGUF has no names for is refused before anything is saved", async () => {
   const other = join(folder, "other");
   cpSync(source, other, { recursive: true });
-  const config = { ...JSON.parse(readFileSync(join(other, "config.json"), "utf8")), model_type: "helium" };
+  const config = { ...JSON.parse(readFileSync(join(other, "config.json"), "utf8")), model_type: "gptj" };
   writeFileSync(join(other, "config.json"), JSON.stringify(config));
   const target = join(folder, "refused");
   const gguf = { path: "model.gguf", type: "F16" } as const;
-  await expect(fuseModel({ path: other }, join(folder, "adapter-0"), target, { gguf })).rejects.toThrow(/helium/);
+  await expect(fuseModel({ path: other }, join(folder, "adapter-0"), target, { gguf })).rejects.toThrow(/gptj/);
   expect(existsSync(target)).toBe(false);
 });

@@ -135,8 +135,8 @@ describe("export", () => {
       writeFileSync(join(copy, name), JSON.stringify(json));
     };
     await refused(
-      edit("config.json", (json) => Object.assign(json, { model_type: "helium" })),
-      /"helium" cannot be saved as GGUF/,
+      edit("config.json", (json) => Object.assign(json, { model_type: "gptj" })),
+      /"gptj" cannot be saved as GGUF/,
     );
     await refused(
       edit("config.json", (json) => Object.assign(json, { rope_scaling: { type: "dynamic", factor: 2 } })),
