@@ -8,9 +8,20 @@ import { warn } from "../warnings";
 
 export interface Shard {
   name: string;
-  path: string;
+  /** null where the file is not here. */
+  path: string | null;
   header: SafetensorsHeader;
 }
+
+/** What is known of a weight file that is not here. */
+export interface AbsentFile {
+  header: SafetensorsHeader;
+  /** Bytes. */
+  size: number;
+}
+
+/** By name: another process has what is in them. */
+export type AbsentFiles = ReadonlyMap<string, AbsentFile>;
 
 export interface Shards {
   shards: Shard[];
@@ -18,15 +29,16 @@ export interface Shards {
   lacking: UserError | null;
 }
 
-const indexName = "model.safetensors.index.json";
+export const indexName = "model.safetensors.index.json";
 
 /**
  * The shards of a folder with their checked headers: those that the index names. Where there is no index, or it is of
  * another build of the model, all `model*.safetensors`, as mlx-lm reads them.
+ * @param elsewhere files that the index names and that may be missing
  * @throws UserError for a folder without weights, a shard that is unsound, a tensor that is in two shards, or an index
  * that names files outside the folder
  */
-export async function openCheckpoint(folder: string): Promise<Shards> {
+export async function openCheckpoint(folder: string, elsewhere: AbsentFiles = new Map()): Promise<Shards> {
   const names = await readdir(folder).catch(() => [] as string[]);
   const present: string[] = [];
   for (const name of names.filter((name) => /^model.*\.safetensors$/.test(name)).sort()) {
@@ -36,11 +48,14 @@ export async function openCheckpoint(folder: string): Promise<Shards> {
   if (index) {
     const listed = [...new Set(index.values())].sort();
     for (const name of listed) checkName(folder, name);
-    const absent = await firstAbsent(folder, listed);
+    const absent = await firstAbsent(
+      folder,
+      listed.filter((name) => !elsewhere.has(name)),
+    );
     const lacking = absent === undefined ? null : lacks(folder, absent);
     if (present.length === 0 && lacking) throw lacking;
     if (!lacking && unlistedParts(listed, present).length === 0) {
-      const shards = await openAll(folder, listed);
+      const shards = await openAll(folder, listed, elsewhere);
       if (describes(index, shards)) return { shards, lacking: null };
     }
     warn(`${indexName} of ${folder} is of other files than the folder has: it is passed over`);
@@ -56,7 +71,8 @@ export async function openCheckpoint(folder: string): Promise<Shards> {
   return { shards: await openAll(folder, present), lacking: null };
 }
 
-async function readIndex(folder: string): Promise<Map<string, string>> {
+/** The file of each tensor. @throws UserError for an index of another form */
+export async function readIndex(folder: string): Promise<Map<string, string>> {
   const { weight_map: map } = await readJson(folder, indexName);
   const entries = typeof map === "object" && map !== null ? Object.entries(map) : [];
   if (entries.length === 0 || entries.some(([, file]) => typeof file !== "string")) {
@@ -96,9 +112,11 @@ function unlistedParts(listed: readonly string[], present: readonly string[]): s
   return present.filter((name) => !listed.includes(name) && wholeOf(name) && wholes.has(wholeOf(name)));
 }
 
-async function openAll(folder: string, files: readonly string[]): Promise<Shard[]> {
+async function openAll(folder: string, files: readonly string[], elsewhere: AbsentFiles = new Map()): Promise<Shard[]> {
   const shards = await Promise.all(
-    files.map(async (name) => {
+    files.map(async (name): Promise<Shard> => {
+      const known = elsewhere.get(name);
+      if (known) return { name, path: null, header: known.header };
       const path = join(folder, name);
       return { name, path, header: await readSafetensorsHeader(path) };
     }),

@@ -7,6 +7,7 @@ import { placeBlocks, type QuantizationConfig, quantizeForCheckpoint, shardModel
 import type { Tokenizer } from "../text/tokenizer";
 import { warn } from "../warnings";
 import { checkDtypes, checkNumbers, checkQuantization, type Whereabouts } from "./check-weights";
+import type { AbsentFiles } from "./checkpoint";
 import type { ModelConfig } from "./config";
 import { findDraftLayers } from "./draft-layers";
 import { foreignFormat, loadedConfig } from "./formats/foreign";
@@ -25,6 +26,8 @@ export interface LoadOptions {
   group?: mx.distributed.Group;
   /** Give each of them some layers, not a part of each layer. */
   pipeline?: boolean;
+  /** Headers of weight files that are missing, for other processes have the layers in them. */
+  elsewhere?: AbsentFiles;
   /** What the model gets before it is made ready: adapters. */
   adapt?: (model: LanguageModel) => Promise<void>;
 }
@@ -42,7 +45,7 @@ export interface LoadedModel {
  * @throws UserError for whatever is missing, unsound or not supported, before anything is allocated where possible
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LoadedModel> {
-  const source = await openSource(path);
+  const source = await openSource(path, options.elsewhere);
   // The tokenizer is read on another thread meanwhile.
   const reading = source.tokenizer();
   reading.catch(() => {});

@@ -6,10 +6,11 @@ import type { Dtype, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { BlockType } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
-import { openCheckpoint } from "./checkpoint";
+import { type AbsentFiles, openCheckpoint } from "./checkpoint";
 import { type ModelConfig, readFolderConfig, tokenizerOptions } from "./config";
 import { wholes } from "./gguf/parts";
 import { ggufSource } from "./gguf/source";
+import { standIns } from "./stand-ins";
 import type { WeightEntry } from "./weight-plan";
 
 export interface CheckpointSource {
@@ -47,11 +48,14 @@ export interface TensorsInBlocks {
   read(): Map<string, Tensor>;
 }
 
-/** @throws UserError where there is none, or its configuration is missing or broken */
-export async function openSource(path: string): Promise<CheckpointSource> {
+/**
+ * @param elsewhere weight files of a folder that may be missing: nobody needs what is in them
+ * @throws UserError where there is none, or its configuration is missing or broken
+ */
+export async function openSource(path: string, elsewhere?: AbsentFiles): Promise<CheckpointSource> {
   const facts = await stat(path).catch(() => null);
   const file = facts?.isDirectory() ? await ggufIn(path) : isGguf(path) || facts?.isFile() ? path : null;
-  return file === null ? folderSource(path) : ggufSource(file);
+  return file === null ? folderSource(path, elsewhere) : ggufSource(file);
 }
 
 const isGguf = (name: string) => /\.gguf$/i.test(name);
@@ -73,7 +77,7 @@ export async function readConfig(path: string): Promise<ModelConfig> {
   return (await openSource(path)).config;
 }
 
-async function folderSource(folder: string): Promise<CheckpointSource> {
+async function folderSource(folder: string, elsewhere?: AbsentFiles): Promise<CheckpointSource> {
   const config = await readFolderConfig(folder);
   return {
     folder,
@@ -90,12 +94,17 @@ async function folderSource(folder: string): Promise<CheckpointSource> {
       );
     },
     async tensors() {
-      const { shards, lacking } = await openCheckpoint(folder);
+      const { shards, lacking } = await openCheckpoint(folder, elsewhere);
       return {
         lacking,
         fileOf: (tensor) => shards.find(({ header }) => header.tensors.has(tensor))?.name,
         count: shards.reduce((sum, { header }) => sum + header.tensors.size, 0),
-        read: () => new Map(shards.flatMap(({ path }) => [...mx.loadSafetensors(path).arrays])),
+        read: () =>
+          new Map(
+            shards.flatMap(({ path, header }) => [
+              ...(path === null ? standIns(header) : mx.loadSafetensors(path).arrays),
+            ]),
+          ),
       };
     },
     tokenizer: async () => loadTokenizer(folder, await tokenizerOptions(config)),

@@ -1,9 +1,12 @@
 /** A model that is ready to answer: found, downloaded where need be, loaded, adapted. */
+import { basename } from "node:path";
+import type { AbsentFiles } from "../convert/checkpoint";
 import { contextLength } from "../convert/config";
 import { type LoadedModel, loadModel } from "../convert/load";
+import { absentWeights, stageFiles } from "../convert/stage-files";
 import { demoFolder, demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
-import { resolveModel } from "../hub/resolve";
+import { type ResolveOptions, resolveModel } from "../hub/resolve";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
@@ -20,6 +23,8 @@ export interface FindOptions {
   onDownload?: (done: number, total: number) => void;
   /** Told of what a user should know and can go on with. */
   warn?: (message: string) => void;
+  /** Says which weight files are wanted. */
+  chooseWeights?: ResolveOptions["chooseWeights"];
   signal?: AbortSignal;
 }
 
@@ -30,10 +35,11 @@ export interface FoundModel {
 }
 
 /** The named model's folder, downloaded where need be. @throws UserError where there is no such model */
-export async function findModel(name: string, { onDownload, warn, signal }: FindOptions = {}): Promise<FoundModel> {
+export async function findModel(name: string, options: FindOptions = {}): Promise<FoundModel> {
+  const { onDownload, warn, chooseWeights, signal } = options;
   if (name === demoName) return { path: demoFolder() };
   const onProgress = ({ done, total }: { done: number; total: number }) => onDownload?.(done, total);
-  return await resolveModel(name, { signal, onWarning: warn, onProgress });
+  return await resolveModel(name, { signal, chooseWeights, onWarning: warn, onProgress });
 }
 
 export interface OpenOptions extends FindOptions {
@@ -69,7 +75,6 @@ export async function openModel(name: string | undefined, options: OpenOptions =
       hint: "Leave out --quantize-activations.",
     });
   }
-  const folder = name === undefined ? await defaultFolder(options) : (await findModel(name, options)).path;
   const group = isLaunched() ? mx.distributed.init({ strict: true }) : undefined;
   if (options.pipeline && !group) {
     throw new UserError("--pipeline spreads layers over ranks, and there is one process only", {
@@ -77,7 +82,14 @@ export async function openModel(name: string | undefined, options: OpenOptions =
       hint: "Start several: mlxlm launch -n 2 …",
     });
   }
-  if (group) await checkSameModel(group, folder);
+  const spreads = options.pipeline && group && group.size > 1;
+  const chooseWeights = spreads ? (folder: string) => stageFiles(folder, group) : undefined;
+  const { path: folder, repo } =
+    name === undefined
+      ? { path: await defaultFolder(options), repo: undefined }
+      : await findModel(name, { ...options, chooseWeights });
+  const elsewhere = spreads && repo !== undefined ? await absentFiles(folder, repo, options) : undefined;
+  if (group) await checkSameModel(group, folder, elsewhere);
   const divides = group && !options.isWhole;
   const adapt = async (model: LanguageModel) => {
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
@@ -85,7 +97,7 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   // Of a model that is divided among ranks, layers are adapted while they are whole.
   const loaded = await loadModel(folder, {
     draftHead: options.draftHead,
-    ...(divides && { group, adapt, pipeline: options.pipeline }),
+    ...(divides && { group, adapt, elsewhere, pipeline: options.pipeline }),
   });
   try {
     if (!divides) await adapt(loaded.model);
@@ -98,6 +110,14 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   const tight = tightFit(loaded.model);
   if (tight !== null) warn?.(tight);
   return { ...loaded, folder, contextLength: contextLength(loaded.config) };
+}
+
+/** Headers of the weight files that were not downloaded: other ranks have the layers in them. */
+async function absentFiles(folder: string, repo: string, { signal }: OpenOptions): Promise<AbsentFiles | undefined> {
+  const absent = await absentWeights(folder);
+  if (absent.size === 0) return undefined;
+  const { peekHeaders } = await import("../hub/peek");
+  return await peekHeaders(repo, basename(folder), absent, { signal });
 }
 
 async function defaultFolder({ onDemo }: OpenOptions): Promise<string> {

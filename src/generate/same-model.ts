@@ -1,6 +1,7 @@
 /** Ranks that load a model together must load the same one. */
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { AbsentFiles } from "../convert/checkpoint";
 import { ExitCode, UserError } from "../errors";
 import type * as mx from "../mlx";
 import { gatherJson } from "../mlx/group-messages";
@@ -11,10 +12,12 @@ export type ModelFiles = Readonly<Record<string, string>>;
 const counted = /\.(safetensors|gguf)$/;
 const hashed = /^(config|tokenizer|tokenizer_config|model\.safetensors\.index)\.json$|^adapter_config\.json$/;
 
-async function filesOf(path: string): Promise<ModelFiles> {
+async function filesOf(path: string, elsewhere: AbsentFiles): Promise<ModelFiles> {
   const facts = await stat(path);
   if (!facts.isDirectory()) return { [basename(path)]: `${facts.size} bytes` };
-  const files: Record<string, string> = {};
+  const files: Record<string, string> = Object.fromEntries(
+    [...elsewhere].map(([name, { size }]) => [name, `${size} bytes`]),
+  );
   for (const name of (await readdir(path)).sort()) {
     if (counted.test(name)) files[name] = `${(await stat(join(path, name))).size} bytes`;
     else if (hashed.test(name)) files[name] = Bun.hash(await readFile(join(path, name))).toString(16);
@@ -22,9 +25,13 @@ async function filesOf(path: string): Promise<ModelFiles> {
   return files;
 }
 
-/** All ranks call it. @throws UserError that names the rank and the file that differ */
-export async function checkSameModel(group: mx.distributed.Group, path: string): Promise<void> {
-  checkSameFiles(gatherJson(group, await filesOf(path)));
+/** All ranks call it; `elsewhere` are files that this one has not downloaded. @throws UserError that names the rank and the file that differ */
+export async function checkSameModel(
+  group: mx.distributed.Group,
+  path: string,
+  elsewhere: AbsentFiles = new Map(),
+): Promise<void> {
+  checkSameFiles(gatherJson(group, await filesOf(path, elsewhere)));
 }
 
 /** @throws UserError that names the rank and the file that differ from the first rank's */

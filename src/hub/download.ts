@@ -9,10 +9,18 @@ import { rememberedFiles, rememberFiles } from "./file-list";
 import { chosenGguf } from "./gguf-files";
 import { type HubOptions, hubParameters, hubUrl } from "./http";
 import { hubError } from "./hub-error";
-import { checkFileName, isWanted } from "./repo-id";
+import { checkFileName, isWanted, isWeights } from "./repo-id";
 import { checkCommit, fetchSnapshot, filesOf, type SnapshotOptions, writeRef } from "./snapshot";
 
-export interface DownloadOptions extends SnapshotOptions {
+/** Says which weight files of a model are wanted; null for all. It is asked when everything else is in the folder. */
+export type ChooseWeights = (folder: string) => Promise<ReadonlySet<string> | null>;
+
+interface Choice {
+  /** All weight files are wanted where absent. */
+  chooseWeights?: ChooseWeights;
+}
+
+export interface DownloadOptions extends SnapshotOptions, Choice {
   revision: string;
 }
 
@@ -26,12 +34,26 @@ export async function downloadModel(name: string, options: DownloadOptions): Pro
   try {
     const commit = await modelCommit(name, revision, options);
     const entries = await modelFiles(repo, commit, options);
-    const snapshot = await fetchSnapshot(repo, commit, entries, options);
+    const snapshot = await fetchChosen(repo, commit, entries, options);
     await writeRef(cache, repo, revision, commit);
     return snapshot;
   } catch (error) {
     throw hubError(error, { name, revision, mayBePath: true, page: `${hubUrl()}/${name}`, signal });
   }
+}
+
+/** Of weights only what is wanted. */
+async function fetchChosen(
+  repo: HubRepo,
+  commit: string,
+  entries: readonly ListFileEntry[],
+  { chooseWeights, ...options }: SnapshotOptions & Choice,
+): Promise<string> {
+  if (!chooseWeights) return await fetchSnapshot(repo, commit, entries, options);
+  const others = entries.filter(({ path }) => !isWeights(path));
+  const wanted = await chooseWeights(await fetchSnapshot(repo, commit, others, options));
+  const chosen = entries.filter(({ path }) => isWeights(path) && (wanted?.has(path) ?? true));
+  return await fetchSnapshot(repo, commit, chosen, options);
 }
 
 /**
@@ -66,7 +88,7 @@ export async function downloadGguf(name: string, which: string | undefined, opti
  * @returns how many files were fetched
  * @throws UserError as `downloadModel`
  */
-export async function completeModel(name: string, commit: string, options: SnapshotOptions): Promise<number> {
+export async function completeModel(name: string, commit: string, options: SnapshotOptions & Choice): Promise<number> {
   const { cache, signal } = options;
   const repo: HubRepo = { type: "model", name };
   const folder = snapshotFolder(cache, repo, commit);
@@ -76,7 +98,7 @@ export async function completeModel(name: string, commit: string, options: Snaps
     const lacking = entries.filter(
       ({ path, size }) => statSync(join(folder, path), { throwIfNoEntry: false })?.size !== size,
     );
-    if (lacking.length > 0) await fetchSnapshot(repo, commit, lacking, options);
+    if (lacking.length > 0) await fetchChosen(repo, commit, lacking, options);
     return lacking.length;
   } catch (error) {
     throw hubError(error, { name, revision: commit, page: `${hubUrl()}/${name}`, signal });

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
 import { UserError } from "../errors";
 import type { JsonObject } from "../json-file";
-import { parseHeader, type TensorEntry } from "../mlx/safetensors-header";
+import { parseHeader, type SafetensorsHeader, type TensorEntry } from "../mlx/safetensors-header";
 import { AnswerLimits } from "./answer-limits";
 import { type HubRepo, mainRevision, repoFolder } from "./cache-layout";
 import { modelCommit, modelFiles } from "./download";
@@ -48,7 +48,7 @@ export async function peekModel(name: string, options: HubOptions = {}): Promise
     const queue = entries.filter(({ path }) => path.endsWith(".safetensors"));
     const worker = async () => {
       for (let entry = queue.shift(); entry; entry = queue.shift()) {
-        for (const [tensor, facts] of await tensorsOf(entry, name, read)) tensors.set(tensor, facts);
+        for (const [tensor, facts] of (await headerOf(entry, name, read)).tensors) tensors.set(tensor, facts);
       }
     };
     const [text] = await Promise.all([read(config, config.size), ...Array.from({ length: parallel }, worker)]);
@@ -61,6 +61,34 @@ export async function peekModel(name: string, options: HubOptions = {}): Promise
     };
   } catch (error) {
     throw hubError(error, { name, revision: mainRevision, mayBePath: true, page: `${hubUrl()}/${name}`, ...options });
+  }
+}
+
+/**
+ * The headers of weight files of a commit, and the files' sizes.
+ * @throws UserError for what the hub refuses, a network that fails, and files that are not sound
+ */
+export async function peekHeaders(
+  name: string,
+  commit: string,
+  files: ReadonlySet<string>,
+  options: HubOptions = {},
+): Promise<Map<string, { header: SafetensorsHeader; size: number }>> {
+  const repo: HubRepo = { type: "model", name };
+  try {
+    const entries = await modelFiles(repo, commit, { ...options, cache: hubCache() });
+    const queue = entries.filter(({ path }) => files.has(path));
+    const headers = new Map<string, { header: SafetensorsHeader; size: number }>();
+    const read = (entry: ListFileEntry, length: number) => beginningOf(repo, commit, entry, length, options);
+    const worker = async () => {
+      for (let entry = queue.shift(); entry; entry = queue.shift()) {
+        headers.set(entry.path, { header: await headerOf(entry, name, read), size: entry.size });
+      }
+    };
+    await Promise.all(Array.from({ length: parallel }, worker));
+    return headers;
+  } catch (error) {
+    throw hubError(error, { name, revision: commit, page: `${hubUrl()}/${name}`, ...options });
   }
 }
 
@@ -77,11 +105,11 @@ function configOf(bytes: Uint8Array, name: string): JsonObject {
   throw unsound("config.json", name, "it is no JSON object");
 }
 
-async function tensorsOf(
+async function headerOf(
   entry: ListFileEntry,
   name: string,
   read: (entry: ListFileEntry, length: number) => Promise<Uint8Array>,
-): Promise<Map<string, TensorEntry>> {
+): Promise<SafetensorsHeader> {
   const { path, size } = entry;
   const wrong = (problem: string): never => {
     throw unsound(path, name, problem);
@@ -91,7 +119,7 @@ async function tensorsOf(
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   if (length > largestHeader || 8 + length > size) wrong(`its header claims ${length} bytes`);
   if (8 + length > bytes.length) bytes = await read(entry, 8 + length);
-  return parseHeader(bytes.subarray(8, 8 + length), size - 8 - length, wrong).tensors;
+  return parseHeader(bytes.subarray(8, 8 + length), size - 8 - length, wrong);
 }
 
 /** So many first bytes of a file. A server that takes no ranges sends more, which are not read. */

@@ -39,6 +39,9 @@ const wanted = [
   /\.jinja$/,
 ];
 
+/** Whether a file holds weights of a model in this form. */
+export const isWeights = (file: string) => /^model.*\.safetensors$/.test(file);
+
 export function isWanted(file: string): boolean {
   return !file.includes("/") && wanted.some((pattern) => pattern.test(file));
 }

@@ -3,11 +3,12 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import { cachedCommit, mainRevision, snapshotFolder } from "./cache-layout";
+import type { ChooseWeights } from "./download";
 import { hubCache, isOffline, wantsModelScope } from "./environment";
 import { chosenGguf } from "./gguf-files";
 import { localModel } from "./local-model";
 import { splitName } from "./other-stores";
-import { checkRepoId, checkRevision } from "./repo-id";
+import { checkRepoId, checkRevision, isWeights } from "./repo-id";
 import type { DownloadProgress } from "./snapshot";
 import { type SnapshotState, snapshotState } from "./snapshot-state";
 
@@ -19,6 +20,8 @@ export interface ResolveOptions {
   onProgress?: (progress: DownloadProgress) => void;
   /** Told of what the user should know and can go on with. */
   onWarning?: (warning: string) => void;
+  /** Says which weight files are wanted, once everything else is there; all where absent. */
+  chooseWeights?: ChooseWeights;
   signal?: AbortSignal;
 }
 
@@ -93,9 +96,10 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   const commit = cachedCommit(cache, { type: "model", name: model }, revision);
   const state = commit === null ? null : snapshotState(cache, model, commit);
   if (commit !== null && state && !state.missing.includes("config.json")) {
-    const { missing, absent, folder: path } = state;
+    const { absent, folder: path } = state;
+    const missing = await wantedOf(state, options.chooseWeights);
     const isWhole = missing.length === 0 && absent.length === 0;
-    const fetched = isWhole ? 0 : await complete(model, commit, state, { ...options, offline, cache });
+    const fetched = isWhole ? 0 : await complete(model, commit, { ...state, missing }, { ...options, offline, cache });
     return { path, source: fetched > 0 ? "download" : "cache", repo: model };
   }
   if (offline) {
@@ -108,11 +112,20 @@ export async function resolveModel(model: string, options: ResolveOptions = {}):
   }
   // The hub's client takes longer to load than a small model: only those who download wait for it.
   const { downloadModel } = await import("./download");
+  const { chooseWeights } = options;
   return {
-    path: await downloadModel(model, { cache, revision, onProgress, onWait: onWarning, signal }),
+    path: await downloadModel(model, { cache, revision, chooseWeights, onProgress, onWait: onWarning, signal }),
     source: "download",
     repo: model,
   };
+}
+
+/** Of the missing files those that are wanted. */
+async function wantedOf({ missing, folder }: SnapshotState, chooseWeights?: ChooseWeights): Promise<string[]> {
+  // What chooses reads the other files.
+  if (!chooseWeights || missing.length === 0 || !missing.every(isWeights)) return missing;
+  const wanted = await chooseWeights(folder);
+  return missing.filter((file) => wanted?.has(file) ?? true);
 }
 
 /**
@@ -124,7 +137,7 @@ async function complete(
   model: string,
   commit: string,
   { folder, missing, absent }: SnapshotState,
-  { cache, offline, onProgress, onWarning, signal }: ResolveOptions & { cache: string },
+  { cache, offline, chooseWeights, onProgress, onWarning, signal }: ResolveOptions & { cache: string },
 ): Promise<number> {
   const without = (reason: string) => {
     // Many models have no generation_config.json, and lose nothing by it.
@@ -141,7 +154,7 @@ async function complete(
   }
   const { completeModel } = await import("./download");
   try {
-    return await completeModel(model, commit, { cache, onProgress, onWait: onWarning, signal });
+    return await completeModel(model, commit, { cache, chooseWeights, onProgress, onWait: onWarning, signal });
   } catch (error) {
     if (!(error instanceof UserError) || error.code === ExitCode.interrupted) throw error;
     if (missing.length === 0) return without(error.message);

@@ -9,7 +9,7 @@ export type { ImageForm, SeeingModel } from "./images";
 export { CausalLM, type LanguageModel } from "./language-model";
 export type { DraftHead } from "./mtp/draft-head";
 export { makeDraftHead } from "./mtp/make-head";
-export { pipelineModel } from "./pipeline";
+export { pipelineModel, stageOf } from "./pipeline";
 export {
   type Architecture,
   architecture,

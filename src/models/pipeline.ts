@@ -15,12 +15,8 @@ function trunkOf(model: LanguageModel): Decoder | null {
   return null;
 }
 
-/**
- * Leaves this process's layers; embedding, last norm and head stay on all. All of the group must call it.
- * @throws UserError for a model whose layers cannot be spread, or that has fewer layers than there are processes
- */
-export function pipelineModel(model: LanguageModel, group: distributed.Group): void {
-  if (group.size === 1) return;
+/** @throws UserError for a model whose layers cannot be spread, or that has fewer layers than there are processes */
+function spreadable(model: LanguageModel, group: distributed.Group): Decoder {
   const trunk = trunkOf(model);
   const refused = (problem: string) =>
     new UserError(`the model's layers cannot be spread over ${group.size} ranks: ${problem}`, {
@@ -29,5 +25,20 @@ export function pipelineModel(model: LanguageModel, group: distributed.Group): v
     });
   if (!trunk) throw refused("they share more than hidden states");
   if (trunk.layers.length < group.size) throw refused(`there are ${trunk.layers.length}`);
-  trunk.takeStage(new Stage(group));
+  return trunk;
+}
+
+/**
+ * Leaves this process's layers; embedding, last norm and head stay on all. All of the group must call it.
+ * @throws UserError for a model whose layers cannot be spread, or that has fewer layers than there are processes
+ */
+export function pipelineModel(model: LanguageModel, group: distributed.Group): void {
+  if (group.size > 1) spreadable(model, group).takeStage(new Stage(group));
+}
+
+/** Which of a model's layers this process has, and how many there are. @throws UserError as `pipelineModel` */
+export function stageOf(model: LanguageModel, group: distributed.Group) {
+  const { length: count } = spreadable(model, group).layers;
+  const [start, end] = new Stage(group).layers(count);
+  return { start, end, count };
 }
