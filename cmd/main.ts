@@ -5,7 +5,7 @@ import { version } from "../package.json";
 import type { Command } from "../src/cli/command";
 import { useDevice } from "../src/cli/device";
 import { nameGgufFile } from "../src/cli/gguf-file";
-import { joinGroup } from "../src/cli/group";
+import { joinGroup, leaveGroup } from "../src/cli/group";
 import { commandHelp, overview } from "../src/cli/help";
 import { interruptible } from "../src/cli/interrupt";
 import { Output, print } from "../src/cli/output";
@@ -74,6 +74,7 @@ async function main([name, ...words]: string[]): Promise<void> {
     out,
     signal: interruptible({ isAnnounced: command.hasLongSteps === true && !report.json }),
   });
+  if (isLaunched() && !command.wraps) await leaveGroup();
 }
 
 /** The command of a link by which the program was started: `mlxlm.generate`, and mlx-lm's `mlx_lm.generate`. */

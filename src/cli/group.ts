@@ -41,6 +41,20 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
   mx.random.seed(broadcastJson(group, crypto.getRandomValues(new Uint32Array(1))[0]!));
 }
 
+/**
+ * Ends what is still under way with the other processes: steps that were begun ahead and that nobody reads. A process that
+ * left before would be missed by those that are at them.
+ */
+export async function leaveGroup(): Promise<void> {
+  const mx = await import("../mlx");
+  try {
+    mx.synchronize();
+  } catch (error) {
+    // The others have ended too: there is nobody to miss it.
+    if (!(error instanceof mx.MlxError)) throw error;
+  }
+}
+
 /** A rank whose launcher was killed must not go on alone, nor hold a GPU. */
 function endWithLauncher(): void {
   const launcher = process.ppid;
