@@ -10,6 +10,8 @@ import { evenChunk, nextChunk, type Sequence } from "./sequence";
 export class PromptBatch {
   sequences: Sequence[] = [];
   #layers: BatchCache[] | null = null;
+  /** Tokens that were read since freed memory was last given back: doing so takes as long as reading a few. */
+  #readSince = 0;
 
   constructor(
     private readonly model: BatchModel,
@@ -64,12 +66,17 @@ export class PromptBatch {
     });
     for (const layer of layers) layer.finalize();
     evalSparingly(layers.map(({ state }) => state));
-    mx.clearCache();
+    const read = lengths.reduce((sum, length) => sum + length, 0);
+    this.#readSince += read;
+    if (this.#readSince >= this.stepSize) {
+      mx.clearCache();
+      this.#readSince = 0;
+    }
     for (const [i, sequence] of sequences.entries()) {
       sequence.fed += chunks[i]!.length;
       sequence.tokens.push(...chunks[i]!);
     }
-    return lengths.reduce((sum, length) => sum + length, 0);
+    return read;
   }
 
   filter(keep: (sequence: Sequence) => boolean): void {

@@ -12,8 +12,8 @@ const steps = 4;
 const first = 128;
 const least = 16;
 
-/** Of so many tokens the speed is told: then it is forgotten in part. */
-const memory = 8192;
+/** Of what was known before a reading so much still counts: the first ones are slow, while kernels are compiled or paged in. */
+const kept = 0.25;
 
 /** A `promptPace` of a batch. It learns the model's speed as it reads. */
 export function adaptivePace(): (work: Readonly<BatchWork>, isAnswering: boolean) => number {
@@ -21,14 +21,15 @@ export function adaptivePace(): (work: Readonly<BatchWork>, isAnswering: boolean
   let [tokensBefore, secondsBefore, stepsBefore, steppingBefore] = [0, 0, 0, 0];
   let step = 0;
   return (work, isAnswering) => {
-    tokens += work.promptTokens - tokensBefore;
-    seconds += work.promptTime - secondsBefore;
-    [tokensBefore, secondsBefore] = [work.promptTokens, work.promptTime];
+    if (work.promptTime > secondsBefore) {
+      tokens = kept * tokens + work.promptTokens - tokensBefore;
+      seconds = kept * seconds + work.promptTime - secondsBefore;
+      [tokensBefore, secondsBefore] = [work.promptTokens, work.promptTime];
+    }
     if (work.generationSteps > stepsBefore) {
       step = (work.generationTime - steppingBefore) / (work.generationSteps - stepsBefore);
       [stepsBefore, steppingBefore] = [work.generationSteps, work.generationTime];
     }
-    if (tokens > memory) [tokens, seconds] = [tokens / 2, seconds / 2];
     if (tokens === 0 || seconds === 0) return first;
     const time = isAnswering ? Math.max(beside, steps * step) : alone;
     return Math.max(least, Math.floor((tokens / seconds) * time));

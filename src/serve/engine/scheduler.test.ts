@@ -171,3 +171,17 @@ test("the pace follows what reading takes, and is slower beside answers", () => 
   work.promptTime += 100;
   expect(pace(work, false)).toBe(16);
 });
+
+test("a slow beginning does not slow down what follows", () => {
+  const pace = adaptivePace();
+  const work = { promptTokens: 0, promptTime: 0, generationTokens: 0, generationSteps: 0, generationTime: 0 };
+  let steps = 0;
+  // Five seconds for the first tokens, then a hundredth and a token's time each.
+  for (let left = 4096; left > 0; steps++) {
+    const read = Math.min(left, pace(work, true));
+    work.promptTokens += read;
+    work.promptTime += steps === 0 ? 5 : 0.01 + read / 20_000;
+    left -= read;
+  }
+  expect(steps).toBeLessThan(12);
+});
