@@ -28,6 +28,8 @@ export class BatchStepper implements Stepper {
   readonly #generator: BatchGenerator;
   readonly #lines = new Map<number, Line>();
   #running = false;
+  /** How many sequences have asked so far. */
+  #asked = 0;
 
   constructor(
     readonly model: LanguageModel,
@@ -65,6 +67,7 @@ export class BatchStepper implements Stepper {
       if (cache) onEnd?.(cache, cachedTokens ?? []);
       return;
     }
+    this.#asked++;
     const id = this.#generator.add({
       ...{ prompt, sampler, logitsProcessors, constraint, adapter, logprobs, cache, cachedTokens },
       boundaries: request.onBoundary && request.boundaries,
@@ -138,11 +141,10 @@ export class BatchStepper implements Stepper {
   async #run(): Promise<void> {
     this.#running = true;
     try {
-      // Whoever asks in the same turn joins the same step.
-      await turn();
+      await this.#gather();
       while (this.#waiting()) {
         for (const event of this.#generator.step()) this.#pass(event);
-        await turn();
+        await this.#gather();
       }
     } catch (error) {
       for (const line of this.#lines.values()) {
@@ -152,6 +154,19 @@ export class BatchStepper implements Stepper {
     } finally {
       this.#running = false;
     }
+  }
+
+  /**
+   * Lets whoever waits for a token take it, leave or ask anew, before the next step. Requests that come together take a few
+   * turns until all have asked; a step for each of them would take far longer.
+   */
+  async #gather(): Promise<void> {
+    const end = performance.now() + longestGathering;
+    let asked: number;
+    do {
+      asked = this.#asked;
+      await turn();
+    } while (this.#asked > asked && performance.now() < end);
   }
 
   #waiting(): boolean {
@@ -179,5 +194,8 @@ export class BatchStepper implements Stepper {
   }
 }
 
-/** A macrotask: what waits for a token takes it, leaves or joins, before the next step. */
+/** Milliseconds. */
+const longestGathering = 20;
+
+/** A macrotask. */
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
