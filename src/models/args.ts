@@ -1,13 +1,20 @@
 /** Fields of config.json that many architectures share, and what they mean. */
 import { z } from "zod";
 import { UserError } from "../errors";
-import { type MaskRule, type RopeOptions, RopeScaling, slidingWindow } from "../nn";
+import { gelu, geluApprox, type MaskRule, type RopeOptions, RopeScaling, slidingWindow } from "../nn";
 
 /** A dimension, a length or a count: MLX has 32 bits for one. */
 export const size = z
   .int()
   .positive()
   .max(2 ** 31 - 1);
+
+const anyNumber = z.custom<number>((value) => typeof value === "number", {
+  error: ({ input }) => `is ${JSON.stringify(input)}, but must be a number`,
+});
+
+/** The least and the most of a state's steps. Zod's numbers are finite, and most files say that there is no most. */
+export const stepLimits = z.tuple([z.number(), anyNumber]);
 
 /** A number of things of which there may be none. */
 export const count = z.int().nonnegative();
@@ -143,6 +150,9 @@ export const checkExperts =
     if (args[all] === 0 || args[used] <= args[all]) return;
     context.addIssue({ code: "custom", path: [used], message: `is ${args[used]}, but "${all}" is ${args[all]}` });
   };
+
+/** GELU as a configuration names it: exact, unless it says that it is tanh's. mlx-lm takes the exact one for both. */
+export const geluOf = (name: string | null | undefined) => (name === "gelu_pytorch_tanh" ? geluApprox : gelu);
 
 /** The types that layers of attention have. */
 export const AttentionType = z.enum(["full_attention", "sliding_attention"]);

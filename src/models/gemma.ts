@@ -1,13 +1,21 @@
 /** Gemma: Llama with zero-centered norms, scaled embeddings and a GELU gate. */
 import { z } from "zod";
-import { GatedMLP, gelu, type KeyValueCache, type Mask, Module, type Residual, ZeroCenteredRMSNorm } from "../nn";
-import { checkHeads, denseFields, size } from "./args";
+import { GatedMLP, type KeyValueCache, type Mask, Module, type Residual, ZeroCenteredRMSNorm } from "../nn";
+import { checkHeads, denseFields, geluOf, size } from "./args";
 import { denseAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
-export const Args = z.object({ ...denseFields, head_dim: size, num_key_value_heads: size }).superRefine(checkHeads);
+export const Args = z
+  .object({
+    ...denseFields,
+    head_dim: size,
+    num_key_value_heads: size,
+    hidden_act: z.string().nullish(),
+    hidden_activation: z.string().nullish(),
+  })
+  .superRefine(checkHeads);
 
 type Args = z.infer<typeof Args>;
 
@@ -21,7 +29,8 @@ class Block extends Module {
     super();
     const { hidden_size: D, rms_norm_eps: eps } = args;
     this.self_attn = new llama.Attention({ ...args, attention_bias: false });
-    this.mlp = new GatedMLP(D, args.intermediate_size, { activation: (gate, x) => gelu(gate).multiply(x) });
+    const bend = geluOf(args.hidden_activation ?? args.hidden_act);
+    this.mlp = new GatedMLP(D, args.intermediate_size, { activation: (gate, x) => bend(gate).multiply(x) });
     this.input_layernorm = new ZeroCenteredRMSNorm(D, eps);
     this.post_attention_layernorm = new ZeroCenteredRMSNorm(D, eps);
   }

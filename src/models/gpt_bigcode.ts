@@ -1,7 +1,7 @@
 /** StarCoder and SantaCoder: GPT-2 whose heads share one head of keys and values. */
 import { z } from "zod";
-import { gelu, LayerNorm } from "../nn";
-import { size } from "./args";
+import { LayerNorm } from "../nn";
+import { geluOf, size } from "./args";
 import { learnedPositions } from "./gguf/gpt2";
 import { Block, names } from "./gpt2";
 import { NamedLM } from "./named-lm";
@@ -19,6 +19,7 @@ export const Args = z
     attention_bias: z.boolean().default(true),
     mlp_bias: z.boolean().default(true),
     tie_word_embeddings: z.boolean().default(true),
+    activation_function: z.string().nullish(),
   })
   .superRefine(({ n_embd: dims, n_head: heads }, context) => {
     if (dims % heads === 0) return;
@@ -32,7 +33,7 @@ export class Model extends NamedLM {
       ...{ dims, heads, kvHeads: args.multi_query ? 1 : heads, headDim: dims / heads },
       ...{ rope: null, bias: args.attention_bias },
     };
-    const mlp = { hidden: n_inner ?? 4 * dims, eps, bias: args.mlp_bias, activation: gelu };
+    const mlp = { hidden: n_inner ?? 4 * dims, eps, bias: args.mlp_bias, activation: geluOf(args.activation_function) };
     const { vocab_size: vocab, n_layer: layers, tie_word_embeddings: tied, n_positions: positions } = args;
     super(
       { dims, vocab, layers, tied, positions },

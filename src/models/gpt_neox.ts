@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
   type DecoderLayer,
+  gelu,
   geluApprox,
   type KeyValueCache,
   LayerNorm,
@@ -30,6 +31,7 @@ export const Args = z
     rotary_pct: z.number().positive().max(1),
     use_parallel_residual: z.boolean().default(true),
     intermediate_size: size.nullish(),
+    hidden_act: z.string().nullish(),
   })
   .superRefine(checkHeads);
 
@@ -52,7 +54,9 @@ class Block extends Module implements DecoderLayer {
     });
     const names = { up: "dense_h_to_4h", down: "dense_4h_to_h" };
     const hidden = args.intermediate_size ?? 4 * dims;
-    this.mlp = new NamedMLP(dims, hidden, { names, bias: true, activation: geluApprox });
+    // mlx-lm has tanh's for both.
+    const activation = args.hidden_act === "gelu" ? gelu : geluApprox;
+    this.mlp = new NamedMLP(dims, hidden, { names, bias: true, activation });
     this.input_layernorm = new LayerNorm(dims, eps);
     this.post_attention_layernorm = new LayerNorm(dims, eps);
   }

@@ -24,7 +24,7 @@ import {
   swiglu,
   turnConvolutions,
 } from "../nn";
-import { attentionFields, checkHeads, size, trunkFields } from "./args";
+import { attentionFields, checkHeads, size, stepLimits, trunkFields } from "./args";
 import { decoder, expertCounts } from "./gguf/decoder";
 import { flag, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
@@ -34,6 +34,11 @@ import * as granite from "./granite";
 import { checkExperts, MoE, splitExperts } from "./granitemoe";
 import { CausalLM } from "./language-model";
 
+/** Transformers 5 says `linear_attention` and `full_attention`. */
+const LayerType = z
+  .enum(["mamba", "attention", "linear_attention", "full_attention"])
+  .transform((type) => (type === "mamba" || type === "linear_attention" ? "mamba" : "attention"));
+
 export const Args = z
   .object({
     ...trunkFields,
@@ -41,7 +46,7 @@ export const Args = z
     ...granite.factorFields,
     intermediate_size: size,
     num_key_value_heads: size,
-    layer_types: z.array(z.enum(["mamba", "attention"])),
+    layer_types: z.array(LayerType),
     num_local_experts: z.int().nonnegative().nullish(),
     num_experts_per_tok: z.int().nonnegative().nullish(),
     shared_intermediate_size: size.nullish(),
@@ -54,7 +59,7 @@ export const Args = z
     mamba_conv_bias: z.boolean().nullish(),
     mlp_bias: z.boolean().default(false),
     position_embedding_type: z.string().nullish(),
-    time_step_limit: z.tuple([z.number(), z.number()]).nullish(),
+    time_step_limit: stepLimits.nullish(),
   })
   .superRefine(checkHeads)
   .superRefine(checkExperts)

@@ -12,7 +12,7 @@ import {
   RMSNorm,
   recurrent,
 } from "../nn";
-import { size } from "./args";
+import { size, stepLimits } from "./args";
 import { blockAwq } from "./awq-facts";
 import { BackboneLM } from "./backbone";
 import * as stateSpace from "./gguf/state-space";
@@ -31,7 +31,7 @@ export const Args = z
     use_bias: z.boolean(),
     use_conv_bias: z.boolean(),
     tie_word_embeddings: z.boolean(),
-    time_step_limit: z.tuple([z.number(), z.number()]),
+    time_step_limit: stepLimits,
     ssm_state_size: size.nullish(),
   })
   .superRefine(({ num_heads, n_groups }, context) => {

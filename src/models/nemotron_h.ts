@@ -30,7 +30,7 @@ import {
   stackExperts,
   turnConvolutions,
 } from "../nn";
-import { checkHeads, size } from "./args";
+import { checkHeads, size, stepLimits } from "./args";
 import { BackboneLM } from "./backbone";
 import { decoder, routedExperts } from "./gguf/decoder";
 import { f32, u32 } from "./gguf/facts";
@@ -94,7 +94,7 @@ export const Args = z
     /** The blocks of a draft layer; attention and experts where absent. */
     mtp_hybrid_override_pattern: z.string().nullish(),
     mtp_layers_block_type: z.array(z.enum(names)).nullish(),
-    time_step_limit: z.tuple([z.number(), z.custom<number>((value) => typeof value === "number")]).nullish(),
+    time_step_limit: stepLimits.nullish(),
   })
   .superRefine(checkHeads)
   .transform((args, context) => {

@@ -1,7 +1,7 @@
 /** StarCoder 2: Llama with LayerNorm, biases everywhere, and a feed-forward block without a gate. */
 import { z } from "zod";
-import { gelu, LayerNorm, NamedMLP } from "../nn";
-import { checkHeads, ropeFields, ropeOf, size } from "./args";
+import { LayerNorm, NamedMLP } from "../nn";
+import { checkHeads, geluOf, ropeFields, ropeOf, size } from "./args";
 import { decoder } from "./gguf/decoder";
 import { plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -18,6 +18,7 @@ export const Args = z
     vocab_size: size.default(49_152),
     ...ropeFields,
     tie_word_embeddings: z.boolean().default(true),
+    hidden_act: z.string().nullish(),
   })
   .superRefine(checkHeads);
 
@@ -30,7 +31,7 @@ export class Model extends CausalLM {
     const norm = (dims: number) => new LayerNorm(dims, eps);
     const block = () => {
       const attention = new llama.Attention(sizes, { rope: ropeOf(sizes, { base: 100_000 }) });
-      const mlp = new NamedMLP(D, hidden, { names, bias: true, activation: gelu });
+      const mlp = new NamedMLP(D, hidden, { names, bias: true, activation: geluOf(args.hidden_act) });
       return new llama.Block(attention, mlp, sizes, undefined, norm);
     };
     super(sizes, block, { norm });
