@@ -129,7 +129,7 @@ async function openFrom(
   const { count, read, lacking, fileOf, inBlocks } = await source.tensors();
   checkCounts(config, count, path);
   const draftLayers = options.draftHead ? await findDraftLayers(config, source.folder, path) : null;
-  const model = await createModel(config, path);
+  const model = await createModel(withOneTie(config, heads.some(fileOf)), path);
   const where = (name: string) => fileOf(name) ?? path;
   let draftHead: DraftHead | undefined;
   try {
@@ -143,10 +143,10 @@ async function openFrom(
       const translated = format?.translate?.(tensors) ?? tensors;
       draftHead = draftLayers?.open(model, translated, loaded.quantization as QuantizationConfig | undefined);
       const weights = model.sanitize(translated);
-      if (hasHead && !weights.has(head)) {
+      if (hasHead && !heads.some((name) => weights.has(name))) {
         for (const part of packedParts) weights.delete(part);
         if (!saysTied(config)) warnOfHead(path);
-        else if (isOther(tensors.get(head)!, weights.get(embedding))) warnOfTie(path);
+        else if (isOther(tensors.get(head)!, firstOf(weights, embeddings))) warnOfTie(path);
       }
       format?.prepare?.(model, weights);
       if (own) placeBlocks(model, own.blocks, own.dtype);
@@ -182,7 +182,25 @@ function explained(error: unknown, path: string, lacking: UserError | null): unk
 }
 
 const head = "lm_head.weight";
-const embedding = "model.embed_tokens.weight";
+
+/** Names of a head and of an embedding: of a model for text, and of the language model in one for more. */
+const heads = [head, `language_model.${head}`];
+const embeddings = ["model.embed_tokens.weight", "language_model.model.embed_tokens.weight"];
+
+const firstOf = (weights: ReadonlyMap<string, mx.Tensor>, names: readonly string[]) =>
+  names.map((name) => weights.get(name)).find(Boolean);
+
+/**
+ * A configuration that says one thing of a head where it said two. Transformers 4 went by the language model's field, 5 goes
+ * by the one at the top, and checkpoints that it saves may keep the other: then the tensors tell.
+ */
+function withOneTie(config: ModelConfig, hasHead: boolean): ModelConfig {
+  const { tie_word_embeddings: tied, text_config: text } = config;
+  const inner = text as JsonObject | null | undefined;
+  const own = inner?.tie_word_embeddings;
+  if (typeof tied !== "boolean" || typeof own !== "boolean" || tied === own) return config;
+  return { ...config, text_config: { ...inner, tie_word_embeddings: !hasHead } };
+}
 
 /** What a quantized head has beside its weight. */
 const packedParts = ["lm_head.scales", "lm_head.biases"];
