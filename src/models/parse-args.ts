@@ -1,13 +1,16 @@
 /** config.json as the arguments of an architecture, and errors that name the field. */
 import type { z } from "zod";
 import { UserError } from "../errors";
+import { withOlderFields } from "./older-fields";
 
 /**
  * config.json as the arguments of an architecture.
+ * @param stated its fields, as older programs or as transformers 5 name them
  * @param source what the error calls the file's place: a folder or repo
  * @throws UserError that names the first wrong field, its value and what was expected
  */
-export function parseArgs<T>(schema: z.ZodType<T>, config: object, source: string): T {
+export function parseArgs<T>(schema: z.ZodType<T>, stated: object, source: string): T {
+  const config = withOlderFields(stated as Record<string, unknown>);
   const result = schema.safeParse(config);
   if (result.success) {
     const absurd = absurdNumber(result.data);

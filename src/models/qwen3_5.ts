@@ -234,6 +234,8 @@ export interface HybridParts {
 
 /** Layers of attention and of the delta rule. */
 export class HybridLM extends CausalLM<HybridCache> {
+  readonly experts: number;
+
   constructor(args: TextArgs, parts: HybridParts = {}) {
     const { delta = () => new GatedDeltaNet(deltaSizes(args)), mlp = () => feedForward(args) } = parts;
     super(args, (index): DecoderLayer<HybridCache> => {
@@ -243,9 +245,13 @@ export class HybridLM extends CausalLM<HybridCache> {
         ? new llama.Block(new GatedAttention(args), mlp(index), args)
         : new DeltaBlock(delta(), mlp(index), args);
     });
+    this.experts = args.num_experts;
   }
 
-  /** Original checkpoints have convolutions as (C, 1, K) and norms less one; both become as ours. Draft layers go. */
+  /**
+   * Original checkpoints have convolutions as (C, 1, K) and norms less one; both become as ours. Experts that stand one by one
+   * are stacked. Draft layers go.
+   */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const isOriginal = hasOriginalNorms(weights);
     const entries = [...super.sanitize(weights)].filter(([name]) => !name.includes("mtp."));
@@ -253,7 +259,12 @@ export class HybridLM extends CausalLM<HybridCache> {
       if (isTurned(name, weight)) return [name, mx.moveaxis(weight, 2, 1)];
       return [name, isOriginal && zeroCentred.test(name) ? weight.add(1) : weight];
     });
-    return new Map(changed);
+    const sanitized = new Map(changed);
+    for (const layer of this.layers.keys()) {
+      const mlp = `model.layers.${layer}.mlp`;
+      stackExperts(sanitized, { count: this.experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
+    }
+    return sanitized;
   }
 }
 

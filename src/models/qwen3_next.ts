@@ -3,8 +3,7 @@
  * may be in some layers alone.
  */
 import { z } from "zod";
-import type { Tensor } from "../mlx";
-import { GroupedDeltaNet, type Joins, stackExperts, usualJoins } from "../nn";
+import { GroupedDeltaNet, type Joins, usualJoins } from "../nn";
 import { checkHeads, count, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { qwen3Next } from "./gguf/qwen35";
@@ -38,8 +37,6 @@ export const Args = z
 type Args = z.infer<typeof Args>;
 
 export class Model extends HybridLM {
-  readonly experts: number;
-
   constructor(args: Args) {
     const { num_experts: experts, decoder_sparse_step: step, mlp_only_layers: dense } = args;
     const isSparse = (index: number) => experts > 0 && (index + 1) % step === 0 && !dense.includes(index);
@@ -47,17 +44,6 @@ export class Model extends HybridLM {
       delta: () => new GroupedDeltaNet(deltaSizes(args)),
       mlp: (index) => feedForward(args, isSparse(index)),
     });
-    this.experts = experts;
-  }
-
-  /** Stacks the experts, which the original checkpoints have one by one. */
-  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
-    const sanitized = super.sanitize(weights);
-    for (const layer of this.layers.keys()) {
-      const mlp = `model.layers.${layer}.mlp`;
-      stackExperts(sanitized, { count: this.experts, from: `${mlp}.experts`, to: `${mlp}.switch_mlp` });
-    }
-    return sanitized;
   }
 }
 

@@ -10,20 +10,30 @@ import * as qwen3_moe from "./qwen3_moe";
 export const Args = nestedArgs(qwen3_moe.Args);
 
 export class Model extends NestedLM {
+  readonly #dims: number;
+
   constructor(args: z.infer<typeof Args>) {
     super(new qwen3_moe.Model(args));
+    this.#dims = args.hidden_size;
   }
 
-  /** The original checkpoints have experts as (E, K, N), those of gate and value as one: ours are (E, N, K), and two. */
+  /**
+   * The original checkpoints have experts as (E, K, N), those of gate and value as one; ours are (E, N, K), and two.
+   * Transformers 5 reads both ways and saves the second.
+   */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const liesAsOurs = (path: string) =>
+      weights.get(`${path}.experts.down_proj`)?.dim(-2) === this.#dims &&
+      weights.get(`${path}.experts.gate_up_proj`)?.dim(-1) === this.#dims;
+    const asOurs = (path: string, weight: Tensor) => (liesAsOurs(path) ? weight : weight.swapaxes(-1, -2));
     const turned = new Map<string, Tensor>();
     for (const [name, weight] of weights) {
       const [path, part] = name.split(".experts.") as [string, string?];
       const to = `${path}.switch_mlp`;
       if (part === "gate_up_proj") {
-        const [gate, up] = weight.swapaxes(-1, -2).split(2, -2) as [Tensor, Tensor];
+        const [gate, up] = asOurs(path, weight).split(2, -2) as [Tensor, Tensor];
         turned.set(`${to}.gate_proj.weight`, gate).set(`${to}.up_proj.weight`, up);
-      } else if (part === "down_proj") turned.set(`${to}.down_proj.weight`, weight.swapaxes(-1, -2));
+      } else if (part === "down_proj") turned.set(`${to}.down_proj.weight`, asOurs(path, weight));
       else turned.set(name, weight);
     }
     return super.sanitize(turned);
