@@ -94,7 +94,7 @@ export async function readJson(folder: string, name: string): Promise<JsonObject
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new UserError(
-      `${name} of ${folder} must hold an object, not ${Array.isArray(value) ? "a list" : typeof value}`,
+      `${name} of ${folder} must hold an object, not ${Array.isArray(value) ? "a list" : value === null ? "null" : typeof value}`,
       { hint: again },
     );
   }

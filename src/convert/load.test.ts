@@ -17,6 +17,7 @@ import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import { warningsOf } from "../warnings";
 import { convertModel } from "./convert";
+import { foreignFormat } from "./formats/foreign";
 import { loadModel } from "./load";
 
 const sound = join(import.meta.dir, "../../test/fixtures/checkpoint");
@@ -63,6 +64,21 @@ const index = (change: (map: Record<string, string>) => unknown) => (folder: str
 
 const firstName = Object.keys(json(sound, "model.safetensors.index.json").weight_map)[0]!;
 
+/** Gives a tensor of bytes a dtype and the shape that goes with it. */
+const retyped = (dtype: "F64" | "F8_E5M2") => (folder: string) => {
+  const path = join(folder, "model.safetensors");
+  const bytes = readFileSync(path);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Record<string, Record<string, unknown>>;
+  const tensor = header["model.norm.weight"]!;
+  const [start, end] = tensor.data_offsets as [number, number];
+  header["model.norm.weight"] = { ...tensor, dtype, shape: [(end - start) / (dtype === "F64" ? 8 : 1)] };
+  const text = Buffer.from(JSON.stringify(header));
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(text.length));
+  writeFileSync(path, Buffer.concat([prefix, text, bytes.subarray(8 + length)]));
+};
+
 const cases: [name: string, change: (folder: string) => void, message: RegExp, code?: number][] = [
   ["no config", (f) => rmSync(join(f, "config.json")), /has no config\.json/, ExitCode.notFound],
   ["an empty config", (f) => write(f, "config.json", ""), /config\.json .* is empty/],
@@ -82,6 +98,7 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     /index\.json .* not JSON: line 2, column 9: expected "," or "}", but the text ends$/,
   ],
   ["a config that is a list", (f) => write(f, "config.json", "[]"), /must hold an object, not a list/],
+  ["a config that is null", (f) => write(f, "config.json", "null"), /must hold an object, not null/],
   [
     "a config that nests too deep",
     (f) => write(f, "config.json", `{"a":${"[".repeat(50_000)}${"]".repeat(50_000)}}`),
@@ -208,6 +225,8 @@ const cases: [name: string, change: (folder: string) => void, message: RegExp, c
     weights((arrays) => arrays.set("model.norm.weight", mx.ones([64], "int32"))),
     /tensor model\.norm\.weight \(model\.safetensors\) is int32, but the model has floating point there/,
   ],
+  ["numbers of 64 bits", retyped("F64"), /is F64, which MLX does not read/],
+  ["numbers of 8 bits of another kind", retyped("F8_E5M2"), /is F8_E5M2, which MLX does not read/],
   [
     "weights that are not numbers",
     weights((arrays) => arrays.set("model.norm.weight", mx.full([64], Number.NaN, "bfloat16"))),
@@ -309,6 +328,10 @@ describe("a broken checkpoint", () => {
   });
 });
 
+test("settings of another tool that say nothing are none", () => {
+  expect(foreignFormat({ quantization_config: {} }, "./my-model")).toBeNull();
+});
+
 test("a sound checkpoint loads, and frees all it took", async () => {
   mx.eval(mx.random.state.get());
   const before = mx.liveHandles();
@@ -348,6 +371,18 @@ describe("a head of its own that config.json does not speak of", () => {
     // A file that says it is tied, and holds another head than the embedding, contradicts itself.
     const other = `${folder} has a lm_head.weight of its own that is not used: config.json says`;
     expect(await warned({ tie_word_embeddings: true })).toEqual([other.slice(0, 80)]);
+  });
+
+  test("is used where config.json has null", async () => {
+    const folder = join(temporary, "null-tied");
+    await convertModel({ path: sound }, folder, { dequantize: true });
+    config({ tie_word_embeddings: null })(folder);
+    const warnings = await warningsOf(async () => {
+      const { model } = await loadModel(folder);
+      expect(model.namedParameters().map(([name]) => name)).toContain("lm_head.weight");
+      model.dispose();
+    });
+    expect(warnings).toEqual([]);
   });
 
   test("is no news where config.json says tied, and it is the embedding again", async () => {

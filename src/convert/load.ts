@@ -191,14 +191,15 @@ const firstOf = (weights: ReadonlyMap<string, mx.Tensor>, names: readonly string
   names.map((name) => weights.get(name)).find(Boolean);
 
 /**
- * A configuration that says one thing of a head where it said two. Transformers 4 went by the language model's field, 5 goes
- * by the one at the top, and checkpoints that it saves may keep the other: then the tensors tell.
+ * A configuration that says one thing of a head where it said two, or null. Transformers 4 went by the language model's field,
+ * 5 goes by the one at the top, and checkpoints that it saves may keep the other: then the tensors tell.
  */
 function withOneTie(config: ModelConfig, hasHead: boolean): ModelConfig {
   const { tie_word_embeddings: tied, text_config: text } = config;
   const inner = text as JsonObject | null | undefined;
   const own = inner?.tie_word_embeddings;
-  if (typeof tied !== "boolean" || typeof own !== "boolean" || tied === own) return config;
+  if (tied === null && own === undefined) return { ...config, tie_word_embeddings: !hasHead };
+  if (own !== null && (typeof tied !== "boolean" || typeof own !== "boolean" || tied === own)) return config;
   return { ...config, text_config: { ...inner, tie_word_embeddings: !hasHead } };
 }
 

@@ -6,7 +6,7 @@ import type { Dtype, Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { BlockType } from "../nn";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer";
-import { type AbsentFiles, openCheckpoint } from "./checkpoint";
+import { type AbsentFiles, openCheckpoint, type Shard } from "./checkpoint";
 import { type ModelConfig, readFolderConfig, tokenizerOptions } from "./config";
 import { wholes } from "./gguf/parts";
 import { ggufSource } from "./gguf/source";
@@ -95,6 +95,7 @@ async function folderSource(folder: string, elsewhere?: AbsentFiles): Promise<Ch
     },
     async tensors() {
       const { shards, lacking } = await openCheckpoint(folder, elsewhere);
+      checkTypes(shards);
       return {
         lacking,
         fileOf: (tensor) => shards.find(({ header }) => header.tensors.has(tensor))?.name,
@@ -110,4 +111,19 @@ async function folderSource(folder: string, elsewhere?: AbsentFiles): Promise<Ch
     tokenizer: async () => loadTokenizer(folder, await tokenizerOptions(config)),
     companions: (use) => use(folder),
   };
+}
+
+/** Types of safetensors files that MLX does not read. */
+const unread = new Set(["F64", "F8_E5M2"]);
+
+/** @throws UserError that names the first tensor that MLX cannot read */
+function checkTypes(shards: readonly Shard[]): void {
+  for (const { name: file, header } of shards) {
+    for (const [name, { dtype }] of header.tensors) {
+      if (!unread.has(dtype)) continue;
+      throw new UserError(`the tensor ${name} (${file}) is ${dtype}, which MLX does not read`, {
+        hint: "Save the model in float32 or bfloat16 with the program that wrote it.",
+      });
+    }
+  }
 }

@@ -11,7 +11,8 @@ import { withOlderFields } from "./older-fields";
  */
 export function parseArgs<T>(schema: z.ZodType<T>, stated: object, source: string): T {
   const config = withOlderFields(stated as Record<string, unknown>);
-  const result = schema.safeParse(config);
+  const parsed = schema.safeParse(config);
+  const result = parsed.success ? parsed : (withoutNulls(schema, config, parsed.error.issues) ?? parsed);
   if (result.success) {
     const absurd = absurdNumber(result.data);
     if (!absurd) return result.data;
@@ -27,6 +28,19 @@ export function parseArgs<T>(schema: z.ZodType<T>, stated: object, source: strin
     cause: result.error,
   });
 }
+
+/** The same where fields that must not be null are left out: programs write null for what they leave at its default. */
+function withoutNulls<T>(schema: z.ZodType<T>, config: object, issues: readonly z.core.$ZodIssue[]) {
+  const paths = issues.map(({ path }) => path).filter((path) => path.length > 0 && valueAt(config, path) === null);
+  if (paths.length === 0) return null;
+  const rest = structuredClone(config);
+  for (const path of paths) delete (valueAt(rest, path.slice(0, -1)) as Record<PropertyKey, unknown>)[path.at(-1)!];
+  const result = schema.safeParse(rest);
+  return result.success ? result : null;
+}
+
+const valueAt = (config: object, path: readonly PropertyKey[]): unknown =>
+  path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown> | null | undefined)?.[key], config);
 
 /** A model of the cache can be downloaded again; a folder of one's own is not for us to remove. */
 function nextStep(source: string): string {
@@ -54,7 +68,7 @@ function absurdNumber(value: unknown, path: readonly string[] = []): [field: str
 }
 
 function describe(issue: z.core.$ZodIssue, config: object): string {
-  const value = issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], config);
+  const value = valueAt(config, issue.path);
   const field = `"${issue.path.join(".")}"`;
   if (issue.code === "invalid_union") return describe(nearestBranch(issue, value), config);
   if (issue.code === "unrecognized_keys") {

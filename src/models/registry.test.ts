@@ -114,6 +114,20 @@ describe("wrong fields of config.json", () => {
     });
   }
 
+  test("null stands for what is left out", async () => {
+    const made = async (change: object) => {
+      const model = await createModel({ ...llama, ...change }, "a test");
+      const names = model.namedParameters().map(([name]) => name);
+      model.dispose();
+      return names;
+    };
+    const fields = { attention_bias: null, mlp_bias: null, tie_word_embeddings: null, rope_scaling: null };
+    expect(await made(fields)).toEqual(await made({}));
+    expect((await failure({ ...llama, attention_bias: null, hidden_size: null })).message).toBe(
+      'config.json of ./my-model: "hidden_size" is null, but must be a number (and 1 more)',
+    );
+  });
+
   test("the next step", async () => {
     const hintFor = async (source: string) => (await failure({ ...llama, hidden_size: 0 }, source)).hint;
     expect(await hintFor("./my-model")).toBe("Fix the file.");

@@ -251,6 +251,7 @@ export function initializeRope(options: RopeOptions): RotaryEmbedding {
     default:
       throw new UserError(`config.json: rotary embeddings of type "${type}" are not supported`, {
         code: ExitCode.notFound,
+        hint: "A model that is trained so needs it: without it the text would be wrong. Take another model.",
       });
   }
 }

@@ -26,7 +26,7 @@ const readers: Record<string, Reader> = {
  */
 export function foreignFormat(config: ModelConfig, folder: string): ForeignFormat | null {
   const settings = config.quantization_config as QuantizationSettings | null | undefined;
-  if (!settings || config.quantization) return null;
+  if (!settings || config.quantization || Object.keys(settings).length === 0) return null;
   const method = settings.quant_method;
   if (typeof method === "string" && Object.hasOwn(readers, method)) return readers[method]!(settings, folder);
   throw new UserError(
