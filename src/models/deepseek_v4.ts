@@ -320,7 +320,8 @@ export class Model extends CausalLM<CompressedCache> {
     const own = new Map(published.map(([name, weight]): [string, Tensor] => [ownName(name), weight]));
     const sanitized = withoutDraftLayers(super.sanitize(own), layers);
     for (const [name, weight] of sanitized) {
-      if (name.endsWith("tid2eid")) sanitized.set(name, weight.astype("int32"));
+      // MLX checks no bounds where it takes rows.
+      if (name.endsWith("tid2eid")) sanitized.set(name, mx.clip(weight.astype("int32"), 0, experts - 1));
       if (/\.wo_a\.\w+$/.test(name) && weight.ndim === 2) sanitized.set(name, weight.unflatten(0, [groups, -1]));
     }
     for (let layer = 0; layer < layers; layer++) {
