@@ -10,8 +10,9 @@ import { architecture } from "../../models";
 import { dequantize } from "../../nn";
 import { openWeights } from "../load";
 import { readConfig } from "../source";
-import type { GgufHeader, GgufTensor } from "./header";
+import { type GgufHeader, type GgufTensor, readGgufHeader } from "./header";
 import { placed } from "./placed";
+import { GgufData } from "./tensors";
 import { writtenType } from "./types";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-gguf-placed-"));
@@ -105,6 +106,38 @@ test("numbers of each layer are a list as long as there are layers", async () =>
       'x.gguf has no list "xielu.alpha_p" of 2 numbers',
     );
   }
+});
+
+test("parts of several types stay packed, in the widest of their packings", async () => {
+  const { file } = await writeCase("internlm2", join(folder, "widened"), { type: "Q4_K_M" });
+  const live = mx.liveHandles();
+  const { tensors } = await readGgufHeader(file);
+  const types = (layer: number) => ["q", "k", "v"].map((kind) => tensors.get(`blk.${layer}.attn_${kind}.weight`)!.type);
+  expect([0, 1].map((layer) => types(layer).map(({ name }) => name))).toEqual([
+    ["Q5_0", "Q5_0", "Q5_0"],
+    ["Q5_0", "Q5_0", "Q5_0"],
+  ]);
+  const mixed = 2;
+  expect(types(mixed).map(({ name }) => name)).toEqual(["Q5_0", "Q5_0", "Q8_0"]);
+  const config = await readConfig(file);
+  const { model } = await openWeights(file, config);
+  const place = `model.layers.${mixed}.attention.wqkv`;
+  const { gguf } = await architecture("internlm2");
+  const data = new GgufData();
+  mx.scope(() => {
+    const parameters = new Map(model.namedParameters());
+    const [weight, scales, biases] = ["weight", "scales", "biases"].map((kind) => parameters.get(`${place}.${kind}`)!);
+    expect(weight!.shape.at(-1)).toBe(64 / 4);
+    const whole = mx.dequantize(weight!, scales!, biases!, { bits: 8, groupSize: 32 }).astype("float32");
+    const parts = ["q", "k", "v"].map((kind) => data.readPlain(tensors.get(`blk.${mixed}.attn_${kind}.weight`)!));
+    const expected = gguf!.joined!(config)["attention.wqkv"]!.join(parts.map((part) => part.astype("float32")));
+    const largest = expected.abs().max().item() as number;
+    // Scales and biases are in float16.
+    expect(whole.subtract(expected).abs().max().item()).toBeLessThan(largest * 2e-3);
+  });
+  data.close();
+  model.dispose();
+  expect(mx.liveHandles()).toBe(live);
 });
 
 test("layers that draft tokens are left out, where the file says that it has some", async () => {

@@ -7,7 +7,6 @@ import {
   changeOf,
   divided,
   type GgufFacts,
-  type JoinedTensor,
   type MergedTensors,
   type Place,
   stretchNames,
@@ -15,7 +14,7 @@ import {
 } from "../../models";
 import type { ModelConfig } from "../config";
 import type { GgufHeader, GgufTensor } from "./header";
-import type { ElementType, Packing } from "./types";
+import { type ElementType, type Packing, widened } from "./types";
 
 export interface PlacedParameter {
   /** The module's path, and what the parameter is called there. */
@@ -33,8 +32,7 @@ export interface PlacedParameter {
 /** @throws UserError for a tensor that the architecture has no place for, or one that comes without its other parts */
 export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts, path: string): PlacedParameter[] {
   const file = basename(path);
-  const joined = joinedParameters(header, config, facts, file);
-  const parts = new Set(joined.flatMap(({ sources }) => sources));
+  const { parameters: joined, parts } = joinedParameters(header, config, facts, file);
   const stacked = [
     ...stackedParameters(header, facts.stacked?.(config) ?? {}, file),
     ...mergedParameters(header, facts.merged?.(config) ?? {}),
@@ -142,8 +140,9 @@ function joinedParameters(
   config: ModelConfig,
   { names, joined }: GgufFacts,
   file: string,
-): PlacedParameter[] {
+): { parameters: PlacedParameter[]; parts: Set<GgufTensor> } {
   const found: PlacedParameter[] = [];
+  const used = new Set<GgufTensor>();
   for (const [own, how] of Object.entries(joined?.(config) ?? {})) {
     for (let layer = 0; layer < (config.num_hidden_layers as number); layer++) {
       const all = how.parts.map((part) => `blk.${layer}.${part}.weight`);
@@ -155,25 +154,31 @@ function joinedParameters(
           hint: "Take another GGUF file of the model.",
         });
       }
-      const sources = all.map((name) => tensors.get(name)!);
-      const type = commonType(how, sources);
-      found.push({
-        path: names.inLayer(layer, own),
-        kind: "weight",
-        sources,
-        affine: type?.affine,
-        blocks: type && movable(type),
-        make: how.join,
-      });
+      const parts = all.map((name) => tensors.get(name)!);
+      for (const part of parts) used.add(part);
+      const { sources, affine, blocks } = how.movesRows ? joinable(parts) : { sources: parts };
+      found.push({ path: names.inLayer(layer, own), kind: "weight", sources, affine, blocks, make: how.join });
     }
   }
-  return found;
+  return { parameters: found, parts: used };
 }
 
-/** The type of all sources, where only their rows move. */
-function commonType({ movesRows }: JoinedTensor, sources: readonly GgufTensor[]): ElementType | undefined {
-  const types = new Set(sources.map(({ type }) => type));
-  return movesRows && types.size === 1 ? sources[0]!.type : undefined;
+/** What of joined tensors stays packed. */
+interface Joinable {
+  sources: readonly GgufTensor[];
+  affine?: Packing;
+  blocks?: ElementType;
+}
+
+/** Tensors whose rows are joined: of one type as they are, of several in the widest of their packings, which loses nothing. */
+function joinable(sources: readonly GgufTensor[]): Joinable {
+  const [type, ...others] = new Set(sources.map(({ type }) => type));
+  if (others.length === 0) return { sources, affine: type!.affine, blocks: movable(type!) };
+  const packings = [type!, ...others].map(({ affine }) => affine);
+  const groupSize = packings[0]?.groupSize;
+  if (packings.some((one) => !one || one.mode || one.groupSize !== groupSize)) return { sources };
+  const affine = { bits: Math.max(...packings.map((one) => one!.bits)), groupSize: groupSize! };
+  return { sources: sources.map((source) => ({ ...source, type: widened(source.type, affine.bits) })), affine };
 }
 
 /** Parameters that the file has as metadata. */

@@ -156,6 +156,21 @@ function packQ8(x: Tensor): Tensor {
   return mx.concatenate([scales.astype("float16").view("uint8"), rounded.astype("int8").view("uint8")], { axis: -1 });
 }
 
+/** The same numbers by codes of more bits. @param type of groups with scales and biases */
+export function widened(type: ElementType, bits: number): ElementType {
+  const { affine, unpack } = type;
+  if (!affine || affine.bits === bits) return type;
+  return {
+    ...type,
+    affine: { ...affine, bits },
+    unpack(blocks) {
+      const { weight, scales, biases } = unpack(blocks);
+      const codes = mx.dequantize(weight, mx.ones(scales!.shape), mx.zeros(scales!.shape), affine);
+      return { weight: packed(codes.astype("uint8").unflatten(-1, [-1, affine.groupSize]), bits), scales, biases };
+    },
+  };
+}
+
 /** Names of the others, for the refusal. */
 const others: Readonly<Record<number, string>> = {
   9: "Q8_1",
