@@ -51,6 +51,10 @@ const cases: Record<string, Settings> = {
   },
   bailing_moe_v3: {},
   "bailing_moe_v3 in groups of three": { num_hidden_layers: 7, layer_group_size: 3, q_lora_rank: null },
+  "bailing_moe_v3 with bounds": {
+    expert_swiglu_limit_list: [null, 0.5, 0, 0.25],
+    share_expert_swiglu_limit_list: [0, 0.25, 0.5, null],
+  },
   bitnet: {
     model_type: "bitnet",
     hidden_act: "silu",

@@ -34,6 +34,7 @@ import {
   SwitchGLU,
   splitKeysValues,
   stackExperts,
+  swigluWithin,
   turnConvolutions,
   usualJoins,
   yarnTemperature,
@@ -49,6 +50,8 @@ import { CausalLM } from "./language-model";
 import { withoutDraftLayers } from "./mtp/draft-layers";
 import { behind, depthOf, draftTensors, type MtpFacts } from "./mtp/facts";
 import { finalNames, LayeredHead } from "./mtp/layered-head";
+
+const limits = z.array(z.number().nonnegative().nullable()).nullish();
 
 export const Args = z
   .object({
@@ -85,6 +88,10 @@ export const Args = z
     rope_scaling: RopeScaling.nullish(),
     max_position_embeddings: size.default(131_072),
     rope_interleave: z.literal(true).default(true),
+    /** For each layer how far its experts' activations go; 0 or null for no bound. mlx-lm has none. */
+    expert_swiglu_limit_list: limits,
+    /** The same of what all tokens use. */
+    share_expert_swiglu_limit_list: limits,
   })
   .superRefine(({ num_experts: experts, num_experts_per_tok: used, n_group: groups, topk_group }, context) => {
     const problem = (field: string, message: string) => context.addIssue({ code: "custom", path: [field], message });
@@ -215,12 +222,12 @@ class MoE extends Module {
   switch_mlp: SwitchGLU;
   shared_experts: GatedMLP;
 
-  constructor(args: Args) {
+  constructor(args: Args, index: number) {
     super();
-    const { hidden_size: D } = args;
+    const activation = swigluWithin(args.expert_swiglu_limit_list?.[index] ?? 0);
     this.gate = new Router(args);
-    this.switch_mlp = new SwitchGLU(D, args.moe_intermediate_size, args.num_experts);
-    this.shared_experts = new GatedMLP(D, args.moe_shared_expert_intermediate_size * args.num_shared_experts);
+    this.switch_mlp = new SwitchGLU(args.hidden_size, args.moe_intermediate_size, args.num_experts, { activation });
+    this.shared_experts = mlpOf(args, args.moe_shared_expert_intermediate_size * args.num_shared_experts, index);
   }
 
   /** x (B, T, D) → (B, T, D) */
@@ -229,6 +236,11 @@ class MoE extends Module {
     return mixed.add(this.shared_experts.forward(x));
   }
 }
+
+const mlpOf = (args: Args, hidden: number, index: number) =>
+  new GatedMLP(args.hidden_size, hidden, {
+    activation: swigluWithin(args.share_expert_swiglu_limit_list?.[index] ?? 0),
+  });
 
 type HybridCache = KeyValueCache | ArraysCache;
 
@@ -245,7 +257,7 @@ class Block extends Module implements DecoderLayer<HybridCache> {
     const { hidden_size: D, rms_norm_eps: eps, num_hidden_layers: layers } = args;
     const isDelta = !attendsToAll(index, layers, args.layer_group_size);
     this.attention = isDelta ? new DeltaAttention(args) : new GatedLatentAttention(args);
-    this.mlp = index >= args.first_k_dense_replace ? new MoE(args) : new GatedMLP(D, args.intermediate_size);
+    this.mlp = index >= args.first_k_dense_replace ? new MoE(args, index) : mlpOf(args, args.intermediate_size, index);
     this.input_layernorm = new RMSNorm(D, eps);
     this.post_attention_layernorm = new RMSNorm(D, eps);
     this.mask = isDelta ? recurrent : fullAttentionArray;
@@ -400,17 +412,11 @@ export const gguf = decoder("bailingmoe3", {
     const layers = common.num_hidden_layers as number;
     const turning = file.need("rope.dimension_count");
     if (!normalizes(file)) file.wrong("the weights of a token's experts do not sum to one, which mlxlm needs");
-    for (const key of ["swiglu_clamp_exp", "swiglu_clamp_shexp"]) {
-      if (
-        file
-          .list(key)
-          ?.slice(0, layers)
-          .some((limit) => limit !== 0)
-      )
-        file.wrong(`mlxlm does not do its "${key}"`);
-    }
+    const limitsOf = (key: string) => file.list(key)?.slice(0, layers).map(precise);
     return {
       partial_rotary_factor: undefined,
+      expert_swiglu_limit_list: limitsOf("swiglu_clamp_exp"),
+      share_expert_swiglu_limit_list: limitsOf("swiglu_clamp_shexp"),
       layer_group_size: groupOf(file, layers),
       head_dim: file.need("kda.head_dim"),
       kda_lower_bound: precise(file.need("kda.gate_lower_bound")),
@@ -424,7 +430,11 @@ export const gguf = decoder("bailingmoe3", {
     const args = settings as unknown as Args;
     const { num_hidden_layers: layers, kv_lora_rank: rank, qk_rope_head_dim: turning } = args;
     const all = Array.from({ length: layers }, (_, index) => attendsToAll(index, layers, args.layer_group_size));
+    const limitsOf = (given: Args["expert_swiglu_limit_list"]) =>
+      given ? f32(all.map((_, index) => given[index] ?? 0)) : undefined;
     return {
+      swiglu_clamp_exp: limitsOf(args.expert_swiglu_limit_list),
+      swiglu_clamp_shexp: limitsOf(args.share_expert_swiglu_limit_list),
       vocab_size: u32(args.vocab_size),
       "attention.head_count_kv": u32(all.map((is) => (is ? 1 : 0))),
       "attention.key_length": u32(rank + turning),

@@ -25,8 +25,8 @@ import {
   type Routing,
   type Split,
   SwitchGLU,
-  silu,
   splitHeads,
+  swigluWithin,
 } from "../nn";
 import { AttentionType, checkLayerTypes, maskOf, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
@@ -143,12 +143,6 @@ class Attention extends llama.Attention {
     divideHeads(this, split, { layers: ["g_proj"] });
   }
 }
-
-/** SwiGLU with silu(gate) clipped from above and x on both sides. */
-const swigluWithin = (limit: number) => (gate: Tensor, x: Tensor) =>
-  silu(gate)
-    .minimum(limit)
-    .multiply(mx.clip(x, -limit, limit));
 
 /** The activation of a layer, by the list of bounds; SwiGLU without any where absent. */
 function activationOf(bounds: Args["swiglu_limits"], index: number) {

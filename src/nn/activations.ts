@@ -46,3 +46,12 @@ export const boundedSwiglu = (limit: number) =>
   limit > 0
     ? (gate: Tensor, x: Tensor): Tensor => mx.fast.gated("silu", gate.minimum(limit), mx.clip(x, -limit, limit))
     : swiglu;
+
+/** SwiGLU with silu(gate) clipped from above and x on both sides; plain SwiGLU where the limit is 0. */
+export const swigluWithin = (limit: number) =>
+  limit > 0
+    ? (gate: Tensor, x: Tensor): Tensor =>
+        silu(gate)
+          .minimum(limit)
+          .multiply(mx.clip(x, -limit, limit))
+    : swiglu;
