@@ -128,7 +128,7 @@ const cases: Record<string, Settings> = {
   hf_olmo: {},
   hunyuan: { use_cla: false, moe_topk: 2 },
   hunyuan_v1_dense: {},
-  hy_v4: { index_head_dim: 128, index_n_heads: 16 },
+  hy_v4: { index_head_dim: 128, index_n_heads: 16, swiglu_limit: 0.5 },
   internlm2: { bias: false, rope_scaling: { type: "dynamic", factor: 2 } },
   internlm3: { rope_scaling: { rope_type: "dynamic", factor: 6 } },
   "internlm3 with few biases": { bias: false },

@@ -21,10 +21,27 @@ const endTexts: ReadonlySet<string> = new Set([
   "_<EOT>",
   "[EOT]",
   "[EOS]",
+  "<eos>",
+  // Gemma 4.
+  "<turn|>",
+  "<|tool_response>",
+  // DeepSeek.
+  "<｜end▁of▁sentence｜>",
+  // MiniMax M2.
+  "[e~[",
+  // Solar Open.
+  "<|flush|>",
+  "<|calls|>",
+  // K2 Horizon.
+  "<|ifm|im_end|>",
 ]);
 
-/** In Harmony's format a message ends so, and the answer goes on with the next one. */
-const harmony = { end: "<|end|>", others: ["<|return|>", "<|call|>"] };
+/** In Harmony's format, and in Solar Open's, a message ends so, and the answer goes on with the next one. */
+const messageEnd = "<|end|>";
+const answerEnds = [
+  ["<|return|>", "<|call|>"],
+  ["<|calls|>", "<|flush|>"],
+];
 
 /** `tokenizer.ggml.token_type` of tokens that are no ordinary text. */
 const specialTypes = [3, 4];
@@ -39,7 +56,7 @@ export function endTokenIds(metadata: Metadata): number[] {
   const types = metadata.numbers("tokenizer.ggml.token_type") ?? [];
   const known = tokens.flatMap((text, id) => (endTexts.has(text) && specialTypes.includes(types[id]!) ? [id] : []));
   const texts = new Set(known.map((id) => tokens[id]));
-  const isHarmony = harmony.others.every((text) => texts.has(text));
-  const ends = known.filter((id) => !isHarmony || tokens[id] !== harmony.end);
+  const hasMessages = answerEnds.some((ends) => ends.every((text) => texts.has(text)));
+  const ends = known.filter((id) => !hasMessages || tokens[id] !== messageEnd);
   return [...new Set([...named.filter((id) => id !== undefined), ...ends])];
 }

@@ -355,6 +355,8 @@ describe("where an answer ends", () => {
 
   test("Harmony's messages end without ending the answer", async () => {
     expect(await ends(["<|return|>", "<|end|>", "<|call|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<|calls|>", "<|end|>", "<|flush|>"], { eos: 3 })).toEqual([3, 5]);
+    expect(await ends(["<eos>", "<turn|>", "<|ifm|im_end|>"], {})).toEqual([3, 4, 5]);
     expect(await ends(["<|endoftext|>", "<|end|>"], { eos: 3 })).toEqual([3, 4]);
   });
 });
