@@ -1,18 +1,23 @@
 #!/usr/bin/env bun
 /**
- * CUDA kernels that are shipped compiled: those that answers of the demo model need. Compiling one takes eight seconds,
- * and a first start needs four. They are kept by all that decides their code (vendor/mlx/src/cuda/nvrtc_cache.cpp), so that
- * one of another MLX or for another GPU is never taken, only of no use.
+ * CUDA kernels that are shipped compiled: those that answers of the demo model and of the commonest models need. Compiling one takes
+ * eight seconds, and a first start needs four to ten. They are kept by all that decides their code (vendor/mlx/src/cuda/nvrtc_cache.cpp),
+ * so that one of another MLX or for another GPU is never taken, only of no use.
  *
- *   bun release/cuda-kernels.ts EXECUTABLE    on a machine with an NVIDIA GPU: adds what an answer compiles there
+ *   bun release/cuda-kernels.ts EXECUTABLE    on a machine with an NVIDIA GPU: adds what answers compile there
  */
 import { cpSync, globSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { run } from "../vendor/mlx/toolchain";
 import { pack } from "./archive";
 
+const root = join(import.meta.dir, "..");
 const archive = join(import.meta.dir, "cuda-kernels.tar.gz");
+
+/** Of bench/shapes.json. What a layer compiles does not hang on how many there are. */
+const shapes = ["llama-8b", "llama-1b", "llama-3b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"];
+const packings = [[], ["--bits", "4"]];
 
 /** Unpacks the shipped kernels below `work`, and returns their folder. */
 export function unpackedKernels(work: string): string {
@@ -23,16 +28,47 @@ export function unpackedKernels(work: string): string {
   return folder;
 }
 
+/** Answers of a model, one longer than a word and three at once, with an empty cache of kernels in `home`. */
+async function answer(executable: string, model: string, home: string): Promise<void> {
+  mkdirSync(home);
+  const env = { ...process.env, HOME: home, XDG_CACHE_HOME: "", BUN_BE_BUN: undefined };
+  const begin = (...more: string[]) => Bun.spawn([executable, ...more], { env, stdout: "ignore", stderr: "inherit" });
+  for (const command of [
+    ["generate", "--model", model, "--prompt", "What is 27 + 58?", "-m", "8"],
+    ["benchmark", "--model", model, "-p", "64", "-g", "8", "-n", "1", "-b", "4"],
+  ]) {
+    const code = await begin(...command).exited;
+    if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}`);
+  }
+}
+
+/** A model of random weights with two layers. */
+async function make(shape: string, packing: readonly string[], folder: string): Promise<void> {
+  const command = [process.execPath, join(root, "bench/random-model.ts"), shape, folder, "--layers", "2", ...packing];
+  const made = Bun.spawn(command, { env: { ...process.env, BUN_BE_BUN: "1" }, stdout: "ignore", stderr: "inherit" });
+  if ((await made.exited) !== 0) throw new Error(`${shape} was not made`);
+}
+
 async function collect(executable: string): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), "mlxlm-kernels-"));
   try {
     const folder = unpackedKernels(scratch);
-    const home = join(scratch, "home");
-    mkdirSync(home);
-    run([executable, "generate", "--model", "demo", "--prompt", "What is 27 + 58?"], {
-      env: { HOME: home, XDG_CACHE_HOME: "" },
-    });
-    for (const path of globSync(join(home, ".cache/mlxlm/*/kernels/*.kernel")))
+    const all = shapes.flatMap((shape) => packings.map((packing) => ({ shape, packing })));
+    let next = 0;
+    const work = async () => {
+      for (let i = next++; i < all.length; i = next++) {
+        const { shape, packing } = all[i]!;
+        const model = join(scratch, `model-${i}`);
+        await make(shape, packing, model);
+        await answer(executable, model, join(scratch, `home-${i}`));
+        rmSync(model, { recursive: true });
+      }
+    };
+    await Promise.all([
+      answer(executable, "demo", join(scratch, "home-demo")),
+      ...Array.from({ length: Math.min(all.length, availableParallelism()) }, work),
+    ]);
+    for (const path of globSync(join(scratch, "home-*/.cache/mlxlm/*/kernels/*.kernel")))
       cpSync(path, join(folder, path.split("/").at(-1)!));
     await pack(archive, { folder, names: readdirSync(folder), prefix: "", time: new Date(0) });
     console.log(`${readdirSync(folder).length} kernels in ${archive}`);

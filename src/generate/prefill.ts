@@ -6,7 +6,7 @@ import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { checkKvQuantization } from "../nn";
 import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
-import { checkMemory, evalSparingly } from "./memory-cap";
+import { checkMemory } from "./memory-cap";
 
 export interface PrefillOptions {
   /** How many prompt tokens are processed at a time. */
@@ -70,7 +70,7 @@ export async function prefill(
         model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
       });
       quantizeCaches(cache, kvQuantization);
-      evalSparingly(cache.map((layer) => layer.state));
+      mx.sparingly(() => mx.eval(cache.map((layer) => layer.state)));
       mx.clearCache();
       checkMemory(maxMemory);
       done += count;

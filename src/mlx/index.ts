@@ -82,6 +82,7 @@ export * from "./products";
 export * from "./quantized";
 export * as random from "./random";
 export * from "./reductions";
+export { StepMemory, sparingly } from "./run-ahead";
 export { keep, liveHandles, release, scope } from "./scope";
 export * from "./shaping";
 export { Tensor } from "./tensor";

@@ -115,6 +115,7 @@ export async function train(
 
 class Trainer {
   private readonly step: TrainStep;
+  private readonly memory = new mx.StepMemory();
   private progress: Progress = {
     iteration: 0,
     validations: [],
@@ -200,7 +201,7 @@ class Trainer {
     const began = performance.now();
     const rate = this.optimizer.currentRate;
     const updates = this.optimizer.step;
-    const result = this.step.run(batch, iteration);
+    const result = this.memory.run(() => this.step.run(batch, iteration));
     const { loss, tokens } = result;
     if (!Number.isFinite(loss)) throw this.diverged(result, batch, iteration);
     if (this.optimizer.step > updates) this.rate = rate;

@@ -2,7 +2,6 @@
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
 import type { BatchCache } from "../../nn";
-import { evalSparingly } from "../memory-cap";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
 import type { BatchModel } from "./model";
 import { evenChunk, nextChunk, type Sequence } from "./sequence";
@@ -65,7 +64,7 @@ export class PromptBatch {
       this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
     });
     for (const layer of layers) layer.finalize();
-    evalSparingly(layers.map(({ state }) => state));
+    mx.sparingly(() => mx.eval(layers.map(({ state }) => state)));
     const read = lengths.reduce((sum, length) => sum + length, 0);
     this.#readSince += read;
     if (this.#readSince >= this.stepSize) {

@@ -1,0 +1,49 @@
+/**
+ * How far MLX goes ahead of a GPU. It puts work before it some hundred operations at a time, and what an operation gives takes memory until
+ * it has been used: weights that were unpacked for a product above all, half a layer of an 8B model at a time.
+ */
+import { activeMemory, isAvailable, memoryLimit, peakMemory, setMemoryLimit } from "./devices";
+
+/** Bytes that work may be ahead by. */
+const ahead = 2e9;
+
+/** Does some work; beyond so many bytes MLX waits for what it has put before the GPU, if that gives any back. CUDA alone. */
+function withinMemory<T>(bytes: number, work: () => T): T {
+  const limit = memoryLimit();
+  setMemoryLimit(Math.min(limit, bytes));
+  try {
+    return work();
+  } finally {
+    setMemoryLimit(limit);
+  }
+}
+
+/** Does work that needs little memory of its own beside what is in use. */
+export function sparingly<T>(work: () => T): T {
+  return isAvailable("cuda") ? withinMemory(activeMemory() + ahead, work) : work();
+}
+
+/** How many bytes a step may have in use, given what steps before it were allowed and what they took at their peak. */
+export function nextLimit(limit: number, peak: number): number {
+  // Far above its limit is only who needs it.
+  return peak > limit + ahead / 2 ? peak + ahead : limit;
+}
+
+/** For steps that need about the same memory each: the first shows how much. */
+export class StepMemory {
+  #limit = 0;
+
+  run<T>(step: () => T): T {
+    if (!isAvailable("cuda")) return step();
+    if (this.#limit > 0) return this.#within(this.#limit, step);
+    const result = withinMemory(activeMemory() + ahead, step);
+    this.#limit = peakMemory() + ahead;
+    return result;
+  }
+
+  #within<T>(limit: number, step: () => T): T {
+    const result = withinMemory(limit, step);
+    this.#limit = nextLimit(limit, peakMemory());
+    return result;
+  }
+}
