@@ -36,7 +36,7 @@ import {
 import { checkExperts, count, size } from "./args";
 import { frequenciesOf, ropeAndStreams, rowByRow } from "./deepseek_v41";
 import { decoder, precise, routedExperts } from "./gguf/decoder";
-import { gating } from "./gguf/deepseek2";
+import { checkIndexerWidth, gating } from "./gguf/deepseek2";
 import { f32, u32 } from "./gguf/facts";
 import { connectionNames, fusedExperts, sharedExpert, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
@@ -464,6 +464,10 @@ export const gguf = decoder("deepseek4", {
     const ratios = layers.map((index) => ratioOf(args, index));
     const strange = layers.find((index) => ratios[index] !== publishedRates[typeOf(args, index)]);
     if (strange !== undefined) noPlace(`groups of ${ratios[strange]} tokens in layer ${strange}`);
+    checkIndexerWidth(args.index_head_dim);
+    // llama.cpp (October 2026) ends with a division by zero where both are the same.
+    if (args.index_head_dim === args.head_dim)
+      noPlace(`"index_head_dim" ${args.index_head_dim}, which is "head_dim" too,`);
     const limits = f32(layers.map(() => args.swiglu_limit));
     return {
       vocab_size: u32(args.vocab_size),

@@ -96,14 +96,18 @@ function checkShared(file: GgufDescription): void {
   }
 }
 
+/** llama.cpp rotates an indexer's heads by a Hadamard matrix, which must have their width. */
+export function checkIndexerWidth(dims: number): void {
+  if (dims < 64 || !Number.isInteger(Math.log2(dims))) noPlace(`"index_head_dim" ${dims} (no power of two from 64 on)`);
+}
+
 function writeIndexer(
   indexer: IndexerFacts,
   { index_head_dim: dims }: LatentConfig,
   positions: number,
   layers: number,
 ) {
-  // llama.cpp rotates them by a Hadamard matrix, which must have their width.
-  if (dims < 64 || !Number.isInteger(Math.log2(dims))) noPlace(`"index_head_dim" ${dims} (no power of two from 64 on)`);
+  checkIndexerWidth(dims);
   if (!indexer.mayShare || positions < longestUnshared) return {};
   return { "attention.indexer.types": flag(Array.from({ length: layers }, () => true)) };
 }
