@@ -7,12 +7,19 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   attention,
+  behind,
   type CacheOptions,
   type DecoderLayer,
+  type Divisible,
+  divideNamedHeads,
   type ForwardOptions,
   type HeadLayout,
+  innerPart,
+  inputsOf,
+  isSliceable,
   joinHeads,
   type KeyValueCache,
+  keepOutputs,
   type Layer,
   Linear,
   type Mask,
@@ -20,6 +27,8 @@ import {
   type Residual,
   RoPE,
   type RotaryEmbedding,
+  type Split,
+  SumOfParts,
   splitQueriesKeysValues,
   swiglu,
 } from "../nn";
@@ -72,7 +81,7 @@ const norm = plainNorm();
 /** Of gates and values together. */
 const hiddenOf = ({ mlp_hidden_size: hidden, mlp_ratio: ratio, d_model: dims }: Args) => hidden ?? ratio * dims;
 
-class Block extends Module implements DecoderLayer, HeadLayout {
+class Block extends Module implements DecoderLayer, HeadLayout, Divisible {
   ff_proj: Layer;
   ff_out: Layer;
   att_proj: Layer;
@@ -97,6 +106,16 @@ class Block extends Module implements DecoderLayer, HeadLayout {
     this.rope = new RoPE(headDim, { base: args.rope_theta, traditional: args.rope_traditional });
     this.clip = args.clip_qkv ?? null;
     this.scale = headDim ** -0.5;
+  }
+
+  shard(split: Split): void {
+    const share = divideNamedHeads(this, split, { inputs: "att_proj", output: "attn_out" });
+    if (share) Object.assign(this, share);
+    const { ff_out: last, ff_proj: first } = this;
+    const part = innerPart(last, [], split);
+    if (!part || !isSliceable(first) || !isSliceable(last)) return;
+    keepOutputs(first, [part, behind(inputsOf(last), part)]);
+    this.ff_out = new SumOfParts(last as never, part, split);
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {

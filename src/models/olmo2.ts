@@ -79,8 +79,8 @@ export class Attention extends Module {
     const divide = ({ queries, keys, counts, copies }: HeadShare) => {
       const width = this.q_norm.weight.dim(0) / this.heads;
       const [ofQueries, ofKeys] = [queries, keys].map(([start, end]) => [start * width, end * width] as const);
-      this.q_norm = new RMSNormOfParts(this.q_norm, ofQueries!, split, counts ? 1 : 0);
-      this.k_norm = new RMSNormOfParts(this.k_norm, ofKeys!, split, 1 / copies);
+      this.q_norm = new RMSNormOfParts(this.q_norm, ofQueries!, split, { share: counts ? 1 : 0 });
+      this.k_norm = new RMSNormOfParts(this.k_norm, ofKeys!, split, { share: 1 / copies });
     };
     divideHeads(this, split, { others: { names: ["q_norm", "k_norm"], divide } });
   }

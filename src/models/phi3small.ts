@@ -9,8 +9,12 @@ import {
   attentionMask,
   clippedAt,
   type DecoderLayer,
+  type Divisible,
+  innerPart,
+  isSliceable,
   type KeyValueCache,
   KVCache,
+  keepOutputs,
   type Layer,
   LayerNorm,
   Linear,
@@ -18,8 +22,13 @@ import {
   type MaskRule,
   Module,
   NamedAttention,
+  type Range,
   type Residual,
   RopeScaling,
+  type Split,
+  SumOfParts,
+  scaled,
+  shareHeads,
 } from "../nn";
 import { checkHeads, count, headsOf, size } from "./args";
 import type { AwqFacts } from "./awq-facts";
@@ -110,7 +119,7 @@ function sparse({ heads, block, local, stride, step }: Pattern): MaskRule {
 }
 
 /** Gates and values lie by turns. */
-class MLP extends Module {
+class MLP extends Module implements Divisible {
   up_proj: Layer;
   down_proj: Layer;
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
@@ -122,6 +131,14 @@ class MLP extends Module {
     this.activation = clippedAt(gegelu_limit);
   }
 
+  shard(split: Split): void {
+    const { up_proj: first, down_proj: last } = this;
+    const part = innerPart(last, [], split);
+    if (!part || !isSliceable(first) || !isSliceable(last)) return;
+    keepOutputs(first, [scaled(part, 2)]);
+    this.down_proj = new SumOfParts(last as never, part, split);
+  }
+
   /** x (…, D) → (…, D) */
   forward(x: Tensor): Tensor {
     const [gate, value] = this.up_proj.forward(x).unflatten(-1, [-1, 2]).split(2, -1) as [Tensor, Tensor];
@@ -129,9 +146,21 @@ class MLP extends Module {
   }
 }
 
-/** Its masks are of all heads: it stays whole on every rank. */
+/** Its masks may be of all heads. */
 class SparseAttention extends NamedAttention {
-  override shard(): void {}
+  /** Of all heads those of this rank; all where null. */
+  #own: Range | null = null;
+
+  override shard(split: Split): void {
+    const { heads, kvHeads } = this;
+    super.shard(split);
+    if (this.heads !== heads) this.#own = shareHeads(heads, kvHeads, split).queries;
+  }
+
+  override forward(x: Tensor, mask: Mask, cache?: KeyValueCache): Tensor {
+    const isByHead = this.#own && mask instanceof mx.Tensor && mask.ndim === 4 && mask.dim(1) > 1;
+    return super.forward(x, isByHead ? mx.sliceAxis(mask, 1, ...this.#own!) : mask, cache);
+  }
 }
 
 class Block extends Module implements DecoderLayer {

@@ -9,7 +9,12 @@ import {
   ArraysCache,
   channelDeltaRule,
   type DecoderLayer,
+  type Divisible,
+  divideInner,
   type ForwardOptions,
+  isSliceable,
+  keepOutputs,
+  keepPlaces,
   type Layer,
   LayerNorm,
   Linear,
@@ -19,6 +24,10 @@ import {
   parameter,
   Residual,
   recurrent,
+  type Split,
+  SumOfParts,
+  scaled,
+  shareHeads,
   squaredRelu,
 } from "../nn";
 import { size } from "./args";
@@ -104,7 +113,7 @@ class HeadNorm extends Module {
 /** The fastest that a channel may fade, e^−0.5 in a logarithm. */
 const fastest = -0.606531;
 
-class TimeMixing extends Module {
+class TimeMixing extends Module implements Divisible {
   /** What of the token before goes into each of the six parts, (1, 1, D). */
   x_r: Tensor;
   x_w: Tensor;
@@ -160,6 +169,21 @@ class TimeMixing extends Module {
   values(x: Tensor, cache?: ArraysCache): Tensor {
     const [before] = shifted(x, cache);
     return this.#byHead(this.v_proj.forward(x.add(before.subtract(x).multiply(this.x_v))));
+  }
+
+  /** Leaves a rank's heads. */
+  shard(split: Split): void {
+    const { heads, headDim, r_proj, k_proj, v_proj, o_proj: last } = this;
+    const thin = [this.w_lora, this.v_lora, this.a_lora, this.g_lora].flatMap((part) => part?.lora[2] ?? []);
+    const layers: Layer[] = [r_proj, k_proj, v_proj, ...thin];
+    if (!isSliceable(last) || !layers.every(isSliceable)) return;
+    const share = shareHeads(heads, heads, split);
+    const own = scaled(share.queries, headDim);
+    for (const layer of layers) if (isSliceable(layer)) keepOutputs(layer, [own]);
+    keepPlaces(this, ["k_k", "k_a", "r_k"], 0, [share.queries]);
+    keepPlaces(this.g_norm, ["weight", "bias"], 0, [share.queries]);
+    this.o_proj = new SumOfParts(last as never, own, split, share);
+    Object.assign(this, { heads: share.queries[1] - share.queries[0] });
   }
 
   #byHead(x: Tensor): Tensor {
@@ -218,7 +242,7 @@ class TimeMixing extends Module {
 /** x (…, D) / ‖x‖ */
 const ofLengthOne = (x: Tensor): Tensor => x.divide(x.square().sum({ axis: -1, keepdims: true }).sqrt().maximum(1e-7));
 
-class ChannelMixing extends Module {
+class ChannelMixing extends Module implements Divisible {
   key: Layer;
   value: Layer;
   /** What of the token before goes in, (D). */
@@ -229,6 +253,10 @@ class ChannelMixing extends Module {
     this.key = new Linear(D, hidden, { bias: false });
     this.value = new Linear(hidden, D, { bias: false });
     this.x_k = parameter(mx.zeros([D]));
+  }
+
+  shard(split: Split): void {
+    this.value = divideInner(this.value, [this.key], split);
   }
 
   /** x (B, T, D) → (B, T, D) */

@@ -9,6 +9,20 @@ import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
 import { RMSNorm } from "./norms";
 import { project } from "./projection";
+import {
+  behind,
+  type Divisible,
+  type HeadShare,
+  isSliceable,
+  keepChannels,
+  keepOutputs,
+  keepPlaces,
+  type Range,
+  type Split,
+  SumOfParts,
+  scaled,
+  shareHeads,
+} from "./shard";
 
 export interface GatedDeltaSizes {
   dims: number;
@@ -63,7 +77,7 @@ type Projected = [entering: Tensor, gate: Tensor, strength: Tensor, decay: Tenso
 type Carried = [before: Tensor | null, state: Tensor | null, own: Tensor | null, lengths: readonly number[] | null];
 
 /** Queries, keys and values through a short convolution and the gated delta rule, normalized and gated. */
-export abstract class DeltaLayer extends Module {
+export abstract class DeltaLayer extends Module implements Divisible {
   conv1d: CausalConv1d;
   // Declared only, so that they stand behind the projections: adapters draw their weights in the order of the layers.
   declare dt_bias: Tensor;
@@ -94,6 +108,30 @@ export abstract class DeltaLayer extends Module {
   }
 
   protected abstract project(x: Tensor): Projected;
+
+  /** The outputs that some heads need of each projection. */
+  protected abstract outputsOfHeads(share: HeadShare): readonly (readonly [Layer, readonly Range[]])[];
+
+  /** Queries, keys and values of some heads where all of them lie side by side. */
+  protected sideBySide({ queries: values, keys }: HeadShare): Range[] {
+    const { keyHeads, keyDim, valueDim } = this;
+    const own = scaled(keys, keyDim);
+    return [own, behind(keyHeads * keyDim, own), behind(2 * keyHeads * keyDim, scaled(values, valueDim))];
+  }
+
+  /** Leaves a rank's heads of values, and those of keys that they belong to. */
+  shard(split: Split): void {
+    const share = shareHeads(this.valueHeads, this.keyHeads, split);
+    const { out_proj: last } = this;
+    const outputs = this.outputsOfHeads(share);
+    if (!isSliceable(last) || !outputs.every(([layer]) => isSliceable(layer))) return;
+    for (const [layer, pieces] of outputs) if (isSliceable(layer)) keepOutputs(layer, pieces);
+    keepChannels(this.conv1d, this.sideBySide(share));
+    keepPlaces(this, ["dt_bias", "A_log"], 0, [share.queries]);
+    this.out_proj = new SumOfParts(last as never, scaled(share.queries, this.valueDim), split, share);
+    const [valueHeads, keyHeads] = [share.queries, share.keys].map(([start, end]) => end - start);
+    Object.assign(this, { valueHeads, keyHeads });
+  }
 
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
@@ -161,6 +199,15 @@ export class GatedDeltaNet extends DeltaLayer {
     }));
   }
 
+  protected override outputsOfHeads(share: HeadShare) {
+    return [
+      [this.in_proj_qkv, this.sideBySide(share)],
+      [this.in_proj_z, [scaled(share.queries, this.valueDim)]],
+      [this.in_proj_b, [share.queries]],
+      [this.in_proj_a, [share.queries]],
+    ] as const;
+  }
+
   protected override project(x: Tensor): Projected {
     return project(x, [this.in_proj_qkv, this.in_proj_z, this.in_proj_b, this.in_proj_a]) as Projected;
   }
@@ -177,6 +224,28 @@ export class GroupedDeltaNet extends DeltaLayer {
       in_proj_qkvz: new Linear(D, 2 * keyHeads * keyDim + 2 * valueHeads * valueDim, { bias: false }),
       in_proj_ba: new Linear(D, 2 * valueHeads, { bias: false }),
     }));
+  }
+
+  protected override outputsOfHeads({ queries: own, keys }: HeadShare) {
+    const { keyHeads, valueHeads, keyDim, valueDim } = this;
+    const each = valueHeads / keyHeads;
+    const heads = Array.from({ length: keys[1] - keys[0] }, (_, i) => keys[0] + i);
+    /** A head's values that are this rank's, from the head's first on. */
+    const valuesOf = (head: number): Range => [Math.max(own[0] - head * each, 0), Math.min(own[1] - head * each, each)];
+    const joint = heads.flatMap((head) => {
+      const first = head * (2 * keyDim + 2 * each * valueDim);
+      const values = scaled(valuesOf(head), valueDim);
+      const ahead = first + 2 * keyDim;
+      return [[first, ahead] as const, behind(ahead, values), behind(ahead + each * valueDim, values)];
+    });
+    const byValue = heads.flatMap((head) => {
+      const values = valuesOf(head);
+      return [behind(2 * head * each, values), behind((2 * head + 1) * each, values)];
+    });
+    return [
+      [this.in_proj_qkvz, joint],
+      [this.in_proj_ba, byValue],
+    ] as const;
   }
 
   protected override project(x: Tensor): Projected {

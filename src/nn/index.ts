@@ -65,6 +65,7 @@ export { yarn as yarnFrequencies, yarnMagnitude, yarnTemperature } from "./rope-
 export * from "./routing";
 export * from "./selective-scan";
 export {
+  behind,
   type DivideOptions,
   type Divisible,
   divideHeads,
@@ -72,9 +73,20 @@ export {
   divideNamedHeads,
   type Headed,
   type HeadShare,
+  innerPart,
+  inputsOf,
+  isSliceable,
+  keepChannels,
+  keepOutputs,
+  keepPlaces,
+  outputsOf,
+  type Range,
   RMSNormOfParts,
   type Split,
+  SumOfParts,
+  scaled,
   shardModel,
+  shareHeads,
 } from "./shard";
 export * from "./shared-rows";
 export { SharingAttention, type SharingAttentionSizes } from "./sharing-attention";

@@ -3,12 +3,26 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { ArraysCache } from "./cache";
 import { channelDeltaRule } from "./channel-delta";
-import type { CausalConv1d } from "./conv";
+import { CausalConv1d } from "./conv";
 import { ofLength } from "./gated-delta";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
 import { RMSNorm } from "./norms";
 import { project } from "./projection";
+import {
+  behind,
+  type Divisible,
+  isSliceable,
+  keepChannels,
+  keepOutputs,
+  keepPlaces,
+  outputsOf,
+  type Range,
+  type Split,
+  SumOfParts,
+  scaled,
+  shareHeads,
+} from "./shard";
 
 export interface KimiDeltaSizes {
   dims: number;
@@ -18,8 +32,11 @@ export interface KimiDeltaSizes {
   eps: number;
 }
 
+/** What these give is for all heads, and thin. */
+const thinLayers = ["f_a_proj", "g_a_proj"];
+
 /** What the models share; their names of convolutions and of the projections to decays and gates are their own. */
-export abstract class KimiDelta extends Module {
+export abstract class KimiDelta extends Module implements Divisible {
   // Declared only, so that it stands with the projections ahead of the others: adapters draw their weights in that order.
   declare b_proj: Layer;
   /** The logarithm of each head's decay rate, in a shape with H entries. */
@@ -67,6 +84,31 @@ export abstract class KimiDelta extends Module {
     return rates.negative().multiply(mx.logaddexp(fading, 0));
   }
 
+  /** Leaves a rank's heads. */
+  shard(split: Split): void {
+    const { heads, headDim } = this.sizes;
+    const { o_proj: last } = this;
+    const inner = heads * headDim;
+    const layers = this.children().filter(
+      ([name, part]) => isLayer(part) && name !== "o_proj" && !thinLayers.includes(name),
+    );
+    if (!isSliceable(last) || !layers.every(([, layer]) => isSliceable(layer))) return;
+    const share = shareHeads(heads, heads, split);
+    const own = scaled(share.queries, headDim);
+    /** Of one kind after the other, as many as there are. */
+    const kinds = (count: number): Range[] =>
+      Array.from({ length: count / inner }, (_, kind) => behind(kind * inner, own));
+    for (const [name, layer] of layers) {
+      if (isSliceable(layer)) keepOutputs(layer, name === "b_proj" ? [share.queries] : kinds(outputsOf(layer)));
+    }
+    for (const [, part] of this.namedModules())
+      if (part instanceof CausalConv1d) keepChannels(part, kinds(part.channels));
+    keepPlaces(this, ["A_log"], this.A_log.shape.indexOf(heads), [share.queries]);
+    keepPlaces(this, ["dt_bias"], 0, [own]);
+    this.o_proj = new SumOfParts(last as never, own, split, share);
+    Object.assign(this, { sizes: { ...this.sizes, heads: share.queries[1] - share.queries[0] } });
+  }
+
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */
   forward(x: Tensor, own: Tensor | null, cache?: ArraysCache): Tensor {
     const [batch, length] = x.shape as [number, number, number];
@@ -90,6 +132,10 @@ export abstract class KimiDelta extends Module {
     );
   }
 }
+
+/** Whether a part is a projection: what is neither a convolution nor a norm. */
+const isLayer = (part: Module) =>
+  !(part instanceof RMSNorm) && !part.namedModules().some(([, one]) => one instanceof CausalConv1d);
 
 /** x (B, T, C) through a convolution and SiLU; what it looks back at is the cache's array `index`. */
 export function convolve(

@@ -7,6 +7,17 @@ import { CausalConv1d } from "./conv";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
 import { type SelectiveScanInputs, selectiveScan } from "./selective-scan";
+import {
+  behind,
+  type Divisible,
+  innerPart,
+  isSliceable,
+  keepChannels,
+  keepOutputs,
+  keepPlaces,
+  type Split,
+  SumOfParts,
+} from "./shard";
 
 export interface MambaSizes {
   dims: number;
@@ -31,7 +42,7 @@ interface GatedScanInputs extends SelectiveScanInputs {
 }
 
 /** A short convolution, the scan, and a gate. */
-export class MambaMixer extends Module {
+export class MambaMixer extends Module implements Divisible {
   in_proj: Layer;
   conv1d: CausalConv1d;
   x_proj: Layer;
@@ -56,6 +67,19 @@ export class MambaMixer extends Module {
   /** What becomes of step sizes (B, T, rank), B and C (B, T, N) ahead of the scan. */
   protected normalized(selection: Selection): Selection {
     return selection;
+  }
+
+  /** Leaves a rank's channels. What selects is made of all: it is summed too. */
+  shard(split: Split): void {
+    const { in_proj: first, x_proj, dt_proj: steps, out_proj: last } = this;
+    const part = innerPart(last, [steps], split);
+    if (!part || !isSliceable(first) || !isSliceable(x_proj) || !isSliceable(steps)) return;
+    keepOutputs(first, [part, behind(this.sizes.channels, part)]);
+    keepChannels(this.conv1d, [part]);
+    this.x_proj = new SumOfParts(x_proj as never, part, split);
+    keepOutputs(steps, [part]);
+    keepPlaces(this, ["A_log", "D"], 0, [part]);
+    this.out_proj = new SumOfParts(last as never, part, split);
   }
 
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */

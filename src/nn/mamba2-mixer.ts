@@ -7,6 +7,20 @@ import { CausalConv1d } from "./conv";
 import { type Layer, Linear } from "./linear";
 import { Module, parameter } from "./module";
 import { GroupedRMSNorm } from "./norms";
+import {
+  behind,
+  type Divisible,
+  type HeadShare,
+  isSliceable,
+  keepChannels,
+  keepOutputs,
+  keepPlaces,
+  RMSNormOfParts,
+  type Split,
+  SumOfParts,
+  scaled,
+  shareHeads,
+} from "./shard";
 import { selectiveStateSpace } from "./state-space";
 
 export interface Mamba2Sizes {
@@ -49,8 +63,17 @@ export class GatedRMSNorm extends GroupedRMSNorm implements GatedNorm {
   }
 }
 
+/** The same where ranks have parts of what is normalized together. */
+class GatedNormOfParts extends RMSNormOfParts implements GatedNorm {
+  gatesFirst = true;
+
+  gated(x: Tensor, gate: Tensor): Tensor {
+    return this.gatesFirst ? this.forward(swiglu(gate, x)) : swiglu(gate, this.forward(x));
+  }
+}
+
 /** A short convolution, the state space, and a gate. */
-export class Mamba2Mixer extends Module {
+export class Mamba2Mixer extends Module implements Divisible {
   conv1d: CausalConv1d;
   in_proj: Layer;
   dt_bias: Tensor;
@@ -76,6 +99,43 @@ export class Mamba2Mixer extends Module {
     if (norm) this.norm = norm;
     this.out_proj = new Linear(inner, dims, { bias: outputBias });
     this.limits = limits;
+  }
+
+  /** Leaves a rank's heads, and the groups that they belong to. */
+  shard(split: Split): void {
+    const { in_proj: first, out_proj: last, norm } = this;
+    const { heads, headDim, groups, stateSize } = this.sizes;
+    const share = shareHeads(heads, groups, split);
+    const isKnown = !norm || (norm instanceof GatedRMSNorm && [1, groups].includes(norm.groups));
+    if (!isKnown || !isSliceable(first) || !isSliceable(last)) return;
+    const inner = heads * headDim;
+    const own = scaled(share.queries, headDim);
+    const grouped = behind(inner, scaled(share.keys, stateSize));
+    const convolved = [own, grouped, behind(groups * stateSize, grouped)];
+    const steps = behind(2 * inner + 2 * groups * stateSize, share.queries);
+    keepOutputs(first, [own, ...convolved.map((piece) => behind(inner, piece)), steps]);
+    keepChannels(this.conv1d, convolved);
+    keepPlaces(this, ["dt_bias", "A_log", "D"], 0, [share.queries]);
+    if (norm) this.#divideNorm(norm as GatedRMSNorm, share, split);
+    this.out_proj = new SumOfParts(last as never, own, split, share);
+    const [ownHeads, ownGroups] = [share.queries, share.keys].map(([start, end]) => end - start);
+    Object.assign(this, { sizes: { ...this.sizes, heads: ownHeads, groups: ownGroups } });
+  }
+
+  /** Groups that are whole on each rank need no other's features. */
+  #divideNorm(norm: GatedRMSNorm, share: HeadShare, split: Split): void {
+    const own = scaled(share.queries, this.sizes.headDim);
+    if (norm.groups > 1 && norm.groups >= split.size) {
+      keepPlaces(norm, ["weight"], 0, [own]);
+      Object.assign(norm, { groups: share.keys[1] - share.keys[0] });
+      return;
+    }
+    const { gatesFirst, groups } = norm;
+    const grouped = {
+      share: share.counts ? 1 : 0,
+      groups: { count: groups, own: groups > 1 ? share.keys : ([0, 1] as const) },
+    };
+    this.norm = Object.assign(new GatedNormOfParts(norm, own, split, grouped), { gatesFirst });
   }
 
   /** x (B, T, D), own (B, T): which tokens are a row's own → (B, T, D) */

@@ -10,7 +10,8 @@ export { divideExperts, divideInner, innerPart } from "./feed-forward";
 export { divideLatentHeads, type LatentOptions } from "./latent-attention";
 export { divideNamedHeads, jointPieces, type NamedHeads } from "./named-attention";
 export { RMSNormOfParts } from "./norm";
-export { isSliceable, keepInputs, keepOutputs, outputsOf, takeBias } from "./slices";
+export { behind, keepChannels, keepPlaces } from "./recurrent";
+export { inputsOf, isSliceable, keepInputs, keepOutputs, outputsOf, takeBias } from "./slices";
 export { type HeadShare, type Range, Split, shareHeads } from "./split";
 export { SumOfParts } from "./sum-of-parts";
 

@@ -34,7 +34,9 @@ export class SumOfParts extends Module implements Layer {
     const none: [number, number][] = Array.from({ length: x.ndim - 1 }, () => [0, 0]);
     const inputs = before + after > 0 ? mx.pad(x, [...none, [before, after]]) : x;
     const part = this.layer.forward(inputs);
-    const sum = mx.distributed.allSum(this.#counts ? part : mx.zerosLike(part), { group: this.#group });
+    // Computed all the same: norms ahead of it may be sums over ranks too.
+    const own = this.#counts ? part : mx.depends([mx.zerosLike(part)], [part])[0]!;
+    const sum = mx.distributed.allSum(own, { group: this.#group });
     return this.bias ? sum.add(this.bias) : sum;
   }
 }
