@@ -16,7 +16,7 @@ const joint = ["hf_olmo", "phi3small"];
 async function compare(
   names: readonly string[],
   size: number,
-  form: "float32" | "affine4" | "pipeline",
+  form: "float32" | "affine4" | "pipeline" | "lora" | "dora" | "fused",
   backend?: "ring",
 ) {
   const ranks = await runRanks<Record<string, Comparison>>("shard-rank.ts", size, {
@@ -63,6 +63,19 @@ describe("logits and greedy tokens", () => {
     () => compare([...kinds, ...recurrent.slice(0, -1), ...joint], 2, "affine4"),
     60_000,
   );
+
+  test.each(["lora", "fused"] as const)(
+    "of each kind of block on 2 ranks with adapters, %s",
+    async (form) => {
+      const [first] = await compare([...kinds, ...recurrent, ...joint], 2, form);
+      for (const [name, { share }] of Object.entries(first!)) {
+        expect({ name, divided: share < 0.9 }).toEqual({ name, divided: true });
+      }
+    },
+    60_000,
+  );
+
+  test("with DoRA, whose layers stay whole", () => compare(["llama", "mamba2"], 2, "dora"));
 
   test("of layers spread over 2 ranks", () => compare(["llama", "qwen3_moe", "gemma2", "deepseek_v3"], 2, "pipeline"));
 
