@@ -3,6 +3,7 @@ import { counted } from "../counted";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
+import { withoutMessages } from "../nn";
 import { checkRoom } from "../room";
 
 /** Longer than most sliding windows, so that a cache that keeps no more is seen to. */
@@ -32,7 +33,7 @@ function probe(model: LanguageModel, tokens: number): { bytes: number; size: num
   const cache = model.makeCache();
   try {
     return mx.scope(() => {
-      model.forward(mx.zeros([1, tokens], "uint32"), { cache });
+      withoutMessages(() => model.forward(mx.zeros([1, tokens], "uint32"), { cache }));
       return cache.map((layer) => ({
         size: layer.size,
         bytes: sum(mx.treeFlatten(layer.state).map(([, leaf]) => (leaf as Tensor).nbytes ?? 0)),

@@ -52,7 +52,7 @@ export * from "./named-attention";
 export * from "./normal-quantile";
 export * from "./norms";
 export * from "./per-layer-inputs";
-export { Stage } from "./pipeline";
+export { Stage, withoutMessages } from "./pipeline";
 export * from "./pool-indexer";
 export * from "./pooled-attention";
 export * from "./position-scale";
