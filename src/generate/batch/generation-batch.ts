@@ -141,12 +141,13 @@ export class GenerationBatch {
   #choose(logits: Tensor, input: Tensor, mask: StepMask | null): Chosen {
     const newest = this.sequences.map(({ tokens }) => tokens.at(-1)!);
     try {
-      const step = mx.scope(() =>
-        choose(logits, input.expandDims(1), {
+      const step = mx.scope(() => {
+        const chosen = choose(logits, input.expandDims(1), {
           ...{ choosers: this.sequences, mask: mask?.bits },
           isChecked: isStepToCheck(this.#steps, newest),
-        }),
-      );
+        });
+        return { ...chosen, tokens: this.model.agreed(chosen.tokens) };
+      });
       mx.asyncEval(step.tokens, step.logprobs, step.highest);
       return step;
     } finally {

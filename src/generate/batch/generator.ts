@@ -8,6 +8,7 @@ import type { AdapterPool } from "../../tune/adapter-pool";
 import { acceptChosen } from "../masks";
 import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
+import type { Lockstep, StepPlan } from "./lockstep";
 import { BatchModel } from "./model";
 import { PromptBatch } from "./prompt-batch";
 import { type BatchRequest, checkRequest, Sequence } from "./sequence";
@@ -27,6 +28,8 @@ export interface BatchGeneratorOptions {
   maxCacheBytes?: number;
   /** Adapters on the model, of which each sequence may have one. */
   adapters?: AdapterPool;
+  /** Other processes that make the same steps. */
+  lockstep?: Lockstep;
 }
 
 export interface PrefillEvent {
@@ -55,6 +58,8 @@ interface Waiting {
 
 const stepsPerCleanup = 512;
 
+const emptyPlan = (): StepPlan => ({ joining: [], leaving: [], pace: [null, null] });
+
 /**
  * `add` requests at any time, call `step` until it has no more to do, and `dispose` at the end. Each sequence gets the
  * tokens that it would get alone.
@@ -72,9 +77,12 @@ export class BatchGenerator {
   #waiting: Waiting[] = [];
   #generation: GenerationBatch | null = null;
   readonly #prompts: PromptBatch;
-  readonly #options: Required<Omit<BatchGeneratorOptions, "adapters">>;
+  readonly #options: Required<Omit<BatchGeneratorOptions, "adapters" | "lockstep">>;
+  readonly #lockstep: Lockstep | null;
+  #plan: StepPlan = emptyPlan();
   readonly #batched: BatchModel;
   readonly #restoreWiredLimit: () => void;
+  #pace = (isAnswering: boolean) => this.#options.promptPace(this.work, isAnswering);
 
   constructor(
     private readonly model: LanguageModel,
@@ -91,7 +99,8 @@ export class BatchGenerator {
       maxKvSize,
       maxCacheBytes,
     };
-    this.#batched = new BatchModel(model, options.adapters);
+    this.#lockstep = options.lockstep ?? null;
+    this.#batched = new BatchModel(model, options.adapters, options.lockstep);
     this.#prompts = new PromptBatch(this.#batched, prefillStepSize);
     this.#restoreWiredLimit = withWiredLimit();
   }
@@ -118,12 +127,14 @@ export class BatchGenerator {
     };
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
+    this.#plan.joining.push({ prompt: wanted.prompt, maxTokens, stop });
     return sequence.id;
   }
 
   /** Drops sequences, wherever they are. */
   remove(ids: readonly number[]): void {
     const gone = new Set(ids);
+    this.#plan.leaving.push(...ids);
     this.#waiting = this.#waiting.filter(({ sequence }) => !gone.has(sequence.id));
     const stays = ({ id }: Sequence) => !gone.has(id);
     this.#prompts.filter(stays);
@@ -156,12 +167,27 @@ export class BatchGenerator {
 
   /** One token of each sequence that is being answered, and a chunk of each prompt that is being read. */
   step(): BatchEvent[] {
+    this.#begins();
     const events: BatchEvent[] = this.#decode();
     if (this.#answering >= this.#options.completionBatchSize) return events;
     this.#admit();
     events.push(...this.#begin());
     events.push(...this.#read());
     return events;
+  }
+
+  /** Tells the other processes. */
+  #begins(): void {
+    const plan = this.#plan;
+    this.#plan = emptyPlan();
+    if (!this.#lockstep?.announce) return;
+    // Asked once, for times differ between processes.
+    const { promptPace } = this.#options;
+    const [beside, alone] = [promptPace(this.work, true), promptPace(this.work, false)];
+    this.#pace = (isAnswering) => (isAnswering ? beside : alone);
+    const isReading = this.#waiting.length > 0 || this.#prompts.sequences.length > 0;
+    const told = [beside, alone].map((count) => (isReading && Number.isFinite(count) ? count : null));
+    this.#lockstep.announce({ ...plan, pace: told as [number | null, number | null] });
   }
 
   #decode(): (TokenEvent | FailureEvent)[] {
@@ -220,7 +246,7 @@ export class BatchGenerator {
   #read(): PrefillEvent[] {
     if (this.#prompts.sequences.length === 0) return [];
     const began = performance.now();
-    this.work.promptTokens += this.#prompts.feed(this.#options.promptPace(this.work, this.#answering > 0));
+    this.work.promptTokens += this.#prompts.feed(this.#pace(this.#answering > 0));
     this.work.promptTime += (performance.now() - began) / 1000;
     return this.#prompts.sequences.map((sequence) => ({ type: "prefill", id: sequence.id, ...sequence.progress() }));
   }

@@ -2,16 +2,23 @@
 import type { Tensor } from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { AdapterPool } from "../../tune/adapter-pool";
+import type { Lockstep } from "./lockstep";
 import type { Sequence } from "./sequence";
 
 export class BatchModel {
   constructor(
     private readonly model: LanguageModel,
     private readonly adapters: AdapterPool | null = null,
+    private readonly lockstep: Lockstep | null = null,
   ) {}
 
   get vocabSize(): number {
     return this.model.vocabSize;
+  }
+
+  /** Tokens (B) that were chosen here → those that all processes go on with */
+  agreed(tokens: Tensor): Tensor {
+    return this.lockstep?.share(tokens) ?? tokens;
   }
 
   /** Token ids (B, T), a row of each sequence → logits (B, T, V) */

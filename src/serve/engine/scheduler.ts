@@ -3,7 +3,7 @@ import { BatchStepper } from "../../generate/batch";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
-import { LeadingStepper } from "../../generate/ranks-stepper";
+import { LeadingBatchStepper, LeadingStepper } from "../../generate/ranks-stepper";
 import type { Stepper } from "../../generate/stepper";
 import { isLaunched } from "../../mlx/group-environment";
 import type { LanguageModel } from "../../models";
@@ -81,12 +81,11 @@ export class Scheduler {
     const { decodeConcurrency = 32, promptConcurrency = 8, prefillStepSize, kvQuantization, draft } = options;
     this.#sizes = new CacheSizes(model);
     this.#maxQueue = options.maxQueue ?? 256;
-    // Ranks make the same steps: one answer after the other.
-    this.isBatched = !draft && !kvQuantization && !isLaunched() && canBatch(model);
+    this.isBatched = !draft && !kvQuantization && canBatch(model);
     this.#concurrency = this.isBatched ? decodeConcurrency : 1;
     const settings = { prefillStepSize, kvQuantization };
     this.lone = new LoneStepper(model, settings);
-    if (isLaunched()) this.stepper = new LeadingStepper(model, settings);
+    if (isLaunched() && !this.isBatched) this.stepper = new LeadingStepper(model, settings);
     else if (draft) this.stepper = new DraftStepper(model, draft, settings);
     else if (!this.isBatched) this.stepper = this.lone;
     else {
@@ -96,7 +95,8 @@ export class Scheduler {
       ];
       const { adapters } = options;
       const batch = { adapters, completionBatchSize, prefillBatchSize, prefillStepSize, promptPace: adaptivePace() };
-      this.stepper = new BatchStepper(model, batch);
+      // Ranks make the same steps.
+      this.stepper = isLaunched() ? new LeadingBatchStepper(model, batch) : new BatchStepper(model, batch);
     }
   }
 
