@@ -107,6 +107,11 @@ export function isEvaluated(x: Tensor): boolean {
   return checked(native.mlxlm_is_evaluated(x.handle)) === 1;
 }
 
+/** Whether the tensor's values exist, or an evaluation that has begun will make them. */
+export function isScheduled(x: Tensor): boolean {
+  return checked(native.mlxlm_is_scheduled(x.handle)) === 1;
+}
+
 /** Waits for a stream, or for the default one. */
 export function synchronize(stream?: Stream): void {
   checked(native.mlxlm_synchronize(stream?.id ?? -1));

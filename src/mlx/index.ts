@@ -27,6 +27,7 @@ export {
   evaluate as eval,
   isAvailable,
   isEvaluated,
+  isScheduled,
   memoryLimit,
   newStream,
   onCpu,

@@ -36,6 +36,7 @@ const handSymbols = {
   mlxlm_eval: { args: [i32], returns: i32 },
   mlxlm_async_eval: { args: [i32], returns: i32 },
   mlxlm_is_evaluated: { args: [i32], returns: i32 },
+  mlxlm_is_scheduled: { args: [i32], returns: i32 },
   mlxlm_share: { args: [i32], returns: i32 },
   mlxlm_promote: { args: [i32, i32], returns: i32 },
 

@@ -105,7 +105,10 @@ export class Buffers {
    * somebody else may hold them.
    */
   room(row: number): [Tensor, Tensor] | null {
-    return this.#areOwn && row < this.length ? [this.#keys!, this.#values!] : null;
+    if (!this.#areOwn || row >= this.length) return null;
+    // A token that does not come from the last step's answer leads nowhere else to what writes the row before.
+    if (this.#writer && !mx.isScheduled(this.#writer)) this.#awaitWriter();
+    return [this.#keys!, this.#values!];
   }
 
   /** A row of `room` is written when `writer` is evaluated. */
@@ -118,6 +121,10 @@ export class Buffers {
   /** From here on the buffers are evaluated after what writes to them, and no row is written in place. */
   #share(): void {
     this.#areOwn = false;
+    this.#awaitWriter();
+  }
+
+  #awaitWriter(): void {
     const [keys, values, writer] = [this.#keys, this.#values, this.#writer];
     if (!writer || !keys || !values) return;
     // A CUDA graph orders its nodes by what they give, and these rows are written behind its back: so in a graph ahead.

@@ -210,6 +210,11 @@ int32_t mlxlm_is_evaluated(int32_t handle) {
   return guarded([&] { return at(handle).is_available() ? 1 : 0; });
 }
 
+// Whether the array is computed, or about to be by an evaluation that has begun (1), or only built (0).
+int32_t mlxlm_is_scheduled(int32_t handle) {
+  return guarded([&] { return at(handle).status() != mx::array::Status::unscheduled ? 1 : 0; });
+}
+
 // Puts a copy of another handle's array in a slot of its own.
 int32_t mlxlm_share(int32_t handle) {
   return guarded([&] { return put(at(handle)); });
