@@ -30,6 +30,12 @@ SALT = 3
 # Rotation of all of a head, where its sizes take the whole of it.
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 
+# Model types that are another one's of the fixtures.
+FROM = {
+    "gemma4_unified": "gemma4", "lfm2_vl": "lfm2-vl", "minimax_m2": "minimax",
+    "qwen2_5_vl": "qwen2_vl",
+}
+
 # What the configuration has in place of the other fixture's; None takes a field away.
 CHANGED = {
     # The width's root is exact in bfloat16, to which mlx-lm rounds it.
@@ -60,16 +66,17 @@ CHANGED = {
     # No two sizes of an expert are equal, so that its layout can be told.
     "qwen3_vl_moe": {"moe_intermediate_size": 32},
     "gemma4": {"head_dim": 16, "global_head_dim": 32, "pad_token_id": 0},
+    "gemma4_unified": {"head_dim": 16, "global_head_dim": 32, "pad_token_id": 0, "enable_moe_block": False},
     "gemma4_text": {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "pad_token_id": 0},
 }
 
 NAMES = [
     "cohere2", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4",
-    "exaone_moe", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "glm", "glm4", "glm4_moe",
+    "exaone_moe", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text", "gemma4_unified", "glm", "glm4", "glm4_moe",
     "glm4_moe_lite", "glm_moe_dsa", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granitemoe", "granitemoehybrid",
-    "granitemoehybrid_dense", "hunyuan_v1_dense", "jamba", "laguna", "lfm2", "lfm2_moe", "llama", "llama4", "llava", "mellum",
-    "mimo_v2_flash", "minimax_m3_vl", "ministral3", "mistral3", "mistral4", "mixtral", "nemotron", "nemotron_h",
-    "olmo2", "olmo3", "phi", "phimoe", "qwen2", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_5", "qwen3_5_moe", "qwen3_moe",
+    "granitemoehybrid_dense", "hunyuan_v1_dense", "jamba", "laguna", "lfm2", "lfm2_moe", "lfm2_vl", "llama", "llama4", "llava", "mellum",
+    "mimo_v2_flash", "minimax_m2", "minimax_m3_vl", "ministral3", "mistral3", "mistral4", "mixtral", "nemotron", "nemotron_h",
+    "olmo2", "olmo3", "phi", "phimoe", "qwen2", "qwen2_5_vl", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_5", "qwen3_5_moe", "qwen3_moe",
     "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "seed_oss", "smollm3", "stablelm", "starcoder2",
 ]
 
@@ -83,7 +90,9 @@ SMALL = {
 
 def configuration(name, folder):
     """The other fixture's configuration as transformers reads it, with a small part for images."""
-    fields = json.loads(json.dumps(CONFIGS[name]))
+    fields = json.loads(json.dumps(CONFIGS[FROM.get(name, name)]))
+    if name in FROM:
+        fields["model_type"] = name
     inner = fields.get("text_config", fields)
     for field, value in CHANGED.get(name, {}).items():
         inner.pop(field, None)
