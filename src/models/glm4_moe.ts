@@ -111,7 +111,10 @@ export const gguf = decoder("glm4moe", {
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },
   only: { moe_layer_freq: 1 },
-  read: (file) => ({ use_qk_norm: file.shape("blk.0.attn_q_norm.weight") !== undefined }),
+  read: (file, { partial_rotary_factor = 1 }) => ({
+    use_qk_norm: file.shape("blk.0.attn_q_norm.weight") !== undefined,
+    partial_rotary_factor,
+  }),
   write(settings) {
     const { n_group: groups, topk_group: used } = settings as unknown as Args;
     const isGrouped = groups > 1 && used < groups;

@@ -1,2 +1,2 @@
 /** Kimi-VL: DeepSeek V3 in a checkpoint that also sees. */
-export { Args, awq, joins, keepsDtype, Model } from "./kimi_k25";
+export { Args, awq, gguf, joins, keepsDtype, Model } from "./kimi_k25";

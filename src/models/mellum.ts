@@ -11,9 +11,13 @@ import {
   maskOf,
   RopeParameters,
   ropeOf,
+  ropeOptions,
   size,
 } from "./args";
 import { expertsAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { Attention } from "./qwen3";
@@ -73,3 +77,43 @@ export class Model extends CausalLM {
 export const quantize = (path: string) => (path.endsWith("mlp.gate") ? { groupSize: 64, bits: 8 } : undefined);
 
 export const awq = expertsAwq("mlp");
+
+/** How layers of a type turn. */
+const rotationOf = ({ rope_parameters }: Args, layerType: AttentionType) =>
+  ropeOptions({ rope_parameters }, { base: 10_000, layerType });
+
+export const gguf = decoder("mellum", {
+  names: new TensorNames({ ...plainLayer, ...expertLayer("mlp") }),
+  windows: { period: 4 },
+  integers: {
+    expert_count: "num_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "moe_intermediate_size",
+  },
+  only: { norm_topk_prob: true, tie_word_embeddings: false },
+  common(config) {
+    const { base, scaling } = rotationOf(config as Args, "full_attention");
+    return { rope_theta: base, rope_scaling: scaling, rope_parameters: undefined };
+  },
+  read(_, { rope_theta, rope_scaling, layer_types, sliding_window, num_hidden_layers, max_position_embeddings }) {
+    return {
+      rope_theta: undefined,
+      rope_scaling: undefined,
+      rope_parameters: {
+        full_attention: { rope_type: "default", ...(rope_scaling as object | undefined), rope_theta },
+        sliding_attention: { rope_type: "default", rope_theta },
+      },
+      sliding_window: sliding_window ?? max_position_embeddings,
+      layer_types: layer_types ?? Array.from({ length: num_hidden_layers as number }, () => "full_attention"),
+    };
+  },
+  write(_, config) {
+    const [full, sliding] = (["full_attention", "sliding_attention"] as const).map((type) =>
+      rotationOf(config as Args, type),
+    );
+    if (sliding!.base !== full!.base) noPlace('a "rope_theta" of sliding layers alone');
+    const type = sliding!.scaling?.rope_type ?? sliding!.scaling?.type ?? "default";
+    if (type !== "default") noPlace("a stretched rotation of sliding layers");
+    return {};
+  },
+});

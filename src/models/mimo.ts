@@ -4,6 +4,7 @@ import type { Tensor } from "../mlx";
 import { GatedMLP } from "../nn";
 import { checkHeads, denseFields, size } from "./args";
 import { denseAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 import { draftTensors, type MtpFacts } from "./mtp/facts";
@@ -52,3 +53,6 @@ export const mtp: MtpFacts = {
 };
 
 export const awq = denseAwq();
+
+/** llama.cpp has it as Qwen 2. */
+export const gguf = decoder("qwen2");

@@ -79,3 +79,5 @@ export class Model extends NestedLM {
 export const { keepsDtype } = mimo;
 
 export const awq = blockAwq({ inner: "language_model" });
+
+export const gguf = mimo.ggufFacts("language_model.");

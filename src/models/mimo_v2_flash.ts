@@ -237,67 +237,72 @@ export const awq = blockAwq();
 /** What a configuration and a file say of each layer, in the order of layers. */
 const eachLayer = <T>(layers: number, of: (index: number) => T): T[] => Array.from({ length: layers }, (_, i) => of(i));
 
-export const gguf = decoder("mimo2", {
-  names: new TensorNames(
-    { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
-    {
-      parameters: {
-        "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
-        "attn_sinks.weight": "self_attn.attention_sink_bias",
+/** @param prefix what stands before the names of the checkpoint */
+export const ggufFacts = (prefix = "") =>
+  decoder("mimo2", {
+    names: new TensorNames(
+      { ...plainLayer, ...expertLayer("mlp"), ...sharedExpert("mlp.shared_experts") },
+      {
+        parameters: {
+          "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+          "attn_sinks.weight": "self_attn.attention_sink_bias",
+        },
+        prefix,
       },
+    ),
+    epsilon: ["attention.layer_norm_rms_epsilon", "layernorm_epsilon"],
+    ropeBase: 5_000_000,
+    turning: ({ headDim, ...settings }) => Math.trunc((settings as unknown as Args).partial_rotary_factor * headDim),
+    hasWindows: true,
+    integers: {
+      ...routedExperts,
     },
-  ),
-  epsilon: ["attention.layer_norm_rms_epsilon", "layernorm_epsilon"],
-  ropeBase: 5_000_000,
-  turning: ({ headDim, ...settings }) => Math.trunc((settings as unknown as Args).partial_rotary_factor * headDim),
-  hasWindows: true,
-  integers: {
-    ...routedExperts,
-  },
-  floats: { expert_weights_scale: "routed_scaling_factor", "attention.value_scale": "attention_value_scale" },
-  flags: { expert_weights_norm: "norm_topk_prob" },
-  only: { topk_method: "noaux_tc", scoring_func: "sigmoid", n_group: 1, topk_group: 1 },
-  read(file, common) {
-    const layers = common.num_hidden_layers as number;
-    const has = (tensor: string) => (i: number) => (file.shape(`blk.${i}.${tensor}`) ? 1 : 0);
-    const slides = file.list("attention.sliding_window_pattern") ?? file.wrong("it does not say which layers slide");
-    const pattern = eachLayer(layers, (i) => (slides[i] ? 1 : 0));
-    const first = (list: readonly number[] | undefined, kind: 0 | 1) =>
-      list?.[list.length === 1 ? 0 : Math.max(0, pattern.indexOf(kind))];
-    const [heads, kvHeads] = [file.list("attention.head_count"), file.list("attention.head_count_kv")];
-    const values = file.need("attention.value_length");
-    const sinks = eachLayer(layers, has("attn_sinks.weight"));
-    return {
-      // Files count the token itself.
-      sliding_window_size: file.need("attention.sliding_window") - 1,
-      hybrid_layer_pattern: pattern,
-      moe_layer_freq: eachLayer(layers, has("ffn_gate_inp.weight")),
-      num_attention_heads: first(heads, 0),
-      num_key_value_heads: first(kvHeads, 0),
-      swa_num_attention_heads: first(heads, 1),
-      swa_num_key_value_heads: first(kvHeads, 1),
-      v_head_dim: values,
-      swa_head_dim: common.head_dim,
-      swa_v_head_dim: values,
-      swa_rope_theta: precise(file.number("rope.freq_base_swa") ?? 10_000),
-      add_swa_attention_sink_bias: sinks.some((sink, i) => sink === 1 && pattern[i] === 1),
-      add_full_attention_sink_bias: sinks.some((sink, i) => sink === 1 && pattern[i] === 0),
-    };
-  },
-  write(settings) {
-    const args = settings as unknown as Args;
-    const { hybrid_layer_pattern: pattern, v_head_dim: values } = args;
-    if (args.swa_head_dim !== args.head_dim) noPlace('a "swa_head_dim" of its own');
-    if (args.swa_v_head_dim !== values) noPlace('a "swa_v_head_dim" of its own');
-    const ofKind = (full: number, sliding: number) => u32(pattern.map((slides) => (slides ? sliding : full)));
-    return {
-      "attention.head_count": ofKind(args.num_attention_heads, args.swa_num_attention_heads),
-      "attention.head_count_kv": ofKind(args.num_key_value_heads, args.swa_num_key_value_heads),
-      "attention.value_length": u32(values),
-      "attention.sliding_window": u32(args.sliding_window_size + 1),
-      "attention.sliding_window_pattern": flag(pattern.map((slides) => slides === 1)),
-      "rope.freq_base_swa": f32(args.swa_rope_theta),
-      expert_gating_func: u32(gating.sigmoid),
-    };
-  },
-});
+    floats: { expert_weights_scale: "routed_scaling_factor", "attention.value_scale": "attention_value_scale" },
+    flags: { expert_weights_norm: "norm_topk_prob" },
+    only: { topk_method: "noaux_tc", scoring_func: "sigmoid", n_group: 1, topk_group: 1 },
+    read(file, common) {
+      const layers = common.num_hidden_layers as number;
+      const has = (tensor: string) => (i: number) => (file.shape(`blk.${i}.${tensor}`) ? 1 : 0);
+      const slides = file.list("attention.sliding_window_pattern") ?? file.wrong("it does not say which layers slide");
+      const pattern = eachLayer(layers, (i) => (slides[i] ? 1 : 0));
+      const first = (list: readonly number[] | undefined, kind: 0 | 1) =>
+        list?.[list.length === 1 ? 0 : Math.max(0, pattern.indexOf(kind))];
+      const [heads, kvHeads] = [file.list("attention.head_count"), file.list("attention.head_count_kv")];
+      const values = file.need("attention.value_length");
+      const sinks = eachLayer(layers, has("attn_sinks.weight"));
+      return {
+        // Files count the token itself.
+        sliding_window_size: file.need("attention.sliding_window") - 1,
+        hybrid_layer_pattern: pattern,
+        moe_layer_freq: eachLayer(layers, has("ffn_gate_inp.weight")),
+        num_attention_heads: first(heads, 0),
+        num_key_value_heads: first(kvHeads, 0),
+        swa_num_attention_heads: first(heads, 1),
+        swa_num_key_value_heads: first(kvHeads, 1),
+        v_head_dim: values,
+        swa_head_dim: common.head_dim,
+        swa_v_head_dim: values,
+        swa_rope_theta: precise(file.number("rope.freq_base_swa") ?? 10_000),
+        add_swa_attention_sink_bias: sinks.some((sink, i) => sink === 1 && pattern[i] === 1),
+        add_full_attention_sink_bias: sinks.some((sink, i) => sink === 1 && pattern[i] === 0),
+      };
+    },
+    write(settings) {
+      const args = settings as unknown as Args;
+      const { hybrid_layer_pattern: pattern, v_head_dim: values } = args;
+      if (args.swa_head_dim !== args.head_dim) noPlace('a "swa_head_dim" of its own');
+      if (args.swa_v_head_dim !== values) noPlace('a "swa_v_head_dim" of its own');
+      const ofKind = (full: number, sliding: number) => u32(pattern.map((slides) => (slides ? sliding : full)));
+      return {
+        "attention.head_count": ofKind(args.num_attention_heads, args.swa_num_attention_heads),
+        "attention.head_count_kv": ofKind(args.num_key_value_heads, args.swa_num_key_value_heads),
+        "attention.value_length": u32(values),
+        "attention.sliding_window": u32(args.sliding_window_size + 1),
+        "attention.sliding_window_pattern": flag(pattern.map((slides) => slides === 1)),
+        "rope.freq_base_swa": f32(args.swa_rope_theta),
+        expert_gating_func: u32(gating.sigmoid),
+      };
+    },
+  });
+
+export const gguf = ggufFacts();

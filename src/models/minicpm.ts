@@ -43,13 +43,18 @@ export class Model extends CausalLM {
   /** A checkpoint without a head has the embedding for one, also where the configuration does not say so. */
   override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
     const sanitized = super.sanitize(weights);
-    if (!this.lm_head || sanitized.has("lm_head.weight")) return sanitized;
-    for (const [name, tensor] of [...sanitized]) {
-      const kind = /^model\.embed_tokens\.(.*)$/.exec(name)?.[1];
-      if (kind) sanitized.set(`lm_head.${kind}`, tensor);
-    }
-    return sanitized;
+    return this.lm_head ? withHead(sanitized) : sanitized;
   }
+}
+
+/** The weights of a model with a head of its own: the embedding, where they have none. */
+export function withHead(weights: Map<string, Tensor>): Map<string, Tensor> {
+  if (weights.has("lm_head.weight")) return weights;
+  for (const [name, tensor] of [...weights]) {
+    const kind = /^model\.embed_tokens\.(.*)$/.exec(name)?.[1];
+    if (kind) weights.set(`lm_head.${kind}`, tensor);
+  }
+  return weights;
 }
 
 export const awq = denseAwq();

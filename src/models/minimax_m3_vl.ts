@@ -35,6 +35,11 @@ import {
 } from "../nn";
 import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { gating } from "./gguf/deepseek2";
+import { flag, u32 } from "./gguf/facts";
+import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { NestedLM, nestedArgs } from "./nested";
@@ -317,3 +322,72 @@ export const quantize = (path: string) =>
 export const keepsDtype = (path: string) => path.endsWith("e_score_correction_bias");
 
 export const awq = blockAwq({ inner: "language_model", mlp: "block_sparse_moe", isLinear: false });
+
+const moe = "block_sparse_moe";
+
+const layerNames = {
+  ...plainLayer,
+  ...expertLayer(moe),
+  ...sharedExpert(`${moe}.shared_experts`),
+  "indexer.q_proj": "self_attn.index_q_proj",
+  "indexer.k_proj": "self_attn.index_k_proj",
+  "indexer.q_norm": "self_attn.index_q_norm",
+  "indexer.k_norm": "self_attn.index_k_norm",
+};
+
+export const gguf = decoder("minimax-m3", {
+  names: new TensorNames(layerNames, {
+    parameters: { "exp_probs_b.bias": `${moe}.e_score_correction_bias` },
+    prefix: "language_model.",
+  }),
+  normOffset: 1,
+  ropeBase: 5_000_000,
+  turning: (settings) => rotated(settings as unknown as Args).dims,
+  integers: {
+    feed_forward_length: "dense_intermediate_size",
+    expert_count: "num_local_experts",
+    expert_used_count: "num_experts_per_tok",
+    expert_feed_forward_length: "intermediate_size",
+    "attention.indexer.head_count": "index_n_heads",
+    "attention.indexer.key_length": "index_head_dim",
+    "attention.indexer.top_k": "index_topk_blocks",
+    "attention.indexer.block_size": "index_block_size",
+    "attention.indexer.local_blocks": "index_local_blocks",
+  },
+  floats: { expert_weights_scale: "routed_scaling_factor" },
+  only: { use_gemma_norm: true, use_qk_norm: true, tie_word_embeddings: false },
+  read(file, { num_hidden_layers, partial_rotary_factor = 1, intermediate_size }) {
+    const dense = file.number("leading_dense_block_count") ?? 0;
+    const isSparse = Array.from({ length: num_hidden_layers as number }, (_, index) => index >= dense);
+    return {
+      partial_rotary_factor,
+      shared_intermediate_size: (intermediate_size as number) * file.need("expert_shared_count"),
+      mlp_layer_types: isSparse.map((is) => (is ? "sparse" : "dense")),
+      layer_types: isSparse.map((is) => (is ? "sparse_attention" : "full_attention")),
+    };
+  },
+  write(_, config) {
+    const args = config as Args;
+    const indexer = indexerOf(args) ?? noPlace("a model without an indexer");
+    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
+    const dense = layers.filter((index) => !hasExperts(args, index)).length;
+    if (!layers.every((index) => hasExperts(args, index) === index >= dense)) noPlace("a dense layer behind experts");
+    if (!layers.every((index) => isSparse(args, index) === index >= dense)) {
+      noPlace("indexers elsewhere than in the layers with experts");
+    }
+    const shared = args.shared_intermediate_size / args.intermediate_size;
+    if (!Number.isInteger(shared)) noPlace(`"shared_intermediate_size" ${args.shared_intermediate_size}`);
+    if (indexer.heads !== headsOf(args).kvHeads) noPlace(`"index_n_heads" ${indexer.heads} (not that of keys)`);
+    return {
+      leading_dense_block_count: u32(dense),
+      expert_shared_count: u32(shared),
+      expert_weights_norm: flag(true),
+      expert_gating_func: u32(gating.sigmoid),
+      "attention.indexer.head_count": u32(indexer.heads),
+      "attention.indexer.key_length": u32(indexer.headDim),
+      "attention.indexer.top_k": u32(indexer.topK),
+      "attention.indexer.block_size": u32(indexer.blockSize),
+      "attention.indexer.local_blocks": u32(indexer.local),
+    };
+  },
+});

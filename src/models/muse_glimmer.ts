@@ -24,6 +24,11 @@ import {
 import { AttentionType, checkHeads, checkLayerTypes, maskOf, ropeFields, ropeOf, size } from "./args";
 import { type AwqFacts, downGroup, gatedGroup } from "./awq-facts";
 import { SandwichBlock } from "./gemma2";
+import { shifted } from "./gguf/changes";
+import { decoder, precise } from "./gguf/decoder";
+import type { GgufDescription } from "./gguf/facts";
+import { sandwichLayer, TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 import { nestedArgs } from "./nested";
@@ -168,3 +173,42 @@ export const awq: AwqFacts = {
     gatedGroup("pre_feedforward_layernorm"),
   ],
 };
+
+/** Norms that count from one; the last one does not. */
+const norms = ["input", "post_attention", "pre_feedforward", "post_feedforward"].map((name) => `${name}_layernorm`);
+
+export const gguf = decoder("muse-glimmer", {
+  names: new TensorNames({ ...sandwichLayer, attn_gate: "self_attn.gate_proj" }),
+  pairsRows: true,
+  ropeBase: 500_000,
+  changes: () => Object.fromEntries(norms.map((norm) => [norm, shifted(1)])),
+  windows: { period: 4, typeOf: (settings, index) => typeOf(settings as unknown as TextArgs, index) },
+  floats: { logit_scale: "output_multiplier", final_logit_softcapping: "final_logit_softcapping" },
+  only: { attention_bias: false, tie_word_embeddings: false, post_norm_eps: 1e-8 },
+  // llama.cpp norms queries and keys with gains.
+  constants(config) {
+    const { num_hidden_layers: layers, head_dim: width, qk_scale_factor: factor } = config as TextArgs;
+    const each = Array.from({ length: layers }, (_, index): [string, readonly [number, number]][] => [
+      [`blk.${index}.attn_q_norm.weight`, [factor, width]],
+      [`blk.${index}.attn_k_norm.weight`, [1, width]],
+    ]);
+    return Object.fromEntries(each.flat());
+  },
+  read: (file) => ({ qk_scale_factor: readFactor(file) }),
+  write(_, config) {
+    const args = config as TextArgs;
+    for (let index = 0; index < args.num_hidden_layers; index++) {
+      const slides = typeOf(args, index) === "sliding_attention";
+      if (rotates(args, index) !== slides) noPlace('"layer_rope_theta" that is not that of sliding layers alone');
+    }
+    return {};
+  },
+});
+
+/** @throws UserError where queries and keys are scaled otherwise than by one factor */
+function readFactor(file: GgufDescription): number {
+  const [factors, ones] = ["q", "k"].map((of) => file.factors(`blk.0.attn_${of}_norm.weight`) ?? []);
+  if (factors!.some((factor) => factor !== factors![0])) file.wrong("its queries are not scaled by one factor");
+  if (ones!.some((one) => one !== 1)) file.wrong("its keys are scaled");
+  return precise(factors![0] ?? 1);
+}

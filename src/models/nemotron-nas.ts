@@ -17,8 +17,14 @@ import {
   RMSNorm,
   swiglu,
 } from "../nn";
-import { attentionFields, checkHeads, ropeOf, size, trunkFields } from "./args";
+import { attentionFields, checkHeads, headsOf, ropeOf, size, trunkFields } from "./args";
 import { denseAwq } from "./awq-facts";
+import type { TensorChange } from "./gguf/changes";
+import { pairedRows } from "./gguf/changes";
+import { decoder } from "./gguf/decoder";
+import type { GgufDescription } from "./gguf/facts";
+import { u32 } from "./gguf/facts";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import * as llama from "./llama";
 
@@ -133,3 +139,58 @@ export class Model extends CausalLM {
 }
 
 export const awq = denseAwq();
+
+/** As `pairedRows`, of layers that have so many heads each. @param width rows of a head */
+const pairedRowsOf = (width: number): TensorChange => ({
+  // Whole heads, that is, as of halves of a head in pairs.
+  rows: width / 2,
+  read: (x) => pairedRows(x.dim(0) / width).read(x),
+  write: (x) => pairedRows(x.dim(0) / width).write(x),
+});
+
+/** Of each layer: how many heads there are of queries and of keys, and how wide the feed-forward block is. */
+const layerFields = ["attention.head_count", "attention.head_count_kv", "feed_forward_length"] as const;
+
+function readBlocks(file: GgufDescription, layers: number, dims: number): z.infer<typeof BlockConfig>[] {
+  const lists = layerFields.map((key) => file.list(key) ?? file.wrong(`"${key}" is missing`));
+  return Array.from({ length: layers }, (_, i) => {
+    const [heads = 0, kvHeads = 0, width = 0] = lists.map((list) => list[list.length === 1 ? 0 : i]);
+    if (heads > 0 && kvHeads === 0) file.wrong(`attention of layer ${i} is a linear layer, which mlxlm does not read`);
+    return {
+      attention: heads > 0 ? { n_heads_in_group: heads / kvHeads } : { no_op: true },
+      ffn: width > 0 ? { ffn_mult: (3 * width) / (2 * dims) } : { no_op: true },
+    };
+  });
+}
+
+export const gguf = decoder("deci", {
+  changes(config) {
+    const paired = pairedRowsOf(headsOf(config as Args).headDim);
+    return { "self_attn.q_proj": paired, "self_attn.k_proj": paired };
+  },
+  ropeBase: 500_000,
+  only: { hidden_act: "silu", mlp_bias: false },
+  read: (file, { num_hidden_layers, hidden_size }) => ({
+    intermediate_size: undefined,
+    num_key_value_heads: undefined,
+    block_configs: readBlocks(file, num_hidden_layers as number, hidden_size as number),
+  }),
+  write(settings) {
+    const { block_configs: blocks, num_attention_heads: heads, hidden_size: dims } = settings as unknown as Args;
+    // llama.cpp gathers the tokens that are asked for in the last layer.
+    if (blocks.at(-1)!.ffn.no_op) noPlace("a last layer without a feed-forward block");
+    for (const { attention, ffn } of blocks) {
+      if (ffn.replace_with_linear) noPlace("a feed-forward block that is a linear layer");
+      if (attention.replace_with_linear) noPlace("attention that is a linear layer");
+      // llama.cpp forgets what such a layer computed.
+      if (ffn.no_op && !attention.no_op) noPlace("a layer of attention without a feed-forward block");
+    }
+    return {
+      "attention.head_count": u32(blocks.map(({ attention }) => (attention.no_op ? 0 : heads))),
+      "attention.head_count_kv": u32(
+        blocks.map(({ attention: { n_heads_in_group: group } }) => (group ? heads / group : 0)),
+      ),
+      feed_forward_length: u32(blocks.map(({ ffn }) => (ffn.ffn_mult ? hiddenDims(ffn.ffn_mult, dims) : 0))),
+    };
+  },
+});

@@ -1,6 +1,7 @@
 /** OpenELM: Llama whose layers have heads and widths of their own, with one projection each ahead of attention and gate. */
 import { z } from "zod";
 import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
 import {
   type DecoderLayer,
   type KeyValueCache,
@@ -15,6 +16,10 @@ import {
 } from "../nn";
 import { size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { precise } from "./gguf/decoder";
+import { f32, type GgufFacts, u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { NamedLM } from "./named-lm";
 
 export const Args = z
@@ -52,6 +57,10 @@ function divisible(number: number, divisor: number): number {
   return nearest < 0.9 * number ? nearest + divisor : nearest;
 }
 
+/** Of a layer's feed-forward block. */
+const widthOf = ({ ffn_multipliers, model_dim, ffn_dim_divisor }: Args, index: number) =>
+  divisible(ffn_multipliers[index]! * model_dim, ffn_dim_divisor);
+
 class FeedForward extends Module {
   /** Gate and value in one. */
   proj_1: Layer;
@@ -84,7 +93,7 @@ class Block extends Module implements DecoderLayer {
       rope: { dims: headDim, base: args.rope_freq_constant },
       norms: args.normalize_qk_projections ? { queries: "q_norm", keys: "k_norm", eps } : undefined,
     });
-    this.ffn = new FeedForward(dims, divisible(args.ffn_multipliers[index]! * dims, args.ffn_dim_divisor));
+    this.ffn = new FeedForward(dims, widthOf(args, index));
     this.ffn_norm = new RMSNorm(dims, eps);
     this.attn_norm = new RMSNorm(dims, eps);
   }
@@ -113,4 +122,76 @@ export const awq: AwqFacts = {
     { before: "attn_norm", layers: ["attn.qkv_proj"], part: "attn" },
     { before: "ffn_norm", layers: ["ffn.proj_1"], part: "ffn" },
   ],
+};
+
+const layer = {
+  attn_norm: "attn_norm",
+  attn_qkv: "attn.qkv_proj",
+  attn_q_norm: "attn.q_norm",
+  attn_k_norm: "attn.k_norm",
+  attn_output: "attn.out_proj",
+  ffn_norm: "ffn_norm",
+  ffn_down: "ffn.proj_2",
+};
+
+/** Of the published models. */
+const usualContext = 2048;
+
+export const gguf: GgufFacts = {
+  architecture: "openelm",
+  names: new TensorNames(layer, {
+    outer: { token_embd: "transformer.token_embeddings", output_norm: "transformer.norm" },
+    layers: "transformer.layers",
+  }),
+  normOffset: 0,
+  joined: () => ({
+    "ffn.proj_1": {
+      parts: ["ffn_gate", "ffn_up"],
+      movesRows: true,
+      join: (parts) => mx.concatenate([...parts], { axis: 0 }),
+      split: (x) => x.split(2, 0),
+    },
+  }),
+  read(file) {
+    const dims = file.need("embedding_length");
+    const layers = file.need("block_count");
+    const each = (key: string) => {
+      const list = file.list(key) ?? [];
+      return list.length === 1 ? Array.from({ length: layers }, () => list[0]!) : list;
+    };
+    return {
+      vocab_size: file.shape("token_embd.weight")?.[0] ?? file.wrong("there is no token_embd.weight"),
+      model_dim: dims,
+      head_dim: file.need("attention.key_length"),
+      num_transformer_layers: layers,
+      // By the name that most models have it, for who goes through a file's layers.
+      num_hidden_layers: layers,
+      num_query_heads: each("attention.head_count"),
+      num_kv_heads: each("attention.head_count_kv"),
+      ffn_multipliers: each("feed_forward_length").map((width) => width / dims),
+      ffn_dim_divisor: 1,
+      rms_norm_eps: precise(file.need("attention.layer_norm_rms_epsilon")),
+      rope_freq_constant: precise(file.number("rope.freq_base") ?? 10_000),
+      max_context_length: file.need("context_length"),
+    };
+  },
+  write(config) {
+    const args = config as Args & { max_context_length?: number };
+    if (!args.share_input_output_layers) noPlace("a head that is not the embedding");
+    if (!args.normalize_qk_projections) noPlace("queries and keys without norms");
+    const fields = {
+      context_length: u32(args.max_context_length ?? usualContext),
+      embedding_length: u32(args.model_dim),
+      block_count: u32(args.num_transformer_layers),
+      feed_forward_length: u32(args.ffn_multipliers.map((_, index) => widthOf(args, index))),
+      "attention.head_count": u32(args.num_query_heads),
+      "attention.head_count_kv": u32(args.num_kv_heads),
+      "attention.key_length": u32(args.head_dim),
+      "attention.value_length": u32(args.head_dim),
+      "attention.layer_norm_rms_epsilon": f32(args.rms_norm_eps),
+      "rope.dimension_count": u32(args.head_dim),
+      "rope.freq_base": f32(args.rope_freq_constant),
+    };
+    return { fields, tensors: {} };
+  },
 };

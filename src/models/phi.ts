@@ -12,6 +12,8 @@ import {
   type Residual,
 } from "../nn";
 import { checkHeads, headsOf, ropeFields, ropeOf, size } from "./args";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
 
 export const Args = z
@@ -66,3 +68,20 @@ export class Model extends CausalLM {
     });
   }
 }
+
+const layer = {
+  attn_norm: "input_layernorm",
+  attn_q: "self_attn.q_proj",
+  attn_k: "self_attn.k_proj",
+  attn_v: "self_attn.v_proj",
+  attn_output: "self_attn.dense",
+  ffn_up: "mlp.fc1",
+  ffn_down: "mlp.fc2",
+};
+
+export const gguf = decoder("phi2", {
+  names: new TensorNames(layer, { outer: { output_norm: "model.final_layernorm" } }),
+  epsilon: ["attention.layer_norm_epsilon", "layer_norm_eps"],
+  turning: ({ headDim, ...settings }) => Math.trunc((settings as unknown as Args).partial_rotary_factor * headDim),
+  read: (_, { partial_rotary_factor = 1 }) => ({ partial_rotary_factor }),
+});

@@ -13,6 +13,9 @@ import {
 } from "../nn";
 import { size } from "./args";
 import type { AwqFacts } from "./awq-facts";
+import { decoder } from "./gguf/decoder";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { names } from "./gpt2";
 import { NamedLM } from "./named-lm";
 
@@ -78,3 +81,39 @@ export const awq: AwqFacts = {
     { before: "ln_2", layers: ["mlp.w1", "mlp.w2"], part: "mlp" },
   ],
 };
+
+const layer = {
+  attn_norm: "ln_1",
+  attn_qkv: "attn.c_attn",
+  attn_output: "attn.c_proj",
+  ffn_norm: "ln_2",
+  ffn_gate: "mlp.w2",
+  ffn_up: "mlp.w1",
+  ffn_down: "mlp.c_proj",
+};
+
+/** Of the published models. */
+const usualContext = 8192;
+
+export const gguf = decoder("qwen", {
+  names: new TensorNames(layer, {
+    outer: { token_embd: "transformer.wte", output_norm: "transformer.ln_f" },
+    layers: "transformer.h",
+  }),
+  epsilon: ["attention.layer_norm_rms_epsilon", "layer_norm_epsilon"],
+  common: (config) => {
+    const { kv_channels, rotary_emb_base, seq_length } = config as Args & { seq_length?: number };
+    return { head_dim: kv_channels, rope_theta: rotary_emb_base, max_position_embeddings: seq_length ?? usualContext };
+  },
+  only: { no_bias: true },
+  read: (_, { head_dim, rope_theta, max_position_embeddings }) => ({
+    kv_channels: head_dim,
+    rotary_emb_base: rope_theta,
+    seq_length: max_position_embeddings,
+  }),
+  write(settings) {
+    const { hidden_size: dims, num_attention_heads: heads, kv_channels: width } = settings as unknown as Args;
+    if (heads * width !== dims) noPlace(`"kv_channels" ${width} (not ${dims / heads})`);
+    return {};
+  },
+});

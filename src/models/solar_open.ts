@@ -1,2 +1,2 @@
 /** Solar Open: GLM 4.5 under another name. */
-export { Args, awq, keepsDtype, Model } from "./glm4_moe";
+export { Args, awq, gguf, keepsDtype, Model } from "./glm4_moe";

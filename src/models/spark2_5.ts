@@ -30,6 +30,10 @@ import {
   trunkFields,
 } from "./args";
 import { type AwqFacts, downGroup, gatedGroup } from "./awq-facts";
+import { decoder, precise } from "./gguf/decoder";
+import { f32, u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { Block, type SelfAttention } from "./llama";
 import { NamedLM } from "./named-lm";
 
@@ -56,6 +60,12 @@ export const Args = z
 
 type Args = z.infer<typeof Args>;
 
+/** How layers of a type turn, and how many features of a head. */
+function rotationOf({ rope_parameters, head_dim: headDim }: Args, layerType: AttentionType) {
+  const { base, scaling } = ropeOptions({ rope_parameters }, { base: 10_000, layerType });
+  return { dims: Math.trunc(headDim * (scaling?.partial_rotary_factor ?? 1)), base, scaling };
+}
+
 class Attention extends Module implements SelfAttention {
   q_k_v_proj: Layer;
   g_proj: Layer;
@@ -72,9 +82,7 @@ class Attention extends Module implements SelfAttention {
     this.q_k_v_proj = new Linear(D, (heads + 2 * kvHeads) * headDim, { bias });
     this.g_proj = new Linear(D, heads, { bias });
     this.out_proj = new Linear(heads * headDim, D, { bias });
-    const { base, scaling } = ropeOptions({ rope_parameters: args.rope_parameters }, { base: 10_000, layerType });
-    const dims = Math.trunc(headDim * (scaling?.partial_rotary_factor ?? 1));
-    this.rope = initializeRope({ dims, base, scaling, maxPositions: args.max_position_embeddings });
+    this.rope = initializeRope({ ...rotationOf(args, layerType), maxPositions: args.max_position_embeddings });
     this.heads = heads;
     this.kvHeads = kvHeads;
     this.scale = headDim ** -0.5;
@@ -92,6 +100,9 @@ class Attention extends Module implements SelfAttention {
 
 const usualTypes = ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"] as const;
 
+const typeOf = ({ layer_types: types }: Args, index: number): AttentionType =>
+  types?.[index] ?? usualTypes[index % usualTypes.length]!;
+
 export class Model extends NamedLM {
   constructor(args: Args) {
     const { hidden_size: D, rms_norm_eps: eps, vocab_size: vocab, num_hidden_layers: layers, mlp_bias: bias } = args;
@@ -100,7 +111,7 @@ export class Model extends NamedLM {
       { dims: D, vocab, layers, tied: args.tie_word_embeddings },
       { trunk: "model", embedding: "embedding", layers: "layers", norm: "norm", head: ".lm_head" },
       (index) => {
-        const type = args.layer_types?.[index] ?? usualTypes[index % usualTypes.length]!;
+        const type = typeOf(args, index);
         const mlp = new GatedMLP(D, args.intermediate_size, { bias, activation, downLast: true });
         return new Block(new Attention(args, type), mlp, args, maskOf(type, args));
       },
@@ -129,3 +140,55 @@ export const awq: AwqFacts = {
     gatedGroup("post_attention_layernorm"),
   ],
 };
+
+const layer = {
+  attn_norm: "input_layernorm",
+  attn_qkv: "self_attn.q_k_v_proj",
+  attn_gate: "self_attn.g_proj",
+  attn_output: "self_attn.out_proj",
+  ffn_norm: "post_attention_layernorm",
+  ffn_gate: "mlp.gate_proj",
+  ffn_up: "mlp.up_proj",
+  ffn_down: "mlp.down_proj",
+};
+
+const types = ["full_attention", "sliding_attention"] as const;
+
+export const gguf = decoder("spark2_5", {
+  names: new TensorNames(layer, { outer: { token_embd: "model.embedding" } }),
+  windows: { period: 4, typeOf: (settings, index) => typeOf(settings as unknown as Args, index) },
+  turning: (settings) => rotationOf(settings as unknown as Args, "full_attention").dims,
+  only: { attention_bias: false, mlp_bias: false },
+  common: (config) => ({ rope_theta: rotationOf(config as Args, "full_attention").base, rope_parameters: undefined }),
+  read(file, { rope_theta, head_dim, layer_types }) {
+    const width = head_dim as number;
+    const dims = file.number("rope.dimension_count") ?? width;
+    const sliding = file.number("rope.dimension_count_swa") ?? dims;
+    const set = (base: unknown, turning: number) => ({
+      rope_type: "default",
+      rope_theta: base,
+      partial_rotary_factor: turning / width,
+    });
+    return {
+      layer_types: layer_types ?? file.wrong("no layer of it slides"),
+      rope_theta: undefined,
+      partial_rotary_factor: undefined,
+      rope_parameters: {
+        full_attention: set(rope_theta, dims),
+        sliding_attention: set(precise(file.number("rope.freq_base_swa") ?? (rope_theta as number)), sliding),
+      },
+    };
+  },
+  write(_, config) {
+    const [full, sliding] = types.map((type) => rotationOf(config as Args, type));
+    for (const { scaling } of [full!, sliding!]) {
+      const type = scaling?.rope_type ?? scaling?.type ?? "default";
+      if (type !== "default") noPlace("a stretched rotation");
+    }
+    return {
+      "rope.dimension_count": u32(full!.dims),
+      "rope.dimension_count_swa": u32(sliding!.dims),
+      "rope.freq_base_swa": f32(sliding!.base),
+    };
+  },
+});

@@ -281,98 +281,102 @@ function rotationOf(args: Args, type: AttentionType): RopeOptions | undefined {
 /** Of full attention, half of a head turns. */
 const turningShare = { full_attention: 0.5, sliding_attention: 1 };
 
-export const gguf = decoder("step35", {
-  names: new TensorNames(
-    {
-      ...plainLayer,
-      attn_gate: "self_attn.g_proj",
-      ...expertLayer("mlp"),
-      ffn_gate_inp: "mlp.gate.gate",
-      ...sharedExpert("mlp.share_expert"),
-    },
-    { parameters: { "exp_probs_b.bias": "mlp.gate.router_bias" }, halves: fusedExperts("mlp") },
-  ),
-  turning: ({ headDim }) => headDim * turningShare.full_attention,
-  windows: { period: 1, typeOf: (settings, index) => typeOf(settings as unknown as Args, index) },
-  readsFactors: true,
-  integers: {
-    expert_count: "moe_num_experts",
-    expert_used_count: "moe_top_k",
-    expert_feed_forward_length: "moe_intermediate_size",
-    expert_shared_feed_forward_length: "share_expert_dim",
-  },
-  floats: { expert_weights_scale: "moe_router_scaling_factor" },
-  flags: { expert_weights_norm: "norm_expert_weight" },
-  common(config) {
-    const args = config as Args;
-    const { base } = rotationOf(args, "full_attention") ?? {};
-    return { num_key_value_heads: args.num_attention_groups, rope_theta: base };
-  },
-  read(file, common) {
-    const layers = common.num_hidden_layers as number;
-    const layerTypes = (common.layer_types as AttentionType[] | undefined) ?? file.wrong("no layer of it slides");
-    const [heads, groups] = ["attention.head_count", "attention.head_count_kv"].map((key) => file.list(key) ?? []);
-    const headsOf = (type: AttentionType) => {
-      const first = Math.max(layerTypes.indexOf(type), 0);
-      return {
-        num_attention_heads: heads![first] ?? heads![0]!,
-        num_attention_groups: groups![first] ?? groups![0]!,
-      };
-    };
-    const base = common.rope_theta as number;
-    const slidingBase = precise(file.number("rope.freq_base_swa") ?? base);
-    const factors = file.factors(ropeFactorsName);
-    const stretched = factors && scalingOf(factors.slice(0, factors.length / 2), base);
-    if (factors && !stretched) file.wrong(`its ${ropeFactorsName} are not Llama 3's`);
-    const sparse = layerTypes.flatMap((_, i) => (file.shape(`blk.${i}.ffn_gate_inp.weight`) ? [i] : []));
-    const limits = (key: string) => file.list(key)?.slice(0, layers).map(precise);
-    return {
-      num_key_value_heads: undefined,
-      ...headsOf("full_attention"),
-      attention_other_setting: headsOf("sliding_attention"),
-      rope_theta: layerTypes.map((type) => (type === "full_attention" ? base : slidingBase)),
-      partial_rotary_factors: layerTypes.map((type) => turningShare[type]),
-      rope_scaling: stretched && stretched.factor !== 1 ? { rope_type: "llama3", ...stretched } : undefined,
-      yarn_only_types: ["full_attention"],
-      moe_layers_enum: sparse.join(","),
-      use_head_wise_attn_gate: file.shape("blk.0.attn_gate.weight") !== undefined,
-      norm_expert_weight: common.norm_expert_weight ?? false,
-      moe_router_scaling_factor: common.moe_router_scaling_factor ?? 1,
-      swiglu_limits: limits("swiglu_clamp_exp"),
-      swiglu_limits_shared: limits("swiglu_clamp_shexp"),
-    };
-  },
-  write(_, config) {
-    const args = config as Args;
-    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
-    const slides = layers.map((index) => typeOf(args, index) === "sliding_attention");
-    if (!slides.includes(true)) noPlace('"layer_types" without sliding_attention');
-    const [full, sliding] = types.map((type) => rotationOf(args, type));
-    for (const [i, own] of [full, sliding].entries()) {
-      const dims = args.head_dim * turningShare[types[i]!];
-      if (own && own.dims !== dims) noPlace(`"partial_rotary_factors" of ${types[i]} with ${own.dims} features`);
-    }
-    if (args.rope_scaling && sliding?.scaling) noPlace("a stretched rotation of sliding layers");
-    const type = args.rope_scaling?.type || args.rope_scaling?.rope_type;
-    if (type && type !== "llama3" && type !== "default") noPlace(`a rotation of type "${type}"`);
-    const other = args.attention_other_setting ?? args;
-    const heads = (field: keyof typeof headFields) => u32(slides.map((is) => (is ? other : args)[field]));
-    const limits = (given: Args["swiglu_limits"]) => given && f32(layers.map((index) => given[index] ?? 0));
-    const experts = layers.findIndex((index) => hasExperts(args, index));
-    return {
-      "attention.head_count": heads("num_attention_heads"),
-      "attention.head_count_kv": heads("num_attention_groups"),
-      "rope.freq_base_swa": f32(sliding!.base),
-      "rope.dimension_count": u32(args.head_dim),
-      leading_dense_block_count: u32(experts < 0 ? args.num_hidden_layers : experts),
-      expert_gating_func: u32(gating.sigmoid),
-      swiglu_clamp_exp: limits(args.swiglu_limits) || undefined,
-      swiglu_clamp_shexp: limits(args.swiglu_limits_shared) || undefined,
-    };
-  },
-  // Behind those of full attention, ones.
-  tensors: ({ headDim }, usual) =>
-    Object.fromEntries(
-      Object.entries(usual).map(([name, own]) => [name, Array.from({ length: headDim / 2 }, (_, i) => own[i] ?? 1)]),
+/** @param prefix what stands before the names of the checkpoint */
+export const ggufFacts = (prefix = "") =>
+  decoder("step35", {
+    names: new TensorNames(
+      {
+        ...plainLayer,
+        attn_gate: "self_attn.g_proj",
+        ...expertLayer("mlp"),
+        ffn_gate_inp: "mlp.gate.gate",
+        ...sharedExpert("mlp.share_expert"),
+      },
+      { parameters: { "exp_probs_b.bias": "mlp.gate.router_bias" }, halves: fusedExperts("mlp"), prefix },
     ),
-});
+    turning: ({ headDim }) => headDim * turningShare.full_attention,
+    windows: { period: 1, typeOf: (settings, index) => typeOf(settings as unknown as Args, index) },
+    readsFactors: true,
+    integers: {
+      expert_count: "moe_num_experts",
+      expert_used_count: "moe_top_k",
+      expert_feed_forward_length: "moe_intermediate_size",
+      expert_shared_feed_forward_length: "share_expert_dim",
+    },
+    floats: { expert_weights_scale: "moe_router_scaling_factor" },
+    flags: { expert_weights_norm: "norm_expert_weight" },
+    common(config) {
+      const args = config as Args;
+      const { base } = rotationOf(args, "full_attention") ?? {};
+      return { num_key_value_heads: args.num_attention_groups, rope_theta: base };
+    },
+    read(file, common) {
+      const layers = common.num_hidden_layers as number;
+      const layerTypes = (common.layer_types as AttentionType[] | undefined) ?? file.wrong("no layer of it slides");
+      const [heads, groups] = ["attention.head_count", "attention.head_count_kv"].map((key) => file.list(key) ?? []);
+      const headsOf = (type: AttentionType) => {
+        const first = Math.max(layerTypes.indexOf(type), 0);
+        return {
+          num_attention_heads: heads![first] ?? heads![0]!,
+          num_attention_groups: groups![first] ?? groups![0]!,
+        };
+      };
+      const base = common.rope_theta as number;
+      const slidingBase = precise(file.number("rope.freq_base_swa") ?? base);
+      const factors = file.factors(ropeFactorsName);
+      const stretched = factors && scalingOf(factors.slice(0, factors.length / 2), base);
+      if (factors && !stretched) file.wrong(`its ${ropeFactorsName} are not Llama 3's`);
+      const sparse = layerTypes.flatMap((_, i) => (file.shape(`blk.${i}.ffn_gate_inp.weight`) ? [i] : []));
+      const limits = (key: string) => file.list(key)?.slice(0, layers).map(precise);
+      return {
+        num_key_value_heads: undefined,
+        ...headsOf("full_attention"),
+        attention_other_setting: headsOf("sliding_attention"),
+        rope_theta: layerTypes.map((type) => (type === "full_attention" ? base : slidingBase)),
+        partial_rotary_factors: layerTypes.map((type) => turningShare[type]),
+        rope_scaling: stretched && stretched.factor !== 1 ? { rope_type: "llama3", ...stretched } : undefined,
+        yarn_only_types: ["full_attention"],
+        moe_layers_enum: sparse.join(","),
+        use_head_wise_attn_gate: file.shape("blk.0.attn_gate.weight") !== undefined,
+        norm_expert_weight: common.norm_expert_weight ?? false,
+        moe_router_scaling_factor: common.moe_router_scaling_factor ?? 1,
+        swiglu_limits: limits("swiglu_clamp_exp"),
+        swiglu_limits_shared: limits("swiglu_clamp_shexp"),
+      };
+    },
+    write(_, config) {
+      const args = config as Args;
+      const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
+      const slides = layers.map((index) => typeOf(args, index) === "sliding_attention");
+      if (!slides.includes(true)) noPlace('"layer_types" without sliding_attention');
+      const [full, sliding] = types.map((type) => rotationOf(args, type));
+      for (const [i, own] of [full, sliding].entries()) {
+        const dims = args.head_dim * turningShare[types[i]!];
+        if (own && own.dims !== dims) noPlace(`"partial_rotary_factors" of ${types[i]} with ${own.dims} features`);
+      }
+      if (args.rope_scaling && sliding?.scaling) noPlace("a stretched rotation of sliding layers");
+      const type = args.rope_scaling?.type || args.rope_scaling?.rope_type;
+      if (type && type !== "llama3" && type !== "default") noPlace(`a rotation of type "${type}"`);
+      const other = args.attention_other_setting ?? args;
+      const heads = (field: keyof typeof headFields) => u32(slides.map((is) => (is ? other : args)[field]));
+      const limits = (given: Args["swiglu_limits"]) => given && f32(layers.map((index) => given[index] ?? 0));
+      const experts = layers.findIndex((index) => hasExperts(args, index));
+      return {
+        "attention.head_count": heads("num_attention_heads"),
+        "attention.head_count_kv": heads("num_attention_groups"),
+        "rope.freq_base_swa": f32(sliding!.base),
+        "rope.dimension_count": u32(args.head_dim),
+        leading_dense_block_count: u32(experts < 0 ? args.num_hidden_layers : experts),
+        expert_gating_func: u32(gating.sigmoid),
+        swiglu_clamp_exp: limits(args.swiglu_limits) || undefined,
+        swiglu_clamp_shexp: limits(args.swiglu_limits_shared) || undefined,
+      };
+    },
+    // Behind those of full attention, ones.
+    tensors: ({ headDim }, usual) =>
+      Object.fromEntries(
+        Object.entries(usual).map(([name, own]) => [name, Array.from({ length: headDim / 2 }, (_, i) => own[i] ?? 1)]),
+      ),
+  });
+
+export const gguf = ggufFacts();

@@ -42,3 +42,5 @@ export class Model extends NestedLM {
 export const { keepsDtype, mtp, quantize } = step;
 
 export const awq = blockAwq({ inner: "language_model", router: "gate.gate", isLinear: false });
+
+export const gguf = step.ggufFacts("language_model.");

@@ -5,6 +5,11 @@ import { attentionFields, ropeOptions, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { UnpackedLatentAttention } from "./deepseek_v2";
 import * as deepseek from "./deepseek_v3";
+import { decoder } from "./gguf/decoder";
+import { joinedKeysValues, latentDecoderLayer, readHeads, writeHeads } from "./gguf/deepseek2";
+import { u32 } from "./gguf/facts";
+import { TensorNames } from "./gguf/names";
+import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 import { Block } from "./llama";
 
@@ -48,3 +53,27 @@ export class Model extends CausalLM {
 }
 
 export const awq = blockAwq();
+
+/** llama.cpp has it as DeepSeek V2 of dense layers alone. */
+export const gguf = decoder("deepseek2", {
+  matches: (file) => !file.number("expert_count"),
+  names: new TensorNames(latentDecoderLayer),
+  joined: joinedKeysValues,
+  ropeBase: 1_600_000,
+  turning: (settings) => (settings as unknown as Args).qk_rope_head_dim,
+  only: { mlp_bias: false, rope_traditional: true },
+  read: (file, common) => ({ ...readHeads(file, common), rope_scaling: undefined }),
+  write(settings) {
+    const args = settings as unknown as Args;
+    const { scaling } = ropeOptions(args, { base: 1_600_000 });
+    // llama.cpp puts YaRN's factor on the scores too.
+    if ((scaling?.rope_type ?? scaling?.type ?? "default") !== "default") noPlace("a stretched rotation");
+    return {
+      ...writeHeads(args),
+      leading_dense_block_count: u32(args.num_hidden_layers),
+      // llama.cpp asks for them, and makes nothing of them.
+      expert_shared_count: u32(0),
+      expert_feed_forward_length: u32(args.intermediate_size),
+    };
+  },
+});

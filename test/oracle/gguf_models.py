@@ -31,7 +31,10 @@ def answer(path, prompt, steps):
     params.fit_params = False
     params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_F32
     params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    # Of MiniMax M3 it leaves the choice of blocks out where flash attention is off, and keys are float16 where it is on.
+    on = "minimax_m3" in path
+    flash = xllamacpp.llama_flash_attn_type
+    params.flash_attn_type = flash.LLAMA_FLASH_ATTN_TYPE_ENABLED if on else flash.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)
     body = {"prompt": prompt, "n_predict": steps, "temperature": 0, "samplers": ["temperature"], "n_probs": 4096,
             "return_tokens": True, "cache_prompt": False, "ignore_eos": True}

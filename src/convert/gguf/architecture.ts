@@ -6,6 +6,7 @@ import type { ModelConfig } from "../config";
 import { endTokenIds } from "./end-tokens";
 import type { GgufHeader } from "./header";
 import { Metadata } from "./metadata";
+import type { SmallTensors } from "./stretches";
 
 /** A file's architecture: how its configuration and its tensors are ours. */
 export interface GgufArchitecture extends Pick<GgufModelType, "keepsDtype"> {
@@ -14,14 +15,10 @@ export interface GgufArchitecture extends Pick<GgufModelType, "keepsDtype"> {
 }
 
 /**
- * @param factors how positions are stretched, by the names of tensors
+ * @param small numbers of small tensors, by their names
  * @throws UserError for an architecture that is not supported, or metadata that is missing or wrong
  */
-export async function architectureOf(
-  header: GgufHeader,
-  factors: ReadonlyMap<string, readonly number[]>,
-  path: string,
-): Promise<GgufArchitecture> {
+export async function architectureOf(header: GgufHeader, small: SmallTensors, path: string): Promise<GgufArchitecture> {
   const metadata = new Metadata(header.metadata, path);
   const name = metadata.text("general.architecture") ?? metadata.wrong('"general.architecture" is missing');
   const file = {
@@ -29,7 +26,7 @@ export async function architectureOf(
     need: (key: string) => metadata.need(`${name}.${key}`),
     text: (key: string) => metadata.text(`${name}.${key}`),
     list: (key: string) => metadata.list(`${name}.${key}`),
-    factors: (tensor: string) => factors.get(tensor),
+    factors: (tensor: string) => small.get(tensor),
     shape: (tensor: string) => header.tensors.get(tensor)?.shape,
     wrong: (problem: string) => metadata.wrong(problem),
   };

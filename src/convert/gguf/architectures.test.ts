@@ -51,8 +51,11 @@ function greedy(model: LanguageModel, text: readonly number[]): { likeliest: num
   return { likeliest: all.map((logits) => logits.indexOf(Math.max(...logits))), first };
 }
 
-/** Where llama.cpp computes coarsely: it takes GELU from a table of float16, and of StarCoder 2 that of tanh. */
-const coarse = /^(gemma|starcoder2|gpt2|gpt_bigcode|gpt_neox)/;
+/**
+ * Where llama.cpp computes coarsely: it takes GELU from a table of float16, and of StarCoder 2 and Spark that of tanh; of
+ * MiniMax M3 it takes keys and values in float16.
+ */
+const coarse = /^(gemma|starcoder2|gpt2|gpt_bigcode|gpt_neox|phi$|spark2_5|minimax_m3_vl)/;
 
 /** There its deviation of gates is also that of a sample, by n − 1: transformers' is by n. */
 const coarser = /^gemma3n$/;

@@ -77,7 +77,13 @@ export async function exportPlan(config: ModelConfig, folder: string): Promise<E
         merge(own.map((part) => parameters.get(part)!)),
       ]);
       const idle = Object.entries(facts.idle?.(settings) ?? {});
-      return [...stacks, ...made, ...idle.map(([name, shape]): [string, Tensor] => [name, mx.zeros(shape)])];
+      const constants = Object.entries(facts.constants?.(settings) ?? {});
+      return [
+        ...stacks,
+        ...made,
+        ...idle.map(([name, shape]): [string, Tensor] => [name, mx.zeros(shape)]),
+        ...constants.map(([name, [value, length]]): [string, Tensor] => [name, mx.full([length], value, "float32")]),
+      ];
     },
     change(parameter, weight) {
       if (gathered.has(parameter)) return [];

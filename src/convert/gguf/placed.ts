@@ -40,10 +40,10 @@ export function placed(header: GgufHeader, config: ModelConfig, facts: GgufFacts
   const numbers = [...numbersOf(header, facts.numbers ?? {}, file), ...layerNumbersOf(header, config, facts, file)];
   const parameters: PlacedParameter[] = [...joined, ...stacked, ...numbers];
   for (const { sources } of stacked) parts.add(sources[0]!);
-  const idle = facts.idle?.(config) ?? {};
+  const unread = { ...facts.idle?.(config), ...facts.constants?.(config) };
   const drafts = firstDraft(header, config);
   for (const [name, tensor] of header.tensors) {
-    if (stretchNames.includes(name) || parts.has(tensor) || Object.hasOwn(idle, name)) continue;
+    if (stretchNames.includes(name) || parts.has(tensor) || Object.hasOwn(unread, name)) continue;
     if ((TensorNames.layerOf(name) ?? -1) >= drafts) continue;
     const own = placesOf(name, tensor, config, facts, file);
     if (own.length === 0) {

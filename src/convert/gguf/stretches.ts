@@ -2,42 +2,44 @@
 import { basename } from "node:path";
 import { UserError } from "../../errors";
 import * as mx from "../../mlx";
-import { ropeFactorsName, scalingOf, stretchNames } from "../../models";
+import { ropeFactorsName, scalingOf } from "../../models";
 import type { ModelConfig } from "../config";
-import type { GgufHeader } from "./header";
+import type { GgufHeader, GgufTensor } from "./header";
 import { GgufData } from "./tensors";
 
 /** Wider than any head: a file may claim any size of a tensor. */
 const widest = 4096;
 
-/** Their numbers, by their names. */
-export function rotationFactors({ tensors }: GgufHeader): ReadonlyMap<string, readonly number[]> {
-  const data = new GgufData();
-  const factors = new Map<string, readonly number[]>();
-  try {
-    for (const name of stretchNames) {
+/** Numbers of tensors with one axis, no wider than a head. */
+export type SmallTensors = Pick<ReadonlyMap<string, readonly number[]>, "get">;
+
+/** Those of a file, read when they are asked for. */
+export function smallTensors({ tensors }: GgufHeader): SmallTensors {
+  const read = new Map<string, readonly number[]>();
+  return {
+    get(name) {
       const tensor = tensors.get(name);
-      if (tensor?.shape.length !== 1 || tensor.shape[0]! > widest) continue;
-      factors.set(
-        name,
-        mx.scope(() => [...(data.readPlain(tensor).astype("float32").toArray() as Float32Array)]),
-      );
-    }
+      if (tensor?.shape.length !== 1 || tensor.shape[0]! > widest) return undefined;
+      if (!read.has(name)) read.set(name, numbersOf(tensor));
+      return read.get(name);
+    },
+  };
+}
+
+function numbersOf(tensor: GgufTensor): number[] {
+  const data = new GgufData();
+  try {
+    return mx.scope(() => [...(data.readPlain(tensor).astype("float32").toArray() as Float32Array)]);
   } finally {
     data.close();
   }
-  return factors;
 }
 
 /**
  * `rope_scaling`, where the factors are those of Llama 3; nothing where there are none, or all are 1.
  * @throws UserError where they are others
  */
-export function llama3Scaling(
-  read: ReadonlyMap<string, readonly number[]>,
-  config: ModelConfig,
-  path: string,
-): ModelConfig {
+export function llama3Scaling(read: SmallTensors, config: ModelConfig, path: string): ModelConfig {
   const factors = read.get(ropeFactorsName);
   if (!factors) return {};
   const turning = Math.trunc((config.head_dim as number) * ((config.partial_rotary_factor as number) ?? 1));

@@ -10,7 +10,7 @@ import type { GgufHeader } from "./header";
 import { readGgufParts } from "./parts";
 import { type PlacedParameter, placed } from "./placed";
 import { withScales } from "./scaled";
-import { llama3Scaling, rotationFactors } from "./stretches";
+import { llama3Scaling, smallTensors } from "./stretches";
 import { GgufData, mapBlocks } from "./tensors";
 import type { ElementType, Packing } from "./types";
 
@@ -38,8 +38,8 @@ export async function openGguf(path: string): Promise<GgufModel> {
 
 async function readGguf(path: string): Promise<GgufModel> {
   const parts = await readGgufParts(path);
-  const factors = rotationFactors(parts);
-  const { config, facts, keepsDtype } = await architectureOf(parts, factors, path);
+  const small = smallTensors(parts);
+  const { config, facts, keepsDtype } = await architectureOf(parts, small, path);
   const { header, experts } = withScales(parts, facts.names, path);
   const parameters = [...placed(header, config, facts, path), ...experts];
   const packed = new Map(parameters.flatMap(({ path, affine }) => (affine ? [[path, affine] as const] : [])));
@@ -47,7 +47,7 @@ async function readGguf(path: string): Promise<GgufModel> {
   return {
     path,
     header,
-    config: { ...config, ...(facts.readsFactors ? {} : llama3Scaling(factors, config, path)), ...quantization },
+    config: { ...config, ...(facts.readsFactors ? {} : llama3Scaling(small, config, path)), ...quantization },
     parameters,
     keepsDtype,
   };

@@ -70,6 +70,7 @@ export interface DecoderFacts
       | "merged"
       | "stacked"
       | "idle"
+      | "constants"
       | "numbers"
       | "layerNumbers"
       | "readsFactors"
@@ -122,6 +123,7 @@ export function decoder(architecture: string, own: DecoderFacts = {}): GgufFacts
     merged: own.merged,
     stacked: own.stacked,
     idle: own.idle,
+    constants: own.constants,
     numbers: own.numbers,
     layerNumbers: own.layerNumbers,
     readsFactors: own.readsFactors,

@@ -20,7 +20,8 @@ export const latentLayer = {
   attn_v_b: "self_attn.unembed_out",
 };
 
-const layer = {
+/** Layers of latent attention and experts. */
+export const latentDecoderLayer = {
   ...plainLayer,
   ...latentLayer,
   ...expertLayer("mlp"),
@@ -43,7 +44,8 @@ export const indexerFields = {
   "attention.indexer.top_k": "index_topk",
 };
 
-export interface LatentConfig {
+/** Sizes of latent attention, and what llama.cpp knows some models by. */
+interface LatentHeads {
   vocab_size: number;
   num_hidden_layers: number;
   num_attention_heads: number;
@@ -53,6 +55,9 @@ export interface LatentConfig {
   qk_nope_head_dim: number;
   v_head_dim: number;
   attention_bias: boolean;
+}
+
+export interface LatentConfig extends LatentHeads {
   rope_theta?: number | null;
   rope_scaling?: RopeScaling | null;
   n_routed_experts?: number | null;
@@ -73,7 +78,7 @@ export interface LatentConfig {
 export const gating = { softmax: 1, sigmoid: 2, sqrtsoftplus: 4 };
 
 /** llama.cpp's way to know the models whose queries are projected at once: their number of layers. */
-const projectsAtOnce = ({ num_hidden_layers: layers, vocab_size: words }: LatentConfig) =>
+const projectsAtOnce = ({ num_hidden_layers: layers, vocab_size: words }: LatentHeads) =>
   layers === 26 || layers === 27 || (layers === 48 && words === 128_256);
 
 /** A factor on the scores that grows with the stretch: files have it with YaRN's own tenth. */
@@ -131,7 +136,7 @@ export interface LatentFacts {
 
 export const latent = (own: LatentFacts = {}): GgufFacts =>
   decoder(own.architecture ?? "deepseek2", {
-    names: new TensorNames(own.indexer ? { ...layer, ...indexerLayer } : layer, {
+    names: new TensorNames(own.indexer ? { ...latentDecoderLayer, ...indexerLayer } : latentDecoderLayer, {
       parameters: own.scores === "softmax" ? {} : { "exp_probs_b.bias": "mlp.gate.e_score_correction_bias" },
       halves: fusedExperts("mlp"),
       prefix: own.prefix,
@@ -140,24 +145,15 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
     ropeBase: own.ropeBase,
     integers: own.indexer ? indexerFields : {},
     only: own.indexer ? { indexer_rope_interleave: own.indexer.turnsNeighbours } : {},
-    joined: own.joins ? joined : undefined,
+    joined: own.joins ? joinedKeysValues : undefined,
     turning: (settings) => (settings as unknown as LatentConfig).qk_rope_head_dim,
     read(file, common) {
       if (own.indexer?.mayShare) checkShared(file);
       const groups = file.number("expert_group_count") ?? 0;
-      const [whole, valueWidth] = [width(file, "key"), width(file, "value")];
-      const turning = file.need("rope.dimension_count");
       return {
-        head_dim: undefined,
-        partial_rotary_factor: undefined,
-        num_key_value_heads: common.num_attention_heads,
+        ...readHeads(file, common),
         num_experts_per_tok: file.need("expert_used_count"),
         rope_scaling: readStretch(file, common.rope_scaling as object | undefined),
-        kv_lora_rank: file.need("attention.kv_lora_rank"),
-        q_lora_rank: file.number("attention.q_lora_rank") ?? null,
-        qk_rope_head_dim: turning,
-        qk_nope_head_dim: whole - turning,
-        v_head_dim: valueWidth,
         first_k_dense_replace: file.number("leading_dense_block_count") ?? 0,
         n_routed_experts: file.need("expert_count"),
         n_shared_experts: file.need("expert_shared_count"),
@@ -172,29 +168,15 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
     },
     write(settings) {
       const args = settings as unknown as LatentConfig;
-      const {
-        kv_lora_rank: rank,
-        qk_rope_head_dim: turning,
-        n_routed_experts: experts,
-        n_shared_experts: shared,
-      } = args;
-      if (args.attention_bias) noPlace('"attention_bias"');
+      const { n_routed_experts: experts, n_shared_experts: shared } = args;
       if (args.moe_layer_freq !== 1) noPlace(`"moe_layer_freq" ${args.moe_layer_freq} (not 1)`);
       if (!experts) noPlace("a model without routed experts");
       if (!shared) noPlace("experts without a shared one");
-      if (args.q_lora_rank === null && !projectsAtOnce(args)) noPlace('"q_lora_rank" null with so many layers');
       const grouped = args.n_group > 1 && args.topk_group < args.n_group;
       if (grouped && own.scores === "softmax") noPlace('"topk_method" "group_limited_greedy"');
       return {
-        vocab_size: u32(args.vocab_size),
+        ...writeHeads(args),
         leading_dense_block_count: u32(args.first_k_dense_replace),
-        "attention.head_count_kv": u32(1),
-        "attention.kv_lora_rank": u32(rank),
-        "attention.q_lora_rank": args.q_lora_rank === null ? undefined : u32(args.q_lora_rank),
-        "attention.key_length": u32(rank + turning),
-        "attention.value_length": u32(rank),
-        "attention.key_length_mla": u32(args.qk_nope_head_dim + turning),
-        "attention.value_length_mla": u32(args.v_head_dim),
         expert_count: u32(experts),
         expert_used_count: u32(args.num_experts_per_tok),
         expert_shared_count: u32(shared),
@@ -212,6 +194,38 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
     },
   });
 
+/** The sizes of latent attention. */
+export function readHeads(file: GgufDescription, { num_attention_heads }: Readonly<Record<string, unknown>>) {
+  const turning = file.need("rope.dimension_count");
+  return {
+    head_dim: undefined,
+    partial_rotary_factor: undefined,
+    num_key_value_heads: num_attention_heads,
+    kv_lora_rank: file.need("attention.kv_lora_rank"),
+    q_lora_rank: file.number("attention.q_lora_rank") ?? null,
+    qk_rope_head_dim: turning,
+    qk_nope_head_dim: width(file, "key") - turning,
+    v_head_dim: width(file, "value"),
+  };
+}
+
+/** The other way round. Attention is written as that of one key, whose width is that of what is kept of a token. */
+export function writeHeads(args: LatentHeads): GgufFields {
+  const { kv_lora_rank: rank, qk_rope_head_dim: turning, q_lora_rank: queryRank } = args;
+  if (args.attention_bias) noPlace('"attention_bias"');
+  if (queryRank === null && !projectsAtOnce(args)) noPlace('"q_lora_rank" null with so many layers');
+  return {
+    vocab_size: u32(args.vocab_size),
+    "attention.head_count_kv": u32(1),
+    "attention.kv_lora_rank": u32(rank),
+    "attention.q_lora_rank": queryRank === null ? undefined : u32(queryRank),
+    "attention.key_length": u32(rank + turning),
+    "attention.value_length": u32(rank),
+    "attention.key_length_mla": u32(args.qk_nope_head_dim + turning),
+    "attention.value_length_mla": u32(args.v_head_dim),
+  };
+}
+
 const methods = (scores: keyof typeof gating = "sigmoid", groups: number) => ({
   scoring_func: scores,
   topk_method: scores === "sigmoid" ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy",
@@ -221,8 +235,8 @@ const methods = (scores: keyof typeof gating = "sigmoid", groups: number) => ({
 export const normalizes = (file: GgufDescription): boolean => (file.list("expert_weights_norm")?.[0] ?? 0) !== 0;
 
 /** The two halves of the projection that unpacks keys and values; files have the keys' transposed. */
-function joined(config: object): JoinedTensors {
-  const { num_attention_heads: heads, qk_nope_head_dim: width, kv_lora_rank: rank } = config as LatentConfig;
+export function joinedKeysValues(config: object): JoinedTensors {
+  const { num_attention_heads: heads, qk_nope_head_dim: width, kv_lora_rank: rank } = config as LatentHeads;
   return {
     "self_attn.kv_b_proj": {
       parts: ["attn_k_b", "attn_v_b"],

@@ -25,7 +25,7 @@ export interface GgufDescription {
   text(key: string): string | undefined;
   /** A list of numbers or of truths (1, 0); one that stands alone is a list of one. */
   list(key: string): readonly number[] | undefined;
-  /** The numbers of one of the tensors that say how positions are stretched. */
+  /** The numbers of a tensor with one axis: one that says how positions are stretched, or another setting. */
   factors(tensor: string): readonly number[] | undefined;
   /** Row-major; undefined for a tensor that the file lacks. */
   shape(tensor: string): readonly number[] | undefined;
@@ -62,6 +62,8 @@ export interface GgufFacts {
   stacked?(config: object): Readonly<Record<string, readonly string[]>>;
   /** Tensors that llama.cpp wants and nothing reads, with their shapes: zeros in written files. */
   idle?(config: object): Readonly<Record<string, readonly number[]>>;
+  /** Settings that files have as tensors of one number throughout, with one axis: what they are, by the tensors' names. */
+  constants?(config: object): Readonly<Record<string, readonly [value: number, length: number]>>;
   /** Parameters of one number that files have as metadata, by their keys. */
   numbers?: Readonly<Record<string, string>>;
   /** The same of parameters that each layer has, by their paths there: lists, under keys without the architecture's name. */
