@@ -119,6 +119,12 @@ const cases: Record<string, Settings> = {
   "gpt_bigcode of as many heads": { multi_query: false, tie_word_embeddings: false },
   gpt_neox: {},
   "gpt_neox one after the other": { use_parallel_residual: false },
+  "glm_moe_dsa with shared choices": {
+    index_head_dim: 128,
+    index_n_heads: 16,
+    num_hidden_layers: 5,
+    indexer_types: ["full", "shared", "full", "shared", "shared"],
+  },
   gpt_oss: {},
   granite: {},
   granitemoe: {},

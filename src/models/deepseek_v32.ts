@@ -1,21 +1,24 @@
 /** DeepSeek V3.2: DeepSeek V3 whose attention sees the tokens that an indexer chooses. */
 import { z } from "zod";
+import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
   among,
   attentionMask,
   CacheList,
+  type Choice,
   type DecoderLayer,
   initializeRope,
   type KeyValueCache,
   KVCache,
+  type LatentHeads,
   LatentProjections,
   type Layer,
   type Mask,
   type MaskRule,
   Module,
-  type Residual,
+  Residual,
   RMSNorm,
   remember,
   SparseIndexer,
@@ -39,9 +42,17 @@ export const indexerFields = {
 
 export const Args = z.object({ ...deepseek.fields, ...indexerFields }).superRefine(deepseek.checkExperts);
 
-type Args = z.infer<typeof Args>;
+/** Whether a layer chooses tokens itself, or takes the choice of the nearest layer ahead of it that does. */
+export type IndexerType = "full" | "shared";
 
-/** Latent vectors and keys of attention, and the indexer's keys. */
+type Args = z.infer<typeof Args> & {
+  /** By layer; all choose themselves where absent. */
+  indexer_types?: readonly IndexerType[] | null;
+};
+
+const isShared = ({ indexer_types: types }: Args, index: number): boolean => types?.[index] === "shared";
+
+/** Latent vectors and keys of attention, and the indexer's keys where a layer has one. */
 type SparseCache = CacheList<KeyValueCache>;
 
 function indexerOf(args: Args): SparseIndexer {
@@ -59,32 +70,51 @@ function indexerOf(args: Args): SparseIndexer {
   );
 }
 
-class SparseAttention extends LatentProjections {
-  indexer: SparseIndexer;
+/** The tokens that each token sees, (B, 1, T, k); null: all. */
+type Chosen = Choice["chosen"];
 
-  constructor(args: Args) {
+class SparseAttention extends LatentProjections {
+  /** Absent where the layer takes the choice of an earlier one. */
+  indexer?: SparseIndexer;
+
+  constructor(args: Args, index: number) {
     const { rope, scale } = deepseek.latentScaling(args);
     super(deepseek.attentionSizes(args), rope, scale);
-    this.indexer = indexerOf(args);
+    if (!isShared(args, index)) this.indexer = indexerOf(args);
   }
 
-  /** x (B, T, D), mask: an array or null → (B, T, D) */
-  forward(x: Tensor, mask: Mask, cache?: SparseCache): Tensor {
+  /** x (B, T, D), mask: an array or null; @param earlier the choice of an earlier layer → (B, T, D), and the choice */
+  sparse(x: Tensor, mask: Mask, cache: SparseCache | undefined, earlier: Chosen): [out: Tensor, chosen: Chosen] {
     const [tokens, index] = cache?.parts ?? [];
     const own = this.project(x, tokens?.offset);
     const seen = remember(own, tokens);
-    const { chosen, held } = this.indexer.choose(x, own.latentQueries!, mask, index);
+    const choice = this.indexer?.choose(x, own.latentQueries!, mask, index);
+    const { chosen, held } = choice ?? { chosen: earlier, held: [] };
     // Otherwise the indexer's cache would stay a graph that grows with each step.
     if (held.length > 0) [seen.latent] = mx.depends([seen.latent], held) as [Tensor];
-    if (!chosen) return this.attend({ ...own, ...seen }, mask);
-    if (x.dim(1) > 1) return this.attend({ ...own, ...seen }, among(chosen, seen.latent.dim(2), mask));
+    return [this.#among(chosen, { ...own, ...seen }, mask, x.dim(1)), chosen];
+  }
 
-    const [rows, mine] = takeChosen({ ...own, ...seen }, chosen, mask);
+  #among(chosen: Chosen, heads: LatentHeads, mask: Mask, length: number): Tensor {
+    if (!chosen) return this.attend(heads, mask);
+    if (length > 1) return this.attend(heads, among(chosen, heads.latent.dim(2), mask));
+    const [rows, mine] = takeChosen(heads, chosen, mask);
     return this.attend(rows, mine);
   }
 
   override shard(split: Split): void {
-    super.shard(split, { shared: ["indexer"] });
+    super.shard(split, { shared: this.indexer ? ["indexer"] : [] });
+  }
+}
+
+/** Hidden states, with the tokens that the last layer with an indexer chose. */
+class ChoosingResidual extends Residual {
+  constructor(
+    base: Tensor,
+    delta: Tensor,
+    readonly chosen: Chosen,
+  ) {
+    super(base, delta);
   }
 }
 
@@ -103,25 +133,46 @@ class Block extends Module implements DecoderLayer<SparseCache> {
 
   constructor(args: Args, index: number) {
     super();
-    this.self_attn = new SparseAttention(args);
+    this.self_attn = new SparseAttention(args, index);
     this.mlp = deepseek.feedForward(args, index);
     this.input_layernorm = new RMSNorm(args.hidden_size, args.rms_norm_eps);
     this.post_attention_layernorm = new RMSNorm(args.hidden_size, args.rms_norm_eps);
   }
 
   forward(x: Residual, mask: Mask, cache?: SparseCache): Residual {
-    const h = x.plus(this.self_attn.forward(x.branch(this.input_layernorm), mask, cache));
-    return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));
+    const earlier = this.self_attn.indexer ? null : choiceAhead(x);
+    const [attended, chosen] = this.self_attn.sparse(x.branch(this.input_layernorm), mask, cache, earlier);
+    const h = x.plus(attended);
+    const fed = this.mlp.forward(h.branch(this.post_attention_layernorm));
+    return new ChoosingResidual(h.value, fed, chosen);
   }
 
   makeCache(): SparseCache {
-    return new CacheList([new KVCache(), new KVCache()]);
+    return new CacheList(this.self_attn.indexer ? [new KVCache(), new KVCache()] : [new KVCache()]);
   }
 }
 
+/** @throws UserError where the layers ahead are another process's */
+function choiceAhead(x: Residual): Chosen {
+  if (x instanceof ChoosingResidual) return x.chosen;
+  throw new UserError("this layer takes the choice of tokens of one that another process has", {
+    hint: "Divide the model's layers by width: mlxlm launch without --pipeline.",
+  });
+}
+
 export class Model extends deepseek.LatentLM<SparseCache> {
+  readonly #sharing: readonly string[];
+
   constructor(args: Args) {
     super(args, (index) => new Block(args, index));
+    const layers = Array.from({ length: args.num_hidden_layers }, (_, index) => index);
+    this.#sharing = layers.filter((index) => isShared(args, index)).map((index) => `model.layers.${index}.self_attn.`);
+  }
+
+  /** Some checkpoints have indexers in layers that use none. */
+  override sanitize(weights: Map<string, Tensor>): Map<string, Tensor> {
+    const unused = this.#sharing.map((path) => `${path}indexer.`);
+    return new Map([...super.sanitize(weights)].filter(([name]) => !unused.some((path) => name.startsWith(path))));
   }
 }
 

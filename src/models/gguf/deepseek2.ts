@@ -72,6 +72,7 @@ export interface LatentConfig extends LatentHeads {
   topk_group: number;
   /** Of models with an indexer. */
   index_head_dim: number;
+  indexer_types?: readonly ("full" | "shared")[];
 }
 
 /** What `expert_gating_func` says of the scores of experts. */
@@ -94,11 +95,17 @@ interface IndexerFacts {
 /** llama.cpp takes models of longer contexts for GLM 5.2, where files do not say which layers share. */
 const longestUnshared = 2 ** 20;
 
-function checkShared(file: GgufDescription): void {
-  const types = file.list("attention.indexer.types");
-  if (types ? types.includes(0) : file.need("context_length") >= longestUnshared) {
-    file.wrong("some of its layers share the choice of tokens of an earlier one, which mlxlm does not do");
-  }
+/** Those of GLM 5.2 that choose tokens: the first two, and each fourth from the third on. */
+const choosesUsually = (index: number) => index < 2 || index % 4 === 2;
+
+const indexerTypes = { true: "full", false: "shared" } as const;
+
+/** Which layers choose tokens, and which take the choice of an earlier one. */
+function readSharing(file: GgufDescription, layers: number) {
+  const said = file.list("attention.indexer.types");
+  const isLong = file.need("context_length") >= longestUnshared;
+  const chooses = (index: number) => (said ? said[index] !== 0 : !isLong || choosesUsually(index));
+  return { indexer_types: Array.from({ length: layers }, (_, index) => indexerTypes[`${chooses(index)}`]) };
 }
 
 /** llama.cpp rotates an indexer's heads by a Hadamard matrix, which must have their width. */
@@ -106,15 +113,12 @@ export function checkIndexerWidth(dims: number): void {
   if (dims < 64 || !Number.isInteger(Math.log2(dims))) noPlace(`"index_head_dim" ${dims} (no power of two from 64 on)`);
 }
 
-function writeIndexer(
-  indexer: IndexerFacts,
-  { index_head_dim: dims }: LatentConfig,
-  positions: number,
-  layers: number,
-) {
+function writeIndexer(indexer: IndexerFacts, args: LatentConfig, positions: number): GgufFields {
+  const { index_head_dim: dims, indexer_types: types = [], num_hidden_layers: layers } = args;
   checkIndexerWidth(dims);
-  if (!indexer.mayShare || positions < longestUnshared) return {};
-  return { "attention.indexer.types": flag(Array.from({ length: layers }, () => true)) };
+  if (!indexer.mayShare || (positions < longestUnshared && !types.includes("shared"))) return {};
+  const full = Array.from({ length: layers }, (_, index) => types[index] !== "shared");
+  return { "attention.indexer.types": flag(full) };
 }
 
 /** What differs from DeepSeek V3. */
@@ -148,7 +152,6 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
     joined: own.joins ? joinedKeysValues : undefined,
     turning: (settings) => (settings as unknown as LatentConfig).qk_rope_head_dim,
     read(file, common) {
-      if (own.indexer?.mayShare) checkShared(file);
       const groups = file.number("expert_group_count") ?? 0;
       return {
         ...readHeads(file, common),
@@ -163,6 +166,7 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
         n_group: Math.max(groups, 1),
         topk_group: groups > 1 ? file.need("expert_group_used_count") : 1,
         ...methods(own.scores, groups),
+        ...(own.indexer?.mayShare ? readSharing(file, common.num_hidden_layers as number) : {}),
         moe_layer_freq: 1,
       };
     },
@@ -187,9 +191,7 @@ export const latent = (own: LatentFacts = {}): GgufFacts =>
         expert_group_count: grouped ? u32(args.n_group) : undefined,
         expert_group_used_count: grouped ? u32(args.topk_group) : undefined,
         ...writeStretch(ropeOptions(args, { base: 10_000 }).scaling),
-        ...(own.indexer
-          ? writeIndexer(own.indexer, args, settings.max_position_embeddings, args.num_hidden_layers)
-          : {}),
+        ...(own.indexer ? writeIndexer(own.indexer, args, settings.max_position_embeddings) : {}),
       };
     },
   });
