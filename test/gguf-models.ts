@@ -141,6 +141,13 @@ const cases: Record<string, Settings> = {
   jamba: {},
   k2_horizon: {},
   kimi_k25: { q_lora_rank: 32 },
+  kimi_k3: {
+    max_position_embeddings: 2048,
+    linear_attn_config: {
+      ...{ kda_layers: [1, 2, 4], full_attn_layers: [3], num_heads: 4, head_dim: 32 },
+      ...{ short_conv_kernel_size: 4, gate_lower_bound: -5, use_full_rank_gate: true },
+    },
+  },
   kimi_linear: {
     linear_attn_config: { kda_layers: [1, 2, 4], full_attn_layers: [3], num_heads: 4, head_dim: 32 },
   },
@@ -271,6 +278,15 @@ const changed: Record<string, (model: LanguageModel) => void> = {
         return [[name, mx.array(bytes, "uint8", [rows!, columns!])]];
       });
       model.loadWeights(own, { strict: false });
+    });
+    mx.eval(model.parameters());
+  },
+  /** Gains of norms ahead of scores are ones: files have their products with what follows. */
+  kimi_k3(model) {
+    const norms = model.namedParameters().filter(([name]) => name.endsWith("_res_norm.weight"));
+    mx.scope(() => {
+      const ones = norms.map(([name, x]): [string, Tensor] => [name, mx.ones(x.shape)]);
+      model.loadWeights(ones, { strict: false });
     });
     mx.eval(model.parameters());
   },

@@ -284,6 +284,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   internlm2: ["internlm2"],
   jamba: ["jamba"],
   "k2-horizon": ["k2_horizon"],
+  "kimi-k3": ["kimi_k3"],
   "kimi-linear": ["kimi_linear"],
   laguna: ["laguna"],
   lfm2: ["lfm2"],

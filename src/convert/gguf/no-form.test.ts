@@ -8,6 +8,8 @@ type Settings = Record<string, unknown>;
 
 /** Changes of a fixture's configuration by its name, and what is said of them. */
 const refused: readonly (readonly [name: string, settings: Settings, problem: RegExp])[] = [
+  ["kimi_k3", {}, /"num_heads" 2 of delta attention \(not 4\)/],
+  ["kimi_k3", { num_attention_heads: 2, q_lora_rank: null }, /"q_lora_rank" null/],
   ["mellum", { norm_topk_prob: false }, /"norm_topk_prob" false/],
   ["mellum", {}, /a "rope_theta" of sliding layers alone/],
   ["minicpm3", {}, /"scale_emb" 3 \(not 12\)|"dim_model_base" 32 \(not 256\)/],
