@@ -246,6 +246,8 @@ const cases: Record<string, Settings> = {
   "qwen3_yarn with a factor": {
     rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 0.8 },
   },
+  // llama.cpp has one table of n-grams.
+  qwen4_exp: { ple_layer_ids: [1], ple_embed_dim: 64, vocab_size: 2048 },
   rwkv7: {},
   seed_oss: {},
   smollm3: {},

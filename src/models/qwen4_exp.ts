@@ -38,6 +38,7 @@ import {
 } from "../nn";
 import { checkHeads, count, size } from "./args";
 import { rowByRow } from "./deepseek_v41";
+import { qwen4exp } from "./gguf/qwen4exp";
 import { CausalLM } from "./language-model";
 import { NestedLM, nestedArgs } from "./nested";
 import * as qwen3_5 from "./qwen3_5";
@@ -70,6 +71,8 @@ const TextArgs = z
     /** What hashes multiply by comes from it. */
     seed: count.default(1234),
     eos_token_id: z.union([count, z.array(count)]).nullish(),
+    /** GGUF files' own. */
+    ple_eos_token_id: count.nullish(),
     indexer_n_heads: size.default(4),
     indexer_kv_heads: z.literal(1).default(1),
     indexer_head_dim: size.default(128),
@@ -203,6 +206,7 @@ class IndexedAttention extends qwen3_5.GatedAttention {
   constructor(args: Args) {
     super(args);
     const { head_dim: headDim, rms_norm_eps: eps } = args;
+    for (const plain of [this.q_norm, this.k_norm]) plain.dispose();
     this.q_norm = new CentredNorm(headDim, eps);
     this.k_norm = new CentredNorm(headDim, eps);
     this.indexer = new BlockIndexer(args);
@@ -328,3 +332,5 @@ export class Model extends NestedLM {
 }
 
 export const { quantize, keepsDtype, joins } = qwen3_5;
+
+export const gguf = qwen4exp();

@@ -327,6 +327,7 @@ const ggufArchitectures: Record<string, readonly string[]> = {
   qwen3next: ["qwen3_next"],
   qwen3vl: ["qwen3_vl"],
   qwen3vlmoe: ["qwen3_vl_moe"],
+  qwen4exp: ["qwen4_exp"],
   rwkv7: ["rwkv7"],
   seed_oss: ["seed_oss"],
   smollm3: ["smollm3"],

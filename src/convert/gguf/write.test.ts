@@ -28,6 +28,7 @@ const metadata = new Map<string, GgufField>([
   ["a.list.of.texts", ["string", ["", "▁a", "\n"]]],
   ["a.list.of.numbers", ["float32", [-1000, 0.25]]],
   ["a.list.of.integers", ["int32", [1, -2, 3]]],
+  ["a.list.of.large.numbers", ["uint64", [1, 2 ** 40 + 1, 2n ** 63n]]],
   ["an.empty.list", ["uint32", []]],
 ]);
 

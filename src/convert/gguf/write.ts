@@ -9,7 +9,9 @@ import type { GgufField } from "../../models";
 import { type WrittenType, writtenType } from "./types";
 
 /** Codes of the types that metadata have here. */
-const fieldTypes: Readonly<Record<GgufField[0], number>> = { uint32: 4, int32: 5, float32: 6, bool: 7, string: 8 };
+const fieldTypes: Readonly<Record<GgufField[0], number>> = {
+  ...{ uint32: 4, int32: 5, float32: 6, bool: 7, string: 8, uint64: 10 },
+};
 const arrayType = 9;
 
 /** A tensor (…, K) and the type that it is written in; K must be a multiple of 32 for Q8_0. */
@@ -97,7 +99,7 @@ function layOut(
       for (const entry of value) writer.scalar(type, entry);
     } else {
       writer.u32(fieldTypes[type]);
-      writer.scalar(type, value as number | boolean | string);
+      writer.scalar(type, value as number | bigint | boolean | string);
     }
   }
   let offset = 0;
@@ -146,7 +148,7 @@ class Writer {
     this.view.setUint32(start, value, true);
   }
 
-  u64(value: number): void {
+  u64(value: number | bigint): void {
     const start = this.take(8);
     this.view.setBigUint64(start, BigInt(value), true);
   }
@@ -157,11 +159,13 @@ class Writer {
     this.raw(bytes);
   }
 
-  scalar(type: GgufField[0], value: number | boolean | string): void {
+  scalar(type: GgufField[0], value: number | bigint | boolean | string): void {
     if (type === "string") {
       this.text(String(value));
     } else if (type === "bool") {
       this.raw(Uint8Array.of(value ? 1 : 0));
+    } else if (type === "uint64") {
+      this.u64(value as number | bigint);
     } else {
       const start = this.take(4);
       if (type === "uint32") this.view.setUint32(start, Number(value), true);

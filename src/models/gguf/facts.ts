@@ -2,11 +2,11 @@
 import type { DividedTensors, JoinedTensors, MergedTensors, TensorChanges } from "./changes";
 import type { TensorNames } from "./names";
 
-type Scalar = number | boolean | string;
+type Scalar = number | bigint | boolean | string;
 
 /** A value with the type that it is written in; a list's entries all have it. */
 export type GgufField = readonly [
-  type: "uint32" | "int32" | "float32" | "bool" | "string",
+  type: "uint32" | "int32" | "uint64" | "float32" | "bool" | "string",
   value: Scalar | readonly Scalar[],
 ];
 

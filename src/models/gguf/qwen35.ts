@@ -13,12 +13,12 @@ import {
   type TensorChanges,
 } from "./changes";
 import { type DecoderSettings, decoder } from "./decoder";
-import { flag, type GgufDescription, type GgufFacts, type GgufFields, u32 } from "./facts";
+import { flag, type GgufDescription, type GgufFacts, type GgufField, type GgufFields, u32 } from "./facts";
 import { expertLayer, fusedExperts, postNormLayer, sharedExpert, TensorNames } from "./names";
 import { noPlace } from "./rope";
 
 /** Of the attention and the delta rule, whose parts stand side by side. */
-const layer = {
+export const hybridLayer = {
   ...postNormLayer,
   attn_qkv: "linear_attn.in_proj_qkv",
   attn_gate: "linear_attn.in_proj_z",
@@ -29,7 +29,7 @@ const layer = {
   ssm_out: "linear_attn.out_proj",
 };
 
-const experts = {
+export const hybridExperts = {
   ...expertLayer("mlp"),
   ...sharedExpert("mlp.shared_expert"),
   ffn_gate_inp_shexp: "mlp.shared_expert_gate",
@@ -55,7 +55,7 @@ export interface HybridConfig {
 }
 
 /** Files have the heads of values by their number within a head of keys; checkpoints by the head of keys. */
-function changes(config: object): TensorChanges {
+export function spreadHeads(config: object): TensorChanges {
   const args = config as HybridConfig;
   const { linear_num_key_heads: groups, linear_num_value_heads: heads } = args;
   const spread: HeadGroups = { groups, perGroup: heads / groups };
@@ -139,40 +139,52 @@ export function writeExperts(args: HybridConfig): GgufFields {
 
 const argsOf = (settings: DecoderSettings) => settings as unknown as HybridConfig;
 
+/** The rotation by three coordinates. */
+export function readSections(
+  file: GgufDescription,
+  { rope_theta, rope_scaling, partial_rotary_factor = 1 }: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const sections = file.list("rope.dimension_sections")?.slice(0, 3) ?? usualSections;
+  return {
+    rope_theta: undefined,
+    rope_scaling: undefined,
+    rope_parameters: {
+      type: "default",
+      mrope_section: sections,
+      mrope_interleaved: true,
+      rope_theta,
+      partial_rotary_factor,
+      ...(rope_scaling as object | undefined),
+    },
+  };
+}
+
+export const sectionsField = ({ rope_parameters: rope }: HybridConfig): GgufField => [
+  "int32",
+  [...(rope?.mrope_section ?? usualSections), 0, 0, 0, 0].slice(0, 4),
+];
+
 export function qwen35(architecture: "qwen35" | "qwen35moe"): GgufFacts {
   const isSparse = architecture === "qwen35moe";
   return decoder(architecture, {
-    names: new TensorNames(isSparse ? { ...layer, ...experts } : layer, {
+    names: new TensorNames(isSparse ? { ...hybridLayer, ...hybridExperts } : hybridLayer, {
       parameters: { ssm_a: "linear_attn.A_log", "ssm_dt.bias": "linear_attn.dt_bias" },
       halves: isSparse ? fusedExperts("mlp") : {},
       prefix: "language_model.",
     }),
-    changes,
+    changes: spreadHeads,
     ropeBase: 100_000,
     turning: (settings) => Math.trunc(settings.headDim * turningShare(argsOf(settings))),
-    read(file, { rope_theta, rope_scaling, partial_rotary_factor = 1 }) {
-      const sections = file.list("rope.dimension_sections")?.slice(0, 3) ?? usualSections;
-      return {
-        rope_theta: undefined,
-        rope_scaling: undefined,
-        rope_parameters: {
-          type: "default",
-          mrope_section: sections,
-          mrope_interleaved: true,
-          rope_theta,
-          partial_rotary_factor,
-          ...(rope_scaling as object | undefined),
-        },
-        ...(isSparse ? readExperts(file) : {}),
-        ...readHybrid(file),
-      };
-    },
+    read: (file, common) => ({
+      ...readSections(file, common),
+      ...(isSparse ? readExperts(file) : {}),
+      ...readHybrid(file),
+    }),
     write(settings) {
       const args = argsOf(settings);
       if (args.num_experts > 0 !== isSparse) noPlace(`"num_experts" ${args.num_experts}`);
-      const sections = args.rope_parameters?.mrope_section ?? usualSections;
       return {
-        "rope.dimension_sections": ["int32", [...sections, 0, 0, 0, 0].slice(0, 4)],
+        "rope.dimension_sections": sectionsField(args),
         ...writeHybrid(args),
         ...(isSparse ? writeExperts(args) : {}),
       };
@@ -210,8 +222,8 @@ export const qwen3Next = (): GgufFacts =>
   decoder("qwen3next", {
     names: new TensorNames(
       {
-        ...layer,
-        ...experts,
+        ...hybridLayer,
+        ...hybridExperts,
         // Of old files.
         ssm_in: "linear_attn.in_proj_qkvz",
         ssm_ba: "linear_attn.in_proj_ba",

@@ -10,6 +10,8 @@ export interface NgramArgs {
   vocab_size: number;
   rms_norm_eps: number;
   eos_token_id?: number | number[] | null;
+  /** The end of a text for n-grams, where it is not the first of those. */
+  ple_eos_token_id?: number | null;
   seed: number;
   hc_count: number;
   ngram_size: number;
@@ -20,13 +22,28 @@ export interface NgramArgs {
   ple_conv_kernel_size: number;
 }
 
-export const eosOf = ({ eos_token_id: eos }: Pick<NgramArgs, "eos_token_id">): number | undefined =>
-  (Array.isArray(eos) ? eos[0] : eos) ?? undefined;
+export const eosOf = ({
+  eos_token_id: eos,
+  ple_eos_token_id: own,
+}: Pick<NgramArgs, "eos_token_id" | "ple_eos_token_id">): number | undefined =>
+  own ?? (Array.isArray(eos) ? eos[0] : eos) ?? undefined;
 
 export const ngramHeads = ({
   ngram_size,
   heads_per_ngram,
 }: Pick<NgramArgs, "ngram_size" | "heads_per_ngram">): number => (ngram_size - 1) * heads_per_ngram;
+
+/** Width of a table's rows. */
+export const rowDims = (args: NgramArgs): number => (args.ple_embed_dim ?? args.hidden_size) / ngramHeads(args);
+
+/** What the hashes of a table are made with: a factor for each distance, and each head's rows. @param table which of the model's it is */
+export function hashesOf(args: NgramArgs, table: number) {
+  const heads = ngramHeads(args);
+  const rows = primesFrom(args.ngram_vocab_size_base, (table + 1) * heads).slice(-heads);
+  const starts = rows.map((_, head) => rows.slice(0, head).reduce((sum, count) => sum + count, 0));
+  const factors = factorsOf(args.vocab_size, args.ngram_size, BigInt(args.seed) + 10_007n * BigInt(table));
+  return { factors, rows, starts };
+}
 
 /** Rows of a table by hashes of a token and those ahead of it in its text, several of each length. */
 class NgramEmbedding extends Module {
@@ -43,14 +60,10 @@ class NgramEmbedding extends Module {
     table: number,
   ) {
     super();
-    const { ngram_size, make_ngram_vocab_size_divisible_by: divisor } = args;
-    const heads = ngramHeads(args);
-    const rows = primesFrom(args.ngram_vocab_size_base, (table + 1) * heads).slice(-heads);
-    const starts = rows.map((_, head) => rows.slice(0, head).reduce((sum, count) => sum + count, 0));
+    const { make_ngram_vocab_size_divisible_by: divisor } = args;
+    const { factors, rows, starts } = hashesOf(args, table);
     const total = rows.reduce((sum, count) => sum + count, 0);
-    const dims = (args.ple_embed_dim ?? args.hidden_size) / heads;
-    this.ngram_embedding = new Embedding(Math.ceil(total / divisor) * divisor, dims);
-    const factors = factorsOf(args.vocab_size, ngram_size, BigInt(args.seed) + 10_007n * BigInt(table));
+    this.ngram_embedding = new Embedding(Math.ceil(total / divisor) * divisor, rowDims(args));
     this._factors = mx.keep(mx.array(factors));
     this._rows = mx.keep(mx.array(rows, "int64"));
     this._starts = mx.keep(mx.array(starts, "int64"));
