@@ -25,6 +25,7 @@ import {
   turnConvolutions,
 } from "../nn";
 import { attentionFields, checkHeads, size, stepLimits, trunkFields } from "./args";
+import { type AwqFacts, downGroup, gatedGroup } from "./awq-facts";
 import { decoder, expertCounts } from "./gguf/decoder";
 import { flag, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, TensorNames } from "./gguf/names";
@@ -216,6 +217,29 @@ const joined = () => ({
     split: (x: Tensor) => x.split(2, 0),
   },
 });
+
+/** Experts' outputs judge the factors of what they share with the block beside them; dense models have one block. */
+export const awq: AwqFacts = {
+  noClip: ["q_proj", "k_proj"],
+  groups: [
+    ...["self_attn", "mamba"].map((part) => ({
+      before: "input_layernorm",
+      layers: ["q_proj", "k_proj", "v_proj", "in_proj"].map((name) => `${part}.${name}`),
+      part,
+    })),
+    downGroup("mlp"),
+    downGroup("block_sparse_moe.switch_mlp"),
+    gatedGroup("post_attention_layernorm"),
+    {
+      before: "post_attention_layernorm",
+      layers: [
+        ...["switch_mlp.gate_proj", "switch_mlp.up_proj", "router.layer"].map((name) => `block_sparse_moe.${name}`),
+        "shared_mlp.input_linear",
+      ],
+      part: "block_sparse_moe",
+    },
+  ],
+};
 
 export const gguf = decoder("granitehybrid", {
   names: new TensorNames(

@@ -13,6 +13,7 @@ import {
   size,
   slidingFields,
 } from "./args";
+import { blockAwq } from "./awq-facts";
 import { decoder } from "./gguf/decoder";
 import { expertLayer, fusedExperts, plainLayer, TensorNames } from "./gguf/names";
 import { CausalLM } from "./language-model";
@@ -74,6 +75,8 @@ export class Model extends CausalLM {
 
 /** The router decides which experts are read: it stays at 8 bits. */
 export const quantize = (path: string) => (path.endsWith("mlp.gate") ? { groupSize: 64, bits: 8 } : undefined);
+
+export const awq = blockAwq();
 
 export const gguf = decoder("qwen3moe", {
   names: new TensorNames({ ...plainLayer, ...expertLayer("mlp") }, { halves: fusedExperts("mlp") }),
