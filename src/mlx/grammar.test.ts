@@ -59,6 +59,24 @@ test("forced text comes in the longest tokens", async () => {
   matcher.dispose();
 });
 
+test("forced text without an end, or of gigabytes, comes in pieces", async () => {
+  const grammars: [GrammarLanguage, string][] = [
+    ["ebnf", 'root ::= "ab" root'],
+    ["ebnf", 'root ::= ((("ab"{100}){100}){100}){100}'],
+    ["json_schema", '{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]}'],
+  ];
+  for (const [language, text] of grammars) {
+    const matcher = await matcherOf(language, text);
+    const first = matcher.forcedText();
+    expect(first.length).toBeWithin(100, 2000);
+    const tokens = matcher.forced();
+    expect(tokens.length).toBeWithin(20, 2000);
+    for (const token of tokens) expect(matcher.accept(token)).toBe(true);
+    expect(matcher.forced().length).toBeGreaterThan(20);
+    matcher.dispose();
+  }
+});
+
 test("rows without a matcher, extra tokens and tokens left out", async () => {
   const matcher = await matcherOf("ebnf", 'root ::= "yes"');
   mx.scope(() => {

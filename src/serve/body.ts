@@ -10,8 +10,11 @@ export interface BodyLimits {
   bodyTimeout: number;
 }
 
-/** @throws ApiError 413 beyond the limit, 408 beyond the time, 400 for what is no JSON object */
+/** @throws ApiError 413 beyond the limit, 408 beyond the time, 415 for a packed body, 400 for what is no JSON object */
 export async function readJsonBody(request: Request, limits: BodyLimits): Promise<Record<string, unknown>> {
+  const encoding = request.headers.get("content-encoding") ?? "identity";
+  if (encoding !== "identity")
+    throw new ApiError(415, `bodies in ${JSON.stringify(encoding)} are not taken: send plain JSON`);
   const bytes = await readBytes(request, limits);
   if (bytes.length === 0) throw invalid("the request has no body: a JSON object was expected");
   let text: string;
@@ -79,7 +82,7 @@ export function parsed<S extends z.ZodObject>(schema: S, value: Record<string, u
   let path = [...issue.path];
   while (issue.code === "invalid_union") {
     // Of the forms that a value may have, the one that it came closest to.
-    const [closest] = issue.errors.toSorted((a, b) => depth(b) - depth(a));
+    const [closest] = issue.errors.toSorted((a, b) => Number(isOfType(b)) - Number(isOfType(a)) || depth(b) - depth(a));
     if (!closest?.[0]) break;
     issue = closest[0];
     path = [...path, ...issue.path];
@@ -95,6 +98,10 @@ export function parsed<S extends z.ZodObject>(schema: S, value: Record<string, u
   const missing = issue.code === "invalid_type" && valueAt(given, path) === undefined;
   throw invalid(missing ? `"${param}" must be given` : `"${param}": ${issue.message}`, param, "invalid_value");
 }
+
+/** Whether the value is of a form's type, and something else about it is wrong. */
+const isOfType = (issues: readonly z.core.$ZodIssue[]) =>
+  issues.every(({ code }) => code === "too_big" || code === "too_small");
 
 const depth = (issues: readonly z.core.$ZodIssue[]) => Math.max(0, ...issues.map(({ path }) => path.length));
 

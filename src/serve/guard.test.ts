@@ -201,6 +201,11 @@ describe("sizes and times", () => {
     },
   );
 
+  test("a packed body", async () => {
+    expect(await statusOf(post("Content-Length: 2\r\nContent-Encoding: gzip\r\n", "{}"))).toBe(415);
+    expect(await statusOf(post("Content-Length: 2\r\nContent-Encoding: identity\r\n", "{}"))).not.toBe(415);
+  });
+
   test("no body, and an unknown path", async () => {
     expect(await post("Content-Length: 0\r\n", "")).toStartWith("HTTP/1.1 400");
     expect((await fetch(`${open.url}/v1/nothing`)).status).toBe(404);
@@ -212,6 +217,8 @@ describe("sizes and times", () => {
     "/v1/models/%2e%2e/%2e%2e/etc/passwd",
     "/..%2f..%2fetc/passwd",
     "/v1/models/%00",
+    "/v1/models/%ff%fe",
+    "/v1/models/100%",
   ])("%s reads no file", async (path) => {
     const answer = await raw(open.port, `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`);
     expect(answer).toStartWith("HTTP/1.1 404");

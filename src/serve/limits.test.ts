@@ -95,6 +95,18 @@ test("64 stop texts are taken, and the last one ends the answer", async () => {
   expect(await ask({ stop })).toBe(free.slice(0, free.indexOf(" a")));
 });
 
+test.each([
+  ["/v1/completions", "prompt", [], /"prompt": Too small/],
+  ["/v1/completions", "prompt", new Array(65).fill("a"), /"prompt": Too big/],
+  ["/v1/embeddings", "input", [], /"input": Too small/],
+  ["/v1/embeddings", "input", new Array(2049).fill("a"), /"input": Too big/],
+])("lists that are empty or too long are called so: %s %s", async (route, field, list, message) => {
+  const response = await server.post(route, { ...usual[route], [field]: list });
+  const { error } = (await response.json()) as { error: { message: string; param: string } };
+  expect([response.status, error.param]).toEqual([400, field]);
+  expect(error.message).toMatch(message);
+});
+
 describe("names that every object has", () => {
   test.each([
     ['"__proto__": {"max_tokens": 1}', "__proto__"],

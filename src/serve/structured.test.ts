@@ -53,6 +53,20 @@ describe("response_format", () => {
     expect(free.choices[0]!.finish_reason).toBe("length");
   });
 
+  test.each([
+    ["guided_grammar", 'root ::= "ab" root', "length"],
+    ["guided_regex", "(((ab){100}){100}){100}", "length"],
+    ["guided_regex", "(ab){2000}", "stop"],
+  ])("%s: a text that is all there may be, and long: %s", async (field, form, reason) => {
+    const maxTokens = reason === "stop" ? 4096 : 300;
+    const { choices } = await ask({ [field]: form, max_tokens: maxTokens, max_completion_tokens: undefined });
+    expect(choices[0]!.finish_reason).toBe(reason as "stop");
+    const text = choices[0]!.message.content!;
+    expect(text).toBe("ab".repeat(2000).slice(0, text.length));
+    expect(text.length).toBeGreaterThan(200);
+    if (reason === "stop") expect(text.length).toBe(4000);
+  });
+
   test("json_object", async () => {
     const completion = await ask({ response_format: { type: "json_object" }, logit_bias: { 95: 3 } as never });
     const { content } = completion.choices[0]!.message;

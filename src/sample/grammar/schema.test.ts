@@ -37,6 +37,21 @@ describe("refused by keyword and place", () => {
     [object({}, { required: ["a"], additionalProperties: false }), 'no property "a", which is required, at #'],
     [{ type: "integer", minimum: 5, maximum: 4 }, "bounds without an integer between at #"],
     [{ enum: [] }, '"enum" without values at #'],
+    [object({ a: { $ref: "#" } }, { required: ["a"] }), "requires itself again without end at #"],
+    [
+      object(
+        { a: { $ref: "#/$defs/a" } },
+        {
+          $defs: {
+            a: object({ b: { $ref: "#/$defs/b" } }, { required: ["b"] }),
+            b: { type: "array", minItems: 1, items: { $ref: "#/$defs/a" } },
+          },
+        },
+      ),
+      "requires itself again without end at #/$defs/a",
+    ],
+    [{ anyOf: [{ $ref: "#" }, { $ref: "#/anyOf/0" }] }, "requires itself again without end at #"],
+    [{ type: "array", prefixItems: [{ $ref: "#" }], minItems: 1 }, "requires itself again without end at #"],
     [{ type: "string", enum: [1] }, '"enum" without a value of its type at #'],
     [false, "which no value fits, at #"],
     [[], "instead of a schema at #"],

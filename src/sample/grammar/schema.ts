@@ -6,6 +6,7 @@
  */
 import { nearest } from "../../nearest";
 import { arraySchema } from "./schema-array";
+import { endless } from "./schema-ends";
 import { integerSchema, numberSchema } from "./schema-numbers";
 import { objectSchema } from "./schema-object";
 import { isSchema, Place, type Schema, type SubschemaReader, type Type, typeOf, types } from "./schema-place";
@@ -78,10 +79,12 @@ class Reader implements SubschemaReader {
   read(): Schema {
     const schema = this.schema(this.root, new Place());
     if (this.#definitions.size === 0) return schema;
-    return {
-      ...schema,
-      $defs: Object.fromEntries([...this.#definitions.values()].map((one) => [one.name, one.schema])),
-    };
+    const definitions = new Map([...this.#definitions.values()].map((one) => [one.name, one.schema!]));
+    const [first] = endless(definitions);
+    for (const [pointer, { name }] of this.#definitions) {
+      if (name === first) new Place(pointer).fail("a schema that requires itself again without end");
+    }
+    return { ...schema, $defs: Object.fromEntries(definitions) };
   }
 
   schema(value: unknown, place: Place): Schema {

@@ -165,6 +165,17 @@ const refused: [string, Record<string, unknown>, RegExp][] = [
   ["suffix", { suffix: "x" }, /not supported/],
   ["chat_template", { chat_template: "{{ x }}" }, /not supported/],
   ["response_format", { response_format: { type: "json_schema", json_schema: { schema: { not: {} } } } }, /"not" at #/],
+  ["response_format.type", { response_format: { type: "xml" } }, /'json_schema'/],
+  [
+    "response_format",
+    {
+      response_format: {
+        type: "json_schema",
+        json_schema: { schema: { type: "object", properties: { a: { $ref: "#" } }, required: ["a"] } },
+      },
+    },
+    /without end at #/,
+  ],
   ["guided_regex", { guided_regex: "a(?=b)" }, /not supported/],
   ["guided_grammar", { guided_grammar: "root ::= other" }, /other/],
   ["tool_choice", { tool_choice: "required", tools: [{ type: "function", function: { name: "f" } }] }, /not trained/],

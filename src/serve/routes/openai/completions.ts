@@ -20,7 +20,7 @@ const tokens = z.array(z.int().min(0)).min(1);
 export const CompletionRequest = z.strictObject({
   ...generatingFields,
   /** A text, token ids, or several of either. */
-  prompt: z.union([z.string(), tokens, z.array(z.string()).min(1).max(64), z.array(tokens).max(64)]),
+  prompt: z.union([z.string(), tokens, z.array(z.string()).min(1).max(64), z.array(tokens).min(1).max(64)]),
   echo: z.boolean().optional(),
   /** How many likely tokens to tell beside each. */
   logprobs: z.int().min(0).max(20).optional(),

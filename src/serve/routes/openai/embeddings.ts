@@ -11,7 +11,7 @@ const tokens = z.array(z.int().min(0)).min(1);
 
 export const EmbeddingRequest = z.strictObject({
   model: z.string().max(1000).optional(),
-  input: z.union([z.string(), tokens, z.array(z.string()).min(1).max(2048), z.array(tokens).max(2048)]),
+  input: z.union([z.string(), tokens, z.array(z.string()).min(1).max(2048), z.array(tokens).min(1).max(2048)]),
   encoding_format: z.enum(["float", "base64"]).optional(),
   dimensions: z.int().min(1).max(1e6).optional(),
   /** How states are pooled. */

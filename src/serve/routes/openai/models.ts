@@ -23,7 +23,7 @@ export function modelRoutes(app: Hono, { models }: ServeContext): void {
   });
   // Names of repos have a slash.
   app.get("/v1/models/:name{.+}", async (c) => {
-    const name = decodeURIComponent(c.req.param("name"));
+    const name = c.req.param("name");
     if ((await models.list()).some((one) => one.name === name)) return c.json(cardOf(name));
     throw new ApiError(404, `the model ${JSON.stringify(name)} is not served here`, {
       param: "model",
