@@ -67,6 +67,24 @@ describe("response_format", () => {
     if (reason === "stop") expect(text.length).toBe(4000);
   });
 
+  test("forms that would hold the engine up are refused", async () => {
+    const forms: [field: string, form: unknown, message: RegExp][] = [
+      ["guided_choice", Array.from({ length: 20_000 }, (_, i) => `c${i}`), /too long/],
+      ["guided_grammar", `root ::= ${'"a" '.repeat(10_000)}`, /too long/],
+      ["guided_regex", "a".repeat(40_000), /too long/],
+    ];
+    for (const [field, form, message] of forms) {
+      const error = await ask({ [field]: form }).then(
+        () => null,
+        (thrown) => thrown as OpenAI.APIError,
+      );
+      expect([error?.status, error?.param]).toEqual([400, field]);
+      expect(error!.message).toMatch(message);
+    }
+    const many = Array.from({ length: 8000 }, (_, i) => `c${i}`);
+    expect(many).toContain(await textOf({ guided_choice: many }));
+  });
+
   test("json_object", async () => {
     const completion = await ask({ response_format: { type: "json_object" }, logit_bias: { 95: 3 } as never });
     const { content } = completion.choices[0]!.message;

@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import type { Tokenizer } from "../../text/tokenizer";
 import type { GrammarText } from "./grammar-text";
 import { parsePattern, toEbnf, UnsupportedExpression } from "./regular-expression";
-import { checkedSchema } from "./schema";
+import { checkedSchema, maxLiteral } from "./schema";
 import { type ToolsFormat, toolsGrammar } from "./tool-calls";
 
 /** Forms that any model's text can have. */
@@ -16,8 +16,11 @@ export type TextFormat =
 
 export type AnswerFormat = TextFormat | ToolsFormat;
 
-/** More than this takes long to compile, and is a mistake more often than not. */
-const maxBytes = 256 << 10;
+/** Of a schema more than this takes long to compile, and is a mistake more often than not. */
+const maxSchema = 256 << 10;
+
+/** Rules that call each other in a row of thousands make a mask take seconds, and nobody can interrupt it. */
+const maxRules = 32 << 10;
 
 /** @throws UserError for a form that no grammar holds to */
 export function grammarOf(format: AnswerFormat, tokenizer: Tokenizer): GrammarText {
@@ -28,7 +31,8 @@ export function grammarOf(format: AnswerFormat, tokenizer: Tokenizer): GrammarTe
 export function checkFormat(format: TextFormat): GrammarText {
   const grammar = written(format);
   const bytes = Buffer.byteLength(grammar.text);
-  if (bytes > maxBytes) throw usage(`the grammar is too long: ${bytes} bytes of at most ${maxBytes}`);
+  const most = grammar.language === "json_schema" ? maxSchema : format.type === "choice" ? maxLiteral : maxRules;
+  if (bytes > most) throw usage(`the grammar is too long: ${bytes} bytes of at most ${most}`);
   return grammar;
 }
 

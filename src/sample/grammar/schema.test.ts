@@ -37,6 +37,10 @@ describe("refused by keyword and place", () => {
     [object({}, { required: ["a"], additionalProperties: false }), 'no property "a", which is required, at #'],
     [{ type: "integer", minimum: 5, maximum: 4 }, "bounds without an integer between at #"],
     [{ enum: [] }, '"enum" without values at #'],
+    [
+      object({ a: { enum: ["x".repeat(60_000)] }, b: { const: "y".repeat(40_000) } }),
+      "values of more than 90000 characters together at #/properties/b",
+    ],
     [object({ a: { $ref: "#" } }, { required: ["a"] }), "requires itself again without end at #"],
     [
       object(

@@ -58,6 +58,12 @@ const keywordsOf: Record<Type, readonly string[]> = {
 const combining = ["$ref", "const", "enum", "anyOf", "oneOf", "allOf", "type", "nullable"];
 const known = new Set([...Object.values(keywordsOf).flat(), ...combining, ...annotations]);
 
+/**
+ * Characters of all texts among which there is a choice, at most. xgrammar makes a state of each, and up to 100,000 of them it merges those
+ * that are alike; beyond that a mask takes seconds, or no end.
+ */
+export const maxLiteral = 90_000;
+
 const maxDepth = 100;
 const maxSchemas = 20_000;
 
@@ -73,6 +79,8 @@ class Reader implements SubschemaReader {
   /** The schemas that are referred to, by pointer, under new names. */
   readonly #definitions = new Map<string, { name: string; schema: Schema | null }>();
   #count = 0;
+  /** Of values that are listed. */
+  #characters = 0;
 
   constructor(private readonly root: unknown) {}
 
@@ -125,6 +133,8 @@ class Reader implements SubschemaReader {
     for (const keyword of ["const", "enum"] as const) {
       if (!(keyword in value)) continue;
       alone(keyword, "type");
+      this.#characters += JSON.stringify(value[keyword])?.length ?? 0;
+      if (this.#characters > maxLiteral) place.fail(`values of more than ${maxLiteral} characters together`);
       return finite(keyword, value, place);
     }
     for (const keyword of ["anyOf", "oneOf", "allOf"] as const) {
