@@ -76,7 +76,7 @@ describe("response_format", () => {
     for (const [field, form, message] of forms) {
       const error = await ask({ [field]: form }).then(
         () => null,
-        (thrown) => thrown as OpenAI.APIError,
+        (thrown) => thrown as InstanceType<typeof OpenAI.APIError>,
       );
       expect([error?.status, error?.param]).toEqual([400, field]);
       expect(error!.message).toMatch(message);
@@ -108,6 +108,48 @@ test("guided_regex, guided_choice, guided_grammar", async () => {
   expect(await textOf({ guided_regex: "[a-f]{4}-\\d" })).toMatch(/^[a-f]{4}-\d$/);
   expect(["left", "right"]).toContain(await textOf({ guided_choice: ["left", "right"] }));
   expect(await textOf({ guided_grammar: 'root ::= "x" [0-9]{2}' })).toMatch(/^x\d\d$/);
+});
+
+describe("where the markers of calls are tokens", () => {
+  const marked = testServer({
+    open: async () => ({
+      model: await tinyModel({ vocab_size: 400 }),
+      tokenizer: await thinkingTokenizer({ thinks: true, marksCalls: true }),
+      ...{ config: {}, folder: "/nowhere", contextLength: 4096 },
+    }),
+  });
+  afterAll(() => marked.stop());
+  const parameters = {
+    type: "object",
+    properties: { days: { type: "integer", minimum: 1, maximum: 9 } },
+    required: ["days"],
+  };
+  const opener = 386;
+  /** A model with random weights writes them without end. */
+  const spaces = { 200: -100, 201: -100, 204: -100, 223: -100 };
+  const callsOf = async (more: object, strict = true) => {
+    const tools = [{ type: "function", function: { name: "weather", parameters, strict } }];
+    const body = { messages, tools, max_tokens: 100, temperature: 1, parallel_tool_calls: false, logit_bias: spaces };
+    const response = await marked.post("/v1/chat/completions", { ...body, ...more });
+    const { choices } = (await response.json()) as OpenAI.ChatCompletion;
+    const { finish_reason, message } = choices[0]!;
+    const calls = (message.tool_calls ?? []) as OpenAI.ChatCompletionMessageFunctionToolCall[];
+    return { finish_reason, days: calls.map((one) => JSON.parse(one.function.arguments).days as number) };
+  };
+
+  test.each([1, 2, 3])("a call that is required is made (seed %d)", async (seed) => {
+    const { finish_reason, days } = await callsOf({ tool_choice: "required", seed });
+    expect([finish_reason, days.length]).toEqual(["tool_calls", 1]);
+    expect(days[0]).toBeWithin(1, 10);
+  });
+
+  test.each([1, 2, 3])("a call of a strict tool that the model begins fits its schema (seed %d)", async (seed) => {
+    const begins = { seed, logit_bias: { ...spaces, [opener]: 20 } };
+    const { finish_reason, days } = await callsOf(begins);
+    expect([finish_reason, days.length]).toEqual(["tool_calls", 1]);
+    expect(days[0]).toBeWithin(1, 10);
+    expect((await callsOf(begins, false)).days).toEqual([]);
+  });
 });
 
 describe("tool_choice", () => {
@@ -157,6 +199,48 @@ describe("tool_choice", () => {
     },
     30_000,
   );
+
+  describe("strict tools, which the model need not call", () => {
+    const responsesTools = tools.map(({ type, function: one }) => ({ type, ...one, strict: true }));
+    const strict = tools.map(({ type, function: one }) => ({ type, function: { ...one, strict: true } }));
+    const offers = { tools: strict, max_tokens: 60, logit_bias: { 2: -100 } };
+
+    test("leave text free", async () => {
+      const { choices } = await ask(offers);
+      expect(choices[0]).toMatchObject({
+        finish_reason: "length",
+        message: { content: expect.stringMatching(/.{20}/s) },
+      });
+    });
+
+    test("are refused beside another form, and by a model that calls no tools", async () => {
+      const refusals: [path: string, body: object, param: string][] = [
+        ["/v1/chat/completions", { ...asked, ...offers, response_format: { type: "json_object" } }, "tools"],
+        [
+          "/v1/responses",
+          { input: "Say it.", tools: responsesTools, text: { format: { type: "json_object" } } },
+          "tools",
+        ],
+        [
+          "/v1/responses",
+          {
+            input: "Say it.",
+            tools: responsesTools,
+            tool_choice: "required",
+            text: { format: { type: "json_object" } },
+          },
+          "tool_choice",
+        ],
+      ];
+      for (const [path, body, param] of refusals) {
+        const response = await server.post(path, body);
+        const { error } = (await response.json()) as { error: { param: string } };
+        expect([response.status, error.param]).toEqual([400, param]);
+      }
+      const response = await server.post("/api/chat", { model: "m", messages, tools: strict, format: "json" });
+      expect([response.status, await response.text()]).toEqual([400, expect.stringContaining("strict")]);
+    });
+  });
 
   test("streamed", async () => {
     const body = { ...asked, tools, tool_choice: "required" as const };

@@ -16,8 +16,8 @@ export type Form =
   | { type: "regex"; regex: string }
   | { type: "choice"; choices: readonly string[] }
   | { type: "grammar"; grammar: string }
-  /** A call of one of these tools, or several calls where that is said. */
-  | { type: "call"; tools: readonly Tool[]; isParallel?: boolean };
+  /** A call of one of these tools, or several calls where that is said, or text where there need not be one. */
+  | { type: "call"; tools: readonly Tool[]; isParallel?: boolean; isOptional?: boolean };
 
 /** A wish, and the field of the request that it stands in. */
 export interface FormWish {
@@ -25,9 +25,26 @@ export interface FormWish {
   param: string;
 }
 
+/** A tool on offer, and whether calls of it must fit its schema. */
+export interface OfferedTool {
+  tool: Tool;
+  isStrict: boolean;
+}
+
+/** What holds calls of strict tools to their schemas while the model may answer in text; undefined where none is strict. */
+export function strictCalls(offered: readonly OfferedTool[], isParallel: boolean): FormWish | undefined {
+  if (!offered.some(({ isStrict }) => isStrict)) return undefined;
+  // Calls of the others have any object.
+  const tools = offered.map(({ tool, isStrict }): Tool => {
+    return isStrict ? tool : { type: "function", function: { name: tool.function.name } };
+  });
+  return { param: "tools", form: { type: "call", tools, isParallel, isOptional: true } };
+}
+
 function formatOf(form: Form): AnswerFormat {
   if (form.type === "regex") return { type: "regex", pattern: form.regex };
-  if (form.type === "call") return { type: "tools", tools: form.tools, parallel: form.isParallel };
+  if (form.type === "call")
+    return { type: "tools", tools: form.tools, parallel: form.isParallel, optional: form.isOptional };
   return form;
 }
 

@@ -1,8 +1,8 @@
 /** Ollama's routes, field by field. */
 import { ShowRequest } from "../../src/serve/routes/ollama/models";
 import { EmbedRequest, GenerateRequest, OllamaChatRequest } from "../../src/serve/routes/ollama/request";
-import { tool } from "./openai";
-import { acts, type Body, nothing, type Route, type Row, refuses, shown } from "./table";
+import { tool, unheld } from "./openai";
+import { acts, type Body, type Route, type Row, refuses, shown } from "./table";
 
 const usualOptions = { num_predict: 12, temperature: 1, seed: 1 };
 /** An option, beside others than the usual ones where they are told. */
@@ -64,7 +64,7 @@ export const chat: Route = {
     "tools.function.name": acts(offers({ name: "news" }), offers()),
     "tools.function.description": acts(offers({ description: "of a town" }), offers()),
     "tools.function.parameters": acts(offers({ parameters: { type: "object" } }), offers()),
-    "tools.function.strict": nothing("only false is taken: true is refused"),
+    "tools.function.strict": refuses(400, offers({ ...unheld, strict: true }), offers(unheld)),
   },
 };
 

@@ -2,7 +2,7 @@
 import { ChatRequest } from "../../src/serve/routes/openai/chat-request";
 import { CompletionRequest } from "../../src/serve/routes/openai/completions";
 import { EmbeddingRequest } from "../../src/serve/routes/openai/embeddings";
-import { acts, type Body, nothing, type Route, type Row, shown } from "./table";
+import { acts, type Body, nothing, type Route, type Row, refuses, shown } from "./table";
 
 const say = (content: unknown, role = "user", more: Body = {}) => ({ messages: [{ role, content, ...more }] });
 
@@ -17,6 +17,9 @@ export const tool = (more: Body = {}) => ({
   },
 });
 const offers = (...tools: object[]) => ({ tools });
+
+/** Parameters that no grammar holds to: only where a tool is strict that matters. */
+export const unheld = { parameters: { not: {} } };
 
 /** The fields of how tokens are chosen, and more that both routes have. */
 const generating: Record<string, Row> = {
@@ -73,7 +76,7 @@ export const chat: Route = {
     "tools.function.name": acts(offers(tool({ name: "news" })), offers(tool())),
     "tools.function.description": acts(offers(tool({ description: "of a town" })), offers(tool())),
     "tools.function.parameters": acts(offers(tool({ parameters: { type: "object" } })), offers(tool())),
-    "tools.function.strict": nothing("only false is taken: true is refused"),
+    "tools.function.strict": refuses(400, offers(tool({ ...unheld, strict: true })), offers(tool(unheld))),
     tool_choice: acts({ tool_choice: "none" }, offers(tool())),
     "tool_choice.function.name": acts(
       { tool_choice: { type: "function", function: { name: "news" } } },

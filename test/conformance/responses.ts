@@ -1,7 +1,7 @@
 /** /v1/responses, field by field. What it only says again of a request counts for nothing. */
 import { ResponsesRequest } from "../../src/serve/routes/responses/request";
-import { tool } from "./openai";
-import { acts, type Body, nothing, type Route, type Row, shown } from "./table";
+import { tool, unheld } from "./openai";
+import { acts, type Body, nothing, type Route, type Row, refuses, shown } from "./table";
 
 const { function: weather } = tool();
 const offered = { type: "function", ...weather };
@@ -63,11 +63,11 @@ export const responses: Route = {
     "tools.name": acts(offers({ name: "news" }), offers()),
     "tools.description": acts(offers({ description: "of a town" }), offers()),
     "tools.parameters": acts(offers({ parameters: { type: "object" } }), offers()),
-    "tools.strict": nothing("only false is taken: true is refused"),
+    "tools.strict": refuses(400, offers({ ...unheld, strict: true }), offers(unheld)),
     "tools.tools.name": acts(space({ name: "news" }), space()),
     "tools.tools.description": acts(space({ description: "of a town" }), space()),
     "tools.tools.parameters": acts(space({ parameters: { type: "object" } }), space()),
-    "tools.tools.strict": nothing("only false is taken: true is refused"),
+    "tools.tools.strict": refuses(400, space({ ...unheld, strict: true }), space(unheld)),
     tool_choice: acts({ tool_choice: "none" }, offers()),
     "tool_choice.name": acts(
       { tool_choice: { type: "function", name: "news" } },

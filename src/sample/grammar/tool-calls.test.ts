@@ -96,6 +96,45 @@ test("several calls, where they may be parallel", async () => {
   expect(Math.max(...counts)).toBeGreaterThan(1);
 });
 
+describe("calls among text", () => {
+  const [open, close] = [257, 258];
+  const marker = Uint8Array.of(0xff, 0xff);
+  const marked = new mx.grammar.Vocabulary([...bytes, new Uint8Array(), marker, marker], [stop]);
+  afterAll(() => marked.dispose());
+  const id = (token: string) => ({ "<tool_call>": open, "</tool_call>": close })[token] ?? null;
+  const speakers: [string, mx.grammar.Vocabulary, Tokenizer, number[]][] = [
+    ["a marker of text", vocabulary, speaking("json_tools"), [...Buffer.from("<tool_call>")]],
+    ["a token", marked, { ...speaking("json_tools"), idOf: id } as Tokenizer, [open]],
+  ];
+
+  test.each(speakers)("are held to their schemas, begun by %s", async (_, own, tokenizer, opening) => {
+    const { language, text } = toolsGrammar({ type: "tools", tools, optional: true, parallel: true }, tokenizer);
+    const grammar = await own.compile(language, text);
+    const matcher = grammar.matcher();
+    const takes = (tokens: Iterable<number>) => [...tokens].every((token) => matcher.accept(token));
+    const ends = (last: string) =>
+      own === marked ? [...Buffer.from(last), close] : Buffer.from(`${last}</tool_call>`);
+    const [before, after] = ['\n{"name": "weather", "arguments": {"city": "Bern", "days": ', ', "wet": true}}\n'];
+    expect(takes(Buffer.from("Let me see <b>, {}"))).toBe(true);
+    expect(matcher.state).toBe("complete");
+    expect(takes(opening)).toBe(true);
+    expect(matcher.state).toBe("open");
+    expect(takes(Buffer.from(`${before}7`))).toBe(true);
+    expect(takes(ends(after))).toBe(true);
+    expect(matcher.state).toBe("complete");
+    expect(takes(opening) && takes(Buffer.from(before))).toBe(true);
+    // There are at most 20 days.
+    expect(takes(Buffer.from("77"))).toBe(false);
+    matcher.dispose();
+    grammar.dispose();
+  });
+
+  test("are not where a format leaves their inside free", () => {
+    const asked = { type: "tools" as const, tools, optional: true };
+    expect(() => toolsGrammar(asked, speaking("pythonic"))).toThrow("cannot be held to a schema");
+  });
+});
+
 test("of other formats the markers are asked for", async () => {
   const { text } = toolsGrammar({ type: "tools", tools }, speaking("pythonic"));
   expect(text).toContain("<|tool_call_start|>");

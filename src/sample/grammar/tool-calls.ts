@@ -15,6 +15,8 @@ export interface ToolsFormat {
   tools: readonly unknown[];
   /** Whether there may be several calls; one unless said. */
   parallel?: boolean;
+  /** Whether there may be text, and no call at all. */
+  optional?: boolean;
 }
 
 /** A piece of xgrammar's structural tags. */
@@ -83,13 +85,17 @@ function layoutOf(format: ToolFormat, tokenizer: Tokenizer): Layout | null {
 }
 
 /** @throws UserError for a model that calls no tools, and a tool without a name or with a schema that cannot be held to */
-export function toolsGrammar({ tools, parallel = false }: ToolsFormat, tokenizer: Tokenizer): GrammarText {
+export function toolsGrammar({ tools, parallel = false, optional }: ToolsFormat, tokenizer: Tokenizer): GrammarText {
   const format = tokenizer.toolFormat;
   if (!format) throw usage("this model was not trained to call tools: a call cannot be asked of it");
   if (tools.length === 0) throw usage("there are no tools that could be called");
   const functions = tools.map(functionOf);
   const layout = layoutOf(format, tokenizer);
-  const root = layout ? laidOut(layout, functions, parallel, tokenizer) : marked(format, tokenizer);
+  const root = optional
+    ? amongText(layout, functions, parallel, tokenizer)
+    : layout
+      ? laidOut(layout, functions, parallel, tokenizer)
+      : marked(format, tokenizer);
   return { language: "structural_tag", text: JSON.stringify({ type: "structural_tag", format: root }) };
 }
 
@@ -113,18 +119,50 @@ function functionOf(tool: unknown, index: number): Function {
 }
 
 function laidOut(layout: Layout, functions: readonly Function[], parallel: boolean, tokenizer: Tokenizer): Piece {
+  return sequence(piecesOf(layout, functions, parallel, tokenizer));
+}
+
+function piecesOf(
+  { style, before, after, open = "", close = "", between = "" }: Layout,
+  functions: readonly Function[],
+  parallel: boolean,
+  tokenizer: Tokenizer,
+): Piece[] {
   const literal = (text: string) => literals(text, tokenizer);
-  const { style, between = "" } = layout;
-  const calls = functions.map(({ name, schema }) =>
-    sequence([
-      ...literal(layout.before(name)),
-      { type: "json_schema", json_schema: schema, style },
-      ...literal(layout.after),
-    ]),
-  );
-  const call: Piece = calls.length === 1 ? calls[0]! : { type: "or", elements: calls };
-  const more: Piece[] = parallel ? [{ type: "star", content: sequence([...literal(between), call]) }] : [];
-  return sequence([...literal(layout.open ?? ""), call, ...more, ...literal(layout.close ?? "")]);
+  const calls = functions.map(({ name, schema }) => [
+    ...literal(before(name)),
+    { type: "json_schema", json_schema: schema, style },
+    ...literal(after),
+  ]);
+  const call = calls.length === 1 ? calls[0]! : [{ type: "or", elements: calls.map(sequence) }];
+  const more: Piece[] = parallel ? [{ type: "star", content: sequence([...literal(between), ...call]) }] : [];
+  return [...literal(open), ...call, ...more, ...literal(close)];
+}
+
+/** Any text, and calls in it: what begins as one does is held to its layout. */
+function amongText(
+  layout: Layout | null,
+  functions: readonly Function[],
+  parallel: boolean,
+  tokenizer: Tokenizer,
+): Piece {
+  const unheld = () =>
+    usage("calls in this model's format cannot be held to a schema while text may stand in their place");
+  if (!layout) throw unheld();
+  // Of a layout without a frame, each call begins so again.
+  const written = layout.open
+    ? [piecesOf(layout, functions, parallel, tokenizer)]
+    : functions.map((one) => piecesOf(layout, [one], false, tokenizer));
+  const [first] = written[0]!;
+  const tagged = (begin: unknown) => ({
+    tags: written.map(([, ...rest]) => ({ type: "tag", begin, content: sequence(rest), end: "" })),
+    stop_after_first: !parallel,
+  });
+  if (first?.type === "const_string")
+    return { type: "triggered_tags", triggers: [first.value], ...tagged(first.value) };
+  if (first?.type !== "token") throw unheld();
+  const exclude_tokens = [...tokenizer.eosTokenIds];
+  return { type: "token_triggered_tags", trigger_tokens: [first.token], exclude_tokens, ...tagged(first) };
 }
 
 /** Anything between the format's markers. */

@@ -6,6 +6,12 @@ import type { Tokenizer } from "../../text/tokenizer";
 /** How many compiled grammars stay for the next request. */
 const kept = 32;
 
+/**
+ * What markers of thoughts and calls are written with: bytes that no text has, so that none stands within a text, and a grammar may still
+ * name them as tokens. A token without bytes is never accepted.
+ */
+const markerBytes = Uint8Array.of(0xff, 0xff);
+
 const compilers = new WeakMap<Tokenizer, Map<number, GrammarCompiler>>();
 
 /** A tokenizer that is gone takes the native vocabularies along. */
@@ -30,7 +36,7 @@ export class GrammarCompiler {
 
   constructor(tokenizer: Tokenizer, vocabularySize: number) {
     const tokens = tokenizer.tokenBytes(vocabularySize);
-    for (const id of tokenizer.markerTokens()) if (id < vocabularySize) tokens[id] = new Uint8Array();
+    for (const id of tokenizer.markerTokens()) if (id < vocabularySize) tokens[id] = markerBytes;
     this.#vocabulary = new native.Vocabulary(tokens, tokenizer.eosTokenIds);
   }
 

@@ -9,6 +9,7 @@ import { checkGeneration, type End, type Generation, type Part } from "../../gen
 import { Session } from "../../session";
 import { jsonLines, streamed } from "../../sse";
 import { heldForm } from "../../structured";
+import { withoutStrict } from "../openai/chat-request";
 import { askedOf, formWish, GenerateRequest, marked, messagesOf, OllamaChatRequest, picturesOf } from "./request";
 
 /** Nanoseconds, as this API counts time. */
@@ -20,7 +21,7 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
     const { messages = [], tools } = request;
     if (messages.length === 0)
       return loadOnly(context, req.raw, request, { message: { role: "assistant", content: "" } });
-    const chat = { ...askedOf(request, context.defaults), ...messagesOf(messages), tools: tools?.map(offered) };
+    const chat = { ...askedOf(request, context.defaults), ...messagesOf(messages), tools: tools?.map(withoutStrict) };
     return answered(
       context,
       req.raw,
@@ -64,14 +65,6 @@ export function ollamaAnswers(app: Hono, context: ServeContext): void {
 }
 
 type Asked = { model: string; stream?: boolean; keep_alive?: number };
-
-const offered = ({
-  type,
-  function: { name, description, parameters },
-}: NonNullable<ReturnType<typeof OllamaChatRequest.parse>["tools"]>[number]) => ({
-  type,
-  function: { name, ...(description && { description }), ...(parameters && { parameters }) },
-});
 
 /** A part as a field of a line. */
 type Line = (part: Exclude<Part, { type: "end" }> | null) => object;

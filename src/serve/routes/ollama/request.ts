@@ -7,8 +7,8 @@ import { duration } from "../../durations";
 import { mostStops, penaltyOptions, samplerOptions } from "../../fields";
 import { type Picture, pictureMark } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
-import type { FormWish } from "../../structured";
-import { toolField } from "../openai/chat-request";
+import { type FormWish, strictCalls } from "../../structured";
+import { toolField, withoutStrict } from "../openai/chat-request";
 
 const options = z.strictObject({
   num_predict: z.int().min(-2).max(1e9).optional(),
@@ -150,8 +150,17 @@ export const picturesOf = (images: readonly string[], param: string): Picture[] 
 /** A text behind its pictures. */
 export const marked = (pictures: readonly Picture[], text: string) => pictureMark.repeat(pictures.length) + text;
 
-export function formWish({ format }: { format?: "" | "json" | object }): FormWish | undefined {
-  if (format === undefined || format === "") return undefined;
+/** The form that the answer must have, if any. @throws ApiError for a format beside strict tools */
+export function formWish({
+  format,
+  tools = [],
+}: Pick<z.infer<typeof OllamaChatRequest>, "format" | "tools">): FormWish | undefined {
+  const strict = strictCalls(
+    tools.map((one) => ({ tool: withoutStrict(one), isStrict: one.function.strict === true })),
+    true,
+  );
+  if (format === undefined || format === "") return strict;
+  if (strict) throw invalid('"format" and strict "tools" do not go together', "tools");
   const form =
     format === "json" ? ({ type: "json_object" } as const) : ({ type: "json_schema", schema: format } as const);
   return { param: "format", form };

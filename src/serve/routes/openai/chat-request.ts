@@ -1,12 +1,12 @@
 /** A request of /v1/chat/completions: its fields, and what they ask for. */
 import { z } from "zod";
 import type { ChatMessage } from "../../../text/chat-template";
-import { invalid, unsupported } from "../../api-error";
+import { invalid } from "../../api-error";
 import { type Chat, type Tool, thinkingVariables } from "../../chat";
 import { penaltyOptions, samplerOptions, seedOf, textOf } from "../../fields";
 import type { Picture } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
-import type { Form, FormWish } from "../../structured";
+import { type Form, type FormWish, strictCalls } from "../../structured";
 import { generatingFields } from "./fields";
 
 const message = z.looseObject({
@@ -90,9 +90,6 @@ export function chatOf(request: ChatRequest, defaults: RequestDefaults): Chat {
   if (top_logprobs !== undefined && logprobs !== true) {
     throw invalid('"top_logprobs" needs "logprobs": true', "top_logprobs");
   }
-  for (const [i, { function: offered }] of (tools ?? []).entries()) {
-    if (offered.strict) throw unsupported(`tools.${i}.function.strict`);
-  }
   const pictures: Picture[] = [];
   const messages = request.messages.map((message, i) => messageOf(message, i, pictures));
   if (pictures.length > 0 && request.adapters !== undefined) {
@@ -125,7 +122,11 @@ function messageOf(message: ChatRequest["messages"][number], index: number, pict
   return { ...message, content } as ChatMessage;
 }
 
-function withoutStrict({ type, function: { strict: _, ...offered } }: NonNullable<ChatRequest["tools"]>[number]): Tool {
+/** A tool as templates read it. */
+export function withoutStrict({
+  type,
+  function: { strict: _, ...offered },
+}: NonNullable<ChatRequest["tools"]>[number]): Tool {
   const { description, parameters } = offered;
   return {
     type,
@@ -152,6 +153,10 @@ export function formWish(request: ChatRequest): FormWish | undefined {
       throw invalid(named === null ? '"tool_choice" needs "tools"' : `there is no tool "${named}"`, "tool_choice");
     }
     wish("tool_choice", { type: "call", tools: callable });
+  } else if (choice !== "none") {
+    const offered = tools.map((tool) => ({ tool: withoutStrict(tool), isStrict: tool.function.strict === true }));
+    const strict = strictCalls(offered, request.parallel_tool_calls !== false);
+    if (strict) wishes.push(strict);
   }
   if (wishes.length > 1)
     throw invalid(`"${wishes[0]!.param}" and "${wishes[1]!.param}" do not go together`, wishes[1]!.param);

@@ -1,12 +1,12 @@
 /** A request of /v1/responses: its fields and items, and what they ask for. */
 import { z } from "zod";
 import type { ChatMessage } from "../../../text/chat-template";
-import { invalid, unsupported } from "../../api-error";
+import { invalid } from "../../api-error";
 import type { Chat, Tool } from "../../chat";
 import { samplerOptions } from "../../fields";
 import { type Picture, pictureMark, pictureOfUrl } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
-import type { FormWish } from "../../structured";
+import { type FormWish, strictCalls } from "../../structured";
 import { efforts, effortVariables } from "../openai/chat-request";
 
 const itemFields = { id: z.string().nullish(), status: z.string().nullish() };
@@ -140,9 +140,6 @@ export function itemsOf({ input }: Pick<ResponsesRequest, "input">): Item[] {
 /** @param items all of the conversation, the earlier ones too */
 export function chatOf(request: ResponsesRequest, items: readonly Item[], defaults: RequestDefaults): Chat {
   const { instructions, tool_choice: choice, tools, reasoning, include = [] } = request;
-  for (const [i, one] of (tools ?? []).entries()) {
-    if (functionsOf([one]).some(({ strict }) => strict)) throw unsupported(`tools.${i}.strict`);
-  }
   const withLogprobs = request.top_logprobs !== undefined || include.includes("message.output_text.logprobs");
   const pictures: Picture[] = [];
   const messages = messagesOf(items, pictures);
@@ -239,12 +236,20 @@ export const packed = (thought: string) => Buffer.from(thought).toString("base64
 
 const unpacked = (text: string) => Buffer.from(text, "base64").toString();
 
-export function formWish({ text, tool_choice: choice, tools = [] }: ResponsesRequest): FormWish | undefined {
+export function formWish(request: ResponsesRequest): FormWish | undefined {
+  const { text, tool_choice: choice, tools = [] } = request;
+  const isCalled = choice === "required" || typeof choice === "object";
+  const offered = functionsOf(tools).map((one) => ({ tool: toolOf(one), isStrict: one.strict === true }));
+  const strict =
+    isCalled || choice === "none" ? undefined : strictCalls(offered, request.parallel_tool_calls !== false);
   const wished = text?.format;
-  if (wished?.type === "json_object") return { param: "text.format", form: { type: "json_object" } };
-  if (wished?.type === "json_schema")
+  if (wished && wished.type !== "text") {
+    if (isCalled) throw invalid('"text.format" and "tool_choice" do not go together', "tool_choice");
+    if (strict) throw invalid('"text.format" and strict "tools" do not go together', "tools");
+    if (wished.type === "json_object") return { param: "text.format", form: { type: "json_object" } };
     return { param: "text.format", form: { type: "json_schema", schema: wished.schema } };
-  if (choice !== "required" && typeof choice !== "object") return undefined;
+  }
+  if (!isCalled) return strict;
   const callable = functionsOf(tools)
     .filter(({ name }) => choice === "required" || name === choice.name)
     .map(toolOf);

@@ -177,7 +177,7 @@ test.each([
   [{ input: [] }, "input"],
   [{ input: [{ type: "item_reference", id: "x" }] }, "input.0"],
   [{ tools: [{ type: "web_search" }] }, "tools.0"],
-  [{ tools: [{ ...tools[0], strict: true }] }, "tools.0.strict"],
+  [{ tools: [{ ...tools[0], strict: true }] }, "tools"],
   [{ text: { format: { type: "json_schema", name: "x", schema: { not: {} } } } }, "text.format"],
   [{ tools, tool_choice: "required" }, "tool_choice"],
   [{ background: true }, "background"],
