@@ -58,6 +58,10 @@ export const serverFlags = {
     placeholder: "FOLDER",
   }),
   ...kvQuantizationFlags,
+  kvBits: flag.integer("quantize the KV cache to so many bits; requests are then answered one after the other", {
+    min: 1,
+    max: 8,
+  }),
   draftModel: flag.path(
     "a smaller model with the same tokenizer, which proposes tokens; with drafts requests are answered one after the other",
     { placeholder: "MODEL" },
