@@ -237,6 +237,11 @@ describe("tool_choice", () => {
         const { error } = (await response.json()) as { error: { param: string } };
         expect([response.status, error.param]).toEqual([400, param]);
       }
+      const anthropicTools = tools.map(({ function: { name } }) => ({ name, input_schema: parameters, strict: true }));
+      const output_config = { format: { type: "json_schema", schema } };
+      const message = { model: "m", max_tokens: 9, messages, tools: anthropicTools, output_config };
+      const third = await server.post("/v1/messages", message);
+      expect([third.status, await third.text()]).toEqual([400, expect.stringContaining("strict")]);
       const response = await server.post("/api/chat", { model: "m", messages, tools: strict, format: "json" });
       expect([response.status, await response.text()]).toEqual([400, expect.stringContaining("strict")]);
     });

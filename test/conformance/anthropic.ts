@@ -1,11 +1,12 @@
 /** Anthropic's routes, field by field. */
 import { CountRequest, MessagesRequest } from "../../src/serve/routes/anthropic/request";
-import { acts, type Body, nothing, type Route, type Row, shown } from "./table";
+import { acts, type Body, nothing, type Route, type Row, refuses, shown } from "./table";
 
 const kept = "every prompt is kept: nothing more is to be done";
 const input_schema = { type: "object", properties: { city: { type: "string", maxLength: 3 } }, required: ["city"] };
 const tool = { name: "weather", description: "of a city", input_schema };
 const offers = (more: Body = {}) => ({ tools: [{ ...tool, ...more }] });
+const unheld = { input_schema: { not: {} } };
 const two = { tools: [tool, { ...tool, name: "news" }] };
 const question = { role: "user", content: "Weather?" };
 const use = { type: "tool_use", id: "1", name: "weather", input: {} };
@@ -62,6 +63,7 @@ export const messages: Route = {
   fields: {
     ...counted,
     model: acts({ model: "other" }),
+    "tools.strict": refuses(400, offers({ ...unheld, strict: true }), offers(unheld)),
     max_tokens: acts({ max_tokens: 3 }),
     stream: acts({ stream: true }),
     temperature: acts({ temperature: 1 }),
@@ -101,6 +103,7 @@ export const counts: Route = {
   fields: {
     ...counted,
     model: shown("models/models.test.ts", "of several, each gets its own, and others are told that there is none"),
+    "tools.strict": nothing(afterwards),
     "tool_choice.name": nothing(afterwards),
     "tool_choice.disable_parallel_tool_use": nothing(afterwards),
     "thinking.budget_tokens": nothing(afterwards),

@@ -6,7 +6,7 @@ import { type Chat, type Tool, thinkingVariables } from "../../chat";
 import { mostStops, samplerOptions } from "../../fields";
 import { type Picture, pictureMark } from "../../pictures";
 import type { RequestDefaults } from "../../settings";
-import type { FormWish } from "../../structured";
+import { type FormWish, strictCalls } from "../../structured";
 import { effortVariables } from "../openai/chat-request";
 
 /** Where a prompt is worth keeping. All prompts are kept here, so that there is nothing more to do. */
@@ -66,6 +66,7 @@ const tool = z.strictObject({
   name: z.string().min(1).max(256),
   description: z.string().optional(),
   input_schema: z.looseObject({}),
+  strict: z.boolean().optional(),
   cache_control,
 });
 
@@ -209,7 +210,12 @@ function answerOf({ tool_use_id, content = "", is_error }: z.infer<typeof toolRe
 export function formWish({ tool_choice: choice, tools = [], output_config }: MessagesRequest): FormWish | undefined {
   const format = output_config?.format;
   if (choice?.type !== "any" && choice?.type !== "tool") {
-    return format ? { param: "output_config.format", form: { type: "json_schema", schema: format.schema } } : undefined;
+    const offered = tools.map((one) => ({ tool: toolOf(one), isStrict: one.strict === true }));
+    const isParallel = choice?.type !== "auto" || choice.disable_parallel_tool_use !== true;
+    const strict = choice?.type === "none" ? undefined : strictCalls(offered, isParallel);
+    if (!format) return strict;
+    if (strict) throw invalid('"output_config.format" and strict "tools" do not go together', "tools");
+    return { param: "output_config.format", form: { type: "json_schema", schema: format.schema } };
   }
   if (format) throw invalid('"output_config.format" and "tool_choice" do not go together', "tool_choice");
   const callable = tools.filter(({ name }) => choice.type === "any" || name === choice.name).map(toolOf);
