@@ -384,7 +384,7 @@ export const facts = (prefix?: string): GgufFacts =>
     read(file, common) {
       const layers = common.num_hidden_layers as number;
       const [widths, heads] = [file.list("feed_forward_length") ?? [], file.list("attention.head_count_kv") ?? []];
-      const types = common.layer_types as string[];
+      const types = (common.layer_types as string[] | undefined) ?? file.wrong("no layer of it slides");
       const [full, sliding] = ["full_attention", "sliding_attention"].map(
         (type) => heads[types.indexOf(type)] ?? heads[0],
       );

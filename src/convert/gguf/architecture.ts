@@ -30,6 +30,10 @@ export async function architectureOf(header: GgufHeader, small: SmallTensors, pa
     shape: (tensor: string) => header.tensors.get(tensor)?.shape,
     wrong: (problem: string) => metadata.wrong(problem),
   };
+  // What reads the file goes through its layers; a file may claim any number of them.
+  const layers = file.number("block_count") ?? 0;
+  const { size: count } = header.tensors;
+  if (layers > count) metadata.wrong(`"${name}.block_count" is ${layers} layers, but there are only ${count} tensors`);
   const found = (await ggufArchitecture(name, file)) ?? refuse(name);
   const config: ModelConfig = { model_type: found.modelType, ...found.gguf.read(file), ...tokenIds(metadata) };
   for (const [key, value] of Object.entries(config)) if (value === undefined) delete config[key];

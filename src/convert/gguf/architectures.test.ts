@@ -9,11 +9,15 @@ import { join } from "node:path";
 import { caseNames, fingerprint, prompt, steps, writeCase } from "../../../test/gguf-models";
 import { row } from "../../../test/parity/decode";
 import { expectValues, fixture, float32 } from "../../../test/parity/fixtures";
+import { UserError } from "../../errors";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import { modelTypesWith } from "../../models/registry";
 import { openWeights } from "../load";
 import { readConfig } from "../source";
+import { architectureOf } from "./architecture";
+import { readGgufHeader } from "./header";
+import { smallTensors } from "./stretches";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-gguf-models-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -63,12 +67,33 @@ const coarser = /^gemma3n$/;
 /** Read as another model that computes the same, whose weights have other names or lie in another order. */
 const asOther = /^(helium|hf_olmo)$/;
 
+/** Metadata that are missing or of another type are refused, or not needed: nothing else happens. */
+async function expectSound(file: string): Promise<void> {
+  const header = await readGgufHeader(file);
+  const name = String(header.metadata.get("general.architecture"));
+  for (const key of [...header.metadata.keys()].filter((key) => key.startsWith(`${name}.`))) {
+    for (const value of [undefined, "text"]) {
+      const metadata = new Map(header.metadata);
+      if (value === undefined) metadata.delete(key);
+      else metadata.set(key, value);
+      const changed = { ...header, metadata };
+      const error = await architectureOf(changed, smallTensors(changed), "changed.gguf").then(
+        () => null,
+        (thrown: unknown) => thrown,
+      );
+      if (error !== null) expect(error, `${key}: ${value}`).toBeInstanceOf(UserError);
+    }
+  }
+}
+
 test.each([...caseNames])("%s", async (name) => {
   const { file, tokens, likeliest, last } = shown.get(name)!;
   const live = mx.liveHandles();
   const written = await writeCase(name, folder);
   expect(mx.liveHandles()).toBe(live);
   expect(await fingerprint(written.file), "after a change of the writer, run test/oracle/gguf_models.py").toBe(file);
+
+  await expectSound(written.file);
 
   const { model, config } = await openWeights(written.file, await readConfig(written.file));
   const { model: original } = await openWeights(written.folder, await readConfig(written.folder));

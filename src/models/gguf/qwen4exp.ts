@@ -101,20 +101,25 @@ function readTable(
 ) {
   const [index] = file.list("ple.layers") ?? [];
   if (index === undefined) return {};
-  const sizes = file.list("ple.head_vocab_sizes") ?? [];
+  const [table = 0] = file.shape("per_layer_token_embd.weight") ?? [];
+  const [sizes = [], said = []] = ["ple.head_vocab_sizes", "ple.layer_multipliers"].map((key) => file.list(key));
   const args = {
     ple_layer_ids: [index + 1],
     ngram_size: file.need("ple.ngram_size"),
     heads_per_ngram: file.need("ple.heads_per_ngram"),
     ple_conv_kernel_size: file.need("ple.conv_kernel"),
     ple_eos_token_id: file.need("ple.eos_token_id"),
-    ngram_vocab_size_base: sizes[0] ?? file.wrong("it does not say how many rows its table of n-grams has"),
-    make_ngram_vocab_size_divisible_by: file.shape("per_layer_token_embd.weight")?.[0] ?? 1,
+    ngram_vocab_size_base: sizes[0] ?? 0,
+    make_ngram_vocab_size_divisible_by: table,
     seed: usualSeed,
   };
+  // A file may claim any sizes; hashes are made with primes from the first on.
+  const isWhole = sizes.length === ngramHeads(args) && said.length === args.ngram_size;
+  if (!isWhole || sizes.reduce((sum, count) => sum + count, 0) > table || sizes.some((count) => count < 2)) {
+    file.wrong("its table of n-grams does not have the rows that it says");
+  }
   const whole = { ...args, hidden_size, vocab_size, rms_norm_eps, hc_count: 1 } as NgramArgs;
   const { factors, rows } = hashesOf(whole, 0);
-  const said = file.list("ple.layer_multipliers") ?? [];
   if (rows.some((count, i) => count !== sizes[i]) || [...factors].some((factor, i) => Number(factor) !== said[i])) {
     file.wrong("the hashes of its table of n-grams are not those of a known seed");
   }
