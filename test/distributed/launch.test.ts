@@ -125,6 +125,9 @@ describe("ranks on this machine", () => {
     [["--hosts", "studio1,studio2", "--executable", "/x", "--backend", "ring", "chat"], /needs the IP of studio1/],
     [["-n", "2", "--backend", "nccl", "benchmark", "--model", "demo"], /this build of mlxlm has no nccl|finds none/],
     [["--hosts", "10.9.9.9", "chat"], /runs from its sources/],
+    ...(Bun.which("mpirun")
+      ? []
+      : [[["-n", "2", "--backend", "mpi", "chat"], /the backend mpi needs mpirun/] as const]),
     [["--nonsense", "chat"], /there is no flag --nonsense/],
   ] as const)("%j is a usage error", async (words, message) => {
     const { code, problems } = await run(words);

@@ -56,6 +56,12 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
   const self = bundles.native ? [process.execPath] : [process.execPath, Bun.main];
   if (backend === "mpi") {
     const words = mpiWords(hosts, [...self, ...command], { env: own, args: flags.mpiArg });
+    if (Bun.which(words[0]!) === null) {
+      throw new UserError(`the backend mpi needs ${words[0]}, which is not on this machine`, {
+        code: ExitCode.notFound,
+        hint: "Install Open MPI, or leave out --backend mpi.",
+      });
+    }
     const { exited } = Bun.spawn(words, { cwd, stdin: "inherit", stdout: "inherit", stderr: "inherit" });
     return await exited;
   }
