@@ -97,7 +97,8 @@ async function ask(url: string, { prompt, maxTokens }: Load, seed: number, signa
   try {
     const headers = { "content-type": "application/json" };
     const response = await fetch(`${url}/v1/completions`, {
-      ...{ method: "POST", headers, body: JSON.stringify(body), signal },
+      // Another server may stand behind the same port since: no connection is kept.
+      ...{ method: "POST", headers, body: JSON.stringify(body), signal, keepalive: false },
     });
     if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
     const decoder = new TextDecoder();
