@@ -79,14 +79,8 @@ export interface TokenAttention {
   scale: number;
 }
 
-function attentionArguments({ joint, last, keys, values, norms, rotation, ...sizes }: TokenAttention) {
-  const { used, heads, kvHeads, offset, scale } = sizes;
+function headArguments({ norms, rotation, scale }: Pick<TokenAttention, "norms" | "rotation" | "scale">) {
   return [
-    ...allDescribed(joint),
-    ...described(last),
-    keys.handle,
-    values.handle,
-    [used, heads, kvHeads, rotation?.dims ?? 0, offset],
     norms?.queries.handle ?? null,
     norms?.keys.handle ?? null,
     norms?.eps ?? 0,
@@ -94,6 +88,18 @@ function attentionArguments({ joint, last, keys, values, norms, rotation, ...siz
     rotation?.scale ?? 1,
     rotation?.freqs?.handle ?? null,
     scale,
+  ] as const;
+}
+
+function attentionArguments(attention: TokenAttention) {
+  const { joint, last, keys, values, used, heads, kvHeads, rotation, offset } = attention;
+  return [
+    ...allDescribed(joint),
+    ...described(last),
+    keys.handle,
+    values.handle,
+    [used, heads, kvHeads, rotation?.dims ?? 0, offset],
+    ...headArguments(attention),
   ] as const;
 }
 
@@ -116,20 +122,14 @@ export interface RowsAttention extends Omit<TokenAttention, "joint" | "last" | "
  * (B, Hkv, S, D) → (B, 1, H · D). Keys and values are written as by `attendToken`. Null where no kernel takes these.
  */
 export function attendRows(joint: Tensor, attention: RowsAttention): Tensor | null {
-  const { keys, values, used, heads, kvHeads, norms, rotation, starts, scale } = attention;
+  const { keys, values, used, heads, kvHeads, rotation, starts } = attention;
   const [out] = abi.attend_rows(
     joint.handle,
     keys.handle,
     values.handle,
     [used, heads, kvHeads, rotation?.dims ?? 0, 0],
     starts,
-    norms?.queries.handle ?? null,
-    norms?.keys.handle ?? null,
-    norms?.eps ?? 0,
-    rotation?.base ?? null,
-    rotation?.scale ?? 1,
-    rotation?.freqs?.handle ?? null,
-    scale,
+    ...headArguments(attention),
   );
   return out === undefined ? null : wrap(out);
 }

@@ -1,58 +1,33 @@
 /** Decoding several sequences with attention as one kernel, on a GPU that has it: the same logits as each has by itself. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { makeReady } from "../convert/ready";
+import { hasKernels, kernelModel, llama, llama3Scaling, someTokens } from "../../test/kernel-model";
 import * as mx from "../mlx";
-import { BatchKVCache, KVCache, quantize } from "../nn";
-import { architecture, createModel } from ".";
+import { BatchKVCache, KVCache } from "../nn";
 
 // CUDA compiles a kernel for each shape when it is first used.
 setDefaultTimeout(120_000);
 
-const llama = {
-  model_type: "llama",
-  hidden_size: 512,
-  num_hidden_layers: 2,
-  intermediate_size: 1024,
-  num_attention_heads: 8,
-  num_key_value_heads: 2,
-  head_dim: 64,
-  rms_norm_eps: 1e-5,
-  rope_theta: 10_000,
-  vocab_size: 1024,
-  max_position_embeddings: 4096,
-  tie_word_embeddings: false,
-};
-const llama3 = {
-  rope_type: "llama3",
-  factor: 8,
-  low_freq_factor: 1,
-  high_freq_factor: 4,
-  original_max_position_embeddings: 64,
-};
 const wide = { ...llama, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 128 };
 const cases = [
   ["Llama", llama, null, [20, 33, 7]],
   ["Llama, rows of the same length", llama, null, [40, 40]],
   ["Llama, keys in parts", llama, null, [700, 300, 1]],
-  ["Llama with other frequencies, 4 bits", { ...llama, rope_scaling: llama3 }, { bits: 4, groupSize: 64 }, [20, 290]],
+  [
+    "Llama with other frequencies, 4 bits",
+    { ...llama, rope_scaling: llama3Scaling },
+    { bits: 4, groupSize: 64 },
+    [20, 290],
+  ],
   ["Qwen 3, which norms heads", { ...wide, model_type: "qwen3" }, null, [20, 5, 260, 17]],
   ["Heads of 256 features", { ...llama, head_dim: 256, num_key_value_heads: 1 }, null, [30, 600]],
 ] as const;
 
-const hasKernel = mx.defaultDevice() !== "cpu" && Number(mx.deviceInfo().compute_capability_major ?? 0) >= 9;
-
-describe.skipIf(!hasKernel)("a token of each of several sequences", () => {
+describe.skipIf(!hasKernels)("a token of each of several sequences", () => {
   test.each(cases)("%s", async (_, config, how, given) => {
-    mx.random.seed(3);
-    const model = await createModel(config, "test");
-    mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
-    if (how) quantize(model, how);
-    makeReady(model, await architecture(config.model_type));
+    const model = await kernelModel(config, how);
     const steps = 20;
     const lengths: number[] = [...given];
-    const texts = lengths.map((length, row) =>
-      Array.from({ length: length + steps }, (_, i) => (i * 7919 + row * 31) % config.vocab_size),
-    );
+    const texts = lengths.map((length, row) => someTokens(length + steps, row));
     const whole = texts.map((tokens) => mx.keep(mx.scope(() => model.forward(mx.array([tokens], "int32")))));
     const each = texts.map((tokens, row) => {
       const cache = model.makeCache() as KVCache[];

@@ -1,27 +1,12 @@
 /** Decoding through whole layers as one kernel, on a GPU that has it: the same logits as from reading the text at once. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { makeReady } from "../convert/ready";
+import { hasKernels, kernelModel, llama, llama3Scaling, someTokens } from "../../test/kernel-model";
 import * as mx from "../mlx";
-import { KVCache, quantize } from "../nn";
-import { architecture, createModel } from ".";
+import { KVCache } from "../nn";
 
 // CUDA compiles a kernel for each shape when it is first used.
 setDefaultTimeout(120_000);
 
-const llama = {
-  model_type: "llama",
-  hidden_size: 512,
-  num_hidden_layers: 3,
-  intermediate_size: 1024,
-  num_attention_heads: 8,
-  num_key_value_heads: 2,
-  head_dim: 64,
-  rms_norm_eps: 1e-5,
-  rope_theta: 10_000,
-  vocab_size: 1024,
-  max_position_embeddings: 4096,
-  tie_word_embeddings: false,
-};
 const qwen3 = {
   ...llama,
   model_type: "qwen3",
@@ -45,37 +30,17 @@ const cases = [
   ["Llama", llama, null],
   ["Llama, 4 bits in groups of 32", llama, { bits: 4, groupSize: 32 }],
   ["Llama, 8 bits in groups of 64", llama, { bits: 8, groupSize: 64 }],
-  [
-    "Llama with other frequencies",
-    {
-      ...llama,
-      rope_scaling: {
-        rope_type: "llama3",
-        factor: 8,
-        low_freq_factor: 1,
-        high_freq_factor: 4,
-        original_max_position_embeddings: 64,
-      },
-    },
-    null,
-  ],
+  ["Llama with other frequencies", { ...llama, rope_scaling: llama3Scaling }, null],
   ["Qwen 2, whose projections have biases, 4 bits", { ...llama, model_type: "qwen2" }, { bits: 4, groupSize: 64 }],
   ["Qwen 3, which norms heads", qwen3, null],
   ["Qwen 3, 4 bits in groups of 64", qwen3, { bits: 4, groupSize: 64 }],
   ["Qwen 3 with experts, 4 bits", experts, { bits: 4, groupSize: 64 }],
 ] as const;
 
-/** Kernels that stream weights are on CUDA, from compute capability 9. */
-const streams = mx.defaultDevice() !== "cpu" && Number(mx.deviceInfo().compute_capability_major ?? 0) >= 9;
-
-describe.skipIf(!streams)("one token through a layer as one kernel", () => {
+describe.skipIf(!hasKernels)("one token through a layer as one kernel", () => {
   test.each(cases)("%s", async (_, config, how) => {
-    mx.random.seed(3);
-    const model = await createModel(config, "test");
-    mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
-    if (how) quantize(model, how);
-    makeReady(model, await architecture(config.model_type));
-    const tokens = Array.from({ length: 330 }, (_, i) => (i * 7919) % config.vocab_size);
+    const model = await kernelModel(config, how);
+    const tokens = someTokens(330);
     const used = spyOn(KVCache.prototype, "filledBy");
     const cache = model.makeCache();
     const [off, scale] = mx.scope(() => {

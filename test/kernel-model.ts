@@ -1,0 +1,48 @@
+/** Models that CUDA's kernels for decoding take, and whether this machine has those. */
+import { makeReady } from "../src/convert/ready";
+import * as mx from "../src/mlx";
+import { architecture, createModel, type LanguageModel } from "../src/models";
+import { quantize } from "../src/nn";
+
+/** Kernels that stream weights are on CUDA, from compute capability 9. */
+export const hasKernels = mx.defaultDevice() !== "cpu" && Number(mx.deviceInfo().compute_capability_major ?? 0) >= 9;
+
+export const llama = {
+  model_type: "llama",
+  hidden_size: 512,
+  num_hidden_layers: 3,
+  intermediate_size: 1024,
+  num_attention_heads: 8,
+  num_key_value_heads: 2,
+  head_dim: 64,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10_000,
+  vocab_size: 1024,
+  max_position_embeddings: 4096,
+  tie_word_embeddings: false,
+};
+
+export const llama3Scaling = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 64,
+};
+
+/** Of random weights in bfloat16, or packed. */
+export async function kernelModel(
+  config: { model_type: string } & Record<string, unknown>,
+  packing: { bits: number; groupSize: number } | null,
+): Promise<LanguageModel> {
+  mx.random.seed(3);
+  const model = await createModel(config, "test");
+  mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
+  if (packing) quantize(model, packing);
+  makeReady(model, await architecture(config.model_type));
+  return model;
+}
+
+/** So many tokens, in an order of the row's. */
+export const someTokens = (length: number, row = 0): number[] =>
+  Array.from({ length }, (_, i) => (i * 7919 + row * 31) % llama.vocab_size);
