@@ -67,12 +67,12 @@ const coarser = /^gemma3n$/;
 /** Read as another model that computes the same, whose weights have other names or lie in another order. */
 const asOther = /^(helium|hf_olmo)$/;
 
-/** Metadata that are missing or of another type are refused, or not needed: nothing else happens. */
+/** Metadata that are missing, of another type or as large as can be are refused, or not needed: nothing else happens. */
 async function expectSound(file: string): Promise<void> {
   const header = await readGgufHeader(file);
   const name = String(header.metadata.get("general.architecture"));
   for (const key of [...header.metadata.keys()].filter((key) => key.startsWith(`${name}.`))) {
-    for (const value of [undefined, "text"]) {
+    for (const value of [undefined, "text", 2 ** 32 - 1]) {
       const metadata = new Map(header.metadata);
       if (value === undefined) metadata.delete(key);
       else metadata.set(key, value);
