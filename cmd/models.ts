@@ -73,15 +73,31 @@ async function fit(names: readonly string[], context: number | undefined, out: O
   if (fits.some((one) => !one.fits)) process.exitCode = ExitCode.resources;
 }
 
-/** The model types that run here, or those with one of the parts in their names or families. */
+/**
+ * The model types that run here, or those with one of the parts in their names or families.
+ * @throws UserError for a part that none has
+ */
 async function arch(parts: readonly string[], out: Output): Promise<void> {
   const { modelTypesTable } = await import("../src/cli/model-types");
   const { catalogue } = await import("../src/models/catalogue");
-  const has = (part: string) => (text: string) => text.toLowerCase().includes(part.toLowerCase());
-  const shown = (await catalogue()).filter(
-    ({ model_type, family }) => parts.length === 0 || parts.some((part) => [model_type, family].some(has(part))),
-  );
-  out.text(shown.length > 0 ? `${modelTypesTable(shown)}\n` : "no model types\n");
+  const all = await catalogue();
+  const withPart = (part: string) =>
+    all.filter((one) => [one.model_type, one.family].some((text) => text.toLowerCase().includes(part.toLowerCase())));
+  for (const part of parts) {
+    if (withPart(part).length > 0) continue;
+    const similar = nearest(
+      part,
+      all.map(({ model_type }) => model_type),
+    );
+    throw new UserError(`no model type has "${part}" in its name`, {
+      code: ExitCode.notFound,
+      hint: similar.length > 0 ? `The nearest: ${similar.join(", ")}` : "All of them: mlxlm models arch",
+    });
+  }
+  const wanted = new Set(parts.flatMap(withPart));
+  const shown = parts.length === 0 ? all : all.filter((one) => wanted.has(one));
+  out.text(`${modelTypesTable(shown)}
+`);
   out.result({ architectures: shown });
 }
 

@@ -192,6 +192,18 @@ describe("models arch", () => {
     expect(out).not.toContain("qwen");
   });
 
+  test.each([
+    ["qwen4", 0],
+    ["lama9", 3],
+    ["nothing-like-it-at-all", 3],
+  ])("%s ends with %i", async (part, wanted) => {
+    const { code, out, problems } = await models(["arch", "gemma3", part]);
+    expect(code).toBe(wanted);
+    if (wanted === 0) return;
+    expect(out).toBe("");
+    expect(problems).toContain(`no model type has "${part}" in its name`);
+  });
+
   test("as JSON: all of the registry, each with its caches and its facts", async () => {
     const { architectures } = JSON.parse((await models(["arch", "--json"])).out);
     expect(architectures.map((one: { model_type: string }) => one.model_type)).toEqual([...modelTypes]);
