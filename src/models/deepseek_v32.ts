@@ -83,7 +83,12 @@ class SparseAttention extends LatentProjections {
     if (!isShared(args, index)) this.indexer = indexerOf(args);
   }
 
-  /** x (B, T, D), mask: an array or null; @param earlier the choice of an earlier layer → (B, T, D), and the choice */
+  /** x (B, T, D), mask: an array or null → (B, T, D) */
+  forward(x: Tensor, mask: Mask, cache?: SparseCache): Tensor {
+    return this.sparse(x, mask, cache, null)[0];
+  }
+
+  /** The same with what was chosen. @param earlier the choice of an earlier layer, for one without an indexer */
   sparse(x: Tensor, mask: Mask, cache: SparseCache | undefined, earlier: Chosen): [out: Tensor, chosen: Chosen] {
     const [tokens, index] = cache?.parts ?? [];
     const own = this.project(x, tokens?.offset);
@@ -130,21 +135,30 @@ class Block extends Module implements DecoderLayer<SparseCache> {
   input_layernorm: RMSNorm;
   post_attention_layernorm: RMSNorm;
   readonly mask = sparseMask;
+  /** Whether the next layer takes this one's choice. */
+  readonly handsOn: boolean;
 
   constructor(args: Args, index: number) {
     super();
     this.self_attn = new SparseAttention(args, index);
+    this.handsOn = isShared(args, index + 1);
     this.mlp = deepseek.feedForward(args, index);
     this.input_layernorm = new RMSNorm(args.hidden_size, args.rms_norm_eps);
     this.post_attention_layernorm = new RMSNorm(args.hidden_size, args.rms_norm_eps);
   }
 
   forward(x: Residual, mask: Mask, cache?: SparseCache): Residual {
-    const earlier = this.self_attn.indexer ? null : choiceAhead(x);
-    const [attended, chosen] = this.self_attn.sparse(x.branch(this.input_layernorm), mask, cache, earlier);
+    const { self_attn: attention, mlp } = this;
+    const own = x.branch(this.input_layernorm);
+    if (attention.indexer && !this.handsOn) {
+      const h = x.plus(attention.forward(own, mask, cache));
+      return h.plus(mlp.forward(h.branch(this.post_attention_layernorm)));
+    }
+    const earlier = attention.indexer ? null : choiceAhead(x);
+    const [attended, chosen] = attention.sparse(own, mask, cache, earlier);
     const h = x.plus(attended);
-    const fed = this.mlp.forward(h.branch(this.post_attention_layernorm));
-    return new ChoosingResidual(h.value, fed, chosen);
+    const fed = mlp.forward(h.branch(this.post_attention_layernorm));
+    return this.handsOn ? new ChoosingResidual(h.value, fed, chosen) : h.plus(fed);
   }
 
   makeCache(): SparseCache {
