@@ -6,7 +6,9 @@ import { KVCache } from "./kv";
 function batchOf(lengths: readonly number[]): BatchKVCache {
   const caches = lengths.map((length) => {
     const cache = new KVCache();
-    mx.scope(() => cache.update(mx.ones([1, 1, length, 8]), mx.ones([1, 1, length, 8])));
+    mx.scope(() => {
+      cache.update(mx.ones([1, 1, length, 8]), mx.ones([1, 1, length, 8]));
+    });
     return cache;
   });
   const batch = BatchKVCache.merge(caches, () => new KVCache());
@@ -39,13 +41,14 @@ test("a mask is plain where it hides the padding of this batch and nothing else"
 });
 
 test("rows are written in place only by who alone holds the buffers, and are awaited by who reads them", () => {
+  const before = mx.liveHandles();
   const batch = batchOf([3, 5]);
   expect(batch.room).toBeNull();
   addToken(batch);
   const [keys] = batch.room!;
   expect(keys.shape).toEqual([2, 1, 261, 8]);
   // The writer of a step, which stands for a kernel.
-  batch.filledBy(mx.keep(mx.scope(() => mx.ones([2, 1, 8]))));
+  mx.scope(() => batch.filledBy(mx.ones([2, 1, 8])));
   expect(batch.size).toBe(7);
   expect(batch.room).not.toBeNull();
   const [read] = batch.state as [mx.Tensor];
@@ -56,4 +59,5 @@ test("rows are written in place only by who alone holds the buffers, and are awa
   batch.filter([1]);
   expect(batch.room).toBeNull();
   batch.dispose();
+  expect(mx.liveHandles()).toBe(before);
 });
