@@ -1,6 +1,7 @@
 // What our CUDA kernels are launched by, and what each of them asks about its arguments.
 #pragma once
 
+#include <bit>
 #include <map>
 
 #include "abi.h"
@@ -17,6 +18,11 @@ bool traced(const Arrays&... arrays) {
 
 inline bool is_half(mx::Dtype dtype) {
   return dtype == mx::bfloat16 || dtype == mx::float16;
+}
+
+// Floats travel as template integers.
+inline int bits_of(float value) {
+  return std::bit_cast<int>(value);
 }
 
 struct Launch {

@@ -1,21 +1,11 @@
 #include "cuda/kernels.h"
 
-#include <bit>
 
 #include "cuda/kernel.h"
 #include "cuda/kernel_sources.h"
 #include "cuda/stream.h"
 
 namespace mlxlm::cuda {
-
-namespace {
-
-// Floats travel as template integers.
-int bits_of(float value) {
-  return std::bit_cast<int>(value);
-}
-
-} // namespace
 
 bool takes_add_rms_norm(const array& x, const array& delta, const array& weight, mx::StreamOrDevice s) {
   if (x.ndim() < 2 || x.shape() != delta.shape() || x.dtype() != delta.dtype() || x.dtype() != weight.dtype()) {

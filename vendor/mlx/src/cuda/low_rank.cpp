@@ -1,6 +1,5 @@
 #include "cuda/low_rank.h"
 
-#include <bit>
 
 #include "cuda/kernel.h"
 #include "cuda/low_rank_sources.h"
@@ -10,10 +9,6 @@
 namespace mlxlm::cuda {
 
 namespace {
-
-int bits_of(float value) {
-  return std::bit_cast<int>(value);
-}
 
 int parts_of(int whole, int part) {
   return (whole + part - 1) / part;

@@ -1,6 +1,5 @@
 #include "cuda/recurrence.h"
 
-#include <bit>
 #include <map>
 
 #include "cuda/kernel.h"
@@ -29,11 +28,6 @@ bool take_floats(const Arrays&... arrays) {
 
 bool takes_state(const std::optional<array>& state) {
   return !state || (state->dtype() == mx::float32 && !state->is_tracer());
-}
-
-// Floats travel as template integers.
-int bits_of(float value) {
-  return std::bit_cast<int>(value);
 }
 
 // The inputs of a kernel, some of which may be absent: the kernel's name, its header and its constants tell which.

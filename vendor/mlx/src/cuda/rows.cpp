@@ -1,7 +1,6 @@
 #include "cuda/rows.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "cuda/attention_parts.h"
@@ -103,7 +102,6 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
       inputs.push_back(**more);
     }
   }
-  auto bits_of = [](float value) { return std::bit_cast<int>(value); };
   auto& angles = heads.angles;
   Launch launch = {
       {parts, teams, batch},

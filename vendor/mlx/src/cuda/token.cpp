@@ -1,6 +1,5 @@
 #include "cuda/token.h"
 
-#include <bit>
 #include <cmath>
 #include <map>
 
@@ -60,10 +59,6 @@ constexpr const char* array_names[][4] = {
     {"last", "last_scales", "last_biases", "last_bias"},
     {"gates", "gates_scales", "gates_biases", "gates_bias"},
     {"down", "down_scales", "down_biases", "down_bias"}};
-
-int bits_of(float value) {
-  return std::bit_cast<int>(value);
-}
 
 struct Norms {
   float first_eps;
