@@ -116,6 +116,10 @@ export interface HeadLayout {
 
 type QueriesKeysValues = [q: Tensor, k: Tensor, v: Tensor];
 
+/** The norms over heads as a kernel takes them; undefined where there are none. */
+export const headNorms = ({ q_norm, k_norm }: HeadLayout) =>
+  q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+
 /**
  * Queries (B, H, T, D), keys and values (B, Hkv, T, D) of x (B, T, C): one product for all where the projections are
  * fused. `offset` is the position of the first row, one for all or one for each of B.
@@ -148,8 +152,7 @@ export function splitQueriesKeysValues(
 ): QueriesKeysValues {
   const { heads, kvHeads, rope, q_norm, k_norm } = layout;
   if (joint.dim(1) === 1 && typeof offset === "number" && rope?.plain) {
-    const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
-    return mx.fast.rotateHeads(joint, { heads, kvHeads, norms, offset, ...rope.plain });
+    return mx.fast.rotateHeads(joint, { heads, kvHeads, norms: headNorms(layout), offset, ...rope.plain });
   }
   const all = splitHeads(joint, heads + 2 * kvHeads);
   if (q_norm || k_norm) {

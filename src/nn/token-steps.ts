@@ -6,7 +6,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
-import type { HeadLayout } from "./attention";
+import { type HeadLayout, headNorms } from "./attention";
 import { BlockLinear } from "./blocks";
 import { BatchKVCache, type KeyValueCache, KVCache } from "./cache";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
@@ -79,13 +79,13 @@ export interface AttentionLayers extends HeadLayout {
 }
 
 function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fast.TokenAttention | null {
-  const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope, q_norm, k_norm } = layers;
+  const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope } = layers;
   const { room, offset } = cache;
   if (!room || (rope && !rope.plain)) return null;
   const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
   const last = joint && matrixOf(o_proj);
   if (!last) return null;
-  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+  const norms = headNorms(layers);
   const [keys, values] = room;
   const rotation = rope?.plain ?? null;
   return { joint, last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
@@ -105,12 +105,12 @@ const rowsRefused = new WeakSet<AttentionLayers>();
 /** The heads' results of one token of each of several sequences, side by side: (B, 1, H · D). On a GPU alone. */
 export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
   if (onCpu() || !(cache instanceof BatchKVCache) || x.dim(1) !== 1 || rowsRefused.has(layers)) return null;
-  const { q_proj, k_proj, v_proj, heads, kvHeads, scale, rope, q_norm, k_norm } = layers;
+  const { q_proj, k_proj, v_proj, heads, kvHeads, scale, rope } = layers;
   const { room, size, leftPadding } = cache;
   if (!room || (rope && !rope.plain) || !cache.isPlain(mask)) return null;
   const joint = projectJointly(x, [q_proj, k_proj, v_proj]);
   if (!joint) return null;
-  const norms = q_norm && k_norm && { queries: q_norm.gain, keys: k_norm.gain, eps: q_norm.eps };
+  const norms = headNorms(layers);
   const [keys, values] = room;
   const rotation = rope?.plain ?? null;
   const sizes = { used: size, starts: leftPadding, heads, kvHeads, scale };
