@@ -35,15 +35,8 @@ export class StepMemory {
 
   run<T>(step: () => T): T {
     if (!isAvailable("cuda")) return step();
-    if (this.#limit > 0) return this.#within(this.#limit, step);
-    const result = withinMemory(activeMemory() + ahead, step);
-    this.#limit = peakMemory() + ahead;
-    return result;
-  }
-
-  #within<T>(limit: number, step: () => T): T {
-    const result = withinMemory(limit, step);
-    this.#limit = nextLimit(limit, peakMemory());
+    const result = withinMemory(this.#limit || activeMemory() + ahead, step);
+    this.#limit = nextLimit(this.#limit, peakMemory());
     return result;
   }
 }
