@@ -148,17 +148,14 @@ class Block extends Module implements DecoderLayer<SparseCache> {
   }
 
   forward(x: Residual, mask: Mask, cache?: SparseCache): Residual {
-    const { self_attn: attention, mlp } = this;
+    const { self_attn: attention, handsOn } = this;
     const own = x.branch(this.input_layernorm);
-    if (attention.indexer && !this.handsOn) {
-      const h = x.plus(attention.forward(own, mask, cache));
-      return h.plus(mlp.forward(h.branch(this.post_attention_layernorm)));
-    }
     const earlier = attention.indexer ? null : choiceAhead(x);
-    const [attended, chosen] = attention.sparse(own, mask, cache, earlier);
+    const [attended, chosen] =
+      earlier || handsOn ? attention.sparse(own, mask, cache, earlier) : [attention.forward(own, mask, cache), null];
     const h = x.plus(attended);
-    const fed = mlp.forward(h.branch(this.post_attention_layernorm));
-    return this.handsOn ? new ChoosingResidual(h.value, fed, chosen) : h.plus(fed);
+    const fed = this.mlp.forward(h.branch(this.post_attention_layernorm));
+    return handsOn ? new ChoosingResidual(h.value, fed, chosen) : h.plus(fed);
   }
 
   makeCache(): SparseCache {
