@@ -36,7 +36,7 @@ import {
   size,
 } from "./args";
 import { type AwqFacts, blockAwq } from "./awq-facts";
-import { decoder } from "./gguf/decoder";
+import { countedExperts, decoder, expertGroups } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { sandwichLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -214,12 +214,8 @@ export const gguf = decoder("afmoe", {
   ),
   windows: { period: 4 },
   integers: {
-    expert_count: "num_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "num_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...countedExperts,
+    ...expertGroups,
     leading_dense_block_count: "num_dense_layers",
   },
   floats: { expert_weights_scale: "route_scale" },

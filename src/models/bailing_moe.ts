@@ -18,7 +18,7 @@ import { checkHeads, count, denseFields, headsOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import { MoE, ownName } from "./bailing_hybrid";
 import { type JoinedTensors, pairedRows } from "./gguf/changes";
-import { decoder } from "./gguf/decoder";
+import { decoder, expertGroups } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { type GgufDescription, u32 } from "./gguf/facts";
 import { expertLayer, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -232,8 +232,7 @@ export const gguf = decoder("bailingmoe2", {
     expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
     expert_shared_count: "num_shared_experts",
     leading_dense_block_count: "first_k_dense_replace",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...expertGroups,
   },
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },

@@ -42,7 +42,7 @@ import {
 import { count, size, trunkFields } from "./args";
 import { blockAwq } from "./awq-facts";
 import { channelKernels, type TensorChange } from "./gguf/changes";
-import { decoder, precise } from "./gguf/decoder";
+import { countedExperts, decoder, expertGroups, precise } from "./gguf/decoder";
 import { gating, latentLayer, normalizes } from "./gguf/deepseek2";
 import { f32, type GgufDescription, u32 } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -393,14 +393,10 @@ export const gguf = decoder("bailingmoe3", {
   ropeBase: 6_000_000,
   turning: (settings) => (settings as unknown as Args).qk_rope_head_dim,
   integers: {
-    expert_count: "num_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "num_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
+    ...countedExperts,
     expert_shared_feed_forward_length: "moe_shared_expert_intermediate_size",
     leading_dense_block_count: "first_k_dense_replace",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...expertGroups,
     "attention.q_lora_rank": "q_lora_rank",
     "attention.kv_lora_rank": "kv_lora_rank",
     "ssm.conv_kernel": "short_conv_kernel_size",

@@ -5,7 +5,7 @@ import { GatedMLP, GroupedRouter, Module, mixExperts, SwitchGLU, stackExperts } 
 import { checkHeads, count, denseFields, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { decoder, routedExperts } from "./gguf/decoder";
+import { decoder, expertGroups, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -110,8 +110,7 @@ export const gguf = decoder("dots1", {
   integers: {
     ...routedExperts,
     leading_dense_block_count: "first_k_dense_replace",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...expertGroups,
   },
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },

@@ -5,7 +5,7 @@ import { GatedMLP, stackExperts } from "../nn";
 import { AttentionType, checkHeads, checkLayerTypes, denseFields, maskOf, ropeOf, size } from "./args";
 import { blockAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { decoder } from "./gguf/decoder";
+import { countedExperts, decoder, expertGroups } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -87,12 +87,8 @@ export const gguf = decoder("exaone-moe", {
   ropeBase: 1_000_000,
   windows: { period: 4 },
   integers: {
-    expert_count: "num_experts",
-    expert_used_count: "num_experts_per_tok",
-    expert_shared_count: "num_shared_experts",
-    expert_feed_forward_length: "moe_intermediate_size",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...countedExperts,
+    ...expertGroups,
   },
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },

@@ -5,7 +5,7 @@ import { RMSNorm, type RopeOptions, stackExperts } from "../nn";
 import { checkHeads, denseFields, headsOf, ropeOf, size } from "./args";
 import { expertsAwq } from "./awq-facts";
 import * as deepseek from "./deepseek_v3";
-import { decoder, routedExperts } from "./gguf/decoder";
+import { decoder, expertGroups, routedExperts } from "./gguf/decoder";
 import { gating } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
 import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
@@ -105,8 +105,7 @@ export const gguf = decoder("glm4moe", {
   integers: {
     ...routedExperts,
     leading_dense_block_count: "first_k_dense_replace",
-    expert_group_count: "n_group",
-    expert_group_used_count: "topk_group",
+    ...expertGroups,
   },
   floats: { expert_weights_scale: "routed_scaling_factor" },
   flags: { expert_weights_norm: "norm_topk_prob" },

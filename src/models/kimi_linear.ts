@@ -38,7 +38,7 @@ import { channelKernels, decayRate, inTurn, type TensorChange } from "./gguf/cha
 import { decoder } from "./gguf/decoder";
 import { gating, latentLayer } from "./gguf/deepseek2";
 import { u32 } from "./gguf/facts";
-import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
+import { deltaLayer, expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./gguf/names";
 import { noPlace } from "./gguf/rope";
 import { CausalLM } from "./language-model";
 
@@ -313,12 +313,9 @@ export const gguf = decoder("kimi-linear", {
       ssm_conv1d_q: "self_attn.q_conv.conv",
       ssm_conv1d_k: "self_attn.k_conv.conv",
       ssm_conv1d_v: "self_attn.v_conv.conv",
-      ssm_f_a: "self_attn.f_a_proj",
-      ssm_f_b: "self_attn.f_b_proj",
+      ...deltaLayer,
       ssm_g_a: "self_attn.g_a_proj",
       ssm_g_b: "self_attn.g_b_proj",
-      ssm_beta: "self_attn.b_proj",
-      ssm_norm: "self_attn.o_norm",
       // Of old files.
       attn_kv_b: "self_attn.kv_b_proj",
     },

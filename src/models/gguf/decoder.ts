@@ -56,6 +56,20 @@ export const routedExperts = {
   expert_feed_forward_length: "moe_intermediate_size",
 } as const satisfies FieldNames;
 
+/** The same as others name them. */
+export const countedExperts = {
+  expert_count: "num_experts",
+  expert_used_count: "num_experts_per_tok",
+  expert_shared_count: "num_shared_experts",
+  expert_feed_forward_length: "moe_intermediate_size",
+} as const satisfies FieldNames;
+
+/** How many groups experts are in, and from how many of them they are chosen. */
+export const expertGroups = {
+  expert_group_count: "n_group",
+  expert_group_used_count: "topk_group",
+} as const satisfies FieldNames;
+
 /** What differs from the plain decoder. */
 export interface DecoderFacts
   extends Partial<

@@ -1,9 +1,9 @@
 /** GLM 5.3 Flash in GGUF files. */
 import { channelKernels, decayRate } from "./changes";
-import { decoder, precise, routedExperts } from "./decoder";
+import { decoder, expertGroups, precise, routedExperts } from "./decoder";
 import { gating, indexerFields, indexerLayer, latentLayer } from "./deepseek2";
 import { f32, type GgufFacts, u32 } from "./facts";
-import { connectionNames, expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./names";
+import { connectionNames, deltaLayer, expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./names";
 import { noPlace } from "./rope";
 
 interface Config {
@@ -39,12 +39,9 @@ export const glm5Next = (isDelta: (args: Config, index: number) => boolean): Ggu
         ssm_conv1d_q: "self_attn.q_conv1d",
         ssm_conv1d_k: "self_attn.k_conv1d",
         ssm_conv1d_v: "self_attn.v_conv1d",
-        ssm_f_a: "self_attn.f_a_proj",
-        ssm_f_b: "self_attn.f_b_proj",
+        ...deltaLayer,
         ssm_g_a: "self_attn.g_a_proj",
         ssm_g_b: "self_attn.g_b_proj",
-        ssm_beta: "self_attn.b_proj",
-        ssm_norm: "self_attn.o_norm",
       },
       {
         parameters: {
@@ -70,8 +67,7 @@ export const glm5Next = (isDelta: (args: Config, index: number) => boolean): Ggu
     integers: {
       ...routedExperts,
       ...indexerFields,
-      expert_group_count: "n_group",
-      expert_group_used_count: "topk_group",
+      ...expertGroups,
       leading_dense_block_count: "first_k_dense_replace",
       "attention.q_lora_rank": "q_lora_rank",
       "attention.kv_lora_rank": "kv_lora_rank",

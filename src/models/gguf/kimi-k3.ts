@@ -4,7 +4,7 @@ import { channelKernels, decayRate, type MergedTensors } from "./changes";
 import { decoder, precise } from "./decoder";
 import { gating, latentLayer } from "./deepseek2";
 import { f32, type GgufFacts, u32 } from "./facts";
-import { expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./names";
+import { deltaLayer, expertLayer, fusedExperts, plainLayer, sharedExpert, TensorNames } from "./names";
 import { noPlace } from "./rope";
 
 interface Config {
@@ -77,10 +77,7 @@ export const kimiK3 = (isDelta: IsDelta): GgufFacts =>
         ffn_routed_down: "mlp.routed_expert_down_proj",
         ffn_routed_up: "mlp.routed_expert_up_proj",
         ffn_routed_norm: "mlp.routed_expert_norm",
-        ssm_f_a: "self_attn.f_a_proj",
-        ssm_f_b: "self_attn.f_b_proj",
-        ssm_beta: "self_attn.b_proj",
-        ssm_norm: "self_attn.o_norm",
+        ...deltaLayer,
       },
       {
         parameters: {

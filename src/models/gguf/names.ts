@@ -45,6 +45,14 @@ export const expertLayer = (moe: string): LayerNames => ({
   ffn_down_exps: `${moe}.switch_mlp.down_proj`,
 });
 
+/** Kimi's delta attention, but its convolutions and its gate. Kimi Team 2025, arXiv:2510.26692. */
+export const deltaLayer: LayerNames = {
+  ssm_f_a: "self_attn.f_a_proj",
+  ssm_f_b: "self_attn.f_b_proj",
+  ssm_beta: "self_attn.b_proj",
+  ssm_norm: "self_attn.o_norm",
+};
+
 /** An expert that every token uses, in a module `path` of the layer. */
 export const sharedExpert = (path: string): LayerNames => ({
   ffn_gate_shexp: `${path}.gate_proj`,
