@@ -1,5 +1,5 @@
 /**
- * Decode speed of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token. With
+ * Decode speed, on several ranks by tensor parallel, of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token. With
  * --batch, of so many sequences together. Prints one JSON line. `compare.ts` runs it in turn with mlx-lm's side,
  * decode.py; on the CPU, llama-cpp.py is the other.
  */
@@ -9,7 +9,8 @@ import { batchGenerate } from "../src/generate/batch";
 import { generateSteps } from "../src/generate/step";
 import * as mx from "../src/mlx";
 import { architecture, createModel } from "../src/models";
-import { quantize } from "../src/nn";
+import { quantize, shardModel } from "../src/nn";
+import { joinedGroup } from "./group";
 import shapes from "./shapes.json";
 
 const { values, positionals } = parseArgs({
@@ -27,10 +28,12 @@ const promptLength = Number(values.prompt);
 const maxTokens = Number(values.tokens);
 const batch = Number(values.batch);
 
+const group = joinedGroup();
 mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
 mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(values.dtype as mx.Dtype)])));
 if (values.bits) quantize(model, { groupSize: 64, bits: Number(values.bits) });
+if (group) shardModel(model, group);
 makeReady(model, await architecture(config.model_type));
 mx.resetPeakMemory();
 

@@ -15,6 +15,7 @@ import { AdamW } from "../src/optim";
 import { iterateBatches, iteratePacked, type Sample } from "../src/tune/data";
 import { linearToLora, unfreezeBlocks } from "../src/tune/linear-to-lora";
 import { train } from "../src/tune/trainer";
+import { joinedGroup } from "./group";
 import shapes from "./shapes.json";
 
 const { values, positionals } = parseArgs({
@@ -37,6 +38,7 @@ const config = shapes[positionals[0] as keyof typeof shapes];
 const [batch, length, iterations] = [Number(values.batch), Number(values.length), Number(values.iterations)];
 const layers = Number(values.layers);
 
+const group = joinedGroup();
 mx.random.seed(0);
 const model = await createModel(config, "bench/shapes.json");
 mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(values.dtype as mx.Dtype)])));
@@ -76,6 +78,7 @@ try {
     stepsPerEval: iterations + 1,
     stepsPerSave: iterations + 1,
     gradientCheckpoint: values.checkpoint,
+    group,
     onEvent(event) {
       if (event.type !== "train") return;
       speeds.push(event.tokens_per_second);

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { environment } from "../environment";
 import { arange } from "./creation";
+import { deviceInfo } from "./devices";
 import { allGather, allSum, type Group } from "./distributed";
 import { arrayEqual, logicalAnd } from "./elementwise";
 import { MlxError } from "./error";
@@ -26,8 +27,10 @@ const testSizes = [2048, 1 << 20];
  */
 export function joinPeerMemory(group: Group): string | null {
   if (environment("MLXLM_PEER_MEMORY") === "0") return "MLXLM_PEER_MEMORY is 0";
-  const places = gatherJson(group, thisHost());
-  if (new Set(places).size > 1) return "the ranks are on several hosts";
+  const places = gatherJson(group, { host: thisHost(), gpu: deviceInfo().device_name ?? null });
+  if (new Set(places.map(({ host }) => host)).size > 1) return "the ranks are on several hosts";
+  // A kernel that sums as it goes must be there for all, or for none.
+  if (new Set(places.map(({ gpu }) => gpu)).size > 1) return "the ranks' GPUs are of several kinds";
   const offers: string[] = [];
   return (
     agreed(group, () => void offers.push(readFields(native.mlxlm_peers_offer(group.size))[0]!)) ??

@@ -1,4 +1,5 @@
 /** One token through a layer, or half of one, as one operation: on a CPU a step of a small model is mostly its operations. */
+import type { Group } from "./distributed";
 import * as abi from "./generated/ops";
 import type { Handle } from "./native";
 import { handlesOf, wrap, wrapAll } from "./operand";
@@ -77,6 +78,8 @@ export interface TokenAttention {
   offset: number;
   /** Factor on the scores. */
   scale: number;
+  /** Ranks that each have some of the heads, and of a layer's feed-forward block a part: results are summed over them. */
+  group: Group | null;
 }
 
 function headArguments({ norms, rotation, scale }: Pick<TokenAttention, "norms" | "rotation" | "scale">) {
@@ -92,7 +95,7 @@ function headArguments({ norms, rotation, scale }: Pick<TokenAttention, "norms" 
 }
 
 function attentionArguments(attention: TokenAttention) {
-  const { joint, last, keys, values, used, heads, kvHeads, rotation, offset } = attention;
+  const { joint, last, keys, values, used, heads, kvHeads, rotation, offset, group } = attention;
   return [
     ...allDescribed(joint),
     ...described(last),
@@ -100,6 +103,7 @@ function attentionArguments(attention: TokenAttention) {
     values.handle,
     [used, heads, kvHeads, rotation?.dims ?? 0, offset],
     ...headArguments(attention),
+    group?.id ?? null,
   ] as const;
 }
 
@@ -112,7 +116,7 @@ export function attendToken(x: Tensor, attention: TokenAttention): Tensor | null
   return out === undefined ? null : wrap(out);
 }
 
-export interface RowsAttention extends Omit<TokenAttention, "joint" | "last" | "offset"> {
+export interface RowsAttention extends Omit<TokenAttention, "joint" | "last" | "offset" | "group"> {
   /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
   starts: readonly number[];
 }

@@ -1,7 +1,7 @@
 /**
  * One token through a layer, attention or a feed-forward block as one operation. Every function here answers null where the long
  * way must be gone: on a GPU without such kernels, for several rows (but for attention on CUDA), for layers that are adapted, not fused or of another kind, for caches
- * that others hold.
+ * that others hold. Where ranks have a part of each layer, CUDA's kernels sum over them as they go; a CPU goes the long way.
  */
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -14,6 +14,7 @@ import type { Mask } from "./masks";
 import { RMSNorm } from "./norms";
 import { jointOf, projectJointly } from "./projection";
 import type { Norm, Residual } from "./residual";
+import { SumOfParts } from "./shard/sum-of-parts";
 import { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
 
 const isToken = (x: Tensor) => x.size === x.dim(-1);
@@ -48,6 +49,18 @@ function jointMatrices(x: Tensor, layers: readonly Layer[]): mx.fast.TokenMatrix
   return own.every((matrix) => matrix !== null) ? own : null;
 }
 
+/** A matrix whose results are summed over ranks, or are this rank's alone. */
+interface LastMatrix {
+  last: mx.fast.TokenMatrix;
+  group: mx.distributed.Group | null;
+}
+
+function lastOf(layer: Layer): LastMatrix | null {
+  const shared = layer instanceof SumOfParts ? layer.plain : null;
+  const last = matrixOf(shared?.layer ?? layer);
+  return last && { last, group: shared?.group ?? null };
+}
+
 /** What a gated feed-forward block consists of. */
 export interface GatedLayers {
   readonly gate_proj: Layer;
@@ -56,17 +69,17 @@ export interface GatedLayers {
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 }
 
-function feedForward(x: Tensor, layers: GatedLayers): mx.fast.TokenFeedForward | null {
+function feedForward(x: Tensor, layers: GatedLayers): (mx.fast.TokenFeedForward & LastMatrix) | null {
   const { gate_proj, up_proj, down_proj, activation } = layers;
   const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
   const joint = kind && jointMatrices(x, [gate_proj, up_proj]);
-  const last = joint && matrixOf(down_proj);
-  return last && { joint, last, kind };
+  const last = joint && lastOf(down_proj);
+  return last && { joint, ...last, kind };
 }
 
 export function feedToken(x: Tensor, layers: GatedLayers): Tensor | null {
   const block = isToken(x) && onCpu() ? feedForward(x, layers) : null;
-  return block && mx.fast.feedToken(x, block);
+  return block && !block.group ? mx.fast.feedToken(x, block) : null;
 }
 
 /** What attention to grouped heads consists of. */
@@ -83,12 +96,12 @@ function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fas
   const { room, offset } = cache;
   if (!room || (rope && !rope.plain)) return null;
   const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
-  const last = joint && matrixOf(o_proj);
+  const last = joint && lastOf(o_proj);
   if (!last) return null;
   const norms = headNorms(layers);
   const [keys, values] = room;
   const rotation = rope?.plain ?? null;
-  return { joint, last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
+  return { joint, ...last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
 }
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
@@ -145,6 +158,7 @@ export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?:
   return x.through((base, delta) => {
     const attention = isToken(base) ? attentionOf(base, plainAttention, cache) : null;
     const feed = attention && feedForward(base, plainFeedForward);
+    if (attention?.group !== feed?.group) return null;
     const parts = feed && orRemembered(layers, mx.fast.layerToken(base, delta, { first, attention, second, feed }));
     if (parts) cache.filledBy(parts[1]);
     return parts;

@@ -351,7 +351,7 @@ const ours = [
   }),
   op(
     "attend_token",
-    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float",
+    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?",
     "array[]",
     { ours: true },
   ),
@@ -363,7 +363,7 @@ const ours = [
   ),
   op(
     "layer_token",
-    "x: array, delta: array?, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
+    "x: array, delta: array?, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
     "array[]",
     { ours: true },
   ),

@@ -1001,9 +1001,9 @@ export function feed_token(gelu: boolean, x: Handle, joint: readonly Handle[], j
   return readHandles(native.mlxlm_feed_token(gelu, x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow)));
 }
 
-export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number): Handle[] {
+export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
+  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1));
 }
 
 export function attend_rows(joint: Handle, keys: Handle, values: Handle, shape: readonly number[], starts: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number): Handle[] {
@@ -1011,9 +1011,9 @@ export function attend_rows(joint: Handle, keys: Handle, values: Handle, shape: 
   return readHandles(native.mlxlm_attend_rows(joint, keys, values, writeInts(shape), writeInts(starts), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
 }
 
-export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
+export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
+  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
 }
 
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {

@@ -8,17 +8,17 @@ const listed = ([start, end]: Range) => Array.from({ length: end - start }, (_, 
 describe("heads of ranks", () => {
   test("are whole groups where there are enough", () => {
     expect(ranks(3).map((rank) => shareHeads(8, 4, { rank, size: 3 }))).toEqual([
-      { queries: [0, 2], keys: [0, 1], copies: 1, counts: true },
-      { queries: [2, 4], keys: [1, 2], copies: 1, counts: true },
-      { queries: [4, 8], keys: [2, 4], copies: 1, counts: true },
+      { queries: [0, 2], keys: [0, 1], copies: 1, counts: true, alike: false },
+      { queries: [2, 4], keys: [1, 2], copies: 1, counts: true, alike: false },
+      { queries: [4, 8], keys: [2, 4], copies: 1, counts: true, alike: false },
     ]);
   });
 
   test("are shares of a group where ranks have the same keys", () => {
     expect(ranks(3).map((rank) => shareHeads(8, 2, { rank, size: 3 }))).toEqual([
-      { queries: [0, 2], keys: [0, 1], copies: 2, counts: true },
-      { queries: [2, 4], keys: [0, 1], copies: 2, counts: true },
-      { queries: [4, 8], keys: [1, 2], copies: 1, counts: true },
+      { queries: [0, 2], keys: [0, 1], copies: 2, counts: true, alike: false },
+      { queries: [2, 4], keys: [0, 1], copies: 2, counts: true, alike: false },
+      { queries: [4, 8], keys: [1, 2], copies: 1, counts: true, alike: false },
     ]);
   });
 
@@ -32,6 +32,14 @@ describe("heads of ranks", () => {
       fc.property(sizes, ([kvHeads, group, size]) => {
         const heads = kvHeads * group;
         const shares = ranks(size).map((rank) => shareHeads(heads, kvHeads, { rank, size }));
+        const isAlike = shares.every(({ queries, keys }) => {
+          const [first] = shares as [(typeof shares)[0]];
+          return (
+            listed(queries).length === listed(first.queries).length && listed(keys).length === listed(first.keys).length
+          );
+        });
+        const isDivided = shares.every(({ counts }) => counts);
+        for (const { alike } of shares) expect(alike).toBe(isAlike && isDivided);
         const counted = shares.filter(({ counts }) => counts).flatMap(({ queries }) => listed(queries));
         expect(counted.sort((a, b) => a - b)).toEqual(ranks(heads));
         for (const { queries, keys } of shares) {

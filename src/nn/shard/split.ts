@@ -36,6 +36,8 @@ export interface HeadShare {
   copies: number;
   /** False where the rank has only a repetition of another's heads, for there are more ranks than heads. */
   counts: boolean;
+  /** Whether all ranks have as many. */
+  alike: boolean;
 }
 
 /**
@@ -47,7 +49,7 @@ export function shareHeads(heads: number, kvHeads: number, { rank, size }: Pick<
   if (kvHeads >= size) {
     const edge = (rank: number) => Math.floor((kvHeads * rank) / size);
     const keys = [edge(rank), edge(rank + 1)] as const;
-    return { queries: [keys[0] * group, keys[1] * group], keys, copies: 1, counts: true };
+    return { queries: [keys[0] * group, keys[1] * group], keys, copies: 1, counts: true, alike: kvHeads % size === 0 };
   }
   const head = Math.floor((rank * kvHeads) / size);
   const sharing = Array.from({ length: size }, (_, other) => other).filter(
@@ -63,5 +65,6 @@ export function shareHeads(heads: number, kvHeads: number, { rank, size }: Pick<
     keys: [head, head + 1],
     copies: sharing.length,
     counts,
+    alike: size % kvHeads === 0 && group % (size / kvHeads) === 0,
   };
 }

@@ -3,7 +3,7 @@ import type { distributed, Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Layer } from "../linear";
 import { Module } from "../module";
-import { keepInputs, type Sliceable, takeBias } from "./slices";
+import { inputsOf, keepInputs, type Sliceable, takeBias } from "./slices";
 import type { Range, Split } from "./split";
 
 /** The sum over all ranks of what the layer makes of each rank's inputs. The bias is added once. */
@@ -13,19 +13,36 @@ export class SumOfParts extends Module implements Layer {
   readonly #group: distributed.Group;
   readonly #pads: readonly [before: number, after: number];
   readonly #counts: boolean;
+  readonly #alike: boolean;
 
   constructor(
     readonly layer: Sliceable & Layer,
     inputs: Range,
-    { group }: Split,
-    /** Whether this rank's inputs are nobody else's too. */
-    { counts = true } = {},
+    { group, size }: Split,
+    /** Whether this rank's inputs are nobody else's too, and whether all ranks have as many. */
+    { counts = true, alike = true } = {},
   ) {
     super();
+    this.#alike = alike && (inputs[1] - inputs[0]) * size === inputsOf(layer);
     this.#pads = keepInputs(layer, inputs);
     this.bias = takeBias(layer);
     this.#group = group;
     this.#counts = counts;
+  }
+
+  /**
+   * The layer and its group, where the sum of the layer's own results is all that this computes, and that of layers of
+   * the same size on all ranks: then what a kernel does for one it does for all.
+   */
+  get plain(): { layer: Layer; group: distributed.Group } | null {
+    const [before, after] = this.#pads;
+    const isPlain =
+      this.#alike &&
+      this.#counts &&
+      !this.bias &&
+      before + after === 0 &&
+      this.forward === SumOfParts.prototype.forward;
+    return isPlain ? { layer: this.layer, group: this.#group } : null;
   }
 
   /** x (…, this rank's inputs) → (…, N) */

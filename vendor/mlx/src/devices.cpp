@@ -7,6 +7,7 @@
 #include "abi.h"
 #include "cpu/huge_pages.h"
 #include "cpu/isa.h"
+#include "cuda/driver.h"
 
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/backend/metal/metal.h"
@@ -167,10 +168,11 @@ int32_t mlxlm_clear_cache() {
   });
 }
 
-// glibc keeps what is free between blocks in use, and gives back by itself only what lies at the heap's end.
+// glibc keeps what is free between blocks in use, and gives back by itself only what lies at the heap's end. CUDA's pool keeps all.
 int32_t mlxlm_release_memory() {
   return guarded([] {
     mx::clear_cache();
+    cuda::return_freed_memory();
 #ifdef __GLIBC__
     malloc_trim(0);
 #endif

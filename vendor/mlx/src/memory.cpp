@@ -14,6 +14,7 @@
 #endif
 
 #include "abi.h"
+#include "cuda/driver.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cuda/cuda.h"
 
@@ -194,8 +195,11 @@ allocation::Allocator& chosen_allocator() {
   if (!mlx) {
     throw std::runtime_error("libmlx has no allocator");
   }
-  // MLX's allocator for CUDA says itself what it can't get.
-  return mx::cu::is_available() ? mlx() : *new CheckedAllocator(mlx());
+  if (mx::cu::is_available()) {
+    cuda::keep_freed_memory();
+    return mlx(); // says itself what it can't get
+  }
+  return *new CheckedAllocator(mlx());
 }
 
 } // namespace

@@ -210,10 +210,10 @@ std::vector<array> attend_token(
     const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
     const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
     std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    mx::StreamOrDevice s) {
+    const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s) {
   cpu::TokenAttention attention = {
       cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
-      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())};
+      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group};
   if (cpu::takes_attend_token(x, attention, s)) {
     return {cpu::attend_token(x, attention, s)};
   }
@@ -239,12 +239,12 @@ std::vector<array> layer_token(
     const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
     const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
     float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
   cpu::TokenLayer layer = {
       first_norm,
       {cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
-       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value())},
+       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group},
       second_norm,
       {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
       first_eps,

@@ -69,13 +69,14 @@ std::vector<array> feed_token(
 
 // One token through attention: a joint matrix of queries, keys and values, norms over heads, rotation, attention to the
 // rows in use and itself, the last matrix. Its key and value are written behind the rows in use, in place. `shape`: rows
-// in use, heads of queries, of keys, how many numbers of a head turn, the position. Empty where no kernel takes it.
+// in use, heads of queries, of keys, how many numbers of a head turn, the position. `group`: ranks that each have some heads,
+// over which results are summed. Empty where no kernel takes it.
 std::vector<array> attend_token(
     const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
     const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
     const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
     std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    mx::StreamOrDevice s);
+    const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
 
 // Attention of one token of each of several sequences: see cuda/rows.h; `shape` as below, whose position is not looked at.
 std::vector<array> attend_rows(
@@ -85,14 +86,15 @@ std::vector<array> attend_rows(
     mx::StreamOrDevice s = {});
 
 // One token through a layer: norm, attention, norm, feed-forward block, on x + delta → what the block's result still has
-// to be added to, and that result. Empty where no kernel takes it.
+// to be added to, and that result. `group` as above: ranks have a part of the feed-forward block, too. Empty where no kernel
+// takes it.
 std::vector<array> layer_token(
     const array& x, const std::optional<array>& delta, const array& first_norm, float first_eps,
     const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
     const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
     const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
     float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
 
 // mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda/peers.h).

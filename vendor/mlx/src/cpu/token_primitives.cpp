@@ -270,7 +270,7 @@ bool takes_attend_token(const array& x, const TokenAttention& attention, mx::Str
       heads.dims > 0 && heads.dims % 16 == 0 && heads.dims <= largest_dims && heads.rotated >= 0 &&
       heads.rotated % 2 == 0 && heads.rotated <= heads.dims;
   int64_t width = static_cast<int64_t>(heads.heads) * heads.dims;
-  return heads_fit && is_token(x, s) && fit(attention.joint, x.shape(2), dtype) &&
+  return heads_fit && !attention.group && is_token(x, s) && fit(attention.joint, x.shape(2), dtype) &&
       rows_of(attention.joint) == width + 2 * heads.kv_heads * heads.dims && fits(attention.last, width, dtype) &&
       rows_fit(attention.keys) && rows_fit(attention.values) && weight_fits(attention.query_weight) &&
       weight_fits(attention.key_weight) && (!freqs || is_weight(*freqs, heads.rotated / 2, mx::float32));

@@ -54,7 +54,8 @@ struct FeedForward {
 };
 
 // What attention is made of: joint ((H + 2 Hkv) D, K), in one matrix or several, last (N, H D), keys and values (1, Hkv, S, D), weights (D) of the
-// norms over heads, wavelengths.
+// norms over heads, wavelengths. `group`: ranks that each have some of the heads, and of a layer's feed-forward block a part;
+// results are summed over them.
 struct TokenAttention {
   std::vector<Matrix> joint;
   Matrix last;
@@ -64,6 +65,7 @@ struct TokenAttention {
   std::optional<array> key_weight;
   std::optional<array> freqs;
   Heads heads;
+  std::optional<mx::distributed::Group> group;
 };
 
 // x (1, 1, K) → (1, 1, N)

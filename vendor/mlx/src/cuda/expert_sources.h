@@ -63,7 +63,7 @@ struct Mixed {
 )";
 
 // Inputs x (DIMS), experts (COUNT), weights (COUNT), gate and up (experts, INNER, DIMS), down (experts, DIMS, INNER), each with
-// its scales and biases, state, after. Outputs out (DIMS), the weighted sum; room (COUNT · INNER).
+// its scales and biases where it is packed, state, after. Outputs out (DIMS), the weighted sum; room (COUNT · INNER).
 constexpr const char* experts_token_source = R"(
   using namespace mlxlm_experts;
   using Up = Layout<T, UP_BITS, UP_GROUP, DIMS, UP_TILE, UP_CUTS>;
@@ -88,8 +88,8 @@ constexpr const char* experts_token_source = R"(
     shares[thread] = static_cast<float>(weights[thread]);
   }
   __syncthreads();
-  const Gates<T, Up, INNER, COUNT> gates_and_values = {{gate, up}, {gate_scales, up_scales}, {gate_biases, up_biases}, chosen};
-  const Mixed<T, Down, DIMS, COUNT> mixed = {down, down_scales, down_biases, chosen, shares};
+  const Gates<T, Up, INNER, COUNT> gates_and_values = {{gate, up}, {GATE_SCALES, UP_SCALES}, {GATE_BIASES, UP_BIASES}, chosen};
+  const Mixed<T, Down, DIMS, COUNT> mixed = {down, DOWN_SCALES, DOWN_BIASES, chosen, shares};
   if (warp == workers) {
     feed<Up>(ring, gates_and_values, lane);
     feed<Down>(ring, mixed, lane);

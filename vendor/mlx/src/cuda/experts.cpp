@@ -1,6 +1,7 @@
 #include "cuda/experts.h"
 
-#include <map>
+#include <algorithm>
+#include <cctype>
 
 #include "cuda/expert_sources.h"
 #include "cuda/kernel.h"
@@ -12,26 +13,34 @@ namespace mlxlm::cuda {
 
 namespace {
 
-// A stack of `experts` matrices (rows, columns) as the kernels stream it; nothing where they don't. Experts in 16 bits have
-// not been seen to work on a GPU.
+// A stack of `experts` matrices (rows, columns) as the kernels stream it; nothing where they don't.
 std::optional<StreamMatrix> stack_of(const cpu::Matrix& given, int experts, int rows, int columns, mx::Dtype dtype) {
   auto matrix = stream_matrix(given, 3, columns, dtype);
-  bool fits = matrix && matrix->packed() && !given.layout.biased && given.arrays[0].shape(0) == experts && matrix->rows == rows;
+  bool fits = matrix && !given.layout.biased && given.arrays[0].shape(0) == experts && matrix->rows == rows;
   return fits ? matrix : std::nullopt;
 }
 
 constexpr const char* array_names[][3] = {
     {"gate", "gate_scales", "gate_biases"}, {"up", "up_scales", "up_biases"}, {"down", "down_scales", "down_biases"}};
 
-void add(std::vector<const char*>& names, std::vector<array>& arrays, int which, const cpu::Matrix& matrix) {
+void add(NamedInputs& inputs, int which, const cpu::Matrix& matrix) {
   for (size_t i = 0; i < matrix.arrays.size(); ++i) {
-    names.push_back(array_names[which][i]);
-    arrays.push_back(matrix.arrays[i]);
+    inputs.add(array_names[which][i], matrix.arrays[i]);
   }
 }
 
-std::string header() {
-  return stream_header() + token_header + experts_header;
+std::string header(bool up_is_packed, bool down_is_packed) {
+  std::string text;
+  for (int which = 0; which < 3; ++which) {
+    bool is_packed = which == 2 ? down_is_packed : up_is_packed;
+    for (int part : {1, 2}) {
+      std::string name = array_names[which][part];
+      std::string defined = name;
+      std::transform(defined.begin(), defined.end(), defined.begin(), [](unsigned char c) { return std::toupper(c); });
+      text += "#define " + defined + " " + (is_packed ? name : "nullptr") + "\n";
+    }
+  }
+  return text + stream_header() + token_header + experts_header;
 }
 
 } // namespace
@@ -69,42 +78,37 @@ std::optional<array> experts_token(
   if (slots == 0) {
     return std::nullopt;
   }
-  auto stream = mx::to_stream(s);
-  std::vector<const char*> names = {"x", "experts", "weights"};
-  std::vector<array> inputs = {x, chosen, weights};
-  add(names, inputs, 0, experts.gate);
-  add(names, inputs, 1, experts.up);
-  add(names, inputs, 2, experts.down);
-  add_meeting(names, inputs, stream);
+  NamedInputs inputs;
+  inputs.add("x", x);
+  inputs.add("experts", chosen);
+  inputs.add("weights", weights);
+  add(inputs, 0, experts.gate);
+  add(inputs, 1, experts.up);
+  add(inputs, 2, experts.down);
+  static constexpr const char* constants[] = {
+      "COUNT",   "DIMS",    "INNER",     "GROUPS",     "SLOTS",     "SLOT_BYTES", "UP_BITS", "UP_GROUP",
+      "UP_TILE", "UP_CUTS", "DOWN_BITS", "DOWN_GROUP", "DOWN_TILE", "DOWN_CUTS",  "GELU"};
   std::vector<int> key = {
       count, dims, inner, (groups + 3) / 4 * 4, slots, slot_bytes, up->bits, up->group, up_cut->tile, up_cut->cuts,
       down->bits, down->group, down_cut->tile, down_cut->cuts, experts.gelu, static_cast<int>(dtype.val()),
-      static_cast<int>(weights.dtype().val()), stream.index};
-  static const char* constants[] = {
-      "COUNT",   "DIMS",     "INNER",   "GROUPS",    "SLOTS",     "SLOT_BYTES", "UP_BITS", "UP_GROUP",
-      "UP_TILE", "UP_CUTS", "DOWN_BITS", "DOWN_GROUP", "DOWN_TILE", "DOWN_CUTS", "GELU"};
-  static std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made;
-  std::vector<mx::Shape> shapes = {x.shape(), {count * inner}};
-  std::vector<mx::Dtype> dtypes = {dtype, dtype};
-  std::vector<array> results;
-  auto known = made.find(key);
-  if (known != made.end()) {
-    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs);
-  } else {
-    std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {{"T", dtype}, {"W", weights.dtype()}};
+      static_cast<int>(weights.dtype().val())};
+  auto make = [&] {
+    MeetingKernel kernel = {
+        .name = "mlxlm_experts_token",
+        .header = header(up->packed(), down->packed()),
+        .outputs = {"out", "room"},
+        .arguments = {{"T", dtype}, {"W", weights.dtype()}},
+        .shared_memory = fixed + slots * slot_bytes,
+        .blocks = gpu->multiprocessors,
+        .threads = stream_threads,
+        .reads_rows = true};
     for (size_t i = 0; i < std::size(constants); ++i) {
-      arguments.emplace_back(constants[i], key[i]);
+      kernel.arguments.emplace_back(constants[i], key[i]);
     }
-    auto kernel = mx::fast::cuda_kernel(
-        "mlxlm_experts_token", {names.begin(), names.end()}, {"out", "room"}, experts_token_source, header(), true,
-        fixed + slots * slot_bytes);
-    results = kernel(
-        inputs, shapes, dtypes, {gpu->multiprocessors * stream_threads, 1, 1}, {stream_threads, 1, 1}, arguments,
-        std::nullopt, false, stream);
-    made.emplace(std::move(key), results[0].primitive_ptr());
-  }
-  remember_meeting(results[0]);
-  return results[0];
+    return kernel;
+  };
+  return launch_meeting(
+      experts_token_source, key, std::move(inputs), {x.shape(), {count * inner}}, {dtype, dtype}, mx::to_stream(s), make)[0];
 }
 
 std::vector<array> route_tokens(const array& logits, int count, bool normalize, mx::StreamOrDevice s) {

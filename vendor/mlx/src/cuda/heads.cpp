@@ -35,4 +35,19 @@ int heads_a_block(const cpu::Heads& heads) {
   return most;
 }
 
+std::string head_defines(bool normed, bool by_freqs) {
+  return std::string("#define NORMS ") + (normed ? "1" : "0") + "\n#define FREQS " + (by_freqs ? "1" : "0") +
+      "\n#define QUERY_NORM " + (normed ? "query_norm" : "nullptr") + "\n#define KEY_NORM " +
+      (normed ? "key_norm" : "nullptr") + "\n#define WAVES " + (by_freqs ? "freqs" : "nullptr") + "\n";
+}
+
+array sizes_of_step(std::vector<int> sizes) {
+  static std::optional<std::pair<std::vector<int>, array>> last;
+  if (!last || last->first != sizes) {
+    auto made = array(sizes.begin(), mx::Shape{static_cast<int>(sizes.size())}, mx::int32);
+    last.emplace(std::move(sizes), std::move(made));
+  }
+  return last->second;
+}
+
 } // namespace mlxlm::cuda

@@ -19,4 +19,10 @@ bool is_weight(const array& weight, int64_t count, mx::Dtype dtype);
 // Queries of one head of keys that a block takes: registers hold four.
 int heads_a_block(const cpu::Heads& heads);
 
+// What the text of cuda/attention_parts.h's callers names: whether heads have norms and wavelengths of their own, and where.
+std::string head_defines(bool normed, bool by_freqs);
+
+// The sizes that a step's attention is told: one array serves all its layers.
+array sizes_of_step(std::vector<int> sizes);
+
 } // namespace mlxlm::cuda

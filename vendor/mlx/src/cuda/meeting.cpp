@@ -1,5 +1,7 @@
 #include "cuda/meeting.h"
 
+#include <map>
+
 #include "mlx/ops.h"
 
 namespace mlxlm::cuda {
@@ -20,15 +22,40 @@ const array& counters(mx::Stream s) {
 
 } // namespace
 
-void add_meeting(std::vector<const char*>& names, std::vector<array>& inputs, mx::Stream s) {
+array after_meetings(mx::Stream stream) {
   bool waits = newest && newest->status() == array::Status::unscheduled;
-  names.insert(names.end(), {"state", "after"});
-  inputs.push_back(counters(s));
-  inputs.push_back(waits ? *newest : counters(s));
+  return waits ? *newest : counters(stream);
 }
 
 void remember_meeting(const array& result) {
   newest = result;
+}
+
+std::vector<array> launch_meeting(
+    const char* source, std::vector<int> key, NamedInputs inputs, std::vector<mx::Shape> shapes, const std::vector<mx::Dtype>& dtypes,
+    mx::Stream stream, const std::function<MeetingKernel()>& make) {
+  inputs.add("state", counters(stream));
+  inputs.add("after", after_meetings(stream));
+  // MLX would put the kernel's text together in every call.
+  static std::map<std::pair<const char*, std::vector<int>>, std::shared_ptr<mx::Primitive>> made;
+  key.push_back(stream.index);
+  auto which = std::pair(source, std::move(key));
+  auto known = made.find(which);
+  std::vector<array> results;
+  if (known != made.end()) {
+    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs.arrays);
+  } else {
+    auto kernel = make();
+    auto call = mx::fast::cuda_kernel(
+        kernel.name, {inputs.names.begin(), inputs.names.end()}, kernel.outputs, source, kernel.header,
+        kernel.reads_rows, kernel.shared_memory);
+    results = call(
+        inputs.arrays, shapes, dtypes, {kernel.blocks * kernel.threads, 1, 1}, {kernel.threads, 1, 1}, kernel.arguments,
+        std::nullopt, false, stream);
+    made.emplace(std::move(which), results[0].primitive_ptr());
+  }
+  remember_meeting(results[0]);
+  return results;
 }
 
 } // namespace mlxlm::cuda

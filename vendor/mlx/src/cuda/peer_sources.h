@@ -7,12 +7,15 @@ namespace mlxlm::cuda {
 // block b of the others only, and counts its own rounds.
 //
 //   lines    [2][rank][block][thread]  16 bytes: 8 of a short message, and twice the round's number
-//   chunks   [2][rank][block]          of a long message
+//   chunks   [4][rank][block]          of a long message
 //   arrivals [rank][block]             the last round whose chunk is there, each in 32 bytes
 //   rounds   [2][block]                of short and long messages: how many there were. Nobody else's business
+//   sums     one number                how many rows of one token were summed
+//   rows     [2][rank][line]           16 bytes as in lines: four 16-bit numbers of such a row, from each rank
 //
-// Rounds alternate between two places. A rank that has finished round n + 1 has heard from everyone in it, so everyone has
-// read round n, and its place is free for round n + 2.
+// Rounds of short messages alternate between two places. A rank that has finished round n + 1 has heard from everyone in it, so
+// everyone has read round n, and its place is free for round n + 2. Of long messages a rank sends round n + 1 before it reads
+// round n: who hears of round n - 1 knows that its sender has read round n - 3, whose place is free for round n + 1.
 constexpr const char* peer_header = R"(
 namespace mlxlm {
 
@@ -20,8 +23,10 @@ template <int RANKS, int BLOCKS, int THREADS, int CHUNK>
 struct Peers {
   static constexpr size_t LINES = static_cast<size_t>(BLOCKS) * THREADS;
   static constexpr size_t CHUNKS_AT = 2 * RANKS * LINES * 16;
-  static constexpr size_t ARRIVALS_AT = CHUNKS_AT + 2 * static_cast<size_t>(RANKS) * BLOCKS * CHUNK;
+  static constexpr size_t ARRIVALS_AT = CHUNKS_AT + 4 * static_cast<size_t>(RANKS) * BLOCKS * CHUNK;
   static constexpr size_t ROUNDS_AT = ARRIVALS_AT + static_cast<size_t>(RANKS) * BLOCKS * 32;
+  static constexpr size_t SUMS_AT = ROUNDS_AT + 2 * BLOCKS * 4;
+  static constexpr size_t ROW_LINES = 4096;
 
   const uint64_t* table;
 
@@ -32,13 +37,19 @@ struct Peers {
     return memory(at) + (((round & 1) * RANKS + from) * LINES + index) * 16;
   }
   __device__ char* chunk(int at, unsigned round, int from) const {
-    return memory(at) + CHUNKS_AT + (((round & 1) * RANKS + from) * static_cast<size_t>(BLOCKS) + blockIdx.x) * CHUNK;
+    return memory(at) + CHUNKS_AT + (((round & 3) * RANKS + from) * static_cast<size_t>(BLOCKS) + blockIdx.x) * CHUNK;
   }
   __device__ char* arrival(int at, int from) const {
     return memory(at) + ARRIVALS_AT + (static_cast<size_t>(from) * BLOCKS + blockIdx.x) * 32;
   }
   __device__ volatile unsigned* rounds(int self, int kind) const {
     return reinterpret_cast<volatile unsigned*>(memory(self) + ROUNDS_AT) + kind * BLOCKS + blockIdx.x;
+  }
+  __device__ volatile unsigned* sums(int self) const {
+    return reinterpret_cast<volatile unsigned*>(memory(self) + SUMS_AT);
+  }
+  __device__ char* row_line(int at, unsigned round, int from, int index) const {
+    return memory(at) + SUMS_AT + 16 + (((round & 1) * RANKS + from) * ROW_LINES + index) * 16;
   }
   // Nanoseconds after which a test gives up; 0 waits on.
   __device__ uint64_t patience() const {
@@ -132,6 +143,55 @@ struct Joint {
   }
 };
 
+// Rows of one token that a kernel sums over ranks as it goes, four numbers a line, each line by whichever threads have it. Each
+// launch takes `count` sums, in each of which every line is sent and received by every rank before its blocks meet or end: so
+// a rank that sends in round n + 2 has all of round n + 1, which nobody began to send before having read round n.
+template <typename T, class P>
+struct RowSum {
+  P peers;
+  int rank;
+  int ranks;
+  unsigned round; // of the sum in hand
+
+  // By all threads that send or receive, before their blocks first meet.
+  __device__ RowSum(const uint64_t* table, int rank, int ranks) : peers{table}, rank(rank), ranks(ranks) {
+    round = *peers.sums(rank) + 1;
+  }
+  // By one thread of all blocks, after they first met.
+  __device__ void count(unsigned sums) const {
+    *peers.sums(rank) += sums;
+  }
+
+  // This rank's part of numbers 4 index to 4 index + 3.
+  __device__ void send(int index, uint2 four) const {
+    for (int step = 1; step <= ranks; ++step) {
+      write_now(peers.row_line((rank + step) % ranks, round, rank, index), uint4{four.x, round, four.y, round});
+    }
+  }
+  __device__ uint2 receive(int index) const {
+    float sums[4];
+    Wait wait(peers.patience());
+    for (int from = 0; from < ranks; ++from) {
+      const char* at = peers.row_line(rank, round, from, index);
+      uint4 line = read_now(at);
+      while ((line.y != round || line.w != round) && !wait.is_over()) {
+        line = read_now(at);
+      }
+      const uint2 four = {line.x, line.z};
+      const T* values = reinterpret_cast<const T*>(&four);
+      for (int i = 0; i < 4; ++i) {
+        const float value = static_cast<float>(values[i]);
+        sums[i] = from == 0 ? value : sums[i] + value;
+      }
+    }
+    uint2 four;
+    for (int i = 0; i < 4; ++i) {
+      reinterpret_cast<T*>(&four)[i] = static_cast<T>(sums[i]);
+    }
+    return four;
+  }
+};
+
 } // namespace mlxlm
 )";
 
@@ -174,7 +234,8 @@ constexpr const char* peer_short_source = R"(
   }
 )";
 
-// The same of long messages, a chunk a block and round.
+// The same of long messages, a chunk a block and round. A block sends a round ahead of the one that it sums, so that the link is
+// never idle.
 constexpr const char* peer_long_source = R"(
   const mlxlm::Peers<RANKS, BLOCKS, THREADS, CHUNK> peers{table};
   size_t count = 1;
@@ -184,13 +245,16 @@ constexpr const char* peer_long_source = R"(
   const size_t pieces = count * sizeof(T) / 16;
   const size_t share = (pieces + gridDim.x - 1) / gridDim.x;
   const size_t each = share < CHUNK / 16 ? share : CHUNK / 16;
+  const size_t step = each * gridDim.x;
   volatile unsigned* rounds = peers.rounds(RANK, 1);
   unsigned round = *rounds;
+  const int other = threadIdx.x;
+  const bool talks = other < RANKS && other != RANK;
   mlxlm::Wait wait(peers.patience());
-  for (size_t done = 0; done < pieces; done += each * gridDim.x) {
-    ++round;
+  auto length_from = [&](size_t first) { return first >= pieces ? 0 : pieces - first < each ? pieces - first : each; };
+  auto send = [&](unsigned round, size_t done) {
     const size_t first = done + blockIdx.x * each;
-    const size_t length = first >= pieces ? 0 : pieces - first < each ? pieces - first : each;
+    const size_t length = length_from(first);
     for (size_t i = threadIdx.x; i < length; i += THREADS) {
       const uint4 own = mlxlm::piece_of<uint4>(x, first + i);
       for (int step = 1; step < RANKS; ++step) {
@@ -198,15 +262,25 @@ constexpr const char* peer_long_source = R"(
       }
     }
     __syncthreads();
-    const int other = threadIdx.x;
-    if (other < RANKS && other != RANK) {
+    if (talks) {
       __threadfence_system();
       mlxlm::release(peers.arrival(other, RANK), round);
-      // Another rank may be a round ahead.
+    }
+  };
+  send(round + 1, 0);
+  for (size_t done = 0; done < pieces; done += step) {
+    ++round;
+    if (done + step < pieces) {
+      send(round + 1, done + step);
+    }
+    if (talks) {
+      // Another rank may be further.
       while (static_cast<int>(mlxlm::acquire(peers.arrival(RANK, other)) - round) < 0 && !wait.is_over()) {
       }
     }
     __syncthreads();
+    const size_t first = done + blockIdx.x * each;
+    const size_t length = length_from(first);
     for (size_t i = threadIdx.x; i < length; i += THREADS) {
       mlxlm::Joint<GATHER, uint4, T> joined;
       for (int rank = 0; rank < RANKS; ++rank) {

@@ -1,9 +1,10 @@
 #include "cuda/peers.h"
 
 #include <cstring>
-#include <dlfcn.h>
 
+#include "cuda/driver.h"
 #include "cuda/kernel.h"
+#include "cuda/meeting.h"
 #include "cuda/peer_sources.h"
 #include "mlx/distributed/distributed_impl.h"
 
@@ -13,24 +14,23 @@ namespace {
 constexpr int max_ranks = 8;
 constexpr int blocks = 128;
 constexpr int threads = 512;
-constexpr int chunk = 64 << 10;
+constexpr int chunk = 32 << 10;
+constexpr int row_lines = 4096;
 
 // As cuda/peer_sources.h has it.
 size_t memory_bytes(int ranks) {
   size_t lines = 2 * static_cast<size_t>(ranks) * blocks * threads * 16;
-  size_t chunks = 2 * static_cast<size_t>(ranks) * blocks * chunk;
+  size_t chunks = 4 * static_cast<size_t>(ranks) * blocks * chunk;
   size_t arrivals = static_cast<size_t>(ranks) * blocks * 32;
   size_t rounds = 2 * blocks * sizeof(uint32_t);
-  return lines + chunks + arrivals + rounds;
+  size_t rows = 16 + 2 * static_cast<size_t>(ranks) * row_lines * 16;
+  return lines + chunks + arrivals + rounds + rows;
 }
-
-using Address = unsigned long long;
 
 struct Handle {
   char bytes[64];
 };
 
-// What is needed of the driver, whose headers a build need not have.
 struct Driver {
   int (*get_context)(void**);
   int (*set_context)(void*);
@@ -40,14 +40,10 @@ struct Driver {
   int (*synchronize)();
   int (*offer)(Handle*, Address);
   int (*open)(Address*, Handle, unsigned);
-  int (*error_name)(int, const char**);
 
   Driver() {
-    void* library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (!library) throw std::runtime_error("there is no libcuda.so.1");
-    auto find = [&](auto& function, const char* name) {
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (!function) throw std::runtime_error(std::string("the driver has no ") + name);
+    auto find = [](auto& function, const char* name) {
+      if (!find_in_driver(function, name)) throw std::runtime_error(std::string("CUDA's driver has no ") + name);
     };
     find(get_context, "cuCtxGetCurrent");
     find(set_context, "cuCtxSetCurrent");
@@ -57,23 +53,15 @@ struct Driver {
     find(synchronize, "cuCtxSynchronize");
     find(offer, "cuIpcGetMemHandle");
     find(open, "cuIpcOpenMemHandle_v2");
-    find(error_name, "cuGetErrorName");
-  }
-
-  void check(int code, const char* what) const {
-    if (code == 0) return;
-    const char* name = nullptr;
-    error_name(code, &name);
-    throw std::runtime_error(std::string(what) + ": " + (name ? name : "error " + std::to_string(code)));
   }
 
   // MLX makes its context current on the thread that it first computes on.
   void use_context() const {
     void* context = nullptr;
-    check(get_context(&context), "no context");
+    check_driver(get_context(&context), "no context");
     if (context) return;
-    check(retain_context(&context, 0), "no context of the GPU");
-    check(set_context(context), "no context of the GPU");
+    check_driver(retain_context(&context, 0), "no context of the GPU");
+    check_driver(set_context(context), "no context of the GPU");
   }
 };
 
@@ -93,8 +81,7 @@ class Peers {
   Peers(int rank, std::vector<Address> memory)
       : rank_(rank),
         ranks_(static_cast<int>(memory.size())),
-        memory_(std::move(memory)),
-        last_(array(uint32_t(0), mx::uint32)) {}
+        memory_(std::move(memory)) {}
 
   void use(bool on, double patience) {
     table_.reset();
@@ -104,6 +91,11 @@ class Peers {
   std::optional<array> sum(const array& x, mx::StreamOrDevice s) {
     bool known = is_half(x.dtype()) || x.dtype() == mx::float32;
     return known ? exchange(x, x.shape(), false, s) : std::nullopt;
+  }
+
+  std::optional<RowPeers> row(int dims) const {
+    bool fits = table_ && dims % 4 == 0 && dims / 4 <= row_lines;
+    return fits ? std::optional(RowPeers{rank_, ranks_, *table_}) : std::nullopt;
   }
 
   std::optional<array> gather(const array& x, mx::StreamOrDevice s) {
@@ -137,15 +129,15 @@ class Peers {
     static Kernel by_chunks(
         "mlxlm_peer_long", {"x", "table", "before"}, {"joint", "after"}, peer_long_source, peer_header);
     int taken = is_short ? static_cast<int>((bytes / 8 + threads - 1) / threads) : blocks;
+    // Messages go in the order in which they were asked for, the same on all ranks.
     auto results = (is_short ? by_lines : by_chunks)(
-        {x, *table_, last_}, {shape, {}}, {x.dtype(), mx::uint32},
+        {x, *table_, after_meetings(mx::to_stream(s))}, {shape, {}}, {x.dtype(), mx::uint32},
         {{taken, 1, 1},
          threads,
          {{"RANKS", ranks_}, {"RANK", rank_}, {"BLOCKS", blocks}, {"THREADS", threads}, {"CHUNK", chunk},
           {"GATHER", gathers ? 1 : 0}}},
         s);
-    // Messages go in the order in which they were asked for, the same on all ranks: each waits for the one before.
-    last_ = results[1];
+    remember_meeting(results[1]);
     return results[0];
   }
 
@@ -153,7 +145,6 @@ class Peers {
   int ranks_;
   std::vector<Address> memory_;
   std::optional<array> table_; // nothing while another way is taken
-  array last_;
 };
 
 using GroupId = const mx::distributed::detail::GroupImpl*;
@@ -180,12 +171,12 @@ std::string offer_peer_memory(int ranks) {
   auto& address = own_memory();
   if (address == 0) {
     size_t bytes = memory_bytes(ranks);
-    cuda.check(cuda.allocate(&address, bytes), "no memory for messages");
-    cuda.check(cuda.fill(address, 0, bytes), "no memory for messages");
-    cuda.check(cuda.synchronize(), "no memory for messages");
+    check_driver(cuda.allocate(&address, bytes), "no memory for messages");
+    check_driver(cuda.fill(address, 0, bytes), "no memory for messages");
+    check_driver(cuda.synchronize(), "no memory for messages");
   }
   Handle handle;
-  cuda.check(cuda.offer(&handle, address), "memory cannot be opened by other processes");
+  check_driver(cuda.offer(&handle, address), "memory cannot be opened by other processes");
   return std::string(handle.bytes, sizeof(handle.bytes));
 }
 
@@ -207,7 +198,7 @@ void join_peers(const mx::distributed::Group& group, const std::vector<std::stri
       std::memcpy(handle.bytes, offer.data(), sizeof(handle.bytes));
       Address address = 0;
       constexpr unsigned with_peer_access = 1;
-      cuda.check(cuda.open(&address, handle, with_peer_access), "another GPU's memory cannot be reached");
+      check_driver(cuda.open(&address, handle, with_peer_access), "another GPU's memory cannot be reached");
       known = opened->emplace(offer, address).first;
     }
     memory.push_back(known->second);
@@ -227,6 +218,19 @@ std::optional<array> peer_sum(const array& x, const mx::distributed::Group& grou
 std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s) {
   auto* peers = peers_of(group);
   return peers ? peers->gather(x, s) : std::nullopt;
+}
+
+std::string peers_type(int ranks) {
+  std::string text = "mlxlm::Peers<" + std::to_string(ranks);
+  for (int size : {blocks, threads, chunk}) {
+    text += ", " + std::to_string(size);
+  }
+  return text + ">";
+}
+
+std::optional<RowPeers> row_peers(const mx::distributed::Group& group, int dims) {
+  auto* peers = peers_of(group);
+  return peers ? peers->row(dims) : std::nullopt;
 }
 
 } // namespace mlxlm::cuda

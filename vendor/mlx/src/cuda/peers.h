@@ -20,4 +20,15 @@ void use_peers(const mx::distributed::Group& group, bool on, double patience);
 std::optional<array> peer_sum(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
 std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
 
+// What a kernel needs that sums a row over ranks on its way: mlxlm::RowSum of cuda/peer_sources.h.
+struct RowPeers {
+  int rank;
+  int ranks;
+  array table;
+};
+// How the memory of so many ranks is called in the text of a kernel with cuda/peer_sources.h's header.
+std::string peers_type(int ranks);
+// Nothing where the group has no such memory, or a row of so many 16-bit numbers does not fit.
+std::optional<RowPeers> row_peers(const mx::distributed::Group& group, int dims);
+
 } // namespace mlxlm::cuda

@@ -71,12 +71,19 @@ struct Scaling {
 
   template <typename S>
   __device__ void read(const S* scales, const S* biases, int64_t group) {
+    read_first(scales, biases, group);
+    if constexpr (MODE == nvfp4) {
+      scale[1] = e4m3(scales[group + 1]);
+    }
+  }
+  // Of the run's first group alone.
+  template <typename S>
+  __device__ void read_first(const S* scales, const S* biases, int64_t group) {
     if constexpr (MODE == affine) {
       scale[0] = static_cast<float>(scales[group]);
       bias = static_cast<float>(biases[group]);
     } else if constexpr (MODE == nvfp4) {
       scale[0] = e4m3(scales[group]);
-      scale[1] = e4m3(scales[group + 1]);
     } else {
       const uint32_t e = scales[group];
       scale[0] = __uint_as_float(e == 0 ? 0x00400000u : e << 23);
@@ -169,6 +176,35 @@ __device__ uint4 interleaved(uint4 v) {
 }
 
 } // namespace mlxlm_products
+)";
+
+// Packed weights w (N, K) of 2, 4 or 8 bits with scales and BIASES → weights (N, K), eight values a thread and turn.
+constexpr const char* unpack_source = R"(
+  using namespace mlxlm_products;
+  const int64_t count = static_cast<int64_t>(w_shape[0]) * w_shape[1] * 4 / BITS;
+#pragma unroll
+  for (int turn = 0; turn < TURNS; ++turn) {
+    const int64_t i = (static_cast<int64_t>(blockIdx.x) * TURNS + turn) * blockDim.x + threadIdx.x;
+    if (i < count) {
+      uint32_t words[BITS] = {};
+      if constexpr (BITS == 8) {
+        const uint2 two = __ldg(reinterpret_cast<const uint2*>(w) + i);
+        words[0] = two.x;
+        words[1] = two.y;
+      } else if constexpr (BITS == 4) {
+        words[0] = __ldg(w + i);
+      } else {
+        words[0] = __ldg(reinterpret_cast<const unsigned short*>(w) + i);
+      }
+      Scaling<Out, MODE> by;
+      by.read_first(scales, BIASES, i * 8 / GROUP);
+      uint32_t p[4];
+      unpack<Out, MODE, BITS, 0>(words, by, p);
+      reinterpret_cast<uint4*>(weights)[i] = {
+          __byte_perm(p[0], p[1], 0x5410), __byte_perm(p[2], p[3], 0x5410), __byte_perm(p[0], p[1], 0x7632),
+          __byte_perm(p[2], p[3], 0x7632)};
+    }
+  }
 )";
 
 // x times packed weights, transposed: warps of 16 MTILES outputs, and ROWS rows of x, by mma.m16n8k16 with the weights as

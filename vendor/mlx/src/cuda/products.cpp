@@ -56,9 +56,42 @@ bool fits(const array& x, const Packed& weight, int axes) {
       w.size() > 0 && x.size() > 0;
 }
 
+// Inputs of kernels that take packed weights, and what their text calls the biases.
+std::vector<std::string> weight_names(bool affine) {
+  return affine ? std::vector<std::string>{"w", "scales", "biases"} : std::vector<std::string>{"w", "scales"};
+}
+std::vector<array> weight_arrays(const Packed& weight) {
+  return weight.biases ? std::vector<array>{weight.w, weight.scales, *weight.biases}
+                       : std::vector<array>{weight.w, weight.scales};
+}
+std::string biases_name(bool affine) {
+  return std::string("#define BIASES ") + (affine ? "biases" : "scales") + "\n";
+}
+
+// Weights (N, K).
 array dense(const Packed& weight, mx::Dtype dtype, mx::StreamOrDevice s) {
-  return mx::dequantize(
-      weight.w, weight.scales, weight.biases, weight.group, weight.bits, weight.mode, std::nullopt, dtype, s);
+  if (weight.bits % 2 != 0 || weight.bits == 6) {
+    return mx::dequantize(
+        weight.w, weight.scales, weight.biases, weight.group, weight.bits, weight.mode, std::nullopt, dtype, s);
+  }
+  static std::optional<Kernel> kernels[2];
+  bool affine = is_affine(weight);
+  auto& kernel = kernels[affine];
+  if (!kernel) {
+    kernel.emplace(
+        affine ? "mlxlm_unpack_affine" : "mlxlm_unpack", weight_names(affine), std::vector<std::string>{"weights"},
+        unpack_source, biases_name(affine) + product_header);
+  }
+  constexpr int threads = 256;
+  constexpr int turns = 4;
+  constexpr int each = 8 * threads * turns;
+  int64_t values = static_cast<int64_t>(weight.w.size()) * 32 / weight.bits;
+  mx::Shape shape = {weight.w.shape(0), weight.w.shape(1) * 32 / weight.bits};
+  Launch launch = {
+      {static_cast<int>((values + each - 1) / each), 1, 1},
+      threads,
+      {{"TURNS", turns}, {"BITS", weight.bits}, {"GROUP", weight.group}, {"MODE", *mode_of(weight)}}};
+  return (*kernel)(weight_arrays(weight), {shape}, {dtype}, launch, s)[0];
 }
 
 array unpacked_product(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s) {
@@ -112,17 +145,15 @@ Kernel& tiles_kernel(bool affine, Gathered gathered) {
   static std::optional<Kernel> kernels[2][3];
   auto& kernel = kernels[affine][static_cast<int>(gathered)];
   if (!kernel) {
-    std::vector<std::string> inputs = {"x", "w", "scales"};
-    if (affine) {
-      inputs.push_back("biases");
-    }
+    auto inputs = weight_names(affine);
+    inputs.insert(inputs.begin(), "x");
     if (gathered != Gathered::no) {
       inputs.push_back("tiles");
     }
     static const char* kinds[] = {"rows", "sorted", "pairs"};
     std::string name = std::string("mlxlm_quantized_") + kinds[static_cast<int>(gathered)] + (affine ? "_affine" : "");
     std::string defined = "#define SORTED 1\n#define PAIRS 2\n#define GATHERED " +
-        std::to_string(static_cast<int>(gathered)) + "\n#define BIASES " + (affine ? "biases" : "scales") + "\n";
+        std::to_string(static_cast<int>(gathered)) + "\n" + biases_name(affine);
     kernel.emplace(name, inputs, std::vector<std::string>{"product"}, quantized_tiles_source, defined + product_header);
   }
   return *kernel;
@@ -144,10 +175,8 @@ array tiled_product(
   int outputs = weight.w.shape(-2);
   int blocks = (outputs + shape.outputs - 1) / shape.outputs;
   int parts = parts_for(shape, inputs, blocks * depth);
-  std::vector<array> arrays = {x, weight.w, weight.scales};
-  if (weight.biases) {
-    arrays.push_back(*weight.biases);
-  }
+  auto arrays = weight_arrays(weight);
+  arrays.insert(arrays.begin(), x);
   if (tiles) {
     arrays.push_back(*tiles);
   }

@@ -33,16 +33,11 @@ bool fits(const array& joint, const AttendedRows& rows) {
       weights_fit(heads, rows.query_weight, rows.key_weight, rows.freqs, joint.dtype());
 }
 
-// Rows in use and where each sequence begins: one array serves all layers of a step.
-const array& sizes_of(int used, const std::vector<int>& starts) {
-  static std::optional<std::pair<std::vector<int>, array>> last;
+// Rows in use, and where each sequence begins.
+array sizes_of(int used, const std::vector<int>& starts) {
   std::vector<int> sizes = {used};
   sizes.insert(sizes.end(), starts.begin(), starts.end());
-  if (!last || last->first != sizes) {
-    auto made = array(sizes.begin(), mx::Shape{static_cast<int>(sizes.size())}, mx::int32);
-    last.emplace(std::move(sizes), std::move(made));
-  }
-  return last->second;
+  return sizes_of_step(std::move(sizes));
 }
 
 // Into how many parts the keys are cut, so that every multiprocessor has work and a part is worth a block.
@@ -53,17 +48,8 @@ int parts_for(int used, int blocks) {
 }
 
 std::string header(bool normed, bool by_freqs, bool in_parts) {
-  std::string text;
-  auto define = [&](const char* name, const char* value) {
-    text += std::string("#define ") + name + " " + value + "\n";
-  };
-  define("NORMS", normed ? "true" : "false");
-  define("FREQS", by_freqs ? "true" : "false");
-  define("PARTS", in_parts ? "1" : "0");
-  define("QUERY_NORM", normed ? "query_norm" : "nullptr");
-  define("KEY_NORM", normed ? "key_norm" : "nullptr");
-  define("WAVES", by_freqs ? "freqs" : "nullptr");
-  return text + stream_header() + token_header + attention_header;
+  std::string parts = std::string("#define PARTS ") + (in_parts ? "1" : "0") + "\n";
+  return parts + head_defines(normed, by_freqs) + stream_header() + token_header + attention_header;
 }
 
 Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {

@@ -1,7 +1,6 @@
 #include "cuda/stream.h"
 
-#include <dlfcn.h>
-
+#include "cuda/driver.h"
 #include "cuda/kernel.h"
 #include "cuda/ring_sources.h"
 #include "cuda/stream_sources.h"
@@ -12,14 +11,12 @@ namespace {
 
 // What MLX does not tell of a device, from the driver that it has loaded.
 std::optional<int> attribute_of(int device, int attribute) {
-  using Get = int(int*, int);
-  using Attribute = int(int*, int, int);
-  static void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-  static auto* get = driver ? reinterpret_cast<Get*>(dlsym(driver, "cuDeviceGet")) : nullptr;
-  static auto* ask = driver ? reinterpret_cast<Attribute*>(dlsym(driver, "cuDeviceGetAttribute")) : nullptr;
+  static int (*get)(int*, int);
+  static int (*ask)(int*, int, int);
+  static bool found = find_in_driver(get, "cuDeviceGet") && find_in_driver(ask, "cuDeviceGetAttribute");
   int handle = 0;
   int value = 0;
-  if (!get || !ask || get(&handle, device) != 0 || ask(&value, attribute, handle) != 0) {
+  if (!found || get(&handle, device) != 0 || ask(&value, attribute, handle) != 0) {
     return std::nullopt;
   }
   return value;

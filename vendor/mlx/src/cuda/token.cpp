@@ -1,12 +1,13 @@
 #include "cuda/token.h"
 
 #include <cmath>
-#include <map>
 
 #include "cuda/attention_parts.h"
 #include "cuda/heads.h"
 #include "cuda/kernel.h"
 #include "cuda/meeting.h"
+#include "cuda/peer_sources.h"
+#include "cuda/peers.h"
 #include "cuda/stream.h"
 #include "cuda/token_parts.h"
 #include "cuda/token_sources.h"
@@ -50,7 +51,7 @@ struct Plan {
 constexpr const char* shared_names[] = {
     "DIMS",   "HEADS", "KV_HEADS",   "HEAD_DIMS", "HEADS_A_BLOCK", "ROTATED",  "INNER",
     "GROUPS", "SLOTS", "SLOT_BYTES", "FIRST_EPS", "SECOND_EPS",    "HEAD_EPS", "ROPE_SCALE",
-    "LOG2_BASE", "SCORE_SCALE"};
+    "LOG2_BASE", "SCORE_SCALE", "RANK", "RANKS"};
 constexpr const char* matrix_names[] = {"JOINT", "LAST", "GATES", "DOWN"};
 enum MatrixName { joint, last, gates, down };
 // The matrix, its scales and biases, its layer's bias.
@@ -68,7 +69,7 @@ struct Norms {
 // The plan of a layer (four matrices) or its attention (two); nothing where it finds no room.
 std::optional<Plan> plan_for(
     const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Norms& norms,
-    const StreamingGpu& gpu) {
+    const std::optional<RowPeers>& peers, const StreamingGpu& gpu) {
   int slot_bytes = 0;
   int groups = 0;
   int widest = 0;
@@ -89,7 +90,8 @@ std::optional<Plan> plan_for(
   std::vector<int> constants = {
       dims, heads.heads, heads.kv_heads, heads.dims, team, heads.rotated, inner, groups, slots, slot_bytes,
       bits_of(norms.first_eps), bits_of(norms.second_eps), bits_of(heads.eps), bits_of(angles.scale),
-      bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale)};
+      bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale), peers ? peers->rank : 0,
+      peers ? peers->ranks : 1};
   for (auto& [matrix, cut] : matrices) {
     constants.insert(constants.end(), {matrix.bits, matrix.group, cut.tile, cut.cuts});
   }
@@ -102,6 +104,7 @@ std::optional<Plan> plan_for(
 
 // What decides the text of a kernel beside its numbers.
 struct Kind {
+  int ranks; // 1 where results are this rank's alone
   bool whole;
   bool adds;
   bool biased;
@@ -117,7 +120,7 @@ struct Kind {
     return packed >> matrix & 1;
   }
   unsigned number() const {
-    return packed << 6 | whole << 5 | adds << 4 | biased << 3 | normed << 2 | by_freqs << 1 | gelu;
+    return packed << 7 | (ranks > 1) << 6 | whole << 5 | adds << 4 | biased << 3 | normed << 2 | by_freqs << 1 | gelu;
   }
   std::string name() const {
     return "mlxlm_token_" + std::to_string(number());
@@ -131,104 +134,69 @@ struct Kind {
     define("WHOLE", whole ? "1" : "0");
     define("ADDS", adds ? "1" : "0");
     define("JOINT_BIASED", biased ? "1" : "0");
-    define("NORMS", normed ? "1" : "0");
-    define("FREQS", by_freqs ? "1" : "0");
     define("GELU", gelu ? "1" : "0");
+    define("SHARED", ranks > 1 ? "1" : "0");
+    if (ranks > 1) {
+      define("PEERS", peers_type(ranks));
+    }
     for (int i = 0; i < matrices(); ++i) {
       std::string matrix = matrix_names[i];
       define(matrix + "_SCALES", is_packed(i) ? array_names[i][1] : "nullptr");
       define(matrix + "_BIASES", is_packed(i) ? array_names[i][2] : "nullptr");
     }
-    define("QUERY_NORM", normed ? "query_norm" : "nullptr");
-    define("KEY_NORM", normed ? "key_norm" : "nullptr");
-    define("WAVES", by_freqs ? "freqs" : "nullptr");
-    return text + stream_header() + token_header + attention_header;
+    text += head_defines(normed, by_freqs) + stream_header();
+    return text + (ranks > 1 ? peer_header : "") + token_header + attention_header;
   }
 };
 
-// Arrays with the names that a kernel knows them by. The names are literals: this is made anew for each layer and token.
-struct Inputs {
-  std::vector<const char*> names;
-  std::vector<array> arrays;
-
-  Inputs() {
-    constexpr int usual = 24;
-    names.reserve(usual);
-    arrays.reserve(usual);
+void add_matrix(NamedInputs& inputs, int which, const cpu::Matrix& matrix) {
+  auto& names = array_names[which];
+  inputs.add(names[0], matrix.arrays[0]);
+  if (matrix.layout.packing) {
+    inputs.add(names[1], matrix.arrays[1]);
+    inputs.add(names[2], matrix.arrays[2]);
   }
-
-  void add(const char* name, const array& a) {
-    names.push_back(name);
-    arrays.push_back(a);
+  if (matrix.layout.biased) {
+    inputs.add(names[3], matrix.arrays.back());
   }
-  void add(const char* name, const std::optional<array>& a) {
-    if (a) {
-      add(name, *a);
-    }
-  }
-  void add(int which, const cpu::Matrix& matrix) {
-    auto& names_of = array_names[which];
-    add(names_of[0], matrix.arrays[0]);
-    if (matrix.layout.packing) {
-      add(names_of[1], matrix.arrays[1]);
-      add(names_of[2], matrix.arrays[2]);
-    }
-    if (matrix.layout.biased) {
-      add(names_of[3], matrix.arrays.back());
-    }
-  }
-};
-
-// Rows in use and the token's position: one array serves all layers of a step.
-const array& sizes_of(int used, int offset) {
-  static std::optional<std::pair<std::pair<int, int>, array>> last;
-  if (!last || last->first != std::pair(used, offset)) {
-    last.emplace(std::pair(used, offset), array({used, offset}, {2}, mx::int32));
-  }
-  return last->second;
 }
 
-std::vector<array> launch(
-    const Kind& kind, const Plan& plan, Inputs inputs, const array& x, mx::StreamOrDevice s) {
-  auto stream = mx::to_stream(s);
-  add_meeting(inputs.names, inputs.arrays, stream);
-  static std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made;
+std::vector<array> launch(const Kind& kind, const Plan& plan, NamedInputs inputs, const array& x, mx::StreamOrDevice s) {
   auto key = plan.constants;
-  key.insert(key.end(), {static_cast<int>(kind.number()), static_cast<int>(x.dtype().val()), stream.index});
+  key.insert(key.end(), {static_cast<int>(kind.number()), static_cast<int>(x.dtype().val())});
   std::vector<mx::Shape> shapes(kind.whole ? 2 : 1, x.shape());
   shapes.push_back({plan.room});
   shapes.push_back({plan.parts});
   std::vector<mx::Dtype> dtypes(shapes.size() - 1, x.dtype());
   dtypes.push_back(mx::float32);
-  auto known = made.find(key);
-  std::vector<array> results;
-  if (known != made.end()) {
-    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs.arrays);
-  } else {
-    std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {{"T", x.dtype()}};
+  auto stream = mx::to_stream(s);
+  auto make = [&] {
+    MeetingKernel kernel = {
+        .name = kind.name(),
+        .header = kind.header(),
+        .outputs = {"out", "room", "parts"},
+        .arguments = {{"T", x.dtype()}},
+        .shared_memory = plan.shared_memory,
+        .blocks = streaming_gpu(s)->multiprocessors,
+        .threads = stream_threads,
+        .reads_rows = false};
+    if (kind.whole) {
+      kernel.outputs.insert(kernel.outputs.begin(), "sum");
+    }
     size_t at = 0;
     for (auto* name : shared_names) {
-      arguments.emplace_back(name, plan.constants[at++]);
+      kernel.arguments.emplace_back(name, plan.constants[at++]);
     }
     for (int i = 0; i < kind.matrices(); ++i) {
       for (auto* what : {"_BITS", "_GROUP", "_TILE", "_CUTS"}) {
-        arguments.emplace_back(std::string(matrix_names[i]) + what, plan.constants[at++]);
+        kernel.arguments.emplace_back(std::string(matrix_names[i]) + what, plan.constants[at++]);
       }
     }
-    std::vector<std::string> outputs = {"out", "room", "parts"};
-    if (kind.whole) {
-      outputs.insert(outputs.begin(), "sum");
-    }
-    auto kernel = mx::fast::cuda_kernel(
-        kind.name(), {inputs.names.begin(), inputs.names.end()}, outputs, token_layer_source, kind.header(), false, plan.shared_memory);
-    int blocks = streaming_gpu(s)->multiprocessors;
-    results = kernel(
-        inputs.arrays, shapes, dtypes, {blocks * stream_threads, 1, 1}, {stream_threads, 1, 1}, arguments, std::nullopt,
-        false, stream);
-    made.emplace(std::move(key), results[0].primitive_ptr());
-  }
+    return kernel;
+  };
+  auto results = launch_meeting(
+      token_layer_source, std::move(key), std::move(inputs), std::move(shapes), dtypes, stream, make);
   results.resize(kind.whole ? 2 : 1, results[0]);
-  remember_meeting(results.back());
   return results;
 }
 
@@ -274,19 +242,31 @@ std::optional<std::vector<Streamed>> matrices_of(const array& x, const cpu::Toke
   return all;
 }
 
-void add_attention(Inputs& inputs, const cpu::TokenAttention& attention) {
-  inputs.add(joint, attention.joint[0]);
-  inputs.add(last, attention.last);
+void add_attention(NamedInputs& inputs, const cpu::TokenAttention& attention) {
+  add_matrix(inputs, joint, attention.joint[0]);
+  add_matrix(inputs, last, attention.last);
   inputs.add("keys", attention.keys);
   inputs.add("values", attention.values);
-  inputs.add("sizes", sizes_of(attention.heads.used, attention.heads.angles.offset));
+  inputs.add("sizes", sizes_of_step({attention.heads.used, attention.heads.angles.offset}));
   inputs.add("query_norm", attention.query_weight);
   inputs.add("key_norm", attention.key_weight);
   inputs.add("freqs", attention.freqs);
 }
 
+std::optional<RowPeers> peers_for(const cpu::TokenAttention& attention, const array& x) {
+  return attention.group ? row_peers(*attention.group, x.shape(-1)) : std::nullopt;
+}
+
+void add_peers(NamedInputs& inputs, Kind& kind, const std::optional<RowPeers>& peers) {
+  if (peers) {
+    kind.ranks = peers->ranks;
+    inputs.add("table", peers->table);
+  }
+}
+
 Kind kind_of(const cpu::TokenAttention& attention, const std::vector<Streamed>& matrices) {
   Kind kind = {
+      .ranks = 1,
       .whole = false,
       .adds = false,
       .biased = attention.joint[0].layout.biased,
@@ -305,24 +285,29 @@ Kind kind_of(const cpu::TokenAttention& attention, const std::vector<Streamed>& 
 std::optional<array> attend_token(const array& x, const cpu::TokenAttention& attention, mx::StreamOrDevice s) {
   auto gpu = streaming_gpu(s);
   auto matrices = gpu ? matrices_of(x, attention, *gpu) : std::nullopt;
-  auto plan = matrices ? plan_for(*matrices, attention.heads, x.shape(2), {}, *gpu) : std::nullopt;
+  auto peers = peers_for(attention, x);
+  bool fit = matrices && peers.has_value() == attention.group.has_value();
+  auto plan = fit ? plan_for(*matrices, attention.heads, x.shape(2), {}, peers, *gpu) : std::nullopt;
   if (!plan) {
     return std::nullopt;
   }
-  Inputs inputs;
+  NamedInputs inputs;
   inputs.add("x", x);
   add_attention(inputs, attention);
-  return launch(kind_of(attention, *matrices), *plan, std::move(inputs), x, s)[0];
+  auto kind = kind_of(attention, *matrices);
+  add_peers(inputs, kind, peers);
+  return launch(kind, *plan, std::move(inputs), x, s)[0];
 }
 
 std::vector<array> layer_token(
     const array& x, const std::optional<array>& delta, const cpu::TokenLayer& layer, mx::StreamOrDevice s) {
   auto gpu = streaming_gpu(s);
   auto matrices = gpu ? matrices_of(x, layer, *gpu) : std::nullopt;
-  bool fit = matrices && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
+  auto peers = peers_for(layer.attention, x);
+  bool fit = matrices && peers.has_value() == layer.attention.group.has_value() && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
       is_weight(layer.first_norm, x.shape(2), x.dtype()) && is_weight(layer.second_norm, x.shape(2), x.dtype());
   Norms norms = {layer.first_eps, layer.second_eps};
-  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), norms, *gpu) : std::nullopt;
+  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), norms, peers, *gpu) : std::nullopt;
   if (!plan) {
     return {};
   }
@@ -330,14 +315,15 @@ std::vector<array> layer_token(
   kind.whole = true;
   kind.adds = delta.has_value();
   kind.gelu = layer.feed.gelu;
-  Inputs inputs;
+  NamedInputs inputs;
   inputs.add("x", x);
   inputs.add("delta", delta);
   inputs.add("first_norm", layer.first_norm);
   add_attention(inputs, layer.attention);
   inputs.add("second_norm", layer.second_norm);
-  inputs.add(gates, layer.feed.joint[0]);
-  inputs.add(down, layer.feed.last);
+  add_matrix(inputs, gates, layer.feed.joint[0]);
+  add_matrix(inputs, down, layer.feed.last);
+  add_peers(inputs, kind, peers);
   return launch(kind, *plan, std::move(inputs), x, s);
 }
 

@@ -13,9 +13,10 @@ using namespace mlxlm_stream;
 struct Meeting {
   unsigned long long* arrived;
   unsigned long long wanted;
+  bool endless; // a block may wait for another process, however long that takes
 
   // Nobody has gone past this launch's first meeting yet, so whole rounds are those of earlier launches.
-  __device__ explicit Meeting(unsigned long long* counter) : arrived(counter) {
+  __device__ explicit Meeting(unsigned long long* counter, bool endless = false) : arrived(counter), endless(endless) {
     asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(wanted) : "l"(counter) : "memory");
     wanted = wanted / gridDim.x * gridDim.x;
   }
@@ -28,7 +29,7 @@ struct Meeting {
       unsigned long long seen = 0;
       for (unsigned tries = 0; seen < wanted; ++tries) {
         asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(seen) : "l"(arrived) : "memory");
-        if (tries == 1u << 24) {
+        if (tries == 1u << 24 && !endless) {
           __trap(); // rather an error than a GPU that hangs
         }
       }
@@ -124,6 +125,32 @@ __device__ uint4 sum_of(uint4 a, uint4 b) {
     left[k] = static_cast<T>(static_cast<float>(left[k]) + static_cast<float>(right[k]));
   }
   return a;
+}
+
+// A tile's results, of which each lane has one, as this rank's part of a sum over ranks. By a whole warp.
+template <typename T, int TILE, typename Sum>
+__device__ void send_tile(const Sum& sum, int tile, int lane, float value) {
+  const T half = static_cast<T>(value);
+  const uint32_t own = *reinterpret_cast<const unsigned short*>(&half);
+  const uint32_t two = own | __shfl_down_sync(0xffffffffu, own, 1) << 16;
+  const uint32_t next = __shfl_down_sync(0xffffffffu, two, 2);
+  if (lane < TILE && lane % 4 == 0) {
+    sum.send((tile * TILE + lane) / 4, uint2{two, next});
+  }
+}
+
+// The sums over ranks of a block's own tiles, four numbers a line.
+template <int ROWS, int TILE, typename Sum, typename Take>
+__device__ void receive_tiles(const Sum& sum, int thread, Take take) {
+  constexpr int lines = TILE / 4;
+  for (int i = thread;; i += worker_threads) {
+    const int tile = blockIdx.x + i / lines * gridDim.x;
+    if (tile >= ROWS / TILE) {
+      break;
+    }
+    const int line = tile * lines + i % lines;
+    take(line, sum.receive(line));
+  }
 }
 
 } // namespace mlxlm_token

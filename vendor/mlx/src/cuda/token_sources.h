@@ -3,10 +3,11 @@
 
 namespace mlxlm::cuda {
 
-// WHOLE: a layer, else its attention alone, of a row that is normed already.
+// WHOLE: a layer, else its attention alone, of a row that is normed already. SHARED: ranks have some of the heads and a part of the
+// feed-forward block each; what they make of them is summed while the blocks wait for each other anyway.
 // Inputs, in this order, those in brackets where the layer has them: x, [delta], [first_norm], joint with [its scales and
 // biases, a bias], last likewise, keys, values (1, KV_HEADS, rows, HEAD_DIMS), sizes (2: rows in use, position),
-// [query_norm, key_norm], [freqs], [second_norm, gates, down], state (1 + HEADS / HEADS_A_BLOCK).
+// [query_norm, key_norm], [freqs], [second_norm, gates, down], [table], state (1 + HEADS / HEADS_A_BLOCK).
 // Outputs [sum], out (DIMS); room: what blocks hand each other; parts: attention to parts of the keys.
 constexpr const char* token_layer_source = R"(
   using namespace mlxlm_token;
@@ -54,7 +55,10 @@ constexpr const char* token_layer_source = R"(
   }
 
   auto* counts = const_cast<unsigned long long*>(reinterpret_cast<const unsigned long long*>(state));
-  Meeting meet(counts);
+  Meeting meet(counts, SHARED);
+#if SHARED
+  mlxlm::RowSum<T, PEERS> row_sum(table, RANK, RANKS);
+#endif
   const int used = sizes[0];
   const int splits = max(1, min(static_cast<int>(gridDim.x) / TEAMS, (used + 255) / 256));
   const bool attends = blockIdx.x < TEAMS * splits;
@@ -87,6 +91,13 @@ constexpr const char* token_layer_source = R"(
     return values;
 #endif
   };
+  auto entered = [&](int at) {
+#if ADDS
+    return static_cast<T>(static_cast<float>(x[at]) + static_cast<float>(delta[at]));
+#else
+    return x[at];
+#endif
+  };
 
   enter_normed<T, Joint>(area, totals, partial, first_norm, __int_as_float(FIRST_EPS), thread, entering);
 #else
@@ -102,6 +113,11 @@ constexpr const char* token_layer_source = R"(
     }
   });
   meet();
+#if SHARED
+  if (blockIdx.x == 0 && thread == 0) {
+    row_sum.count(1 + WHOLE);
+  }
+#endif
 
   if (attends) {
     float* turned = reinterpret_cast<float*>(area); // the queries, the new key, the new value
@@ -157,19 +173,33 @@ constexpr const char* token_layer_source = R"(
 
   enter<T, Last>(area, totals, attended, thread);
   multiply<Last>(ring, last_matrix, last_scale, area, totals, partial, warp, lane, [&](int tile, int at, float value) {
+#if SHARED
+    send_tile<T, LAST_TILE>(row_sum, tile, at, value);
+#else
     if (at < LAST_TILE) {
       const int to = tile * LAST_TILE + at;
-#if !WHOLE
-      out[to] = static_cast<T>(value);
+#if WHOLE
+      sum[to] = static_cast<T>(static_cast<float>(entered(to)) + rounded<T>(value));
 #else
-      float stream = static_cast<float>(x[to]);
-#if ADDS
-      stream = rounded<T>(stream + static_cast<float>(delta[to]));
-#endif
-      sum[to] = static_cast<T>(stream + rounded<T>(value));
+      out[to] = static_cast<T>(value);
 #endif
     }
+#endif
   });
+#if SHARED
+  receive_tiles<DIMS, LAST_TILE>(row_sum, thread, [&](int line, uint2 four) {
+#if WHOLE
+    T* values = reinterpret_cast<T*>(&four);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      values[i] = static_cast<T>(static_cast<float>(entered(4 * line + i)) + static_cast<float>(values[i]));
+    }
+    reinterpret_cast<uint2*>(sum)[line] = four;
+#else
+    reinterpret_cast<uint2*>(out)[line] = four;
+#endif
+  });
+#endif
 #if WHOLE
   T* inner = attended + WIDTH;
   Scales<T, Gates> gates_scale;
@@ -191,11 +221,22 @@ constexpr const char* token_layer_source = R"(
   meet();
 
   enter<T, Down>(area, totals, inner, thread);
+#if SHARED
+  ++row_sum.round;
+#endif
   multiply<Down>(ring, down_matrix, down_scale, area, totals, partial, warp, lane, [&](int tile, int at, float value) {
+#if SHARED
+    send_tile<T, DOWN_TILE>(row_sum, tile, at, value);
+#else
     if (at < DOWN_TILE) {
       out[tile * DOWN_TILE + at] = static_cast<T>(value);
     }
+#endif
   });
+#if SHARED
+  receive_tiles<DIMS, DOWN_TILE>(
+      row_sum, thread, [&](int line, uint2 four) { reinterpret_cast<uint2*>(out)[line] = four; });
+#endif
 #endif
 )";
 

@@ -1,0 +1,93 @@
+/**
+ * One token on several ranks through whole layers as one kernel, which sums over the ranks: the same logits as from one rank
+ * that reads the text at once. Of GPUs, so it is no test of `bun test`.
+ *
+ *   bun bench/ranks.ts 2 test/rank-kernels.ts
+ */
+import { joinedGroup } from "../bench/group";
+import { makeReady } from "../src/convert/ready";
+import * as mx from "../src/mlx";
+import { architecture, createModel, type LanguageModel } from "../src/models";
+import { KVCache, quantize, shardModel } from "../src/nn";
+import { llama, llama3Scaling, someTokens } from "./kernel-model";
+
+const qwen3 = { ...llama, model_type: "qwen3", head_dim: 128, num_attention_heads: 8, num_key_value_heads: 4 };
+const wide = { ...llama, hidden_size: 1024, intermediate_size: 4096, num_attention_heads: 16, num_key_value_heads: 8 };
+const experts = {
+  ...qwen3,
+  model_type: "qwen3_moe",
+  num_experts: 4,
+  num_experts_per_tok: 4,
+  moe_intermediate_size: 1024,
+  decoder_sparse_step: 1,
+  mlp_only_layers: [],
+  norm_topk_prob: true,
+};
+const cases = [
+  ["Llama", wide, null],
+  ["Llama, 4 bits in groups of 32", { ...wide, intermediate_size: 2048 }, { bits: 4, groupSize: 32 }],
+  ["Llama, 4 bits in groups of 64", wide, { bits: 4, groupSize: 64 }],
+  ["Llama, 8 bits", wide, { bits: 8, groupSize: 64 }],
+  ["Llama with other frequencies", { ...wide, rope_scaling: llama3Scaling }, null],
+  ["Qwen 2, whose projections have biases", { ...wide, model_type: "qwen2" }, { bits: 4, groupSize: 64 }],
+  ["Qwen 3, which norms heads", qwen3, null],
+  ["heads that do not divide evenly", { ...wide, num_attention_heads: 6, num_key_value_heads: 3 }, null],
+  ["Qwen 3 with experts, 4 bits", experts, { bits: 4, groupSize: 64 }],
+] as const;
+
+const group = joinedGroup();
+if (!group) throw new Error("bun bench/ranks.ts 2 test/rank-kernels.ts");
+
+async function made(config: (typeof cases)[number][1], how: (typeof cases)[number][2], shared: boolean) {
+  mx.random.seed(3);
+  const model = await createModel(config, "test");
+  mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
+  if (how) quantize(model, how);
+  if (shared) shardModel(model, group!);
+  makeReady(model, await architecture(config.model_type));
+  return model;
+}
+
+/** How many layers, or their attentions, were one operation. */
+let whole = 0;
+const { filledBy } = KVCache.prototype;
+KVCache.prototype.filledBy = function (writer) {
+  whole++;
+  filledBy.call(this, writer);
+};
+
+const read = (model: LanguageModel, tokens: readonly number[]) =>
+  mx.scope(() => {
+    const logits = model.forward(mx.array([tokens], "int32")).astype("float32");
+    mx.eval(logits);
+    return logits;
+  });
+
+let failed = 0;
+for (const [name, config, how] of cases) {
+  const tokens = someTokens(330);
+  const alone = await made(config, how, false);
+  const all = read(alone, tokens);
+  alone.dispose();
+  const model = await made(config, how, true);
+  const cache = model.makeCache();
+  whole = 0;
+  const [off, scale] = mx.scope(() => {
+    mx.eval(model.forward(mx.array([tokens.slice(0, 300)], "int32"), { cache }));
+    let off = 0;
+    for (let i = 300; i < tokens.length; i++) {
+      const step = model.forward(mx.array([[tokens[i]!]], "int32"), { cache }).at(0, -1);
+      off = Math.max(off, step.astype("float32").subtract(all.at(0, i)).abs().max().item());
+    }
+    return [off, all.abs().max().item()];
+  });
+  const isRight = off / scale < 0.05;
+  if (!isRight) failed++;
+  console.log(
+    `${isRight ? "right" : "WRONG"}: ${name}, ${(off / scale).toFixed(4)}, ${whole} of ${30 * config.num_hidden_layers}`,
+  );
+  for (const one of cache) one.dispose();
+  model.dispose();
+  all.dispose();
+}
+process.exit(failed === 0 ? 0 : 1);
