@@ -17,6 +17,7 @@ import type { ChatMessage, ChatOptions } from "../text/chat-template";
 import type { Tokenizer } from "../text/tokenizer";
 import type { PooledAdapter } from "../tune/adapter-pool";
 import { AnswerText, type TextOptions, type TextPart } from "./answer-text";
+import type { HeldForm } from "./constrain";
 import type { Loan, Prefixes } from "./prefix-store";
 import type { Stepper } from "./stepper";
 
@@ -35,6 +36,8 @@ export interface AnswerRequest extends TextOptions {
   logitsProcessors?: readonly LogitsProcessor[];
   /** Holds the answer to a grammar. The answer takes it over. */
   constraint?: Constraint | null;
+  /** What the constraint was made of: needed where other processes make the same steps. */
+  form?: HeldForm | null;
   /** Of the stepper's adapters, where it has any. */
   adapter?: PooledAdapter | null;
   /** Tokens that end the answer; the tokenizer's where absent, none where empty. */
@@ -164,6 +167,7 @@ export async function* answer(
       sampler: own?.sampler ?? chosen,
       logitsProcessors: request.logitsProcessors,
       constraint,
+      form: request.form,
       adapter: request.adapter,
       stopTokens,
       cache: request.cache ?? lent?.layers,

@@ -26,6 +26,11 @@ import { grammarCompiler } from "../sample/grammar/vocabulary";
 import { opensThought } from "../text/thinking";
 import type { Tokenizer } from "../text/tokenizer";
 
+/** What an answer is held to, in words: for other processes that hold it to the same. */
+export interface HeldForm extends Pick<ConstrainOptions, "takeApart" | "tools"> {
+  format: AnswerFormat;
+}
+
 export interface ConstrainOptions {
   tokenizer: Tokenizer;
   /** How many logits the model gives. */

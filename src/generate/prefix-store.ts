@@ -2,12 +2,15 @@
 import * as mx from "../mlx";
 import type { Cache } from "../models";
 import { type CacheState, kindNamed, kindOf, savedStateOf } from "../nn";
+import { elsewhere, forgetElsewhere } from "./ranks/caches-elsewhere";
 
 export interface PrefixStoreOptions {
   /** How many conversations, those that are lent included. */
   maxEntries?: number;
   /** Bytes of all caches that are not lent. */
   maxBytes?: number;
+  /** Take caches only as they are, and cut none back: other processes have parts of them that forget otherwise. */
+  isRigid?: boolean;
 }
 
 /** Where an answer looks for what has been read before. */
@@ -34,12 +37,14 @@ export class PrefixStore implements Prefixes {
   #lent = 0;
   readonly #maxEntries: number;
   readonly #maxBytes: number;
+  readonly #isRigid: boolean;
 
   /** @param make an empty cache, as `model.makeCache` gives it */
   constructor(
     private readonly make: () => Cache[],
-    { maxEntries = 1, maxBytes = Number.POSITIVE_INFINITY }: PrefixStoreOptions = {},
+    { maxEntries = 1, maxBytes = Number.POSITIVE_INFINITY, isRigid = false }: PrefixStoreOptions = {},
   ) {
+    this.#isRigid = isRigid;
     this.#maxEntries = maxEntries;
     this.#maxBytes = maxBytes;
   }
@@ -69,7 +74,7 @@ export class PrefixStore implements Prefixes {
   #take(prompt: readonly number[]): Entry | null {
     const candidates = this.#entries
       .map((entry) => ({ entry, shared: Math.min(commonLength(entry.tokens, prompt), prompt.length - 1) }))
-      .filter(({ entry, shared }) => shared > 0 && canCut(entry.layers, entry.tokens.length - shared))
+      .filter(({ entry, shared }) => shared > 0 && this.#canCut(entry.layers, entry.tokens.length - shared))
       // Of equal ones the shortest, which has the least to forget.
       .sort((a, b) => b.shared - a.shared || a.entry.tokens.length - b.entry.tokens.length);
     const [best] = candidates;
@@ -86,10 +91,14 @@ export class PrefixStore implements Prefixes {
     return null;
   }
 
+  #canCut(layers: readonly Cache[], count: number): boolean {
+    return this.#isRigid ? count === 0 : canCut(layers, count);
+  }
+
   #put(layers: Cache[], tokens: readonly number[]): void {
     // What the new one can be cut back to needs no place of its own.
     const covers = ({ tokens: own }: Entry) =>
-      commonLength(own, tokens) === own.length && canCut(layers, tokens.length - own.length);
+      commonLength(own, tokens) === own.length && this.#canCut(layers, tokens.length - own.length);
     const covered = this.#entries.filter(covers);
     for (const { layers } of covered) dispose(layers);
     this.#entries = this.#entries.filter((entry) => !covered.includes(entry));
@@ -148,19 +157,27 @@ export function commonLength(a: readonly number[], b: readonly number[]): number
 export const bytesOf = (layers: readonly Cache[]) => layers.reduce((sum, { nbytes }) => sum + nbytes, 0);
 
 export function dispose(layers: readonly Cache[]): void {
+  forgetElsewhere(layers);
   for (const layer of layers) layer.dispose();
 }
 
-/** Whether caches can forget their last `count` tokens. */
+/** Whether caches can forget their last `count` tokens, here and where other processes have parts of them. */
 export const canCut = (layers: readonly Cache[], count: number) =>
-  count === 0 || layers.every((layer) => layer.isTrimmable());
+  count === 0 || ((elsewhere(layers)?.owner.canCut ?? true) && layers.every((layer) => layer.isTrimmable()));
 
-export const cut = (layers: readonly Cache[], count: number) => layers.every((layer) => layer.trim(count) === count);
+export function cut(layers: readonly Cache[], count: number): boolean {
+  const parts = elsewhere(layers);
+  if (count > 0) parts?.owner.cut(parts.number, count);
+  return layers.every((layer) => layer.trim(count) === count);
+}
 
 /** Caches with the same contents, which share memory until one of them changes; null for a kind that has no copies. */
 export function copied(layers: readonly Cache[]): Cache[] | null {
   if (!layers.every(kindOf)) return null;
-  return mx.scope(() =>
+  const copy = mx.scope(() =>
     layers.map((layer) => kindOf(layer)!.restore(savedStateOf(layer) as readonly CacheState[], kindNamed)),
   );
+  const parts = elsewhere(layers);
+  parts?.owner.copied(parts.number, copy);
+  return copy;
 }

@@ -44,7 +44,7 @@ const reads = (cache: Cache): cache is KeyValueCache => "makeMask" in cache && "
 const partsOf = (cache: Cache): readonly Cache[] | undefined => kindOf(cache)?.parts?.(cache);
 
 /** A cache's kind and numbers, without its tensors. */
-function configuration(cache: Cache): string {
+export function configuration(cache: Cache): string {
   const numbers = [...leaves("", savedStateOf(cache))].filter(([, leaf]) => !(leaf instanceof mx.Tensor));
   return JSON.stringify([savedKindOf(cache).name, "offset" in cache ? cache.offset : null, numbers]);
 }

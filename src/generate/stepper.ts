@@ -4,6 +4,7 @@ import type { Cache, LanguageModel } from "../models";
 import type { LogitsProcessor, Sampler } from "../sample";
 import type { Constraint } from "../sample/grammar/constraint";
 import type { PooledAdapter } from "../tune/adapter-pool";
+import type { HeldForm } from "./constrain";
 import type { PrefillOptions } from "./prefill";
 
 export interface StepRequest {
@@ -14,6 +15,8 @@ export interface StepRequest {
   logitsProcessors?: readonly LogitsProcessor[];
   /** Holds the answer to a grammar. The steps end where nothing may follow. */
   constraint?: Constraint | null;
+  /** What the constraint was made of. */
+  form?: HeldForm | null;
   /** Of the adapters of a batch: what the model has for these steps. */
   adapter?: PooledAdapter | null;
   /** The first of these ends the steps, and is the last of them. */

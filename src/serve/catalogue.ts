@@ -5,8 +5,8 @@ import { cachedCheckpoints } from "../convert/cached-checkpoints";
 import { openSource } from "../convert/source";
 import { demoName } from "../demo/folder";
 import { findModel, type OpenedModel, openModel } from "../generate/open-model";
-import { tellOpening } from "../generate/ranks-stepper";
-import { isLaunched } from "../mlx/group-environment";
+import { tellOpening } from "../generate/ranks/orders";
+import { isLaunched, isLead } from "../mlx/group-environment";
 import { loadTokenizer } from "../text/tokenizer";
 import type { ModelSource, Open } from "./models/models";
 
@@ -43,10 +43,10 @@ export interface OpenerOptions {
   warn?: (message: string) => void;
 }
 
-/** Opens what the operator named, downloaded where need be. */
+/** Opens what the operator named, downloaded where need be. Of several ranks the first has the others open it too. */
 export function opener({ chatTemplate, draftHead, pipeline, onDownload, warn }: OpenerOptions): Open {
   return async ({ open, adapterPath }) => {
-    if (isLaunched()) tellOpening();
+    if (isLaunched() && isLead()) tellOpening();
     const opened = await openModel(open, {
       ...{ adapterPath, draftHead, pipeline, warn },
       onDownload: (done, total) => onDownload?.(open ?? "", done, total),

@@ -1,13 +1,13 @@
 /** Texts as vectors: a language model's hidden states behind its last norm, pooled to one and brought to length 1. */
 import { join } from "node:path";
 import { z } from "zod";
+import { hiddenStates } from "../generate/hidden-states";
+import { tellStates } from "../generate/ranks/orders";
 import { breathe } from "../macrotask";
-import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
-import type { Module } from "../nn";
-import { ApiError, invalid } from "./api-error";
+import { invalid } from "./api-error";
 import type { ServedModel } from "./models/served-model";
 
 /** How the states of all tokens become one: their mean, or the last one, which has seen all others. */
@@ -33,7 +33,6 @@ export async function embed(
   { pooling, dimensions }: EmbeddingOptions,
   signal: AbortSignal,
 ): Promise<Embeddings> {
-  if (isLaunched()) throw invalid("a model that is divided among ranks gives no embeddings", "model");
   const how = pooling ?? (await ownPooling(served.folder));
   const vectors: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {
@@ -44,8 +43,14 @@ export async function embed(
     }
     const foreign = input.find((id) => id >= served.model.vocabSize);
     if (foreign !== undefined) throw invalid(`there is no token ${foreign} in the model`, "input");
-    if (signal.aborted) break;
-    vectors.push(vectorOf(served.model, input, how, dimensions));
+    // Ranks compute one thing after the other: a text has its place between answers.
+    const place = isLaunched() ? await served.scheduler.enter(input.length, 0, signal) : null;
+    try {
+      if (signal.aborted) break;
+      vectors.push(vectorOf(served.model, input, how, dimensions));
+    } finally {
+      place?.leave();
+    }
     await breathe();
   }
   return { vectors, pooling: how, tokens: inputs.reduce((sum, { length }) => sum + length, 0) };
@@ -58,7 +63,8 @@ function vectorOf(
   dimensions?: number,
 ): Float32Array {
   return mx.scope(() => {
-    const states = hiddenStates(model, mx.array(tokens, "uint32").reshape(1, -1)).squeeze(0).astype("float32");
+    if (isLaunched()) tellStates(tokens);
+    const states = hiddenStates(model, tokens).squeeze(0).astype("float32");
     const whole = pooling === "mean" ? states.mean({ axis: 0 }) : states.at(-1);
     if (dimensions !== undefined && dimensions > whole.size) {
       throw invalid(`the model's vectors have ${whole.size} numbers, not ${dimensions}`, "dimensions");
@@ -67,33 +73,6 @@ function vectorOf(
     const length = mx.maximum(cut.square().sum().sqrt(), 1e-12);
     return cut.divide(length).toArray() as Float32Array;
   });
-}
-
-type Head = Module & { forward: (x: Tensor) => Tensor; asLinear?: (x: Tensor) => Tensor };
-
-/** Token ids (1, T) → what the model's head would get, (1, T, D). The head itself is left out. */
-function hiddenStates(model: LanguageModel, ids: Tensor): Tensor {
-  let states: Tensor | null = null;
-  const take = (x: Tensor) => {
-    states ??= x;
-    return x;
-  };
-  const restores: (() => void)[] = [];
-  for (const [name, module] of model.namedModules()) {
-    const head = module as Head;
-    const methods = [...(/(^|\.)lm_head$/.test(name) ? ["forward"] : []), ...(head.asLinear ? ["asLinear"] : [])];
-    for (const method of methods as ("forward" | "asLinear")[]) {
-      head[method] = take;
-      restores.push(() => void Reflect.deleteProperty(head, method));
-    }
-  }
-  try {
-    model.forward(ids);
-  } finally {
-    for (const restore of restores) restore();
-  }
-  if (states) return states;
-  throw new ApiError(400, "this model's hidden states cannot be read", { param: "model" });
 }
 
 const poolingConfig = z.looseObject({ pooling_mode_lasttoken: z.boolean().default(false) });

@@ -158,6 +158,7 @@ export async function* generate(
       ...{ prompt, maxTokens, sampler, tools, takeApart, callPieces: generation.callPieces },
       ...{ adapter: adapter?.pooled, inputEmbeddings },
       constraint: form ? await constrain(form, held) : null,
+      form: form && { format: form, tools, takeApart },
       seed: generation.seed,
       stopTexts: generation.stop,
       stopsInThoughts: false,

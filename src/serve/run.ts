@@ -2,7 +2,7 @@
 import { demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { openModel } from "../generate/open-model";
-import { tellEnd } from "../generate/ranks-stepper";
+import { tellEnd } from "../generate/ranks/orders";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
 import { ApiError } from "./api-error";

@@ -3,11 +3,26 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { testServer } from "../serve";
 
+interface Likelihoods {
+  content: { token: string; logprob: number }[];
+}
+
+interface Counted {
+  choices: { message: { content: string } }[];
+  usage: { prompt_tokens_details?: { cached_tokens?: number } };
+}
+
 const main = join(import.meta.dir, "../../cmd/main.ts");
 describe.each([
   ["a part of each layer on each rank", []],
   ["some layers on each rank", ["--pipeline"]],
+  [
+    "packed caches: one answer after the other",
+    ["--kv-bits", "8", "--kv-group-size", "32", "--quantized-kv-start", "0"],
+  ],
+  ["a draft model", ["--draft-model", "demo"]],
 ])("%s", (_, way) => {
+  const isBatched = way.length < 2;
   const words = ["launch", "-n", "2", "server", "--model", "demo", "--port", "0", "--json", ...way];
   const server = Bun.spawn([process.execPath, main, ...words], {
     stdin: "ignore",
@@ -66,50 +81,112 @@ describe.each([
     expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
   }, 60_000);
 
-  test("it answers side by side, each as alone: some begin and end while others go on", async () => {
-    const questions = ["What is 27 + 58?", "What is 30 + 41?", "What is 11 + 12?", "What is 3 + 4?"];
-    const more = [{}, { repetition_penalty: 1.1 }, { stop: ["="] }, { max_tokens: 5 }];
-    const asked = (from: typeof ask) => questions.map((question, i) => from(question, more[i]).then(textOf));
-    const single = testServer();
-    const alone = await Promise.all(
-      asked((content, more) => single.post("/v1/chat/completions", requestOf(content, more))),
-    );
-    await single.stop();
+  test.if(isBatched)(
+    "it answers side by side, each as alone: some begin and end while others go on",
+    async () => {
+      const questions = ["What is 27 + 58?", "What is 30 + 41?", "What is 11 + 12?", "What is 3 + 4?"];
+      const more = [{}, { repetition_penalty: 1.1 }, { stop: ["="] }, { max_tokens: 5 }];
+      const asked = (from: typeof ask) => questions.map((question, i) => from(question, more[i]).then(textOf));
+      const single = testServer();
+      const alone = await Promise.all(
+        asked((content, more) => single.post("/v1/chat/completions", requestOf(content, more))),
+      );
+      await single.stop();
 
-    // It ends nowhere by itself.
-    const endless = { logit_bias: { 0: -100, 2: -100 }, max_tokens: 600, stream: true };
-    let isOver = false;
-    const long = await ask("Tell me a story.", endless);
-    const reader = long.body!.getReader();
-    await reader.read();
-    const rest = (async () => {
-      while (!(await reader.read()).done);
-      isOver = true;
-    })();
-    const left = new AbortController();
-    const leaving = await ask("Tell me a story.", endless, left.signal);
-    await leaving.body!.getReader().read();
-    const first = Promise.all(asked(ask));
-    left.abort();
-    expect(await first).toEqual(alone);
-    expect(await Promise.all(asked(ask))).toEqual(alone);
-    expect(isOver).toBe(false);
-    await rest;
-    expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
+      // It ends nowhere by itself.
+      const endless = { logit_bias: { 0: -100, 2: -100 }, max_tokens: 600, stream: true };
+      let isOver = false;
+      const long = await ask("Tell me a story.", endless);
+      const reader = long.body!.getReader();
+      await reader.read();
+      const rest = (async () => {
+        while (!(await reader.read()).done);
+        isOver = true;
+      })();
+      const left = new AbortController();
+      const leaving = await ask("Tell me a story.", endless, left.signal);
+      await leaving.body!.getReader().read();
+      const first = Promise.all(asked(ask));
+      left.abort();
+      expect(await first).toEqual(alone);
+      expect(await Promise.all(asked(ask))).toEqual(alone);
+      expect(isOver).toBe(false);
+      await rest;
+      expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
+    },
+    60_000,
+  );
+
+  const person = {
+    type: "object",
+    properties: { name: { enum: ["Ann", "Bob"] }, age: { type: "integer", minimum: 1, maximum: 99 } },
+    required: ["name", "age"],
+    additionalProperties: false,
+  };
+  const inForm = { response_format: { type: "json_schema", json_schema: { name: "person", schema: person } } };
+
+  test("forms, likelihoods, biases, seeds and texts as vectors are those of one process", async () => {
+    const post = (path: string, body: object) =>
+      fetch(`${url}/v1/${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      });
+    const single = testServer();
+    const alone = (path: string, body: object) => single.post(`/v1/${path}`, body);
+    const answers = async (from: typeof post) => {
+      const asked = [
+        inForm,
+        { ...inForm, temperature: 0.9, seed: 3 },
+        { ...inForm, repetition_penalty: 1.2 },
+        { logprobs: true, top_logprobs: 1, max_tokens: 5 },
+        { logit_bias: { 5: -3 }, presence_penalty: 0.5, max_tokens: 20 },
+      ].map(async (more) => {
+        const response = await from("chat/completions", requestOf("Who are you?", more));
+        const { choices } = (await response.json()) as { choices: { message: object; logprobs?: Likelihoods }[] };
+        const { message, logprobs } = choices[0]!;
+        return { message, tokens: logprobs?.content.map(({ token, logprob }) => [token, logprob.toFixed(2)]) };
+      });
+      const embedded = await from("embeddings", { input: ["a small fox", "27 + 58"] });
+      const { data } = (await embedded.json()) as { data: { embedding: number[] }[] };
+      return [await Promise.all(asked), data.map(({ embedding }) => embedding.map((x) => x.toFixed(4)))] as const;
+    };
+    const [whole, parts] = [await answers(alone), await answers(post)];
+    await single.stop();
+    if (isBatched) expect(parts).toEqual(whole);
+    for (const { message } of parts[0].slice(0, 2)) {
+      const { content } = message as { content: string };
+      expect(JSON.parse(content)).toMatchObject({ name: expect.stringMatching(/Ann|Bob/), age: expect.any(Number) });
+    }
+    expect(parts[1]).toEqual(whole[1]);
   }, 60_000);
 
-  test.each([
-    [
-      "chat/completions",
-      { messages: [{ role: "user", content: "x" }], response_format: { type: "json_object" } },
-      "in a form",
-    ],
-    ["embeddings", { input: "x" }, "no embeddings"],
-  ])("%s refuses what one process can do only", async (path, body, message) => {
+  test("a prompt that begins as an earlier one is read from there on", async () => {
+    const story = "There was a small fox who lived in a wood and counted the trees. ".repeat(8);
+    const cachedOf = async (content: string, more?: object) => {
+      const { usage, choices } = (await (await ask(content, { max_tokens: 8, ...more })).json()) as Counted;
+      return [usage.prompt_tokens_details?.cached_tokens ?? 0, choices[0]!.message.content] as const;
+    };
+    const [none, first] = await cachedOf(`${story}How many?`);
+    const [all, again] = await cachedOf(`${story}How many?`);
+    const [most] = await cachedOf(`${story}Where was it?`, inForm);
+    expect(again).toBe(first);
+    expect(none).toBeLessThan(20);
+    expect(all).toBeGreaterThan(80);
+    expect(most).toBeGreaterThan(80);
+    // Others come and go, and what is not used for a while is forgotten.
+    await Promise.all(Array.from({ length: 14 }, (_, i) => cachedOf(`${i} ${story.slice(i)}`)));
+    expect(await cachedOf(`${story}How many?`)).toEqual([expect.any(Number), first]);
+  }, 60_000);
+
+  test("pictures are refused by name, and it goes on", async () => {
+    const picture = { type: "image_url", image_url: { url: "data:image/png;base64,AAAA" } };
+    const messages = [{ role: "user", content: [{ type: "text", text: "What is this?" }, picture] }];
     const headers = { "content-type": "application/json" };
-    const response = await fetch(`${url}/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    const body = JSON.stringify({ messages });
+    const response = await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body });
     expect(response.status).toBe(400);
-    expect(await response.text()).toContain(message);
+    expect(await response.text()).toContain("divided among ranks takes no pictures");
     expect(await textOf(await ask("What is 1 + 2?"))).toEndWith("1 + 2 = 3.");
   });
 

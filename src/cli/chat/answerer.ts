@@ -6,6 +6,7 @@ import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { PromptImages } from "../../generate/images";
 import { LoneStepper } from "../../generate/lone-stepper";
 import { PrefixStore } from "../../generate/prefix-store";
+import { forgetAlike } from "../../generate/ranks/alike";
 import type { Stepper } from "../../generate/stepper";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
@@ -73,7 +74,8 @@ export class ChatAnswerer {
     this.#stepper = drafts ? new DraftStepper(model, drafts, options) : new LoneStepper(model, options);
     this.#format = options.format ?? null;
     this.#images = options.images ?? null;
-    this.#prefixes = new PrefixStore(() => model.makeCache({ maxSize: options.maxKvSize }));
+    const sizes = { maxSize: options.maxKvSize };
+    this.#prefixes = new PrefixStore(() => model.makeCache(sizes), { isRigid: !forgetAlike(model, sizes) });
     this.contextLength = options.maxKvSize === undefined ? options.contextLength : null;
   }
 

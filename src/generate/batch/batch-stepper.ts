@@ -1,10 +1,10 @@
 /** Answers side by side: they join and leave a batch that runs as long as any of them waits for a token. */
 import { ExitCode, UserError } from "../../errors";
-import type { Cache, LanguageModel } from "../../models";
+import type { LanguageModel } from "../../models";
+import { dispose } from "../prefix-store";
 import type { Step, Stepper, StepRequest } from "../stepper";
 import type { TokenEvent } from "./generation-batch";
 import { type BatchEvent, BatchGenerator, type BatchGeneratorOptions } from "./generator";
-import { disposeLayers } from "./layers";
 
 /** One sequence's place between the batch and who reads it. */
 interface Line {
@@ -185,7 +185,7 @@ export class BatchStepper implements Stepper {
       line.wake?.();
     } else {
       event.logprobs?.dispose();
-      disposeLayers((event.cache ?? []) as Cache[]);
+      if (event.cache) dispose(event.cache);
     }
   }
 

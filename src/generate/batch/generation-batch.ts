@@ -7,6 +7,7 @@ import { bestAllowed, takesBest } from "../best-allowed";
 import { acceptChosen, choosesFirst, type StepMask, stepMask } from "../masks";
 import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
 import { disposeLayers, extendLayers, extractLayers, filterLayers } from "./layers";
+import type { Ended } from "./lockstep";
 import type { BatchModel } from "./model";
 import { isStopped, type Sequence } from "./sequence";
 
@@ -87,9 +88,8 @@ export class GenerationBatch {
   /** Submits the next step and reads the present one. Sequences that end leave the batch. */
   step(): (TokenEvent | FailureEvent)[] {
     const current = this.#pending;
-    const isFree = this.sequences.every(({ constraint }) => constraint === null);
-    // What was chosen among all tokens may have to be chosen again: it is read before the model goes on.
-    const isLate = this.sequences.some((sequence) => this.#unheld.has(sequence));
+    const { isHeld, isLate } = this.model.planned(this);
+    const isFree = this.#isFree;
     const logits = isLate ? null : this.#feed(current.tokens);
     // Without a grammar the next choice needs no token of this one: it is submitted before they are read.
     if (logits && isFree) this.#pending = this.#choose(logits, current.tokens, null);
@@ -99,9 +99,11 @@ export class GenerationBatch {
     if (!isFree) this.#follow(tokens, current.logprobs);
     const forced = logits ? [] : this.#jump();
     const mask = isFree ? null : this.#mask();
+    let rows = Array.from(tokens, (token, row) => [token, ...(forced[row] ?? [])]);
     if (logits && !isFree) this.#pending = this.#choose(logits, current.tokens, mask);
     else if (!logits) {
-      const input = mx.array(this.#feedForced(tokens, forced));
+      rows = this.model.told(rows);
+      const input = mx.array(this.#feedForced(rows), "uint32");
       this.#pending = this.#choose(this.#feed(input), input, mask);
       input.dispose();
     }
@@ -109,7 +111,7 @@ export class GenerationBatch {
     const events = this.sequences.flatMap((sequence, row): (TokenEvent | FailureEvent)[] => {
       const { id } = sequence;
       if (this.#failed.has(sequence)) return [{ type: "failure", id, error: this.#failed.get(sequence) }];
-      const all = [tokens[row]!, ...(forced[row] ?? [])];
+      const all = rows[row]!;
       const made = all.map((token, i): TokenEvent => {
         sequence.tokens.push(token);
         sequence.generated += 1;
@@ -118,18 +120,46 @@ export class GenerationBatch {
         const logprobs = sequence.logprobs ? mx.scope(() => current.logprobs.at(row)) : null;
         return { type: "token", id, token, logprobs, finishReason };
       });
-      const last = made.at(-1)!;
-      if (last.finishReason !== null && sequence.keepCache) {
-        Object.assign(last, { cache: extractLayers(this.#layers, row), tokens: [...sequence.tokens] });
-      }
       return made;
     });
     discard(current);
-    const ended = new Set(
-      events.flatMap((event) => (event.type === "failure" || event.finishReason ? [event.id] : [])),
-    );
-    this.filter(({ id }) => !ended.has(id));
+    this.#end(events, isHeld);
     return events;
+  }
+
+  /** Whether a grammar holds some of the answers. */
+  get isHeld(): boolean {
+    return !this.#isFree;
+  }
+
+  /** Whether what was chosen may have to be chosen again: then it is read before the model goes on. */
+  get isLate(): boolean {
+    return this.sequences.some((sequence) => this.#unheld.has(sequence));
+  }
+
+  get #isFree(): boolean {
+    return this.sequences.every(({ constraint }) => constraint === null);
+  }
+
+  /** Has sequences leave, those of a step's events or those that end on another process. The last events of some get their caches. */
+  #end(events: readonly (TokenEvent | FailureEvent)[], isHeld: boolean): void {
+    const lasts = new Map(events.map((event) => [event.id, event]));
+    const rows = new Map(this.sequences.map((sequence, row) => [sequence.id, row]));
+    const own = [...lasts.values()].flatMap((event): Ended[] => {
+      if (event.type === "failure") return [[event.id, false]];
+      return event.finishReason === null ? [] : [[event.id, this.sequences[rows.get(event.id)!]!.keepCache]];
+    });
+    const ended = isHeld ? this.model.told(own) : own;
+    for (const [id, isKept] of ended) {
+      const row = rows.get(id)!;
+      if (!isKept) continue;
+      Object.assign(lasts.get(id)!, {
+        cache: extractLayers(this.#layers, row),
+        tokens: [...this.sequences[row]!.tokens],
+      });
+    }
+    const gone = new Set(ended.map(([id]) => id));
+    this.filter(({ id }) => !gone.has(id));
   }
 
   /** Submits a token of each sequence to the model. */
@@ -217,11 +247,11 @@ export class GenerationBatch {
   }
 
   /** Feeds each row's token and its forced ones, and returns the last of them, which are yet to be fed. */
-  #feedForced(tokens: Uint32Array, forced: readonly (readonly number[])[]): Uint32Array {
-    const lengths = forced.map(({ length }) => length);
+  #feedForced(rows: readonly (readonly number[])[]): number[] {
+    const lengths = rows.map(({ length }) => length - 1);
     const longest = Math.max(0, ...lengths);
-    if (longest === 0) return tokens;
-    const rows = forced.map((more, row) => [tokens[row]!, ...more]);
+    const lasts = rows.map((row) => row.at(-1)!);
+    if (longest === 0) return lasts;
     const fed = rows.flatMap((row) => Array.from({ length: longest }, (_, i) => (i < row.length - 1 ? row[i]! : 0)));
     for (const layer of this.#layers) layer.prepare(lengths);
     mx.scope(() => {
@@ -229,7 +259,7 @@ export class GenerationBatch {
       this.model.forward(input, this.sequences, { cache: this.#layers });
     });
     for (const layer of this.#layers) layer.finalize();
-    return Uint32Array.from(rows, (row) => row.at(-1)!);
+    return lasts;
   }
 
   /** What the grammars allow next, for the rows that are not chosen among all tokens first; null without any. */

@@ -8,7 +8,7 @@ import type { AdapterPool } from "../../tune/adapter-pool";
 import { acceptChosen } from "../masks";
 import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
-import type { Lockstep, StepPlan } from "./lockstep";
+import type { Lead, Lockstep } from "./lockstep";
 import { BatchModel } from "./model";
 import { PromptBatch } from "./prompt-batch";
 import { type BatchRequest, checkRequest, Sequence } from "./sequence";
@@ -58,8 +58,6 @@ interface Waiting {
 
 const stepsPerCleanup = 512;
 
-const emptyPlan = (): StepPlan => ({ joining: [], leaving: [], pace: [null, null] });
-
 /**
  * `add` requests at any time, call `step` until it has no more to do, and `dispose` at the end. Each sequence gets the
  * tokens that it would get alone.
@@ -78,8 +76,8 @@ export class BatchGenerator {
   #generation: GenerationBatch | null = null;
   readonly #prompts: PromptBatch;
   readonly #options: Required<Omit<BatchGeneratorOptions, "adapters" | "lockstep">>;
-  readonly #lockstep: Lockstep | null;
-  #plan: StepPlan = emptyPlan();
+  /** Where other processes make the same steps: what tells them. */
+  readonly #lead: Lead | null;
   readonly #batched: BatchModel;
   readonly #restoreWiredLimit: () => void;
   #pace = (isAnswering: boolean) => this.#options.promptPace(this.work, isAnswering);
@@ -99,7 +97,7 @@ export class BatchGenerator {
       maxKvSize,
       maxCacheBytes,
     };
-    this.#lockstep = options.lockstep ?? null;
+    this.#lead = options.lockstep?.lead ?? null;
     this.#batched = new BatchModel(model, options.adapters, options.lockstep);
     this.#prompts = new PromptBatch(this.#batched, prefillStepSize);
     this.#restoreWiredLimit = withWiredLimit();
@@ -127,14 +125,15 @@ export class BatchGenerator {
     };
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
-    this.#plan.joining.push({ prompt: wanted.prompt, maxTokens, stop });
+    const told = { prompt: wanted.prompt, maxTokens: maxTokens - opening.length, stop, boundaries, keepCache };
+    this.#lead?.joins(told, cache);
     return sequence.id;
   }
 
   /** Drops sequences, wherever they are. */
   remove(ids: readonly number[]): void {
     const gone = new Set(ids);
-    this.#plan.leaving.push(...ids);
+    this.#lead?.leaves(ids);
     this.#waiting = this.#waiting.filter(({ sequence }) => !gone.has(sequence.id));
     const stays = ({ id }: Sequence) => !gone.has(id);
     this.#prompts.filter(stays);
@@ -146,7 +145,10 @@ export class BatchGenerator {
   extract(id: number): { cache: Cache[]; tokens: number[] } | null {
     for (const batch of [this.#prompts, this.#generation]) {
       const sequence = batch?.sequences.find((one) => one.id === id);
-      if (sequence) return { cache: batch!.extract(id)!, tokens: [...sequence.tokens] };
+      if (!sequence) continue;
+      const cache = batch!.extract(id)!;
+      this.#lead?.copied(id, cache);
+      return { cache, tokens: [...sequence.tokens] };
     }
     return null;
   }
@@ -178,22 +180,22 @@ export class BatchGenerator {
 
   /** Tells the other processes. */
   #begins(): void {
-    const plan = this.#plan;
-    this.#plan = emptyPlan();
-    if (!this.#lockstep?.announce) return;
+    if (!this.#lead) return;
     // Asked once, for times differ between processes.
     const { promptPace } = this.#options;
     const [beside, alone] = [promptPace(this.work, true), promptPace(this.work, false)];
     this.#pace = (isAnswering) => (isAnswering ? beside : alone);
     const isReading = this.#waiting.length > 0 || this.#prompts.sequences.length > 0;
-    const told = [beside, alone].map((count) => (isReading && Number.isFinite(count) ? count : null));
-    this.#lockstep.announce({ ...plan, pace: told as [number | null, number | null] });
+    const told = (count: number) => (isReading && Number.isFinite(count) ? count : null);
+    const { isHeld = false, isLate = false } = this.#generation ?? {};
+    this.#lead.begins({ isHeld, isLate, pace: [told(beside), told(alone)] });
   }
 
   #decode(): (TokenEvent | FailureEvent)[] {
     if (!this.#generation) return [];
     const began = performance.now();
     const events = this.#generation.step();
+    for (const event of events) if (event.type === "token" && event.cache) this.#lead?.kept(event.cache);
     this.#settle();
     this.work.generationTime += (performance.now() - began) / 1000;
     this.work.generationTokens += events.length;

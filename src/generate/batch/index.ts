@@ -3,5 +3,5 @@ export { type BatchGenerateOptions, type BatchResponse, batchGenerate } from "./
 export { BatchStepper } from "./batch-stepper";
 export type { TokenEvent } from "./generation-batch";
 export { type BatchEvent, BatchGenerator, type BatchGeneratorOptions, type PrefillEvent } from "./generator";
-export type { Lockstep, StepPlan } from "./lockstep";
+export type { Ended, Joining, Lead, Lockstep, StepPlan } from "./lockstep";
 export type { BatchRequest } from "./sequence";

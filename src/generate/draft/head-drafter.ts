@@ -3,6 +3,8 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache, DraftHead } from "../../models";
 import type { ForwardOptions } from "../../nn";
+import { greedy } from "../../sample";
+import { agreedSampler } from "../agreed-tokens";
 import type { Checked, Drafter, Forward } from "./drafter";
 import { ReturnPoint } from "./return-point";
 
@@ -100,6 +102,7 @@ export class HeadDrafter implements Drafter {
   readonly flag = "--mtp";
   readonly reader: Forward = { forward: (inputs, options) => this.#read(inputs, options) };
   readonly #layers: readonly DraftReader[];
+  readonly #draw = agreedSampler(greedy);
   /** The prompt while it is read. */
   #prompt: readonly number[] | null;
   /** The position behind the last hidden state that draft layers have received. */
@@ -179,7 +182,7 @@ export class HeadDrafter implements Drafter {
 
   /** (1, 1, D) → the likeliest token, (1) */
   #choice({ last, index }: Given): Tensor {
-    return mx.argmax(this.head.scores(last, index), { axis: -1 }).reshape(1);
+    return this.#draw(this.head.scores(last, index).reshape(1, -1));
   }
 
   /** Further drafts by the one layer that there is: it takes what it gave for the model's next hidden state. */

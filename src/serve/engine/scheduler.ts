@@ -3,7 +3,7 @@ import { BatchStepper } from "../../generate/batch";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
-import { LeadingBatchStepper, LeadingStepper } from "../../generate/ranks-stepper";
+import { LeadingBatchStepper, LeadingStepper } from "../../generate/ranks/lead";
 import type { Stepper } from "../../generate/stepper";
 import { isLaunched } from "../../mlx/group-environment";
 import type { LanguageModel } from "../../models";
@@ -83,12 +83,11 @@ export class Scheduler {
     this.#maxQueue = options.maxQueue ?? 256;
     this.isBatched = !draft && !kvQuantization && canBatch(model);
     this.#concurrency = this.isBatched ? decodeConcurrency : 1;
-    const settings = { prefillStepSize, kvQuantization };
-    this.lone = new LoneStepper(model, settings);
-    if (isLaunched() && !this.isBatched) this.stepper = new LeadingStepper(model, settings);
-    else if (draft) this.stepper = new DraftStepper(model, draft, settings);
-    else if (!this.isBatched) this.stepper = this.lone;
-    else {
+    this.lone = new LoneStepper(model, { prefillStepSize, kvQuantization });
+    if (!this.isBatched) {
+      const alone = steppingAlone(model, options);
+      this.stepper = isLaunched() ? new LeadingStepper(alone) : alone;
+    } else {
       const [completionBatchSize, prefillBatchSize] = [
         decodeConcurrency,
         Math.min(promptConcurrency, decodeConcurrency),
@@ -211,6 +210,15 @@ export class Scheduler {
     this.options.budget.hold(this, 0);
   }
 }
+
+/** Answers one after the other, with drafts where there are any. */
+export const steppingAlone = (
+  model: LanguageModel,
+  { draft, prefillStepSize, kvQuantization }: Pick<SchedulerOptions, "draft" | "prefillStepSize" | "kvQuantization">,
+): Stepper => {
+  const settings = { prefillStepSize, kvQuantization };
+  return draft ? new DraftStepper(model, draft, settings) : new LoneStepper(model, settings);
+};
 
 const lengthOf = (prompt: number, maxTokens: number) =>
   prompt + (maxTokens < 0 ? likelyAnswer : Math.min(maxTokens, likelyAnswer));

@@ -76,7 +76,7 @@ export class ServedModel {
       budget,
       adapters: this.#pool,
       onShort: (bytes) => this.prefixes.release(bytes),
-      draft: draft ? { model: draft.model, tokens: settings.numDraftTokens } : settings.ownDrafts?.(opened.draftHead),
+      draft: draftsOf(settings, opened, draft),
     });
     this.sharesAdapters = this.scheduler.isBatched && canShareAdapters(opened.model);
   }
@@ -116,6 +116,10 @@ export class ServedModel {
     mx.releaseMemory();
   }
 }
+
+/** Who proposes tokens: a draft model, the model's own layers, or the text so far. */
+export const draftsOf = (settings: EngineSettings, opened: OpenedModel, draft: OpenedModel | undefined) =>
+  draft ? { model: draft.model, tokens: settings.numDraftTokens } : settings.ownDrafts?.(opened.draftHead);
 
 function bytesOf(module: Partial<Pick<Module, "namedParameters">> | undefined): number {
   return module?.namedParameters?.().reduce((sum, [, tensor]) => sum + tensor.nbytes, 0) ?? 0;

@@ -1,0 +1,35 @@
+/** Whether the caches of all processes can do the same: with layers spread over them, each may have other kinds. */
+import * as mx from "../../mlx";
+import { isLaunched } from "../../mlx/group-environment";
+import { gatherJson } from "../../mlx/group-messages";
+import type { LanguageModel } from "../../models";
+import type { CacheOptions } from "../../nn";
+import { configuration } from "../prompt-cache-fit";
+
+/** Tokens that no window holds. */
+const long = 1e6;
+
+interface Abilities {
+  /** What sets layers' caches apart. */
+  kinds: string[];
+  /** Whether all forget any number of tokens at any time. */
+  forget: boolean;
+}
+
+function abilitiesOf(model: LanguageModel, options?: CacheOptions): Abilities {
+  const cache = model.makeCache(options);
+  try {
+    const kinds = [...new Set(cache.map(configuration))].sort();
+    return { kinds, forget: cache.every((layer) => layer.isTrimmable(long)) };
+  } finally {
+    for (const layer of cache) layer.dispose();
+  }
+}
+
+/** Whether what a process sees of its own caches is so on all: that tokens can be forgotten. All call it; true on a process alone. */
+export function forgetAlike(model: LanguageModel, options?: CacheOptions): boolean {
+  if (!isLaunched()) return true;
+  const all = gatherJson(mx.distributed.init({ strict: true }), abilitiesOf(model, options));
+  const [first] = all.map(({ kinds }) => kinds.join());
+  return all.every(({ kinds }) => kinds.join() === first) || all.every(({ forget }) => forget);
+}
