@@ -17,5 +17,6 @@ export const cachePromptFlags = {
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
   prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
+  pipeline: flag.switch("under mlxlm launch: give each rank some layers, not a part of each layer"),
   adapterPath: flag.path("folder of a LoRA adapter"),
 };

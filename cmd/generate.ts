@@ -10,7 +10,6 @@ import { wasGiven } from "../src/cli/parse";
 import { checkPromptLength, checkPromptText, hasPipedText, isFileOnStdin, pipedText } from "../src/cli/piped";
 import { ExitCode, UserError } from "../src/errors";
 import type { End } from "../src/generate/answer";
-import { isLaunched } from "../src/mlx/group-environment";
 import { generateFlags } from "./generate.flags";
 
 export default command({
@@ -51,13 +50,14 @@ export default command({
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
 
-    if (flags.promptCacheFile !== undefined && isLaunched()) throw noSharedCache();
     const saved = flags.promptCacheFile === undefined ? null : await openSavedCache(flags);
-    const { model, draftHead, tokenizer, contextLength } = await openModel(saved?.model ?? flags.model, out, signal, {
+    const opened = await openModel(saved?.model ?? flags.model, out, signal, {
       ...flags,
       draftHead: flags.mtp !== undefined,
+      movesCaches: saved !== null,
     });
-    saved?.checkModel(model);
+    const { model, draftHead, tokenizer, contextLength } = opened;
+    const cache = saved?.cacheFor(opened) ?? model.makeCache({ maxSize: flags.maxKvSize });
     const draft = flags.draftModel === undefined ? null : await openModel(flags.draftModel, out, signal);
     if (draft && draft.tokenizer.vocabSize !== tokenizer.vocabSize) {
       const [theirs, ours] = [draft.tokenizer.vocabSize, tokenizer.vocabSize];
@@ -97,7 +97,6 @@ export default command({
     const { vocabSize: vocabularySize } = model;
     const constraint = format && (await constrain(format, { tokenizer, vocabularySize, prompt }));
     const bar = out.progress("Prompt", { unit: "tok", total: prompt.length });
-    const cache = saved?.cache ?? model.makeCache({ maxSize: flags.maxKvSize });
     const rule = "=".repeat(10);
     if (flags.verbose) out.info(rule);
     const request = {
@@ -166,13 +165,6 @@ function bothOnStdin(): UserError {
   return new UserError("--json-schema and --prompt cannot both come from stdin", {
     code: ExitCode.usage,
     hint: "Put one of them into a file.",
-  });
-}
-
-function noSharedCache(): UserError {
-  return new UserError("--prompt-cache-file is for one process: each rank would need its part of the cache", {
-    code: ExitCode.usage,
-    hint: "Leave it out, or start without mlxlm launch.",
   });
 }
 

@@ -14,13 +14,16 @@ export function openModel(
   name: string | undefined,
   out: Output,
   signal: AbortSignal,
-  options: Pick<models.OpenOptions, "adapterPath" | "quantizeActivations" | "draftHead" | "pipeline" | "isWhole"> = {},
+  options: Pick<
+    models.OpenOptions,
+    "adapterPath" | "quantizeActivations" | "draftHead" | "pipeline" | "isWhole" | "movesCaches"
+  > = {},
 ): Promise<models.OpenedModel> {
-  const { adapterPath, quantizeActivations, draftHead, pipeline, isWhole } = options;
+  const { adapterPath, quantizeActivations, draftHead, pipeline, isWhole, movesCaches } = options;
   const bar = out.progress(`Downloading ${name}`, { unit: "bytes" });
   return models
     .openModel(name, {
-      ...{ adapterPath, quantizeActivations, draftHead, pipeline, isWhole, signal },
+      ...{ adapterPath, quantizeActivations, draftHead, pipeline, isWhole, movesCaches, signal },
       onDownload(done, total) {
         bar.at(done, total);
         if (done >= total) bar.end();

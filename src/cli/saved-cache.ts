@@ -1,10 +1,13 @@
-/** `--prompt-cache-file`: a KV cache that was saved, and the model that it belongs to. */
+/** `--prompt-cache-file`: a KV cache that was saved, and the model that it belongs to. Of several ranks the first reads it. */
 import { basename, resolve } from "node:path";
 import { ExitCode, UserError } from "../errors";
-import { loadPromptCache } from "../generate/prompt-cache-file";
+import type { OpenedModel } from "../generate/open-model";
+import { loadPromptCache, type PromptCache } from "../generate/prompt-cache-file";
 import { checkCacheOf, packingOf, tokensIn } from "../generate/prompt-cache-fit";
-import type { Cache, LanguageModel } from "../models";
+import { isLead } from "../mlx/group-environment";
+import type { Cache } from "../models";
 import type { Values } from "./flags";
+import { fromLead } from "./group";
 import type { kvQuantizationFlags } from "./kv-quantization";
 
 interface Wanted extends Values<typeof kvQuantizationFlags> {
@@ -14,15 +17,17 @@ interface Wanted extends Values<typeof kvQuantizationFlags> {
 }
 
 export interface SavedCache {
-  cache: Cache[];
   /** The model that it was made with, as it was named then. */
   model: string | undefined;
   /** How many tokens it holds. */
   tokens: number;
   /** A further token that ends answers. */
   eosToken: string | null;
-  /** @throws UserError where the loaded model cannot go on from it; the cache is freed then */
-  checkModel(model: LanguageModel): void;
+  /**
+   * The cache for the loaded model, or for this rank's part of it. To be called once.
+   * @throws UserError where the model cannot go on from it; both are freed then
+   */
+  cacheFor(opened: Pick<OpenedModel, "model" | "caches">): Cache[];
 }
 
 /** @throws UserError where the file is not there or broken, or other flags do not go with it */
@@ -34,33 +39,48 @@ export async function openSavedCache(flags: Wanted): Promise<SavedCache> {
       hint: "The draft model would have to read the prompt too: leave out one of them.",
     });
   }
-  const saved = await loadPromptCache(file);
-  const { cache, metadata } = saved;
-  const release = () => {
-    for (const layer of cache) layer.dispose();
-  };
-  try {
-    checkQuantization(flags, cache);
-    checkName(flags.model, metadata.model, file);
-  } catch (error) {
-    release();
-    throw error;
-  }
+  const saved = isLead() ? await read(flags) : null;
+  const facts = await fromLead(() => {
+    const { model, tokenizer_config: tokenizer } = saved!.metadata;
+    return { model, tokens: tokensIn(saved!.cache), eosToken: eosToken(tokenizer) };
+  });
   return {
-    cache,
-    model: flags.model ?? metadata.model,
-    tokens: tokensIn(cache),
-    eosToken: eosToken(metadata.tokenizer_config),
-    checkModel(model) {
+    ...facts,
+    model: flags.model ?? facts.model,
+    cacheFor({ model, caches }) {
+      let cache = saved?.cache ?? [];
       try {
-        checkCacheOf(model, saved, file);
+        if (caches) {
+          const parts = caches.parts(saved?.cache ?? null);
+          release(cache);
+          cache = parts;
+        }
+        checkCacheOf(model, { cache, metadata: {} }, file);
+        return cache;
       } catch (error) {
-        release();
+        release(cache);
         model.dispose();
         throw error;
       }
     },
   };
+}
+
+function release(cache: readonly Cache[]): void {
+  for (const layer of cache) layer.dispose();
+}
+
+async function read(flags: Wanted): Promise<PromptCache> {
+  const file = flags.promptCacheFile!;
+  const saved = await loadPromptCache(file);
+  try {
+    checkQuantization(flags, saved.cache);
+    checkName(flags.model, saved.metadata.model, file);
+    return saved;
+  } catch (error) {
+    release(saved.cache);
+    throw error;
+  }
 }
 
 function checkQuantization({ kvBits, kvGroupSize }: Wanted, cache: readonly Cache[]): void {

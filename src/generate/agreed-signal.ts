@@ -34,6 +34,13 @@ class AgreedSignal {
   }
 }
 
+/** Whether `signal` is aborted on any of the processes, all of which must ask; `signal` itself where there is one process. */
+export function isAbortedAnywhere(signal: AbortSignal): boolean {
+  if (!isLaunched()) return signal.aborted;
+  const group = mx.distributed.init({ strict: true });
+  return mx.scope(() => mx.distributed.allMax(mx.array([signal.aborted ? 1 : 0], "int32"), { group }).item()) === 1;
+}
+
 /** Steps that end together on all processes; those of `signal` itself where there is one process. */
 export function endingTogether<T>(
   signal: AbortSignal | undefined,

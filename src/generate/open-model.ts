@@ -13,6 +13,7 @@ import type { LanguageModel } from "../models";
 import { tightFit } from "../models/wired";
 import { quantizeActivations } from "../nn";
 import { applyAdapters } from "../tune/adapter-files";
+import { DividedCaches } from "./ranks/divided-caches";
 import { checkSameModel } from "./same-model";
 
 /** The model that mlx-lm takes where none is named. */
@@ -53,6 +54,8 @@ export interface OpenOptions extends FindOptions {
   pipeline?: boolean;
   /** Among several processes, give each the whole model. */
   isWhole?: boolean;
+  /** Caches come from files, or go there: among several processes they are divided and put together. */
+  movesCaches?: boolean;
   /** No model was named, and it is the demo model. */
   onDemo?: () => void;
 }
@@ -61,6 +64,8 @@ export interface OpenedModel extends LoadedModel {
   folder: string;
   /** How many tokens fit, where the configuration says so. */
   contextLength: number | null;
+  /** Of a model that is divided among processes, where caches are moved. */
+  caches?: DividedCaches;
 }
 
 /**
@@ -91,8 +96,10 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   const elsewhere = spreads && repo !== undefined ? await absentFiles(folder, repo, options) : undefined;
   if (group) await checkSameModel(group, folder, elsewhere);
   const divides = group && !options.isWhole;
+  let caches: DividedCaches | undefined;
   const adapt = async (model: LanguageModel) => {
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
+    if (divides && options.movesCaches && group.size > 1) caches = new DividedCaches(model, group);
   };
   // Of a model that is divided among ranks, layers are adapted while they are whole.
   const loaded = await loadModel(folder, {
@@ -102,6 +109,7 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   try {
     if (!divides) await adapt(loaded.model);
     if (packsInputs) quantizeActivations(loaded.model);
+    caches?.divided(loaded.model);
   } catch (error) {
     loaded.model.dispose();
     loaded.draftHead?.dispose();
@@ -109,7 +117,7 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   }
   const tight = tightFit(loaded.model);
   if (tight !== null) warn?.(tight);
-  return { ...loaded, folder, contextLength: contextLength(loaded.config) };
+  return { ...loaded, folder, contextLength: contextLength(loaded.config), caches };
 }
 
 /** Headers of the weight files that were not downloaded: other ranks have the layers in them. */

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
-import { type KeyValueCache, type KvQuantization, kindOf, savedKindOf, savedStateOf } from "../nn";
+import { type KeyValueCache, type KvQuantization, kindOf, savedKindOf, savedStateOf, withoutMessages } from "../nn";
 import type { PromptCache } from "./prompt-cache-file";
 import { leaves } from "./prompt-cache-layout";
 
@@ -18,7 +18,7 @@ export function checkCacheOf(model: LanguageModel, { cache }: PromptCache, path:
     if (fresh.length !== cache.length)
       throw misfit(path, `it has ${cache.length} layers, not ${fresh.length} of this kind`);
     const empty = fresh.map(configuration);
-    mx.scope(() => void model.forward(mx.zeros([1, 1], "uint32"), { cache: fresh }));
+    mx.scope(() => withoutMessages(() => void model.forward(mx.zeros([1, 1], "uint32"), { cache: fresh })));
     for (const [i, layer] of cache.entries()) {
       const problem = mx.scope(() => layerProblem(layer, fresh[i]!));
       if (problem) throw misfit(path, `layer ${i} of ${cache.length}: ${problem}`);

@@ -74,6 +74,30 @@ describe("ranks on this machine", () => {
     expect(out).toContain("3 + 4 = 7.");
   });
 
+  test.each([[[]], [["--pipeline"]]])(
+    "write a prompt's cache as one process does, and go on from it, %j",
+    async (way) => {
+      const file = join(folder, `cache${way.length}`);
+      const cached = await run([
+        "-n",
+        "3",
+        "cache_prompt",
+        "--model",
+        "demo",
+        "--prompt",
+        "What is 27",
+        ...way,
+        "--prompt-cache-file",
+        file,
+      ]);
+      expect(cached.problems).toContain("Saving...");
+      const words = ["generate", "--prompt-cache-file", file, "--prompt", " + 58?", "--verbose", "False"];
+      const alone = Bun.spawnSync([process.execPath, main, ...words]);
+      expect(alone.stdout.toString()).toEndWith(`${answer}\n`);
+      expect((await run(["-n", "3", ...words, ...way])).out).toBe(alone.stdout.toString());
+    },
+  );
+
   test("are tested pairwise", async () => {
     const { code, out } = await run(["-n", "3", "--json", "--check"]);
     const { members, pairs, sum } = JSON.parse(out);
