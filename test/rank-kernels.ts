@@ -32,6 +32,7 @@ const cases = [
   ["Qwen 2, whose projections have biases", { ...wide, model_type: "qwen2" }, { bits: 4, groupSize: 64 }],
   ["Qwen 3, which norms heads", qwen3, null],
   ["heads that do not divide evenly", { ...wide, num_attention_heads: 6, num_key_value_heads: 3 }, null],
+  ["Qwen 3 with experts", experts, null],
   ["Qwen 3 with experts, 4 bits", experts, { bits: 4, groupSize: 64 }],
 ] as const;
 

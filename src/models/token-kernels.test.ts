@@ -34,6 +34,7 @@ const cases = [
   ["Qwen 2, whose projections have biases, 4 bits", { ...llama, model_type: "qwen2" }, { bits: 4, groupSize: 64 }],
   ["Qwen 3, which norms heads", qwen3, null],
   ["Qwen 3, 4 bits in groups of 64", qwen3, { bits: 4, groupSize: 64 }],
+  ["Qwen 3 with experts", experts, null],
   ["Qwen 3 with experts, 4 bits", experts, { bits: 4, groupSize: 64 }],
 ] as const;
 

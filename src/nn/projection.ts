@@ -117,7 +117,7 @@ const heldBy = (first: Projection): JointProjection | null =>
   first._joint instanceof JointProjection ? first._joint : null;
 
 /** The joint projection of the layers where `fuseProjections` joined these and x (…, T, K) is one token. */
-export function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | null {
+export function jointOf(x: Tensor, layers: readonly Layer[], { ofPrompts = false } = {}): JointProjection | null {
   const first = layers[0];
   if (!isProjection(first)) return null;
   const joint = heldBy(first);
@@ -129,7 +129,7 @@ export function jointOf(x: Tensor, layers: readonly Layer[]): JointProjection | 
     return null;
   }
   // Many tokens keep a product busy as it is, and MLX can reuse the memory of results that stand alone.
-  return x.dim(-2) === 1 || (process.env.XJOINT === "1" && layers.length === 3) ? joint : null;
+  return x.dim(-2) === 1 || ofPrompts ? joint : null;
 }
 
 /** Layers that `fuseProjections` joined. */
@@ -156,10 +156,14 @@ export function project(x: Tensor, layers: readonly Layer[]): Tensor[] {
   return layers.map((layer, i) => (isStandIn(layer) ? layer.changed(x, results[i]!) : results[i]!));
 }
 
-/** The layers' results side by side on the last axis; null where they are not joined, and for several tokens. */
+/**
+ * The layers' results side by side on the last axis; null where they are not joined, and for several tokens, but on a GPU of
+ * NVIDIA's: keys and values are products that leave most of it idle, by themselves.
+ */
 export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | null {
   if (layers.some((layer) => isStandIn(layer) && !layer.isIdle)) return null;
-  return jointOf(x, layers.map(baseOf))?.forward(x) ?? null;
+  const ofPrompts = mx.defaultDevice() !== "cpu" && mx.isAvailable("cuda");
+  return jointOf(x, layers.map(baseOf), { ofPrompts })?.forward(x) ?? null;
 }
 
 /** Whether the layers can be one: all plain or all packed alike, in one dtype, all with a bias or none. */
