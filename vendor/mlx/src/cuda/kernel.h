@@ -5,6 +5,7 @@
 #include <map>
 
 #include "abi.h"
+#include "cuda/kernel_texts.h"
 
 namespace mlxlm::cuda {
 
@@ -42,7 +43,7 @@ class Kernel {
       std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
       std::string header = "", int shared_memory = 0, Reads reads = Reads::copies)
       : make_(mx::fast::cuda_kernel(
-            name, inputs, outputs, source, header, reads == Reads::copies, shared_memory)) {}
+            name, inputs, outputs, source, named_text(header), reads == Reads::copies, shared_memory)) {}
 
   // The source knows the first input's dtype as T, and the first output's as Out.
   std::vector<array> operator()(

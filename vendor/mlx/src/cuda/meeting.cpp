@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "cuda/kernel_texts.h"
 #include "mlx/ops.h"
 
 namespace mlxlm::cuda {
@@ -47,7 +48,7 @@ std::vector<array> launch_meeting(
   } else {
     auto kernel = make();
     auto call = mx::fast::cuda_kernel(
-        kernel.name, {inputs.names.begin(), inputs.names.end()}, kernel.outputs, source, kernel.header,
+        kernel.name, {inputs.names.begin(), inputs.names.end()}, kernel.outputs, source, named_text(kernel.header),
         kernel.reads_rows, kernel.shared_memory);
     results = call(
         inputs.arrays, shapes, dtypes, {kernel.blocks * kernel.threads, 1, 1}, {kernel.threads, 1, 1}, kernel.arguments,

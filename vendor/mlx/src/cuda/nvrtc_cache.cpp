@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/kernel_texts.h"
 #include "environment.h"
 
 namespace {
@@ -234,7 +235,7 @@ Result nvrtcCreateProgram(
     void** program, const char* source, const char* name, int count, const char* const* headers,
     const char* const* include_names) {
   auto made = std::make_unique<Program>();
-  made->source = source;
+  made->source = mlxlm::cuda::with_texts(source);
   made->name = name ? name : "";
   for (int i = 0; i < count; ++i) {
     made->headers.emplace_back(headers[i]);
