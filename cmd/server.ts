@@ -73,8 +73,8 @@ export default command({
 });
 
 /** @throws UserError for what one process can do only */
-function checkRanks(flags: Partial<Record<"allowedModels" | "adapters" | "promptCacheDir", unknown>>): void {
-  const names = { allowedModels: "allowed-models", adapters: "adapters", promptCacheDir: "prompt-cache-dir" } as const;
+function checkRanks(flags: Partial<Record<"allowedModels" | "adapters", unknown>>): void {
+  const names = { allowedModels: "allowed-models", adapters: "adapters" } as const;
   for (const [flag, name] of Object.entries(names)) {
     if (flags[flag as keyof typeof names] === undefined) continue;
     throw new UserError(`--${name} does not go with several ranks`, {

@@ -39,18 +39,21 @@ export interface OpenerOptions {
   draftHead?: boolean;
   /** Among several processes, give each some layers. */
   pipeline?: boolean;
+  /** Caches come from files, or go there. */
+  movesCaches?: boolean;
   onDownload?: (model: string, done: number, total: number) => void;
   warn?: (message: string) => void;
 }
 
 /** Opens what the operator named, downloaded where need be. Of several ranks the first has the others open it too. */
-export function opener({ chatTemplate, draftHead, pipeline, onDownload, warn }: OpenerOptions): Open {
+export function opener({ chatTemplate, onDownload, ...options }: OpenerOptions): Open {
   return async ({ open, adapterPath }) => {
     if (isLaunched() && isLead()) tellOpening();
     const opened = await openModel(open, {
-      ...{ adapterPath, draftHead, pipeline, warn },
+      ...{ ...options, adapterPath },
       onDownload: (done, total) => onDownload?.(open ?? "", done, total),
     });
+    opened.caches?.check();
     return chatTemplate === undefined ? opened : withTemplate(opened, chatTemplate);
   };
 }

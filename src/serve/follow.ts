@@ -10,7 +10,7 @@ import type { RunOptions } from "./run";
 /** Runs until the first rank says that this is the end. @throws UserError where the model cannot be opened */
 export async function followServer(options: RunOptions, warn: (message: string) => void): Promise<void> {
   const { model = demoName, adapterPath, chatTemplate, draftModel, draftHead, pipeline, settings } = options;
-  const open = opener({ chatTemplate, draftHead, pipeline, warn });
+  const open = opener({ chatTemplate, draftHead, pipeline, warn, movesCaches: options.promptCacheDir !== undefined });
   await follow(async (): Promise<Follower> => {
     const opened = await open({ name: model, open: model, adapterPath });
     const draft = draftModel === undefined ? undefined : await openModel(draftModel, { warn });

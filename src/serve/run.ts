@@ -68,7 +68,10 @@ export async function runServer(
   const name = model ?? (options.allowed.length > 0 ? undefined : demoName);
   const main = name === undefined ? undefined : { name, open: name, adapterPath };
   const models = new Models({
-    open: opener({ chatTemplate, draftHead: options.draftHead, pipeline, warn, onDownload: progressLog(log) }),
+    open: opener({
+      ...{ chatTemplate, draftHead: options.draftHead, pipeline, warn, onDownload: progressLog(log) },
+      movesCaches: promptCacheDir !== undefined,
+    }),
     size: weightBytes,
     budget: new MemoryBudget(maxMemory),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },

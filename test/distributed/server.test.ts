@@ -1,5 +1,7 @@
 /** `mlxlm server` on two ranks: the first one answers over HTTP, the other makes the same steps. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { testServer } from "../serve";
 
@@ -13,6 +15,30 @@ interface Counted {
 }
 
 const main = join(import.meta.dir, "../../cmd/main.ts");
+interface Started {
+  process: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  url: string;
+}
+
+/** A server on ranks, once it listens. */
+async function start(ranks: readonly string[], way: readonly string[]): Promise<Started> {
+  const words = ["launch", ...ranks, "server", "--model", "demo", "--port", "0", "--json", ...way];
+  const child = Bun.spawn([process.execPath, main, ...words], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    env: { ...process.env, MLXLM_THREADS: "1" },
+  });
+  const problems = child.stderr.text();
+  let said = "";
+  for await (const chunk of child.stdout) {
+    said += new TextDecoder().decode(chunk);
+    const url = /"url":"([^"]+)"/.exec(said)?.[1];
+    if (url) return { process: child, url };
+  }
+  throw new Error(await problems);
+}
+
 describe.each([
   ["a part of each layer on each rank", []],
   ["some layers on each rank", ["--pipeline"]],
@@ -23,27 +49,15 @@ describe.each([
   ["a draft model", ["--draft-model", "demo"]],
 ])("%s", (_, way) => {
   const isBatched = way.length < 2;
-  const words = ["launch", "-n", "2", "server", "--model", "demo", "--port", "0", "--json", ...way];
-  const server = Bun.spawn([process.execPath, main, ...words], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    env: { ...process.env, MLXLM_THREADS: "1" },
-  });
-  const problems = server.stderr.text();
+  let server: Started;
   let url = "";
 
   beforeAll(async () => {
-    let said = "";
-    for await (const chunk of server.stdout) {
-      said += new TextDecoder().decode(chunk);
-      url = /"url":"([^"]+)"/.exec(said)?.[1] ?? "";
-      if (url !== "") return;
-    }
-    throw new Error(await problems);
+    server = await start(["-n", "2"], way);
+    url = server.url;
   }, 60_000);
 
-  afterAll(() => server.kill("SIGKILL"));
+  afterAll(() => server.process.kill("SIGKILL"));
 
   const requestOf = (content: string, more: object = {}) => ({
     messages: [{ role: "user", content }],
@@ -135,21 +149,24 @@ describe.each([
     const single = testServer();
     const alone = (path: string, body: object) => single.post(`/v1/${path}`, body);
     const answers = async (from: typeof post) => {
-      const asked = [
+      const wishes = [
         inForm,
         { ...inForm, temperature: 0.9, seed: 3 },
         { ...inForm, repetition_penalty: 1.2 },
         { logprobs: true, top_logprobs: 1, max_tokens: 5 },
         { logit_bias: { 5: -3 }, presence_penalty: 0.5, max_tokens: 20 },
-      ].map(async (more) => {
+      ];
+      const told = [];
+      // One after the other: how text is cut into tokens that a grammar forces depends on who is answered beside it.
+      for (const more of wishes) {
         const response = await from("chat/completions", requestOf("Who are you?", more));
         const { choices } = (await response.json()) as { choices: { message: object; logprobs?: Likelihoods }[] };
         const { message, logprobs } = choices[0]!;
-        return { message, tokens: logprobs?.content.map(({ token, logprob }) => [token, logprob.toFixed(2)]) };
-      });
+        told.push({ message, tokens: logprobs?.content.map(({ token, logprob }) => [token, logprob.toFixed(2)]) });
+      }
       const embedded = await from("embeddings", { input: ["a small fox", "27 + 58"] });
       const { data } = (await embedded.json()) as { data: { embedding: number[] }[] };
-      return [await Promise.all(asked), data.map(({ embedding }) => embedding.map((x) => x.toFixed(4)))] as const;
+      return [told, data.map(({ embedding }) => embedding.map((x) => x.toFixed(4)))] as const;
     };
     const [whole, parts] = [await answers(alone), await answers(post)];
     await single.stop();
@@ -159,6 +176,10 @@ describe.each([
       expect(JSON.parse(content)).toMatchObject({ name: expect.stringMatching(/Ann|Bob/), age: expect.any(Number) });
     }
     expect(parts[1]).toEqual(whole[1]);
+    const side = await Promise.all(
+      [inForm, {}, { ...inForm, temperature: 1 }].map((more) => ask("Who?", more).then(textOf)),
+    );
+    for (const i of [0, 2]) expect(JSON.parse(side[i]!)).toMatchObject({ age: expect.any(Number) });
   }, 60_000);
 
   test("a prompt that begins as an earlier one is read from there on", async () => {
@@ -191,7 +212,29 @@ describe.each([
   });
 
   test("Ctrl-C ends both", async () => {
-    server.kill("SIGINT");
-    expect(await server.exited).toBe(0);
+    server.process.kill("SIGINT");
+    expect(await server.process.exited).toBe(0);
   });
 });
+
+test("prompts are kept over a restart, with another number of ranks and another split", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "mlxlm-ranks-prompts-"));
+  const story = "There was a small fox who lived in a wood and counted the trees. ".repeat(8);
+  const cachedOf = async (ranks: readonly string[], way: readonly string[]) => {
+    const { process, url } = await start(ranks, [...way, "--prompt-cache-dir", folder]);
+    const response = await fetch(`${url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: story, temperature: 0, max_tokens: 8 }),
+    });
+    const { usage, choices } = (await response.json()) as Counted & { choices: { text: string }[] };
+    process.kill("SIGINT");
+    expect(await process.exited).toBe(0);
+    return [usage.prompt_tokens_details?.cached_tokens ?? 0, choices[0]!.text] as const;
+  };
+  const [none, first] = await cachedOf(["-n", "2"], []);
+  const [all, again] = await cachedOf(["-n", "3"], ["--pipeline"]);
+  rmSync(folder, { recursive: true });
+  expect([none, again]).toEqual([0, first]);
+  expect(all).toBeGreaterThan(80);
+}, 60_000);

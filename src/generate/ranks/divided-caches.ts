@@ -129,9 +129,7 @@ export class DividedCaches {
    * @throws UserError where they are no caches of the model
    */
   parts(whole: readonly Cache[] | null): Cache[] {
-    this.check();
-    const misfit = whole && this.#misfit(whole);
-    if (misfit) throw misfit;
+    if (whole) this.checkWhole(whole);
     const [start, end] = this.#own;
     const parts: Cache[] = [];
     for (const [layer, divisions] of this.#divisions.entries()) {
@@ -144,14 +142,16 @@ export class DividedCaches {
     return parts;
   }
 
-  #misfit(whole: readonly Cache[]): UserError | null {
+  /** @throws UserError for caches of all layers and heads that are not the model's, or cannot be divided */
+  checkWhole(whole: readonly Cache[]): void {
+    this.check();
     const refused = (problem: string) =>
       new UserError(`these are the caches of another model: ${problem}`, {
         code: ExitCode.usage,
         hint: "Leave out --model to take the one that the file was made with.",
       });
     const { length } = this.#whole;
-    if (whole.length !== length) return refused(`there are ${whole.length} layers, not ${length}`);
+    if (whole.length !== length) throw refused(`there are ${whole.length} layers, not ${length}`);
     for (const [layer, cache] of whole.entries()) {
       let problem: string | null = null;
       mapTensors(savedStateOf(cache), (x, place) => {
@@ -160,9 +160,8 @@ export class DividedCaches {
         problem ??= `layer ${layer} has (${x.shape.join(", ")}), not ${division.heads} heads`;
         return x;
       });
-      if (problem) return refused(problem);
+      if (problem) throw refused(problem);
     }
-    return null;
   }
 
   /** A part (B, this process's heads, …) → (B, heads, …), on all */

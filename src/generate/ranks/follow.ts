@@ -12,12 +12,15 @@ import { copied, cut, dispose } from "../prefix-store";
 import type { Stepper } from "../stepper";
 import { forgetAlike } from "./alike";
 import type { CacheChange } from "./caches-elsewhere";
+import type { DividedCaches } from "./divided-caches";
 import { type BatchSizes, type Change, heard, type Order, type ToldRequest, told } from "./orders";
 
 /** A model that is open, with what it needs for answers. */
 export interface Follower {
   model: LanguageModel;
   tokenizer: Tokenizer;
+  /** Where caches go to files, and come from there. */
+  caches?: DividedCaches;
   /** Answers one after the other, as the first process does. */
   stepper(): Stepper;
   /** Frees the model, and all that is beside it. */
@@ -46,7 +49,13 @@ export async function follow(open: () => Promise<Follower>): Promise<void> {
         forgetAlike(opened!.model);
         way = order.type === "batch" ? new FollowingBatch(opened!.model, order) : new FollowingStepper(opened!);
       } else if (order?.type === "states") hiddenStates(opened!.model, order.tokens).dispose();
-      else if (order?.type === "answer") await (way as FollowingStepper).answer(order.changes, order.request);
+      else if (order?.type === "gather") {
+        way!.change(order.changes);
+        dispose(opened!.caches!.gathered(way!.caches.get(order.cache)));
+      } else if (order?.type === "spread") {
+        way!.change(order.changes);
+        way!.caches.add(opened!.caches!.parts(null));
+      } else if (order?.type === "answer") await (way as FollowingStepper).answer(order.changes, order.request);
       else (way as FollowingBatch).step(order);
       // What ends this process is heard between two steps.
       await breathe();
@@ -98,12 +107,12 @@ const plainStep: StepPlan = { isHeld: false, isLate: false, pace: [null, null] }
 
 class FollowingBatch {
   readonly #generator: BatchGenerator;
-  readonly #caches: HeldCaches;
+  readonly caches: HeldCaches;
   /** What the step under way was begun with. */
   #plan: StepPlan = plainStep;
 
   constructor(model: LanguageModel, sizes: BatchSizes) {
-    this.#caches = new HeldCaches(model);
+    this.caches = new HeldCaches(model);
     const promptPace = (_: unknown, isAnswering: boolean) =>
       this.#plan.pace[isAnswering ? 0 : 1] ?? Number.POSITIVE_INFINITY;
     const lockstep = { plan: () => this.#plan, share: agreedTokens, told };
@@ -111,25 +120,29 @@ class FollowingBatch {
   }
 
   step(order: StepOrder | null): void {
-    for (const change of order?.changes ?? []) this.#change(change);
+    this.change(order?.changes ?? []);
     this.#plan = order ?? plainStep;
     for (const event of this.#generator.step()) {
-      if (event.type === "token" && event.cache) this.#caches.add(event.cache);
+      if (event.type === "token" && event.cache) this.caches.add(event.cache);
     }
+  }
+
+  change(changes: readonly Change[]): void {
+    for (const change of changes) this.#change(change);
   }
 
   #change(change: Change): void {
     if (change.type === "join") {
       const { sequence, cache } = change;
-      this.#generator.add({ ...sequence, cache: cache === null ? undefined : this.#caches.get(cache) });
+      this.#generator.add({ ...sequence, cache: cache === null ? undefined : this.caches.get(cache) });
     } else if (change.type === "leave") this.#generator.remove(change.ids);
-    else if (change.type === "extract") this.#caches.add(this.#generator.extract(change.id)!.cache);
-    else this.#caches.change(change);
+    else if (change.type === "extract") this.caches.add(this.#generator.extract(change.id)!.cache);
+    else this.caches.change(change);
   }
 
   dispose(): void {
     this.#generator.dispose();
-    this.#caches.dispose();
+    this.caches.dispose();
   }
 }
 
@@ -141,15 +154,19 @@ const unchanged: LogitsProcessor = (_, logits) => logits;
 
 class FollowingStepper {
   readonly #stepper: Stepper;
-  readonly #caches: HeldCaches;
+  readonly caches: HeldCaches;
 
   constructor(private readonly follower: Follower) {
     this.#stepper = follower.stepper();
-    this.#caches = new HeldCaches(follower.model);
+    this.caches = new HeldCaches(follower.model);
+  }
+
+  change(changes: readonly Change[]): void {
+    for (const change of changes) this.caches.change(change as CacheChange);
   }
 
   async answer(changes: readonly Change[], request: ToldRequest): Promise<void> {
-    for (const change of changes) this.#caches.change(change as CacheChange);
+    this.change(changes);
     const { form, stopTokens, processors, drops, cache, ...rest } = request;
     const { model, tokenizer } = this.follower;
     const prompt = [...rest.cachedTokens, ...rest.prompt];
@@ -159,7 +176,7 @@ class FollowingStepper {
       const steps = this.#stepper.steps({
         ...{ ...rest, constraint, sampler: drops ? dropping : greedy, stopTokens: new Set(stopTokens) },
         logitsProcessors: new Array<LogitsProcessor>(processors).fill(unchanged),
-        cache: cache === null ? undefined : this.#caches.get(cache),
+        cache: cache === null ? undefined : this.caches.get(cache),
         // What was given is kept, whatever the steps have made of it.
         onEnd: cache === null ? undefined : () => {},
       });
@@ -174,6 +191,6 @@ class FollowingStepper {
 
   dispose(): void {
     this.#stepper.dispose();
-    this.#caches.dispose();
+    this.caches.dispose();
   }
 }

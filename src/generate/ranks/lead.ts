@@ -9,23 +9,63 @@ import { type BatchGeneratorOptions, BatchStepper, type Joining, type Lead, type
 import type { Step, Stepper, StepRequest } from "../stepper";
 import { forgetAlike } from "./alike";
 import { CachesElsewhere, elsewhere } from "./caches-elsewhere";
+import type { DividedCaches } from "./divided-caches";
 import { type Change, tell, tellPlainStep, told } from "./orders";
 
-/** What the others hear ahead of the next step. */
-class Changes {
-  #queue: Change[] = [];
-  readonly push = (change: Change) => void this.#queue.push(change);
+/** Brings caches from files to all processes, and back. */
+export interface CacheMover {
+  /** Each process's part, or what it has of its own → all layers and heads. The caller disposes of them. */
+  whole(own: readonly Cache[]): Cache[];
+  /** All layers and heads → this process's part, as the others have theirs. The caller disposes of both. @throws UserError for those of another model */
+  own(whole: readonly Cache[]): Cache[];
+}
+
+/** What the others hold, and hear ahead of the next step. */
+class Others {
+  readonly caches: CachesElsewhere;
+  #changes: Change[] = [];
+
+  constructor(model: LanguageModel) {
+    this.caches = new CachesElsewhere((change) => this.push(change), forgetAlike(model));
+  }
+
+  push(change: Change): void {
+    this.#changes.push(change);
+  }
 
   take(): Change[] {
-    const taken = this.#queue;
-    this.#queue = [];
+    const taken = this.#changes;
+    this.#changes = [];
     return taken;
+  }
+
+  /** @param divided the model's, on all processes */
+  mover(divided: DividedCaches): CacheMover {
+    return {
+      whole: (own) => {
+        tell({ type: "gather", changes: this.take(), cache: elsewhere(own)!.number });
+        return divided.gathered(own);
+      },
+      own: (whole) => {
+        divided.checkWhole(whole);
+        tell({ type: "spread", changes: this.take() });
+        const own = divided.parts(whole);
+        this.caches.add(own);
+        return own;
+      },
+    };
   }
 }
 
+/** A stepper on the first of several processes. */
+export interface LeadingSteps extends Stepper {
+  mover(divided: DividedCaches): CacheMover;
+}
+
 /** On the first process: answers side by side. Each step begins with an order to the others. */
-export class LeadingBatchStepper implements Stepper {
+export class LeadingBatchStepper implements LeadingSteps {
   readonly #batch: BatchStepper;
+  readonly #others: Others;
 
   constructor(
     readonly model: LanguageModel,
@@ -33,12 +73,17 @@ export class LeadingBatchStepper implements Stepper {
   ) {
     const { completionBatchSize, prefillBatchSize, prefillStepSize } = options;
     tell({ type: "batch", completionBatchSize, prefillBatchSize, prefillStepSize });
-    const lead = new BatchLead(forgetAlike(model));
+    this.#others = new Others(model);
+    const lead = new BatchLead(this.#others);
     this.#batch = new BatchStepper(model, { ...options, lockstep: { lead, share: agreedTokens, told } });
   }
 
   steps(request: StepRequest): AsyncGenerator<Step, void, void> {
     return this.#batch.steps(request);
+  }
+
+  mover(divided: DividedCaches): CacheMover {
+    return this.#others.mover(divided);
   }
 
   dispose(): void {
@@ -47,32 +92,27 @@ export class LeadingBatchStepper implements Stepper {
 }
 
 class BatchLead implements Lead {
-  readonly #changes = new Changes();
-  readonly #caches: CachesElsewhere;
-
-  constructor(canCut: boolean) {
-    this.#caches = new CachesElsewhere(this.#changes.push, canCut);
-  }
+  constructor(private readonly others: Others) {}
 
   joins(sequence: Joining, cache: readonly Cache[] | null): void {
-    this.#changes.push({ type: "join", sequence, cache: (cache && elsewhere(cache)?.number) ?? null });
+    this.others.push({ type: "join", sequence, cache: (cache && elsewhere(cache)?.number) ?? null });
   }
 
   leaves(ids: readonly number[]): void {
-    this.#changes.push({ type: "leave", ids });
+    this.others.push({ type: "leave", ids });
   }
 
   copied(id: number, cache: readonly Cache[]): void {
-    this.#changes.push({ type: "extract", id });
-    this.#caches.add(cache);
+    this.others.push({ type: "extract", id });
+    this.others.caches.add(cache);
   }
 
   kept(cache: readonly Cache[]): void {
-    this.#caches.add(cache);
+    this.others.caches.add(cache);
   }
 
   begins(plan: StepPlan): void {
-    const changes = this.#changes.take();
+    const changes = this.others.take();
     const isPlain = changes.length === 0 && !plan.isHeld && plan.pace.every((count) => count === null);
     if (isPlain) tellPlainStep();
     else tell({ type: "step", changes, ...plan });
@@ -80,15 +120,18 @@ class BatchLead implements Lead {
 }
 
 /** On the first process: one answer at a time, by a stepper that all processes have. */
-export class LeadingStepper implements Stepper {
+export class LeadingStepper implements LeadingSteps {
   readonly model: LanguageModel;
-  readonly #changes = new Changes();
-  readonly #caches: CachesElsewhere;
+  readonly #others: Others;
 
   constructor(private readonly own: Stepper) {
     this.model = own.model;
     tell({ type: "alone" });
-    this.#caches = new CachesElsewhere(this.#changes.push, forgetAlike(own.model));
+    this.#others = new Others(own.model);
+  }
+
+  mover(divided: DividedCaches): CacheMover {
+    return this.#others.mover(divided);
   }
 
   async *steps(request: StepRequest): AsyncGenerator<Step, void, void> {
@@ -120,10 +163,10 @@ export class LeadingStepper implements Stepper {
     const { prompt, maxTokens, logprobs, stopTokens = [], cachedTokens = [], logitsProcessors = [] } = request;
     const { form = null, constraint, sampler = greedy } = request;
     if (constraint && !form) throw new Error("the other processes need to know what the answer is held to");
-    if (cache && !elsewhere(cache)) this.#caches.make(cache);
+    if (cache && !elsewhere(cache)) this.#others.caches.make(cache);
     tell({
       type: "answer",
-      changes: this.#changes.take(),
+      changes: this.#others.take(),
       request: {
         ...{ prompt, maxTokens, logprobs, cachedTokens, stopTokens: [...stopTokens] },
         processors: logitsProcessors.length,

@@ -40,6 +40,10 @@ export type Order =
   | { type: "answer"; changes: Change[]; request: ToldRequest }
   /** Make a step of the batch; an order without a word is one without changes. */
   | ({ type: "step"; changes: Change[] } & StepPlan)
+  /** Put a cache together, for the first process to keep. */
+  | { type: "gather"; changes: Change[]; cache: number }
+  /** Take this process's part of a cache that the first one has, under the next number. */
+  | { type: "spread"; changes: Change[] }
   /** Compute the hidden states of a text. */
   | { type: "states"; tokens: readonly number[] }
   | { type: "end" };

@@ -3,7 +3,7 @@ import { BatchStepper } from "../../generate/batch";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
-import { LeadingBatchStepper, LeadingStepper } from "../../generate/ranks/lead";
+import { LeadingBatchStepper, LeadingStepper, type LeadingSteps } from "../../generate/ranks/lead";
 import type { Stepper } from "../../generate/stepper";
 import { isLaunched } from "../../mlx/group-environment";
 import type { LanguageModel } from "../../models";
@@ -59,7 +59,7 @@ const usual = 5;
 const copies = 1.25;
 
 export class Scheduler {
-  readonly stepper: Stepper;
+  readonly stepper: Stepper | LeadingSteps;
   /** For what no batch takes: one answer beside the others. */
   readonly lone: Stepper;
   /** Whether several are answered side by side. */

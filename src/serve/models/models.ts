@@ -1,6 +1,7 @@
 /** The models that are served: found by name, loaded when they are asked for, unloaded when they are not. */
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
+import type { CacheMover } from "../../generate/ranks/lead";
 import { canPool } from "../../tune/adapter-pool";
 import { ApiError, apiErrorOf } from "../api-error";
 import type { MemoryBudget } from "../engine/memory-budget";
@@ -205,6 +206,13 @@ export class Models {
     };
   }
 
+  /** Until nobody uses any model. */
+  async free(): Promise<void> {
+    while ([...this.#loaded.values()].some(({ users }) => users > 0)) {
+      await new Promise<void>((resolve) => this.#onFree.push(resolve));
+    }
+  }
+
   /** Bytes of a model's weights; 0 where that is not known. */
   async sizeOf(source: ModelSource): Promise<number> {
     return (await this.options.size?.(source).catch(() => 0)) ?? 0;
@@ -250,7 +258,7 @@ export class Models {
     }
     const { adapterPath } = source;
     const origin = { config: opened.config, paths: [opened.folder, ...(adapterPath ? [adapterPath] : [])] };
-    await prefixFiles?.restore(served.model, origin, served.prefixes);
+    await prefixFiles?.restore(served.model, origin, served.prefixes, served.mover);
     const loaded: Loaded = { served, origin, users: 0, lastUse: Date.now(), keepAlive, timer: null };
     this.#loaded.set(key, loaded);
     onEvent?.({ type: "loaded", model: key, seconds: (performance.now() - began) / 1000 });
@@ -311,17 +319,17 @@ export class Models {
     const events = this.#adapterEvents(loaded);
     try {
       for (const { adapter } of served.adapters.loaded) await served.adapters.unload(adapter, events);
-      await this.#save(origin, served.prefixes);
+      await this.#save(origin, served.prefixes, served.mover);
     } finally {
       served.dispose();
       this.options.onEvent?.({ type: "unloaded", model: key });
     }
   }
 
-  async #save(origin: Origin, prefixes: KeptPrefixes): Promise<void> {
+  async #save(origin: Origin, prefixes: KeptPrefixes, mover?: CacheMover | null): Promise<void> {
     const { prefixFiles } = this.options;
     try {
-      await prefixFiles?.save(origin, prefixes);
+      await prefixFiles?.save(origin, prefixes, mover);
     } catch (error) {
       prefixFiles!.onProblem(`prompts could not be kept: ${(error as Error).message}`);
     }

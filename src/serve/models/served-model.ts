@@ -1,5 +1,6 @@
 /** A model that is loaded and answers. */
 import type { OpenedModel } from "../../generate/open-model";
+import type { CacheMover } from "../../generate/ranks/lead";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import type { Module } from "../../nn";
@@ -87,6 +88,13 @@ export class ServedModel {
     const can = cache.every((layer) => layer.isTrimmable(this.contextLength ?? long));
     for (const layer of cache) layer.dispose();
     return can;
+  }
+
+  /** Where ranks have parts of caches: what brings them to files and back. */
+  get mover(): CacheMover | null {
+    const { stepper } = this.scheduler;
+    const { caches } = this.opened;
+    return caches && "mover" in stepper ? stepper.mover(caches) : null;
   }
 
   /** One and the same function for the same settings: those who share it are drawn together. */

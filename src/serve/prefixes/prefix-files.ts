@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { dispose } from "../../generate/prefix-store";
 import { loadPromptCache, savePromptCache } from "../../generate/prompt-cache-file";
 import { checkCacheOf } from "../../generate/prompt-cache-fit";
+import type { CacheMover } from "../../generate/ranks/lead";
 import * as mx from "../../mlx";
 import type { Cache, LanguageModel } from "../../models";
 import type { KeptPrefixes } from "./radix-prefixes";
@@ -29,21 +30,31 @@ export class PrefixFiles {
   ) {}
 
   /** Reads what was kept for a model, the least recently used first. What cannot be read is told, and left out. */
-  async restore(model: LanguageModel, origin: Origin, prefixes: KeptPrefixes): Promise<number> {
+  async restore(
+    model: LanguageModel,
+    origin: Origin,
+    prefixes: KeptPrefixes,
+    mover: CacheMover | null = null,
+  ): Promise<number> {
     const folder = await this.#folderOf(origin);
     let count = 0;
     for (const name of await byAge(folder)) {
       const path = join(folder, name);
       try {
         const saved = await loadPromptCache(path);
+        let { cache } = saved;
         try {
-          checkCacheOf(model, saved, path);
           const tokens = tokensOf(saved, model.vocabSize);
-          mx.eval(saved.cache.map((layer) => layer.state));
-          prefixes.put(saved.cache, tokens);
+          if (mover) {
+            cache = mover.own(saved.cache);
+            dispose(saved.cache);
+          }
+          checkCacheOf(model, { ...saved, cache }, path);
+          mx.eval(cache.map((layer) => layer.state));
+          prefixes.put(cache, tokens);
           count++;
         } catch (error) {
-          dispose(saved.cache);
+          dispose(cache);
           throw error;
         }
       } catch (error) {
@@ -54,7 +65,7 @@ export class PrefixFiles {
   }
 
   /** Writes what is kept for a model, each file whole or not at all, and removes what is no longer kept. */
-  async save(origin: Origin, prefixes: KeptPrefixes): Promise<number> {
+  async save(origin: Origin, prefixes: KeptPrefixes, mover: CacheMover | null = null): Promise<number> {
     const folder = await this.#folderOf(origin);
     await mkdir(folder, { recursive: true });
     const before = new Set(await byAge(folder));
@@ -62,7 +73,13 @@ export class PrefixFiles {
     for (const { tokens, layers } of prefixes.entries) {
       const name = `${hash(JSON.stringify(tokens))}${ending}`;
       names.add(name);
-      if (!before.has(name)) await savePromptCache(join(folder, name), layers, { tokens: JSON.stringify(tokens) });
+      if (before.has(name)) continue;
+      const whole = mover?.whole(layers) ?? layers;
+      try {
+        await savePromptCache(join(folder, name), whole, { tokens: JSON.stringify(tokens) });
+      } finally {
+        if (whole !== layers) dispose(whole);
+      }
     }
     for (const name of before) if (!names.has(name)) await rm(join(folder, name), { force: true });
     return names.size;
