@@ -35,14 +35,18 @@ export async function follow(open: () => Promise<Follower>): Promise<void> {
     way?.dispose();
     way = null;
   };
+  const close = () => {
+    leave();
+    opened?.dispose();
+    opened = null;
+  };
   try {
     while (true) {
       const order = heard();
       if (order?.type === "end") return;
-      if (order?.type === "open") {
-        leave();
-        opened?.dispose();
-        opened = null;
+      if (order?.type === "close") close();
+      else if (order?.type === "open") {
+        close();
         opened = await open();
       } else if (order?.type === "batch" || order?.type === "alone") {
         leave();
@@ -61,8 +65,7 @@ export async function follow(open: () => Promise<Follower>): Promise<void> {
       await breathe();
     }
   } finally {
-    leave();
-    opened?.dispose();
+    close();
   }
 }
 

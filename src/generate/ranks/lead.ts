@@ -57,7 +57,7 @@ class Others {
   }
 }
 
-/** A stepper on the first of several processes. */
+/** A stepper on the first of several processes. At its end the others free the model. */
 export interface LeadingSteps extends Stepper {
   mover(divided: DividedCaches): CacheMover;
 }
@@ -87,6 +87,7 @@ export class LeadingBatchStepper implements LeadingSteps {
   }
 
   dispose(): void {
+    tell({ type: "close" });
     this.#batch.dispose();
   }
 }
@@ -178,6 +179,7 @@ export class LeadingStepper implements LeadingSteps {
   }
 
   dispose(): void {
+    tell({ type: "close" });
     this.own.dispose();
   }
 }

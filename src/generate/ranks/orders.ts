@@ -33,6 +33,8 @@ export interface ToldRequest extends Pick<StepRequest, "maxTokens" | "logprobs">
 export type Order =
   /** Open the model, in place of the one before. */
   | { type: "open" }
+  /** Free it. */
+  | { type: "close" }
   /** Answer one after the other from now on. */
   | { type: "alone" }
   /** Answer side by side from now on. */

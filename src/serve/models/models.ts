@@ -81,6 +81,8 @@ export class Models {
   readonly #loaded = new Map<string, Loaded>();
   /** Models are loaded one after the other. */
   #loading: Promise<unknown> = Promise.resolve();
+  /** Models that are being unloaded: none is loaded meanwhile, for ranks do one thing after the other. */
+  readonly #dropping = new Set<Promise<void>>();
   /** Called when a model is free again. */
   #onFree: (() => void)[] = [];
   #resting: ReturnType<typeof setTimeout> | undefined;
@@ -243,6 +245,7 @@ export class Models {
 
   async #load(key: string, source: ModelSource): Promise<Loaded> {
     const { open, settings, budget, draft, keepAlive = -1, onEvent, prefixFiles } = this.options;
+    await Promise.all(this.#dropping);
     onEvent?.({ type: "loading", model: key });
     const began = performance.now();
     await this.#makeRoom(await this.sizeOf(source));
@@ -312,7 +315,15 @@ export class Models {
     this.#resting.unref();
   }
 
-  async #drop(key: string, loaded: Loaded): Promise<void> {
+  #drop(key: string, loaded: Loaded): Promise<void> {
+    const dropping = this.#dropNow(key, loaded);
+    const settled = dropping.catch(() => {});
+    this.#dropping.add(settled);
+    void settled.then(() => this.#dropping.delete(settled));
+    return dropping;
+  }
+
+  async #dropNow(key: string, loaded: Loaded): Promise<void> {
     const { served, origin, timer } = loaded;
     if (timer) clearTimeout(timer);
     if (!this.#loaded.delete(key)) return;
