@@ -145,8 +145,8 @@ const shaping = [
   op("concatenate", "arrays: array[], axis: int", "array"),
   op("stack", "arrays: array[], axis: int", "array"),
   op("unstack", "a: array, axis: int", "array[]"),
-  op("split", "a: array, indices: shape, axis: int", "array[]"),
-  op("split", "a: array, parts: int, axis: int", "array[]", { as: "split_equal" }),
+  op("split", "a: array, indices: shape, axis: int", "array[]", { ours: true }),
+  op("split", "a: array, parts: int, axis: int", "array[]", { as: "split_equal", ours: true }),
   op("repeat", "a: array, repeats: int, axis: int", "array"),
   op("tile", "a: array, reps: ints", "array"),
   op("pad", "a: array, axes: ints, low: shape, high: shape, value: array, mode: string", "array"),
@@ -156,7 +156,7 @@ const shaping = [
 ];
 
 const indexing = [
-  op("slice", "a: array, start: shape, stop: shape, strides: shape", "array"),
+  op("slice", "a: array, start: shape, stop: shape, strides: shape", "array", { ours: true }),
   op("slice", "a: array, start: array, axes: ints, size: shape", "array", { as: "slice_dynamic" }),
   op("slice_update", "a: array, update: array, start: shape, stop: shape, strides: shape", "array"),
   op("slice_update", "a: array, update: array, start: array, axes: ints", "array", { as: "slice_update_dynamic" }),

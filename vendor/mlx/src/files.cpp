@@ -1,6 +1,8 @@
 // Checkpoint files: safetensors, GGUF, npy. Lists of names travel as NUL-closed fields, arrays as handles beside them.
 #include "abi.h"
+#include "file_tensors.h"
 #include "mapped_files.h"
+#include "safetensors_places.h"
 
 #include <cstring>
 
@@ -48,7 +50,12 @@ extern "C" {
 // beside the mailbox.
 int32_t mlxlm_load_safetensors(const char* path) {
   return guarded([&] {
-    auto [arrays, metadata] = mx::load_safetensors(std::string(path), current_stream());
+    auto file = std::make_shared<OpenFile>(path);
+    auto [arrays, metadata] = mx::load_safetensors(file, current_stream());
+    auto places = places_of_tensors(*file);
+    for (auto& [name, value] : arrays) {
+      value = file_tensor(value, file, places.at(name));
+    }
     std::string text;
     int32_t count = post_named(arrays, text);
     for (auto& [key, value] : metadata) {

@@ -28,9 +28,9 @@ struct Entry {
 };
 
 std::atomic<Entry*> entries{nullptr};
-std::atomic<int> failures{0}; // of mappings, and of one that is gone
+std::atomic<int> failures{0}; // of mappings, and of what is gone
 std::mutex lock; // of all else
-std::string gone; // what is to be said of a mapping that was let go
+std::string gone; // what is to be said of a mapping that was let go, or of bytes that were read
 std::string reported; // the file that was last complained of: it may have many mappings
 struct sigaction previous;
 
@@ -119,10 +119,14 @@ void remember(void* base, size_t size, const char* path, size_t needed) {
   }
 }
 
+std::string failure_of(const std::string& path, bool is_whole) {
+  return path + (is_whole ? " can no longer be read" : " became shorter while it was in use");
+}
+
 std::string failure_of(const Entry& entry) {
   struct stat facts;
   bool is_whole = stat(entry.path.c_str(), &facts) == 0 && static_cast<size_t>(facts.st_size) >= entry.needed;
-  return entry.path + (is_whole ? " can no longer be read" : " became shorter while it was in use");
+  return failure_of(entry.path, is_whole);
 }
 
 } // namespace
@@ -164,6 +168,16 @@ void unmap(void* base) {
   size_t size = entry->end.load() - entry->begin.load();
   entry->begin = 0;
   munmap(base, size);
+}
+
+void report_lost_bytes(int file, const std::string& path, size_t needed) {
+  struct stat facts;
+  bool is_whole = fstat(file, &facts) == 0 && static_cast<size_t>(facts.st_size) >= needed;
+  std::lock_guard<std::mutex> guard(lock);
+  if (gone.empty()) {
+    gone = failure_of(path, is_whole);
+    failures.fetch_add(1);
+  }
 }
 
 void check_mapped_files() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 namespace mlxlm {
 
@@ -20,5 +21,8 @@ void unmap(void* base);
 // worth nothing. A system would end the process with SIGBUS; here zeros take the place of such pages, and it is said once,
 // and again for as long as the mapping lasts.
 void check_mapped_files();
+
+// Has it say once that an open file lacks some of its first `needed` bytes, in whose place zeros were read.
+void report_lost_bytes(int file, const std::string& path, size_t needed);
 
 } // namespace mlxlm

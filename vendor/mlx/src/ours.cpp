@@ -18,6 +18,7 @@
 #include "cuda/products.h"
 #include "cuda/rows.h"
 #include "cuda/token.h"
+#include "file_tensors.h"
 
 namespace mlxlm::ours {
 
@@ -44,13 +45,48 @@ cpu::Heads heads_of(
 
 } // namespace
 
+array slice(const array& a, mx::Shape start, mx::Shape stop, mx::Shape strides, mx::StreamOrDevice s) {
+  bool is_box = start.size() == a.ndim() && stop.size() == a.ndim() && strides.size() == a.ndim() && is_in_files(a);
+  for (size_t i = 0; is_box && i < a.ndim(); ++i) {
+    is_box = strides[i] == 1 && 0 <= start[i] && start[i] <= stop[i] && stop[i] <= a.shape(static_cast<int>(i));
+  }
+  return is_box ? slice_in_files(a, start, stop, s)
+                : mx::slice(a, std::move(start), std::move(stop), std::move(strides), s);
+}
+
+std::vector<array> split(const array& a, const mx::Shape& indices, int axis, mx::StreamOrDevice s) {
+  if (!is_in_files(a)) {
+    return mx::split(a, indices, axis, s);
+  }
+  std::vector<array> parts;
+  int start = 0;
+  for (size_t i = 0; i <= indices.size(); ++i) {
+    int stop = i < indices.size() ? indices[i] : a.shape(axis_of(a, axis));
+    parts.push_back(slice_axis(a, axis, start, stop, s));
+    start = stop;
+  }
+  return parts;
+}
+
+std::vector<array> split(const array& a, int parts, int axis, mx::StreamOrDevice s) {
+  bool is_even = is_in_files(a) && parts > 0 && a.shape(axis_of(a, axis)) % parts == 0;
+  if (!is_even) {
+    return mx::split(a, parts, axis, s);
+  }
+  mx::Shape indices;
+  for (int i = 1; i < parts; ++i) {
+    indices.push_back(a.shape(axis_of(a, axis)) / parts * i);
+  }
+  return ours::split(a, indices, axis, s);
+}
+
 array slice_axis(const array& a, int axis, int start, int stop, mx::StreamOrDevice s) {
   axis = axis_of(a, axis);
   mx::Shape from(a.ndim(), 0);
   mx::Shape to = a.shape();
   from[axis] = start;
   to[axis] = stop;
-  return mx::slice(a, std::move(from), std::move(to), s);
+  return ours::slice(a, std::move(from), std::move(to), mx::Shape(a.ndim(), 1), s);
 }
 
 array update_axis(const array& a, const array& update, int axis, int start, mx::StreamOrDevice s) {

@@ -7,6 +7,11 @@
 
 namespace mlxlm::ours {
 
+// mx::slice and split. Of a tensor that is still in its file no more is read than the part (file_tensors.h).
+array slice(const array& a, mx::Shape start, mx::Shape stop, mx::Shape strides, mx::StreamOrDevice s);
+std::vector<array> split(const array& a, const mx::Shape& indices, int axis, mx::StreamOrDevice s);
+std::vector<array> split(const array& a, int parts, int axis, mx::StreamOrDevice s);
+
 // a[…, start:stop, …] along one axis.
 array slice_axis(const array& a, int axis, int start, int stop, mx::StreamOrDevice s);
 

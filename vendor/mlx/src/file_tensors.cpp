@@ -1,0 +1,308 @@
+#include "file_tensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "cpu/huge_pages.h"
+#include "cuda/staging.h"
+#include "mlx/allocator.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/primitives.h"
+
+namespace mlxlm {
+
+namespace {
+
+// What one thread reads at a time.
+constexpr size_t piece = 4 << 20;
+
+int64_t pieces_of(size_t bytes) {
+  return static_cast<int64_t>((bytes + piece - 1) / piece);
+}
+
+// Where each element of a tensor lies: bytes from one to the next, by axis.
+using FileStrides = std::vector<size_t>;
+
+FileStrides in_rows(const mx::Shape& shape, size_t itemsize) {
+  FileStrides strides(shape.size());
+  size_t bytes = itemsize;
+  for (size_t i = shape.size(); i-- > 0; bytes *= static_cast<size_t>(shape[i])) {
+    strides[i] = bytes;
+  }
+  return strides;
+}
+
+FileBox box_of(size_t start, const mx::Shape& shape, const FileStrides& strides, size_t itemsize) {
+  FileBox box = {start, {}, itemsize};
+  for (size_t i = shape.size(); i-- > 0;) {
+    auto count = static_cast<size_t>(shape[i]);
+    auto& axes = box.axes;
+    if (count == 1) {
+      continue;
+    }
+    if (axes.empty() && strides[i] == box.run) {
+      box.run *= count;
+    } else if (!axes.empty() && strides[i] == axes.front().count * axes.front().stride) {
+      axes.front().count *= count;
+    } else {
+      axes.insert(axes.begin(), {count, strides[i]});
+    }
+  }
+  return box;
+}
+
+bool is_gpu(const mx::Stream& stream) {
+  return stream.device.type == mx::Device::gpu;
+}
+
+// Of each dtype one zero: there are many blank tensors, and MLX has place for some thousands of scalars.
+array blank_tensor(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) {
+  static auto* zeros = new std::map<mx::Dtype::Val, array>();
+  auto& zero = zeros->try_emplace(dtype.val(), array(0, dtype)).first->second;
+  return mx::full(shape, zero, dtype, stream);
+}
+
+// Reads a tensor when it is evaluated. On a CPU stream it has no inputs. On a GPU its one input is a blank tensor, whose
+// memory it fills and takes over.
+class FileTensor : public mx::UnaryPrimitive {
+ public:
+  FileTensor(
+      mx::Stream stream, std::shared_ptr<OpenFile> file, size_t start, FileStrides strides, std::optional<array> blank)
+      : UnaryPrimitive(stream),
+        file_(std::move(file)),
+        start_(start),
+        strides_(std::move(strides)),
+        blank_(std::move(blank)) {
+    if (blank_) {
+      std::lock_guard<std::mutex> guard(lock());
+      waiting().insert(this);
+    }
+  }
+
+  ~FileTensor() override {
+    {
+      std::lock_guard<std::mutex> guard(lock());
+      waiting().erase(this);
+    }
+    if (reads_) {
+      reads_->wait();
+    }
+  }
+
+  static array make(
+      const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream, std::shared_ptr<OpenFile> file, size_t start,
+      FileStrides strides) {
+    bool is_empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
+    if (is_empty) {
+      return mx::zeros(shape, dtype, stream);
+    }
+    std::vector<array> inputs;
+    std::optional<array> blank;
+    if (is_gpu(stream)) {
+      blank = blank_tensor(shape, dtype, stream);
+      inputs.push_back(*blank);
+    }
+    auto primitive =
+        std::make_shared<FileTensor>(stream, std::move(file), start, std::move(strides), std::move(blank));
+    return array(shape, dtype, std::move(primitive), std::move(inputs));
+  }
+
+  array slice(const mx::Shape& from, const mx::Shape& to, mx::Dtype dtype) {
+    size_t start = start_;
+    mx::Shape shape;
+    for (size_t i = 0; i < from.size(); ++i) {
+      start += static_cast<size_t>(from[i]) * strides_[i];
+      shape.push_back(to[i] - from[i]);
+    }
+    return make(shape, dtype, stream(), file_, start, strides_);
+  }
+
+  void eval_cpu(const std::vector<array>&, array& out) override {
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    auto data = out.data<char>();
+    cpu::expect_huge_pages(data, out.nbytes());
+    auto reads = start_reads(
+        pieces_of(out.nbytes()),
+        [file = file_, box = box_of(start_, out.shape(), strides_, out.itemsize()), data, bytes = out.nbytes()](
+            int, int64_t i) {
+          size_t first = static_cast<size_t>(i) * piece;
+          read_box(*file, box, first, std::min(piece, bytes - first), data + first);
+        });
+    mx::cpu::get_command_encoder(stream()).dispatch([reads] { reads->wait(); });
+  }
+
+  // Other streams of ours write to the blank, so nothing may be left to do on MLX's stream that does: its memory comes in
+  // that stream's order, and may have been another's, freed before what writes to it was even launched. So all is launched
+  // and awaited first, and then every blank that has memory is filled, not only this one: MLX evaluates some twenty before
+  // the tensors that they are for. Reading ends before this returns, ahead of any kernel that takes the result.
+  void eval_gpu(const std::vector<array>& inputs, array& out) override {
+    auto& blank = inputs[0];
+    if (!blank.flags().row_contiguous || blank.data_size() != blank.size()) {
+      throw std::runtime_error("a blank tensor does not have the memory of its elements");
+    }
+    out.copy_shared_buffer(blank);
+    if (!reads_) {
+      mx::synchronize(stream());
+      std::lock_guard<std::mutex> guard(lock());
+      for (auto next = waiting().begin(); next != waiting().end();) {
+        bool has_memory = (*next)->stream() == stream() && (*next)->blank_->status() != array::Status::unscheduled;
+        if (has_memory) {
+          (*next)->start_staging();
+        }
+        next = has_memory ? waiting().erase(next) : std::next(next);
+      }
+    }
+    reads_->wait();
+    if (int code = *code_) {
+      throw std::runtime_error("a tensor cannot be copied to the GPU: " + cuda::name_of_error(code));
+    }
+  }
+
+  DEFINE_NAME(FileTensor)
+
+ private:
+  static std::mutex& lock() {
+    static auto* made = new std::mutex();
+    return *made;
+  }
+
+  // Those on GPUs that nothing is read of.
+  static std::set<FileTensor*>& waiting() {
+    static auto* made = new std::set<FileTensor*>();
+    return *made;
+  }
+
+  void start_staging() {
+    auto& blank = *blank_;
+    auto to = cuda::address_of(blank);
+    auto context = cuda::current_context();
+    reads_ = start_reads(
+        pieces_of(blank.nbytes()),
+        [file = file_, box = box_of(start_, blank.shape(), strides_, blank.itemsize()), to, context, code = code_,
+         bytes = blank.nbytes()](int thread, int64_t i) {
+          size_t first = static_cast<size_t>(i) * piece;
+          auto read = [&](size_t begin, size_t count, char* data) { read_box(*file, box, begin, count, data); };
+          int failed = cuda::stage(thread, context, to, first, std::min(piece, bytes - first), read);
+          if (failed) {
+            code->store(failed);
+          }
+        });
+  }
+
+  std::shared_ptr<OpenFile> file_;
+  size_t start_;
+  FileStrides strides_;
+  std::optional<array> blank_;
+  std::shared_ptr<const Reads> reads_;
+  std::shared_ptr<std::atomic<int>> code_ = std::make_shared<std::atomic<int>>(0); // of the driver's error
+};
+
+enum class Kind { other, file, joined, expanded, turned, cast };
+
+Kind kind_of(const array& a) {
+  if (a.status() != array::Status::unscheduled || !a.has_primitive()) {
+    return Kind::other;
+  }
+  // By their names: not every build of MLX exports the types.
+  static constexpr std::pair<const char*, Kind> kinds[] = {
+      {"FileTensor", Kind::file}, {"Concatenate", Kind::joined}, {"ExpandDims", Kind::expanded},
+      {"Transpose", Kind::turned}, {"AsType", Kind::cast}};
+  for (auto [name, kind] : kinds) {
+    if (std::strcmp(a.primitive().name(), name) == 0) {
+      return kind;
+    }
+  }
+  return Kind::other;
+}
+
+// How far an array reaches into what is asked for along an axis.
+std::pair<int, int> overlap(int from, int to, int begin, int length) {
+  int first = std::clamp(from - begin, 0, length);
+  return {first, std::clamp(to - begin, first, length)};
+}
+
+array slice_joined(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  int axis = static_cast<const mx::Concatenate&>(a.primitive()).state();
+  std::vector<array> parts;
+  int begin = 0;
+  for (auto& part : a.inputs()) {
+    auto [first, last] = overlap(from[axis], to[axis], begin, part.shape(axis));
+    begin += part.shape(axis);
+    if (first < last) {
+      auto part_from = from;
+      auto part_to = to;
+      part_from[axis] = first;
+      part_to[axis] = last;
+      parts.push_back(slice_in_files(part, part_from, part_to, s));
+    }
+  }
+  return parts.size() == 1 ? parts[0] : mx::concatenate(std::move(parts), axis, s);
+}
+
+array slice_expanded(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  auto axes = static_cast<const mx::ExpandDims&>(a.primitive()).state();
+  mx::Shape inner_from;
+  mx::Shape inner_to;
+  for (int i = 0; i < static_cast<int>(a.ndim()); ++i) {
+    if (std::find(axes.begin(), axes.end(), i) == axes.end()) {
+      inner_from.push_back(from[i]);
+      inner_to.push_back(to[i]);
+    }
+  }
+  return mx::expand_dims(slice_in_files(a.inputs()[0], inner_from, inner_to, s), axes, s);
+}
+
+array slice_turned(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  auto axes = static_cast<mx::Transpose&>(a.primitive()).state();
+  auto inner_from = from;
+  auto inner_to = to;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    inner_from[axes[i]] = from[i];
+    inner_to[axes[i]] = to[i];
+  }
+  return mx::transpose(slice_in_files(a.inputs()[0], inner_from, inner_to, s), axes, s);
+}
+
+} // namespace
+
+array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t start) {
+  auto stream = like.primitive().stream();
+  if (is_gpu(stream) && !cuda::can_stage(stream, reading_threads())) {
+    return like;
+  }
+  return FileTensor::make(
+      like.shape(), like.dtype(), stream, std::move(file), start, in_rows(like.shape(), like.itemsize()));
+}
+
+bool is_in_files(const array& a) {
+  auto kind = kind_of(a);
+  return kind == Kind::file ||
+      (kind != Kind::other && std::all_of(a.inputs().begin(), a.inputs().end(), is_in_files));
+}
+
+array slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  bool is_whole = std::all_of(from.begin(), from.end(), [](int at) { return at == 0; }) && to == a.shape();
+  if (is_whole) {
+    return a;
+  }
+  bool is_empty = !std::equal(from.begin(), from.end(), to.begin(), std::less<>());
+  switch (is_empty ? Kind::other : kind_of(a)) {
+    case Kind::file:
+      return static_cast<FileTensor&>(a.primitive()).slice(from, to, a.dtype());
+    case Kind::joined:
+      return slice_joined(a, from, to, s);
+    case Kind::expanded:
+      return slice_expanded(a, from, to, s);
+    case Kind::turned:
+      return slice_turned(a, from, to, s);
+    case Kind::cast:
+      return mx::astype(slice_in_files(a.inputs()[0], from, to, s), a.dtype(), s);
+    default:
+      return mx::slice(a, from, to, s);
+  }
+}
+
+} // namespace mlxlm
