@@ -156,9 +156,7 @@ class FileTensor : public mx::UnaryPrimitive {
       }
     }
     reads_->wait();
-    if (int code = *code_) {
-      throw std::runtime_error("a tensor cannot be copied to the GPU: " + cuda::name_of_error(code));
-    }
+    cuda::check_driver(*code_, "a tensor cannot be copied to the GPU");
   }
 
   DEFINE_NAME(FileTensor)

@@ -1,8 +1,6 @@
 #include "cuda/staging.h"
 
 #include <algorithm>
-#include <dlfcn.h>
-#include <mutex>
 
 #include "cuda/kernel.h"
 
@@ -11,34 +9,27 @@ namespace {
 
 constexpr size_t buffer_bytes = 1 << 20;
 
-// What is needed of the driver, whose headers a build need not have.
+// What is needed of the driver.
 struct Driver {
   int (*get_context)(Context*);
   int (*set_context)(Context);
   int (*retain_context)(Context*, int);
   int (*allocate_pinned)(void**, size_t, unsigned);
-  int (*free_pinned)(void*);
   int (*make_stream)(void**, unsigned);
   int (*make_event)(void**, unsigned);
   int (*copy)(Address, const void*, size_t, void* stream);
   int (*record)(void* event, void* stream);
   int (*wait_for_event)(void* event);
   int (*wait_for_stream)(void* stream);
-  int (*error_name)(int, const char**);
 
-  // False where the driver lacks one.
+  // False where it lacks one.
   bool find() {
-    void* library = dlopen("libcuda.so.1", RTLD_NOW);
-    auto symbol = [&](auto& function, const char* name) {
-      function = library ? reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name)) : nullptr;
-      return function != nullptr;
-    };
-    return symbol(get_context, "cuCtxGetCurrent") && symbol(set_context, "cuCtxSetCurrent") &&
-        symbol(retain_context, "cuDevicePrimaryCtxRetain") && symbol(allocate_pinned, "cuMemHostAlloc") &&
-        symbol(free_pinned, "cuMemFreeHost") && symbol(make_stream, "cuStreamCreate") &&
-        symbol(make_event, "cuEventCreate") && symbol(copy, "cuMemcpyHtoDAsync_v2") &&
-        symbol(record, "cuEventRecord") && symbol(wait_for_event, "cuEventSynchronize") &&
-        symbol(wait_for_stream, "cuStreamSynchronize") && symbol(error_name, "cuGetErrorName");
+    return find_in_driver(get_context, "cuCtxGetCurrent") && find_in_driver(set_context, "cuCtxSetCurrent") &&
+        find_in_driver(retain_context, "cuDevicePrimaryCtxRetain") &&
+        find_in_driver(allocate_pinned, "cuMemHostAlloc") && find_in_driver(make_stream, "cuStreamCreate") &&
+        find_in_driver(make_event, "cuEventCreate") && find_in_driver(copy, "cuMemcpyHtoDAsync_v2") &&
+        find_in_driver(record, "cuEventRecord") && find_in_driver(wait_for_event, "cuEventSynchronize") &&
+        find_in_driver(wait_for_stream, "cuStreamSynchronize");
   }
 };
 
@@ -53,17 +44,17 @@ struct Lane {
 class Staging {
  public:
   explicit Staging(int threads) : lanes_(threads) {
-    ready_ = driver_.find() && has_context() && std::all_of(lanes_.begin(), lanes_.end(), [this](Lane& lane) {
-      return fill(lane);
-    });
+    ready_ = driver_.find() && has_context() && make_lanes();
   }
 
   bool ready() const {
     return ready_;
   }
 
-  const Driver& driver() const {
-    return driver_;
+  Context context() const {
+    Context current = nullptr;
+    check_driver(driver_.get_context(&current), "no context");
+    return current;
   }
 
   int copy(
@@ -91,16 +82,19 @@ class Staging {
     return context || (driver_.retain_context(&context, 0) == 0 && driver_.set_context(context) == 0);
   }
 
-  bool fill(Lane& lane) {
+  bool make_lanes() {
     constexpr unsigned portable = 1;
     constexpr unsigned not_blocking = 1;
     constexpr unsigned no_timing = 2;
-    bool made = driver_.make_stream(&lane.stream, not_blocking) == 0;
-    for (int side = 0; made && side < 2; ++side) {
-      void* buffer = nullptr;
-      made = driver_.allocate_pinned(&buffer, buffer_bytes, portable) == 0 &&
-          driver_.make_event(&lane.events[side], no_timing) == 0;
-      lane.buffers[side] = static_cast<char*>(buffer);
+    void* pinned = nullptr;
+    bool made = driver_.allocate_pinned(&pinned, 2 * buffer_bytes * lanes_.size(), portable) == 0;
+    auto next = static_cast<char*>(pinned);
+    for (auto& lane : lanes_) {
+      made = made && driver_.make_stream(&lane.stream, not_blocking) == 0;
+      for (int side = 0; made && side < 2; ++side, next += buffer_bytes) {
+        lane.buffers[side] = next;
+        made = driver_.make_event(&lane.events[side], no_timing) == 0;
+      }
     }
     return made;
   }
@@ -111,13 +105,9 @@ class Staging {
 };
 
 // Never freed: at the process's end the device is gone first.
-Staging& staging(int threads) {
+Staging& staging(int threads = 0) {
   static auto* made = new Staging(threads);
   return *made;
-}
-
-Staging& staging() {
-  return staging(0);
 }
 
 } // namespace
@@ -127,9 +117,7 @@ bool can_stage(mx::Stream stream, int threads) {
 }
 
 Context current_context() {
-  Context context = nullptr;
-  staging().driver().get_context(&context);
-  return context;
+  return staging().context();
 }
 
 // MLX's buffers begin with the address of their data. array::data() would move them to the host.
@@ -142,12 +130,6 @@ int stage(
     int thread, Context context, Address to, size_t first, size_t count,
     const std::function<void(size_t begin, size_t count, char* data)>& read) {
   return staging().copy(thread, context, to, first, count, read);
-}
-
-std::string name_of_error(int code) {
-  const char* name = nullptr;
-  staging().driver().error_name(code, &name);
-  return name ? name : "error " + std::to_string(code);
 }
 
 } // namespace mlxlm::cuda

@@ -4,15 +4,14 @@
 #include <functional>
 
 #include "abi.h"
+#include "cuda/driver.h"
 
 namespace mlxlm::cuda {
 
-// The driver's address of GPU memory, and its context.
-using Address = unsigned long long;
 using Context = void*;
 
-// Whether a stream is a GPU's and this way is open: the driver gives pinned memory for so many threads, 2 MiB each. It is
-// kept until the process ends.
+// Whether a stream is the GPU's and this way is open: the driver gives pinned memory, 2 MiB for each of so many threads. It
+// is kept until the process ends.
 bool can_stage(mx::Stream stream, int threads);
 
 // The context of the calling thread: MLX's, while it evaluates.
@@ -26,7 +25,5 @@ Address address_of(const array& a);
 int stage(
     int thread, Context context, Address to, size_t first, size_t count,
     const std::function<void(size_t begin, size_t count, char* data)>& read);
-
-std::string name_of_error(int code);
 
 } // namespace mlxlm::cuda
