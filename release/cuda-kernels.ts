@@ -28,14 +28,14 @@ export function unpackedKernels(work: string): string {
   return folder;
 }
 
-/** Answers of a model, one longer than a word and three at once, with an empty cache of kernels in `home`. */
+/** Answers of a model, a long prompt and several at once among them, with an empty cache of kernels in `home`. */
 async function answer(executable: string, model: string, home: string): Promise<void> {
   mkdirSync(home);
   const env = { ...process.env, HOME: home, XDG_CACHE_HOME: "", BUN_BE_BUN: undefined };
   const begin = (...more: string[]) => Bun.spawn([executable, ...more], { env, stdout: "ignore", stderr: "inherit" });
   for (const command of [
     ["generate", "--model", model, "--prompt", "What is 27 + 58?", "-m", "8"],
-    ["benchmark", "--model", model, "-p", "64", "-g", "8", "-n", "1", "-b", "4"],
+    ["benchmark", "--model", model, "-p", "300", "-g", "8", "-n", "1", "-b", "4"],
   ]) {
     const code = await begin(...command).exited;
     if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}`);

@@ -1,8 +1,8 @@
 /**
  * One token on several ranks through whole layers as one kernel, which sums over the ranks: the same logits as from one rank
- * that reads the text at once. Of GPUs, so it is no test of `bun test`.
+ * that reads the text at once. The same of a prompt, and of several sequences. Of GPUs, so it is no test of `bun test`.
  *
- *   bun bench/ranks.ts 2 test/rank-kernels.ts
+ *   bun bench/ranks.ts 2 test/rank-kernels.ts [part of a case's name]
  */
 import { joinedGroup } from "../bench/group";
 import { makeReady } from "../src/convert/ready";
@@ -57,18 +57,25 @@ KVCache.prototype.filledBy = function (writer) {
   filledBy.call(this, writer);
 };
 
-const read = (model: LanguageModel, tokens: readonly number[]) =>
+/** Logits of sequences, (B, T, V). */
+const read = (model: LanguageModel, sequences: readonly (readonly number[])[]) =>
   mx.scope(() => {
-    const logits = model.forward(mx.array([tokens], "int32")).astype("float32");
+    const logits = model.forward(mx.array(sequences as number[][], "int32")).astype("float32");
     mx.eval(logits);
     return logits;
   });
 
+const furthest = (a: mx.Tensor, b: mx.Tensor) => mx.scope(() => a.subtract(b).abs().max().item());
+
 let failed = 0;
-for (const [name, config, how] of cases) {
+/** Many short sequences: their sums are made together with the norms behind them. */
+const beginnings = Array.from({ length: 24 }, (_, row) => someTokens(1, row));
+const wanted = process.argv[2] ?? "";
+for (const [name, config, how] of cases.filter(([name]) => name.includes(wanted))) {
   const tokens = someTokens(330);
   const alone = await made(config, how, false);
-  const all = read(alone, tokens);
+  const all = read(alone, [tokens]);
+  const apart = read(alone, beginnings);
   alone.dispose();
   const model = await made(config, how, true);
   const cache = model.makeCache();
@@ -82,13 +89,15 @@ for (const [name, config, how] of cases) {
     }
     return [off, all.abs().max().item()];
   });
-  const isRight = off / scale < 0.05;
+  const others = read(model, beginnings);
+  const besides = furthest(others, apart);
+  const isRight = off / scale < 0.05 && besides / scale < 0.05;
   if (!isRight) failed++;
   console.log(
-    `${isRight ? "right" : "WRONG"}: ${name}, ${(off / scale).toFixed(4)}, ${whole} of ${30 * config.num_hidden_layers}`,
+    `${isRight ? "right" : "WRONG"}: ${name}, ${(off / scale).toFixed(4)}, ${(besides / scale).toFixed(4)}, ${whole} of ${30 * config.num_hidden_layers}`,
   );
   for (const one of cache) one.dispose();
   model.dispose();
-  all.dispose();
+  for (const logits of [all, apart, others]) logits.dispose();
 }
 process.exit(failed === 0 ? 0 : 1);

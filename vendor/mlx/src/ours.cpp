@@ -200,6 +200,9 @@ std::vector<array> low_rank(
 
 std::vector<array>
 add_rms_norm(const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+  if (auto parts = cuda::peer_sum_norm(x, delta, weight, eps, s)) {
+    return *std::move(parts);
+  }
   if (cuda::takes_add_rms_norm(x, delta, weight, s)) {
     return cuda::add_rms_norm(x, delta, weight, eps, s);
   }

@@ -32,6 +32,14 @@ void remember_meeting(const array& result) {
   newest = result;
 }
 
+std::optional<array> newest_meeting() {
+  return newest;
+}
+
+void forget_meeting(std::optional<array> earlier) {
+  newest = std::move(earlier);
+}
+
 std::vector<array> launch_meeting(
     const char* source, std::vector<int> key, NamedInputs inputs, std::vector<mx::Shape> shapes, const std::vector<mx::Dtype>& dtypes,
     mx::Stream stream, const std::function<MeetingKernel()>& make) {

@@ -58,4 +58,8 @@ array after_meetings(mx::Stream stream);
 // What the newest of them gives.
 void remember_meeting(const array& result);
 
+// That, and the way back to it, for who takes the place of the newest one.
+std::optional<array> newest_meeting();
+void forget_meeting(std::optional<array> earlier);
+
 } // namespace mlxlm::cuda

@@ -42,8 +42,8 @@ struct Peers {
   __device__ char* arrival(int at, int from) const {
     return memory(at) + ARRIVALS_AT + (static_cast<size_t>(from) * BLOCKS + blockIdx.x) * 32;
   }
-  __device__ volatile unsigned* rounds(int self, int kind) const {
-    return reinterpret_cast<volatile unsigned*>(memory(self) + ROUNDS_AT) + kind * BLOCKS + blockIdx.x;
+  __device__ volatile unsigned* rounds(int self, int kind, int channel) const {
+    return reinterpret_cast<volatile unsigned*>(memory(self) + ROUNDS_AT) + kind * BLOCKS + channel;
   }
   __device__ volatile unsigned* sums(int self) const {
     return reinterpret_cast<volatile unsigned*>(memory(self) + SUMS_AT);
@@ -132,16 +132,82 @@ struct Joint {
       }
     }
   }
+  __device__ Piece sum() const {
+    Piece piece;
+    for (int i = 0; i < EACH; ++i) {
+      reinterpret_cast<T*>(&piece)[i] = static_cast<T>(sums[i]);
+    }
+    return piece;
+  }
   __device__ void end(T* out, size_t index) const {
     if constexpr (!GATHER) {
-      Piece piece;
-      for (int i = 0; i < EACH; ++i) {
-        reinterpret_cast<T*>(&piece)[i] = static_cast<T>(sums[i]);
-      }
-      reinterpret_cast<Piece*>(out)[index] = piece;
+      reinterpret_cast<Piece*>(out)[index] = sum();
     }
   }
 };
+
+// Has all ranks send each other x, a chunk a block and round, `unit` pieces of 16 bytes never apart, and calls take(first, length,
+// round) with a block's pieces of each round when they are there. A block sends a round ahead of the one that it takes, so that
+// the link is never idle.
+template <int RANKS, int RANK, int BLOCKS, int THREADS, int CHUNK, class T, class Take>
+__device__ void exchange_chunks(
+    const Peers<RANKS, BLOCKS, THREADS, CHUNK>& peers, const T* x, size_t pieces, size_t unit, Take take) {
+  const size_t share = (pieces / unit + gridDim.x - 1) / gridDim.x * unit;
+  const size_t most = CHUNK / 16 / unit * unit;
+  const size_t each = share < most ? share : most;
+  const size_t step = each * gridDim.x;
+  volatile unsigned* rounds = peers.rounds(RANK, 1, blockIdx.x);
+  unsigned round = *rounds;
+  const int other = threadIdx.x;
+  const bool talks = other < RANKS && other != RANK;
+  Wait wait(peers.patience());
+  auto length_from = [&](size_t first) { return first >= pieces ? 0 : pieces - first < each ? pieces - first : each; };
+  auto send = [&](unsigned round, size_t done) {
+    const size_t first = done + blockIdx.x * each;
+    const size_t length = length_from(first);
+    for (size_t i = threadIdx.x; i < length; i += THREADS) {
+      const uint4 own = piece_of<uint4>(x, first + i);
+      for (int step = 1; step < RANKS; ++step) {
+        reinterpret_cast<uint4*>(peers.chunk((RANK + step) % RANKS, round, RANK))[i] = own;
+      }
+    }
+    __syncthreads();
+    if (talks) {
+      __threadfence_system();
+      release(peers.arrival(other, RANK), round);
+    }
+  };
+  send(round + 1, 0);
+  for (size_t done = 0; done < pieces; done += step) {
+    ++round;
+    if (done + step < pieces) {
+      send(round + 1, done + step);
+    }
+    if (talks) {
+      // Another rank may be further.
+      while (static_cast<int>(acquire(peers.arrival(RANK, other)) - round) < 0 && !wait.is_over()) {
+      }
+    }
+    __syncthreads();
+    const size_t first = done + blockIdx.x * each;
+    take(first, length_from(first), round);
+  }
+  if (threadIdx.x == 0) {
+    *rounds = round;
+  }
+}
+
+// Piece `index` of a chunk that exchange_chunks gives, from all ranks.
+template <bool GATHER, int RANKS, int RANK, class P, class T>
+__device__ Joint<GATHER, uint4, T> chunk_piece(
+    const P& peers, const T* x, size_t first, size_t index, unsigned round, T* out, size_t pieces) {
+  Joint<GATHER, uint4, T> joined;
+  for (int rank = 0; rank < RANKS; ++rank) {
+    const uint4 piece = rank == RANK ? piece_of<uint4>(x, first + index) : read_now(peers.chunk(RANK, round, rank) + index * 16);
+    joined.take(rank, piece, out, first + index, pieces);
+  }
+  return joined;
+}
 
 // Rows of one token that a kernel sums over ranks as it goes, four numbers a line, each line by whichever threads have it. Each
 // launch takes `count` sums, in each of which every line is sent and received by every rank before its blocks meet or end: so
@@ -204,7 +270,7 @@ constexpr const char* peer_short_source = R"(
     count *= x_shape[axis];
   }
   const size_t lines = count * sizeof(T) / 8;
-  volatile unsigned* rounds = peers.rounds(RANK, 0);
+  volatile unsigned* rounds = peers.rounds(RANK, 0, blockIdx.x);
   const unsigned round = *rounds + 1;
   const size_t index = static_cast<size_t>(blockIdx.x) * THREADS + threadIdx.x;
   if (index < lines) {
@@ -234,8 +300,7 @@ constexpr const char* peer_short_source = R"(
   }
 )";
 
-// The same of long messages, a chunk a block and round. A block sends a round ahead of the one that it sums, so that the link is
-// never idle.
+// The same of long messages.
 constexpr const char* peer_long_source = R"(
   const mlxlm::Peers<RANKS, BLOCKS, THREADS, CHUNK> peers{table};
   size_t count = 1;
@@ -243,57 +308,11 @@ constexpr const char* peer_long_source = R"(
     count *= x_shape[axis];
   }
   const size_t pieces = count * sizeof(T) / 16;
-  const size_t share = (pieces + gridDim.x - 1) / gridDim.x;
-  const size_t each = share < CHUNK / 16 ? share : CHUNK / 16;
-  const size_t step = each * gridDim.x;
-  volatile unsigned* rounds = peers.rounds(RANK, 1);
-  unsigned round = *rounds;
-  const int other = threadIdx.x;
-  const bool talks = other < RANKS && other != RANK;
-  mlxlm::Wait wait(peers.patience());
-  auto length_from = [&](size_t first) { return first >= pieces ? 0 : pieces - first < each ? pieces - first : each; };
-  auto send = [&](unsigned round, size_t done) {
-    const size_t first = done + blockIdx.x * each;
-    const size_t length = length_from(first);
+  mlxlm::exchange_chunks<RANKS, RANK>(peers, x, pieces, 1, [&](size_t first, size_t length, unsigned round) {
     for (size_t i = threadIdx.x; i < length; i += THREADS) {
-      const uint4 own = mlxlm::piece_of<uint4>(x, first + i);
-      for (int step = 1; step < RANKS; ++step) {
-        reinterpret_cast<uint4*>(peers.chunk((RANK + step) % RANKS, round, RANK))[i] = own;
-      }
+      mlxlm::chunk_piece<GATHER, RANKS, RANK>(peers, x, first, i, round, joint, pieces).end(joint, first + i);
     }
-    __syncthreads();
-    if (talks) {
-      __threadfence_system();
-      mlxlm::release(peers.arrival(other, RANK), round);
-    }
-  };
-  send(round + 1, 0);
-  for (size_t done = 0; done < pieces; done += step) {
-    ++round;
-    if (done + step < pieces) {
-      send(round + 1, done + step);
-    }
-    if (talks) {
-      // Another rank may be further.
-      while (static_cast<int>(mlxlm::acquire(peers.arrival(RANK, other)) - round) < 0 && !wait.is_over()) {
-      }
-    }
-    __syncthreads();
-    const size_t first = done + blockIdx.x * each;
-    const size_t length = length_from(first);
-    for (size_t i = threadIdx.x; i < length; i += THREADS) {
-      mlxlm::Joint<GATHER, uint4, T> joined;
-      for (int rank = 0; rank < RANKS; ++rank) {
-        const uint4 piece = rank == RANK ? mlxlm::piece_of<uint4>(x, first + i)
-                                         : mlxlm::read_now(peers.chunk(RANK, round, rank) + i * 16);
-        joined.take(rank, piece, joint, first + i, pieces);
-      }
-      joined.end(joint, first + i);
-    }
-  }
-  if (threadIdx.x == 0) {
-    *rounds = round;
-  }
+  });
 )";
 
 } // namespace mlxlm::cuda

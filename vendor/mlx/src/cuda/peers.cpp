@@ -1,10 +1,12 @@
 #include "cuda/peers.h"
 
 #include <cstring>
+#include <utility>
 
 #include "cuda/driver.h"
 #include "cuda/kernel.h"
 #include "cuda/meeting.h"
+#include "cuda/peer_norm_sources.h"
 #include "cuda/peer_sources.h"
 #include "mlx/distributed/distributed_impl.h"
 
@@ -16,6 +18,8 @@ constexpr int blocks = 128;
 constexpr int threads = 512;
 constexpr int chunk = 32 << 10;
 constexpr int row_lines = 4096;
+// Of what a rank sends to all others by lines: from there on chunks are quicker.
+constexpr size_t short_bytes = static_cast<size_t>(blocks) * threads * 8;
 
 // As cuda/peer_sources.h has it.
 size_t memory_bytes(int ranks) {
@@ -98,6 +102,32 @@ class Peers {
     return fits ? std::optional(RowPeers{rank_, ranks_, *table_}) : std::nullopt;
   }
 
+  std::optional<std::vector<array>> sum_norm(
+      const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+    if (!table_ || !newest_ || !newest_->is(delta)) return std::nullopt;
+    int dims = x.shape(-1);
+    int rows = static_cast<int>(x.size() / dims);
+    bool fits = is_half(x.dtype()) && dims % 8 == 0 && dims * 2 <= chunk && x.shape() == delta.shape() &&
+        x.dtype() == delta.dtype() && weight.dtype() == x.dtype() && weight.size() == static_cast<size_t>(dims) &&
+        !traced(x, weight) && on_gpu(s);
+    if (!fits) return std::nullopt;
+    auto sum = *std::exchange(newest_, std::nullopt);
+    forget_meeting(std::move(sum.earlier));
+    int channels = rows * ((dims / 4 + threads - 1) / threads);
+    bool is_short = x.nbytes() * (ranks_ - 1) <= short_bytes && channels <= blocks;
+    std::vector<std::string> inputs = {"part", "x", "weight", "table", "before"};
+    std::vector<std::string> outputs = {"sum", "normed", "after"};
+    static const auto header = std::string(peer_header) + peer_norm_header;
+    static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
+    static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
+    auto results = (is_short ? by_lines : by_chunks)(
+        {sum.part, x, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
+        {x.dtype(), x.dtype(), mx::uint32}, launch({{"DIMS", dims}, {"EPS", bits_of(eps)}}, is_short ? rows : blocks), s);
+    remember_meeting(results[2]);
+    results.pop_back();
+    return results;
+  }
+
   std::optional<array> gather(const array& x, mx::StreamOrDevice s) {
     if (x.ndim() == 0) return std::nullopt;
     auto shape = x.shape();
@@ -121,7 +151,7 @@ class Peers {
     if (!table_ || x.ndim() == 0 || bytes == 0 || bytes % 8 != 0 || traced(x) || !on_gpu(s)) return std::nullopt;
     size_t others = ranks_ - 1;
     // Lines carry as much again, but nobody waits for a whole chunk.
-    bool is_short = bytes * others <= static_cast<size_t>(blocks) * threads * 8;
+    bool is_short = bytes * others <= short_bytes;
     // Each rank sends all to all others: from some size on, more ranks do better by parts.
     if (!is_short && (bytes % 16 != 0 || (ranks_ > 4 && bytes > (2 << 20)))) return std::nullopt;
     static Kernel by_lines(
@@ -130,21 +160,44 @@ class Peers {
         "mlxlm_peer_long", {"x", "table", "before"}, {"joint", "after"}, peer_long_source, peer_header);
     int taken = is_short ? static_cast<int>((bytes / 8 + threads - 1) / threads) : blocks;
     // Messages go in the order in which they were asked for, the same on all ranks.
+    auto earlier = newest_meeting();
     auto results = (is_short ? by_lines : by_chunks)(
         {x, *table_, after_meetings(mx::to_stream(s))}, {shape, {}}, {x.dtype(), mx::uint32},
-        {{taken, 1, 1},
-         threads,
-         {{"RANKS", ranks_}, {"RANK", rank_}, {"BLOCKS", blocks}, {"THREADS", threads}, {"CHUNK", chunk},
-          {"GATHER", gathers ? 1 : 0}}},
-        s);
+        launch({{"GATHER", gathers ? 1 : 0}}, taken), s);
     remember_meeting(results[1]);
+    newest_.reset();
+    if (!gathers) newest_ = Sum{results[0].id(), results[0].primitive_ptr(), x, results[1].id(), std::move(earlier)};
     return results[0];
   }
+
+  Launch launch(std::vector<std::pair<std::string, int>> constants, int taken) const {
+    constants.insert(
+        constants.end(),
+        {{"RANKS", ranks_}, {"RANK", rank_}, {"BLOCKS", blocks}, {"THREADS", threads}, {"CHUNK", chunk}});
+    return {{taken, 1, 1}, threads, std::move(constants)};
+  }
+
+  // A sum that a kernel with more to do may still take the place of.
+  struct Sum {
+    std::uintptr_t id;
+    std::shared_ptr<mx::Primitive> primitive;
+    array part; // this rank's
+    std::uintptr_t after; // what orders it among kernels that wait, and what was there before
+    std::optional<array> earlier;
+
+    // Whether x is that sum, nothing was asked for since, and it is not under way.
+    bool is(const array& x) const {
+      auto newest = newest_meeting();
+      return x.id() == id && x.has_primitive() && x.primitive_ptr() == primitive &&
+          x.status() == array::Status::unscheduled && newest && newest->id() == after;
+    }
+  };
 
   int rank_;
   int ranks_;
   std::vector<Address> memory_;
   std::optional<array> table_; // nothing while another way is taken
+  std::optional<Sum> newest_;
 };
 
 using GroupId = const mx::distributed::detail::GroupImpl*;
@@ -218,6 +271,14 @@ std::optional<array> peer_sum(const array& x, const mx::distributed::Group& grou
 std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s) {
   auto* peers = peers_of(group);
   return peers ? peers->gather(x, s) : std::nullopt;
+}
+
+std::optional<std::vector<array>> peer_sum_norm(
+    const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+  for (auto& [_, peers] : joined()) {
+    if (auto parts = peers.sum_norm(x, delta, weight, eps, s)) return parts;
+  }
+  return std::nullopt;
 }
 
 std::string peers_type(int ranks) {
