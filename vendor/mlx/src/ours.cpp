@@ -15,6 +15,7 @@
 #include "cuda/kernel.h"
 #include "cuda/kernels.h"
 #include "cuda/low_rank.h"
+#include "cuda/peers.h"
 #include "cuda/products.h"
 #include "cuda/rows.h"
 #include "cuda/token.h"
