@@ -53,17 +53,8 @@ void prefer_huge_pages(std::vector<std::pair<char*, size_t>> blocks) {
     }
   }).detach();
 }
-
-void expect_huge_pages(char* data, size_t bytes) {
-  // Whole pages around it: blocks side by side are one range then. Of ranges a process may have 65,530.
-  if (bytes >= page) {
-    auto range = ranges_of({{data, bytes}})[0];
-    madvise(reinterpret_cast<void*>(range.begin), range.end - range.begin, MADV_HUGEPAGE);
-  }
-}
 #else
 void prefer_huge_pages(std::vector<std::pair<char*, size_t>>) {}
-void expect_huge_pages(char*, size_t) {}
 #endif
 
 } // namespace mlxlm::cpu

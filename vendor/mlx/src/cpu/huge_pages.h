@@ -11,7 +11,4 @@ namespace mlxlm::cpu {
 // addresses stay; blocks may be freed meanwhile. Does nothing where the system has no such call (Linux before 6.1).
 void prefer_huge_pages(std::vector<std::pair<char*, size_t>> blocks);
 
-// Has the system use huge pages for a block from the start, where it is large: for one that nothing was written to yet.
-void expect_huge_pages(char* data, size_t bytes);
-
 } // namespace mlxlm::cpu
