@@ -17,6 +17,7 @@ import { quantizeCaches } from "./kv-quantization";
 import { acceptChosen, allowed, isOver, maskAlong } from "./masks";
 import { checkMemory } from "./memory-cap";
 import { checkPrompt, prefill } from "./prefill";
+import { everywhere, forgetAlike } from "./ranks/alike";
 import { checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
 import type { StepOptions } from "./step";
 import type { Step } from "./stepper";
@@ -65,6 +66,7 @@ export async function* draftedSteps(
   const isPlain = logitsProcessors.length === 0;
   const reader = drafter.reader ?? model;
   const cache = options.cache ?? model.makeCache({ maxSize: options.maxKvSize });
+  const isRigid = !forgetAlike(model, { maxSize: options.maxKvSize });
   try {
     checkPrompt(prompt, Math.min(model.vocabSize, drafter.vocabSize ?? model.vocabSize));
     if (options.inputEmbeddings) {
@@ -74,7 +76,7 @@ export async function* draftedSteps(
       });
     }
     const returns = drafter.needsTrim ? cache.every((layer) => layer.isTrimmable()) : canReturn(cache);
-    if (!returns) throw cannotReturn(drafter);
+    if (!(isRigid ? everywhere(returns) : returns)) throw cannotReturn(drafter);
   } catch (error) {
     drafter.dispose();
     if (!options.cache) for (const layer of cache) layer.dispose();
@@ -163,7 +165,7 @@ export async function* draftedSteps(
       const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);
       const proposed = allowed(constraint, drafter.propose(history, room));
       const input = [...history.slice(held), ...proposed];
-      const point = proposed.length > 0 ? new ReturnPoint(cache, input.length) : null;
+      const point = proposed.length > 0 ? new ReturnPoint(cache, input.length, isRigid) : null;
       pass = { read: input.length, right: input.length - proposed.length, point };
       const [tokens, logprobs] = check(input, proposed);
       const wrong = proposed.findIndex((token, i) => token !== tokens[i]);

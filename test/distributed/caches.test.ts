@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import type { Moved } from "./caches-rank";
+import type { Drafted } from "./drafted-rank";
 import { runRanks } from "./ranks";
 
 const all = readdirSync(new URL("../fixtures/models/", import.meta.url)).map((file) => file.replace(".json", ""));
@@ -47,3 +48,16 @@ test("by layers, in all models but those whose layers share more than hidden sta
   expect(linked.filter((name) => !refused.has(name))).toEqual([]);
   expect(all.length - refused.size).toBeGreaterThan(90);
 }, 60_000);
+
+test("ranks whose layers forget otherwise go back together behind a wrong draft", async () => {
+  const names = ["qwen3_5_moe", "granitemoehybrid", "gemma3_text", "llama"];
+  const ranks = await runRanks<Record<string, Drafted>>("drafted-rank.ts", 2, { args: names });
+  for (const results of ranks) {
+    for (const [name, { expected, tokens, accepted }] of Object.entries(results)) {
+      expect({ name, tokens, isDrafted: accepted > 0 }).toEqual({ name, tokens: expected, isDrafted: true });
+    }
+  }
+  const alike = names.filter((name) => ranks[0]![name]!.alike);
+  expect(alike).toContain("llama");
+  expect(alike).not.toContain("qwen3_5_moe");
+});

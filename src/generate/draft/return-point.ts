@@ -22,10 +22,14 @@ export const canReturn = (cache: readonly Cache[]): boolean =>
 export class ReturnPoint {
   #held: (readonly [layer: Cache, copy: Cache])[];
 
-  /** @param more how many tokens will be read at most before it is decided how many of them are forgotten */
+  /**
+   * @param more how many tokens will be read at most before it is decided how many of them are forgotten
+   * @param isRigid go back to this point only, whatever the caches can: those of other processes may not
+   */
   constructor(
     private readonly cache: readonly Cache[],
     more: number,
+    private readonly isRigid = false,
   ) {
     const coarse = leaves(cache).filter((layer) => !layer.isTrimmable(more));
     this.#held = mx.scope(() => coarse.map((layer) => [layer, copyOf(layer)] as const));
@@ -33,7 +37,7 @@ export class ReturnPoint {
 
   /** Whether caches can go back to any token since; else only to this point. */
   get isFine(): boolean {
-    return this.#held.length === 0;
+    return this.#held.length === 0 && !this.isRigid;
   }
 
   /**

@@ -26,10 +26,23 @@ function abilitiesOf(model: LanguageModel, options?: CacheOptions): Abilities {
   }
 }
 
+const known = new WeakMap<LanguageModel, Map<number | null, boolean>>();
+
 /** Whether what a process sees of its own caches is so on all: that tokens can be forgotten. All call it; true on a process alone. */
-export function forgetAlike(model: LanguageModel, options?: CacheOptions): boolean {
+export function forgetAlike(model: LanguageModel, { maxSize = null }: CacheOptions = {}): boolean {
   if (!isLaunched()) return true;
-  const all = gatherJson(mx.distributed.init({ strict: true }), abilitiesOf(model, options));
+  const found = known.get(model) ?? new Map<number | null, boolean>();
+  const alike = found.get(maxSize) ?? compared(model, maxSize);
+  known.set(model, found.set(maxSize, alike));
+  return alike;
+}
+
+function compared(model: LanguageModel, maxSize: number | null): boolean {
+  const all = gatherJson(mx.distributed.init({ strict: true }), abilitiesOf(model, { maxSize }));
   const [first] = all.map(({ kinds }) => kinds.join());
   return all.every(({ kinds }) => kinds.join() === first) || all.every(({ forget }) => forget);
 }
+
+/** Whether something is so on all processes, which all must call it. */
+export const everywhere = (own: boolean): boolean =>
+  gatherJson(mx.distributed.init({ strict: true }), own).every((one) => one);
