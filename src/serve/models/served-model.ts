@@ -1,5 +1,6 @@
 /** A model that is loaded and answers. */
 import type { OpenedModel } from "../../generate/open-model";
+import { forgetAlike } from "../../generate/ranks/alike";
 import type { CacheMover } from "../../generate/ranks/lead";
 import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
@@ -87,7 +88,7 @@ export class ServedModel {
     const cache = this.model.makeCache();
     const can = cache.every((layer) => layer.isTrimmable(this.contextLength ?? long));
     for (const layer of cache) layer.dispose();
-    return can;
+    return can && forgetAlike(this.model);
   }
 
   /** Where ranks have parts of caches: what brings them to files and back. */
