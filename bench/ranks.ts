@@ -1,6 +1,6 @@
 /**
- * A script of this folder, or of test/, as several ranks of this machine: one on each GPU, over TCP where there are none. The
- * first rank's output is shown.
+ * A script of this folder, or of test/, as several ranks of this machine: one on each GPU, or on one that they share, or over TCP
+ * where there is none. The first rank's output is shown.
  *
  *   bun bench/ranks.ts 2 bench/decode.ts llama-8b --bits 4
  */
@@ -15,8 +15,9 @@ import * as mx from "../src/mlx";
 const [count, script, ...words] = process.argv.slice(2);
 if (!count || !script) throw new Error("bun bench/ranks.ts RANKS SCRIPT …");
 const { hosts } = listedHosts(Array(Number(count)).fill("127.0.0.1").join());
+const gpus = mx.deviceCount("gpu");
 const ranks = plan(hosts, {
-  backend: mx.deviceCount("gpu") >= Number(count) ? "nccl" : "tcp",
+  backend: gpus >= Number(count) ? "nccl" : "tcp",
   connectionsPerIp: 1,
   gpus: process.env.CUDA_VISIBLE_DEVICES,
   key: crypto.randomUUID(),
@@ -32,7 +33,12 @@ const inFile = ([name, text]: [string, string]) => {
 };
 const running = ranks.map(({ rank, env, files }) =>
   Bun.spawn([process.execPath, script, ...words], {
-    env: { ...process.env, ...env, ...Object.fromEntries(Object.entries(files).map(inFile)) },
+    env: {
+      ...process.env,
+      MLXLM_SHARED_GPU: gpus > 0 && gpus < Number(count) ? "1" : "0",
+      ...env,
+      ...Object.fromEntries(Object.entries(files).map(inFile)),
+    },
     stdout: rank === 0 ? "inherit" : "ignore",
     stderr: "inherit",
   }),
