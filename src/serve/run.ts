@@ -2,6 +2,7 @@
 import { demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { openModel } from "../generate/open-model";
+import { ranksLost } from "../generate/ranks/lost";
 import { tellEnd } from "../generate/ranks/orders";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
@@ -95,7 +96,7 @@ export async function runServer(
   const server = listening(context, address);
   const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   onListening(server.url, name ?? options.allowed.map((one) => one.name).join(", "));
-  if (!signal.aborted) await Promise.race([ended, engineLoss(models, signal)]);
+  if (!signal.aborted) await Promise.race([ended, engineLoss(models, signal), ranksLost]);
   log("INFO", `ending: running answers have ${grace} seconds`);
   await server.drain(grace);
   if (isLaunched()) tellEnd();

@@ -33,7 +33,7 @@ export class BatchStepper implements Stepper {
 
   constructor(
     readonly model: LanguageModel,
-    options: BatchGeneratorOptions = {},
+    private readonly options: BatchGeneratorOptions = {},
   ) {
     this.#generator = new BatchGenerator(model, options);
   }
@@ -147,6 +147,7 @@ export class BatchStepper implements Stepper {
         await this.#gather();
       }
     } catch (error) {
+      this.options.lockstep?.lead?.failed(error);
       for (const line of this.#lines.values()) {
         line.failure = { error };
         line.wake?.();

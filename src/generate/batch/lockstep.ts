@@ -31,6 +31,8 @@ export interface Lead {
   kept(cache: readonly Cache[]): void;
   /** A step begins. */
   begins(plan: StepPlan): void;
+  /** A step failed here, and the others are in the midst of it. */
+  failed(error: unknown): void;
 }
 
 export interface Lockstep {

@@ -2,6 +2,7 @@
  * Answers by a model that is divided among processes, where one of them is asked: it tells the others what to read, and each
  * makes the same steps. Only the first process draws tokens; the others get them from it.
  */
+import { UserError } from "../../errors";
 import type { Cache, LanguageModel } from "../../models";
 import { dropsNothing, greedy } from "../../sample";
 import { agreedTokens } from "../agreed-tokens";
@@ -10,6 +11,7 @@ import type { Step, Stepper, StepRequest } from "../stepper";
 import { forgetAlike } from "./alike";
 import { CachesElsewhere, elsewhere } from "./caches-elsewhere";
 import type { DividedCaches } from "./divided-caches";
+import { partWays } from "./lost";
 import { type Change, tell, tellPlainStep, told } from "./orders";
 
 /** Brings caches from files to all processes, and back. */
@@ -118,6 +120,10 @@ class BatchLead implements Lead {
     if (isPlain) tellPlainStep();
     else tell({ type: "step", changes, ...plan });
   }
+
+  failed(error: unknown): void {
+    partWays(error);
+  }
 }
 
 /** On the first process: one answer at a time, by a stepper that all processes have. */
@@ -146,15 +152,21 @@ export class LeadingStepper implements LeadingSteps {
     const end = () => ending.abort();
     signal?.addEventListener("abort", end);
     const steps = this.own.steps({ ...request, signal: ending.signal });
-    let step = await steps.next();
+    const next = () =>
+      steps.next().catch((error: unknown) => {
+        // What is wrong with a request is so on all ranks.
+        if (!(error instanceof UserError)) partWays(error);
+        throw error;
+      });
+    let step = await next();
     try {
-      for (; !step.done; step = await steps.next()) yield step.value;
+      for (; !step.done; step = await next()) yield step.value;
     } finally {
       signal?.removeEventListener("abort", end);
       end();
       // Whoever leaves early: the others hear of it some steps later.
       while (!step.done) {
-        step = await steps.next();
+        step = await next();
         if (!step.done) step.value.logprobs?.dispose();
       }
     }
