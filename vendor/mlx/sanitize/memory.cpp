@@ -42,7 +42,7 @@ namespace mlxlm::cpu {
 // Stands in for the pool's, which keeps and rounds up what it gives out: here a call's memory is new, and the slot's last
 // is gone.
 void* scratch(int slot, size_t bytes) {
-  thread_local std::unique_ptr<check::Exact> given[2];
+  thread_local std::unique_ptr<check::Exact> given[3];
   given[slot].reset();
   given[slot] = std::make_unique<check::Exact>(bytes, 64);
   return given[slot]->data();

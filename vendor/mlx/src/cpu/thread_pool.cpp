@@ -197,7 +197,7 @@ void parallel_for(int64_t count, void (*body)(void*, int64_t), void* context) {
 }
 
 void* scratch(int slot, size_t bytes) {
-  thread_local Buffer buffers[2];
+  thread_local Buffer buffers[3];
   auto& buffer = buffers[slot];
   if (buffer.size < bytes) {
     ::operator delete(buffer.data, std::align_val_t(64));

@@ -33,7 +33,8 @@ void loop(int64_t multiplications, int64_t count, const Body& body) {
 }
 
 // Memory of the calling thread for one kernel's intermediate results, 64-byte aligned, valid until the next call with
-// the same slot. Bodies of loops use slot 0, those who start loops slot 1.
+// the same slot. Bodies of loops use slot 0, those who start loops slot 1, those who start several with something kept
+// between them slot 2.
 void* scratch(int slot, size_t bytes);
 
 } // namespace mlxlm::cpu

@@ -14,31 +14,33 @@ int64_t width_of(const MatrixLayout& layout, const array& w) {
   return layout.packing ? static_cast<int64_t>(w.shape(1)) * 32 / layout.packing->bits : w.shape(1);
 }
 
-array Inputs::as_it_lies() {
-  return array::unsafe_weak_copy(inputs_[next_++]);
+const array& Inputs::ordered() {
+  auto& input = as_it_lies();
+  if (input.flags().row_contiguous) {
+    return input;
+  }
+  copies_.push_back(in_order(input, encoder_));
+  return copies_.back();
 }
 
-array Inputs::ordered() {
-  return array::unsafe_weak_copy(in_order(inputs_[next_++], encoder_));
+size_t Inputs::row(int64_t count, mx::Dtype dtype) {
+  size_t offset = row_bytes_;
+  row_bytes_ += (count * mx::size_of(dtype) + 63) / 64 * 64;
+  return offset;
 }
 
-array Inputs::row(int64_t count, mx::Dtype dtype) {
-  array row({static_cast<int>(count)}, dtype, nullptr, {});
-  allocate(row);
-  encoder_.add_temporary(row);
-  return array::unsafe_weak_copy(row);
-}
-
-HeldMatrix::HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs) : product(), w(inputs.ordered()) {
+HeldMatrix::HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs) : product() {
+  auto& numbers = inputs.ordered();
+  w = numbers.data<void>();
   auto& packing = layout.packing;
   if (packing) {
-    scales = inputs.ordered();
+    scales = inputs.ordered().data<void>();
     if (packing->is_affine()) {
-      biases = inputs.ordered();
+      biases = inputs.ordered().data<void>();
     }
   }
   if (layout.biased) {
-    bias = inputs.ordered();
+    bias = inputs.ordered().data<void>();
   }
   auto type = float_of(dtype);
   product.type = type;
@@ -48,9 +50,9 @@ HeldMatrix::HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inpu
                            : Format::bf16;
   product.group = packing ? packing->group : 0;
   product.transposed = true;
-  product.n = w.shape(0);
-  product.k = width_of(layout, w);
-  product.row_bytes = w.shape(1) * static_cast<int64_t>(w.itemsize());
+  product.n = numbers.shape(0);
+  product.k = width_of(layout, numbers);
+  product.row_bytes = numbers.shape(1) * static_cast<int64_t>(numbers.itemsize());
   product.x_step = 1;
   if (layout.block_type != 0) {
     set_blocks(product, static_cast<BlockType>(layout.block_type));
@@ -73,21 +75,20 @@ int64_t HeldMatrices::rows() const {
 }
 
 void HeldMatrices::multiply(const void* x, void* out) const {
-  auto data = [](const std::optional<array>& a) { return a ? a->data<void>() : nullptr; };
   int64_t size = parts_[0].product.type == Float::f32 ? 4 : 2;
   int64_t first = 0;
   std::vector<Work> works;
   works.reserve(parts_.size());
   auto to = static_cast<char*>(out);
   for (auto& part : parts_) {
-    works.push_back({&part.product, {x, to, part.w.data<void>(), data(part.scales), data(part.biases), &first, &first, 1}});
+    works.push_back({&part.product, {x, to, part.w, part.scales, part.biases, &first, &first, 1}});
     to += part.product.n * size;
   }
   run(works);
   for (size_t i = 0; i < parts_.size(); ++i) {
-    if (auto& bias = parts_[i].bias) {
+    if (auto bias = parts_[i].bias) {
       auto& [product, job] = works[i];
-      row_kernels().add(product->type, job.out, data(bias), job.out, product->n);
+      row_kernels().add(product->type, job.out, bias, job.out, product->n);
     }
   }
 }
@@ -110,23 +111,24 @@ FeedLayout::FeedLayout(const FeedForward& block)
 HeldFeed::HeldFeed(const FeedLayout& layout, mx::Dtype dtype, Inputs& inputs)
     : joint_(layout.joint, dtype, inputs),
       last_({layout.last}, dtype, inputs),
-      dtype_(dtype),
+      type_(float_of(dtype)),
       kind_(layout.kind),
       entering_(inputs.row(joint_.rows(), dtype)),
       opened_(inputs.row(last_.width(), dtype)) {}
 
-void HeldFeed::operator()(const void* x, void* out) {
-  joint_.multiply(x, entering_.data<void>());
+void HeldFeed::operator()(const void* x, void* out, char* room) const {
+  auto entering = room + entering_;
+  auto opened = room + opened_;
+  joint_.multiply(x, entering);
   int64_t count = last_.width();
-  auto at = [](array& a, int64_t i) { return a.data<char>() + i * static_cast<int64_t>(a.itemsize()); };
-  auto& kernels = row_kernels();
+  int64_t size = type_ == Float::f32 ? 4 : 2;
   parallel_for((count + piece - 1) / piece, [&](int64_t part) {
     int64_t from = part * piece;
-    kernels.gate(
-        kind_, float_of(dtype_), at(entering_, from), at(entering_, count + from), at(opened_, from),
+    row_kernels().gate(
+        kind_, type_, entering + from * size, entering + (count + from) * size, opened + from * size,
         std::min(piece, count - from));
   });
-  last_.multiply(opened_.data<void>(), out);
+  last_.multiply(opened, out);
 }
 
 AttendLayout::AttendLayout(const TokenAttention& attention)
@@ -135,59 +137,64 @@ AttendLayout::AttendLayout(const TokenAttention& attention)
       heads(attention.heads),
       has_freqs(attention.freqs.has_value()) {}
 
+HeldAttention::Rows::Rows(const array& rows) : data(const_cast<char*>(rows.data<char>())) {
+  if (rows.strides(3) != 1) {
+    throw std::invalid_argument("the numbers of a head's keys and values do not lie side by side");
+  }
+  for (int axis = 0; axis < 3; ++axis) {
+    strides[axis] = rows.strides(axis);
+  }
+}
+
 HeldAttention::HeldAttention(const AttendLayout& layout, mx::Dtype dtype, Inputs& inputs)
     : joint_(layout.joint, dtype, inputs),
       last_({layout.last}, dtype, inputs),
       heads_(layout.heads),
+      type_(float_of(dtype)),
+      size_(mx::size_of(dtype)),
       keys_(inputs.as_it_lies()),
       values_(inputs.as_it_lies()),
       entering_(inputs.row(joint_.rows(), dtype)),
       queries_(inputs.row(last_.width(), dtype)),
       attended_(inputs.row(last_.width(), dtype)) {
-  if (keys_.strides(3) != 1 || values_.strides(3) != 1) {
-    throw std::invalid_argument("the numbers of a head's keys and values do not lie side by side");
-  }
-  while (heads_.normed && weights_.size() < 2) {
-    weights_.push_back(inputs.ordered());
+  if (heads_.normed) {
+    for (auto& weight : weights_) {
+      weight = inputs.ordered().data<void>();
+    }
   }
   if (layout.has_freqs) {
-    freqs_ = inputs.as_it_lies();
+    freqs_ = array::unsafe_weak_copy(inputs.as_it_lies());
   }
 }
 
-void HeldAttention::operator()(const void* x, void* out) {
-  joint_.multiply(x, entering_.data<void>());
-  place();
-  attend();
-  last_.multiply(attended_.data<void>(), out);
+void HeldAttention::operator()(const void* x, void* out, char* room) const {
+  joint_.multiply(x, room + entering_);
+  place(room);
+  attend(room);
+  last_.multiply(room + attended_, out);
 }
 
-char* HeldAttention::new_row(array& rows, int head) const {
-  return rows.data<char>() +
-      (head * rows.strides(1) + heads_.used * rows.strides(2)) * static_cast<int64_t>(rows.itemsize());
-}
-
-void HeldAttention::place() {
+void HeldAttention::place(char* room) const {
   auto inverse = inverse_frequencies(heads_.rotated, heads_.angles, freqs_ ? &*freqs_ : nullptr);
   auto table = rotation_table(std::move(inverse), heads_.angles.scale, heads_.angles.offset, 1);
-  auto type = float_of(entering_.dtype());
-  Rotation rotation = {type, heads_.dims, heads_.rotated, table->cosines.data(), table->sines.data()};
+  Rotation rotation = {type_, heads_.dims, heads_.rotated, table->cosines.data(), table->sines.data()};
   auto& kernels = row_kernels();
-  for (int row = 0; row < heads_.heads + heads_.kv_heads; ++row) {
-    bool of_query = row < heads_.heads;
-    Norm norm = {type, heads_.dims, heads_.normed ? weights_[of_query ? 0 : 1].data<void>() : nullptr, heads_.eps};
-    auto to = of_query ? row_of(queries_, row, heads_.dims) : new_row(keys_, row - heads_.heads);
-    kernels.rotate(rotation, heads_.normed ? &norm : nullptr, row_of(entering_, row, heads_.dims), to);
+  int64_t bytes = heads_.dims * size_;
+  const char* from = room + entering_;
+  for (int head = 0; head < heads_.heads + heads_.kv_heads; ++head, from += bytes) {
+    bool of_query = head < heads_.heads;
+    Norm norm = {type_, heads_.dims, weights_[of_query ? 0 : 1], heads_.eps};
+    auto to = of_query ? room + queries_ + head * bytes : keys_.at(head - heads_.heads, heads_.used, size_);
+    kernels.rotate(rotation, heads_.normed ? &norm : nullptr, from, to);
   }
-  for (int head = 0; head < heads_.kv_heads; ++head) {
-    auto from = row_of(entering_, heads_.heads + heads_.kv_heads + head, heads_.dims);
-    std::memcpy(new_row(values_, head), from, heads_.dims * entering_.itemsize());
+  for (int head = 0; head < heads_.kv_heads; ++head, from += bytes) {
+    std::memcpy(values_.at(head, heads_.used, size_), from, bytes);
   }
 }
 
-void HeldAttention::attend() {
+void HeldAttention::attend(char* room) const {
   Attention attention = {};
-  attention.type = float_of(queries_.dtype());
+  attention.type = type_;
   attention.batch = 1;
   attention.heads = heads_.heads;
   attention.group = heads_.heads / heads_.kv_heads;
@@ -195,15 +202,13 @@ void HeldAttention::attend() {
   attention.total = heads_.used + 1;
   attention.dims = heads_.dims;
   attention.scale = heads_.scale;
-  attention.q = queries_.data<void>();
-  attention.k = keys_.data<void>();
-  attention.v = values_.data<void>();
-  attention.out = attended_.data<void>();
+  attention.q = room + queries_;
+  attention.k = keys_.data;
+  attention.v = values_.data;
+  attention.out = room + attended_;
   attention.q_strides[1] = attention.out_strides[1] = heads_.dims;
-  for (int axis = 0; axis < 3; ++axis) {
-    attention.k_strides[axis] = keys_.strides(axis);
-    attention.v_strides[axis] = values_.strides(axis);
-  }
+  std::copy_n(keys_.strides, 3, attention.k_strides);
+  std::copy_n(values_.strides, 3, attention.v_strides);
   run(attention);
 }
 

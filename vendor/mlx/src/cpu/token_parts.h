@@ -2,6 +2,8 @@
 // attention. Each takes its arrays from the operation's inputs, in their order.
 #pragma once
 
+#include <deque>
+
 #include "cpu/layer_primitive.h"
 #include "cpu/product.h"
 #include "cpu/rows.h"
@@ -12,28 +14,37 @@ namespace mlxlm::cpu {
 // How many numbers a row has; 0 where those are no whole blocks.
 int64_t width_of(const MatrixLayout& layout, const array& w);
 
-// An operation's inputs, one after the other, as what it may hold while it waits.
+// What an operation is done with, one array after the other, as addresses: it holds the arrays while it waits.
 class Inputs {
  public:
   Inputs(const std::vector<array>& inputs, mx::cpu::CommandEncoder& encoder) : inputs_(inputs), encoder_(encoder) {}
 
-  array as_it_lies();
-  array ordered();
-  // Memory for a row between two products.
-  array row(int64_t count, mx::Dtype dtype);
+  const array& as_it_lies() {
+    return inputs_[next_++];
+  }
+  // Its elements one after the other.
+  const array& ordered();
+  // Room for a row between two products.
+  size_t row(int64_t count, mx::Dtype dtype);
+  // How much room rows take.
+  size_t row_bytes() const {
+    return row_bytes_;
+  }
 
  private:
   const std::vector<array>& inputs_;
   mx::cpu::CommandEncoder& encoder_;
+  std::deque<array> copies_; // references to them stay good
   size_t next_ = 0;
+  size_t row_bytes_ = 0;
 };
 
 struct HeldMatrix {
   Product product;
-  array w;
-  std::optional<array> scales;
-  std::optional<array> biases;
-  std::optional<array> bias;
+  const void* w;
+  const void* scales = nullptr;
+  const void* biases = nullptr;
+  const void* bias = nullptr;
 
   HeldMatrix(const MatrixLayout& layout, mx::Dtype dtype, Inputs& inputs);
 };
@@ -67,16 +78,16 @@ class HeldFeed {
  public:
   HeldFeed(const FeedLayout& layout, mx::Dtype dtype, Inputs& inputs);
 
-  // out (N) of x (K)
-  void operator()(const void* x, void* out);
+  // out (N) of x (K), with room for rows.
+  void operator()(const void* x, void* out, char* room) const;
 
  private:
   HeldMatrices joint_;
   HeldMatrices last_;
-  mx::Dtype dtype_;
+  Float type_;
   Gate kind_;
-  array entering_;
-  array opened_;
+  size_t entering_;
+  size_t opened_;
 };
 
 struct AttendLayout {
@@ -92,26 +103,37 @@ class HeldAttention {
  public:
   HeldAttention(const AttendLayout& layout, mx::Dtype dtype, Inputs& inputs);
 
-  // out (N) of x (K). Writes the token's key and value.
-  void operator()(const void* x, void* out);
+  // out (N) of x (K), with room for rows. Writes the token's key and value.
+  void operator()(const void* x, void* out, char* room) const;
 
  private:
-  // A head's row `used` of keys or values.
-  char* new_row(array& rows, int head) const;
-  // Queries to their buffer, the token's key and value to row `used`, turned.
-  void place();
-  void attend();
+  // Keys or values.
+  struct Rows {
+    char* data;
+    int64_t strides[3];
+
+    explicit Rows(const array& rows);
+    char* at(int64_t head, int64_t row, int64_t size) const {
+      return data + (head * strides[1] + row * strides[2]) * size;
+    }
+  };
+
+  // Queries to their room, the token's key and value to row `used`, turned.
+  void place(char* room) const;
+  void attend(char* room) const;
 
   HeldMatrices joint_;
   HeldMatrices last_;
   Heads heads_;
-  array keys_;
-  array values_;
-  std::vector<array> weights_; // of the norms over queries and keys
+  Float type_;
+  int64_t size_; // of a number
+  Rows keys_;
+  Rows values_;
+  const void* weights_[2] = {}; // of the norms over queries and keys
   std::optional<array> freqs_;
-  array entering_;
-  array queries_;
-  array attended_;
+  size_t entering_;
+  size_t queries_;
+  size_t attended_;
 };
 
 } // namespace mlxlm::cpu

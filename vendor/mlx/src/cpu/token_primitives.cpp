@@ -6,114 +6,129 @@
 namespace mlxlm::cpu {
 namespace {
 
-// Inputs: x, then the block's.
-class FeedToken : public LayerPrimitive {
+// MLX looks through an operation's inputs for every token, on a core that the kernels want. So arrays that are there already
+// are no inputs: the operation holds them itself.
+class TokenPrimitive : public LayerPrimitive {
  public:
-  FeedToken(mx::Stream stream, FeedLayout layout) : LayerPrimitive(stream), layout_(std::move(layout)) {}
+  TokenPrimitive(mx::Stream stream, std::vector<array> arrays)
+      : LayerPrimitive(stream), arrays_(std::make_shared<const std::vector<array>>(std::move(arrays))) {}
 
-  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+  // It may write to its arrays, and not all of them are inputs: two that look the same are not one.
+  bool is_equivalent(const mx::Primitive&) const override {
+    return false;
+  }
+
+ protected:
+  // While the operation waits, too.
+  std::shared_ptr<const std::vector<array>> arrays_;
+};
+
+// Those of an operation's arrays that are not there yet.
+std::vector<array> awaited(const std::vector<array>& arrays) {
+  std::vector<array> inputs;
+  std::copy_if(arrays.begin(), arrays.end(), std::back_inserter(inputs), [](const array& a) { return !a.is_available(); });
+  return inputs;
+}
+
+// What lies in a thread's own memory between products.
+char* room_for(size_t bytes) {
+  return static_cast<char*>(scratch(2, bytes));
+}
+
+// Arrays: x, then the block's.
+class FeedToken : public TokenPrimitive {
+ public:
+  FeedToken(mx::Stream stream, std::vector<array> arrays, FeedLayout layout)
+      : TokenPrimitive(stream, std::move(arrays)), layout_(std::move(layout)) {}
+
+  void eval_cpu(const std::vector<array>&, std::vector<array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
     allocate(outputs[0]);
-    Inputs next(inputs, encoder);
-    auto x = next.ordered();
+    Inputs next(*arrays_, encoder);
+    auto& x = next.ordered();
     HeldFeed feed(layout_, x.dtype(), next);
-    encoder.dispatch([x = std::move(x), out = array::unsafe_weak_copy(outputs[0]), feed = std::move(feed)]() mutable {
-      feed(x.data<void>(), out.data<void>());
-    });
+    encoder.dispatch([held = arrays_, from = x.data<void>(), to = outputs[0].data<void>(), feed = std::move(feed),
+                      bytes = next.row_bytes()] { feed(from, to, room_for(bytes)); });
   }
 
   const char* name() const override {
     return "CpuFeedToken";
-  }
-  bool is_equivalent(const mx::Primitive& other) const override {
-    return layout_ == static_cast<const FeedToken&>(other).layout_;
   }
 
  private:
   FeedLayout layout_;
 };
 
-// Inputs: x, then attention's.
-class AttendToken : public LayerPrimitive {
+// Arrays: x, then attention's.
+class AttendToken : public TokenPrimitive {
  public:
-  AttendToken(mx::Stream stream, AttendLayout layout) : LayerPrimitive(stream), layout_(std::move(layout)) {}
+  AttendToken(mx::Stream stream, std::vector<array> arrays, AttendLayout layout)
+      : TokenPrimitive(stream, std::move(arrays)), layout_(std::move(layout)) {}
 
-  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+  void eval_cpu(const std::vector<array>&, std::vector<array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
     allocate(outputs[0]);
-    Inputs next(inputs, encoder);
-    auto x = next.ordered();
+    Inputs next(*arrays_, encoder);
+    auto& x = next.ordered();
     HeldAttention attend(layout_, x.dtype(), next);
-    encoder.dispatch(
-        [x = std::move(x), out = array::unsafe_weak_copy(outputs[0]), attend = std::move(attend)]() mutable {
-          attend(x.data<void>(), out.data<void>());
-        });
+    encoder.dispatch([held = arrays_, from = x.data<void>(), to = outputs[0].data<void>(), attend = std::move(attend),
+                      bytes = next.row_bytes()] { attend(from, to, room_for(bytes)); });
   }
 
   const char* name() const override {
     return "CpuAttendToken";
-  }
-  // It writes to its inputs: two that look the same are not one.
-  bool is_equivalent(const mx::Primitive&) const override {
-    return false;
   }
 
  private:
   AttendLayout layout_;
 };
 
-// Inputs: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's.
-class LayerToken : public LayerPrimitive {
+// Arrays: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's.
+class LayerToken : public TokenPrimitive {
  public:
-  LayerToken(mx::Stream stream, bool adds, float first_eps, AttendLayout attention, float second_eps, FeedLayout feed)
-      : LayerPrimitive(stream),
+  LayerToken(
+      mx::Stream stream, std::vector<array> arrays, bool adds, float first_eps, AttendLayout attention,
+      float second_eps, FeedLayout feed)
+      : TokenPrimitive(stream, std::move(arrays)),
         adds_(adds),
         first_eps_(first_eps),
         attention_(std::move(attention)),
         second_eps_(second_eps),
         feed_(std::move(feed)) {}
 
-  void eval_cpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+  void eval_cpu(const std::vector<array>&, std::vector<array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
     for (auto& output : outputs) {
       allocate(output);
     }
-    Inputs next(inputs, encoder);
-    auto x = next.ordered();
-    auto dtype = x.dtype();
-    auto delta = adds_ ? std::optional(next.ordered()) : std::nullopt;
-    auto first = next.ordered();
+    Inputs next(*arrays_, encoder);
+    auto& token = next.ordered();
+    auto dtype = token.dtype();
+    int64_t dims = token.size();
+    auto x = token.data<void>();
+    auto delta = adds_ ? next.ordered().data<void>() : nullptr;
+    auto type = float_of(dtype);
+    Norm first = {type, dims, next.ordered().data<void>(), first_eps_};
     HeldAttention attend(attention_, dtype, next);
-    auto second = next.ordered();
+    Norm second = {type, dims, next.ordered().data<void>(), second_eps_};
     HeldFeed feed(feed_, dtype, next);
-    int64_t dims = x.size();
     auto entered = next.row(dims, dtype);
     auto normed = next.row(dims, dtype);
     auto attended = next.row(dims, dtype);
-    encoder.dispatch([x = std::move(x), delta = std::move(delta), first = std::move(first), attend = std::move(attend),
-                      second = std::move(second), feed = std::move(feed), entered = std::move(entered),
-                      normed = std::move(normed), attended = std::move(attended),
-                      sum = array::unsafe_weak_copy(outputs[0]), out = array::unsafe_weak_copy(outputs[1]), dims,
-                      first_eps = first_eps_, second_eps = second_eps_]() mutable {
+    encoder.dispatch([held = arrays_, x, delta, first, attend = std::move(attend), second, feed = std::move(feed), entered,
+                      normed, attended, sum = outputs[0].data<void>(), out = outputs[1].data<void>(),
+                      bytes = next.row_bytes()] {
       auto& kernels = row_kernels();
-      auto type = float_of(x.dtype());
-      kernels.norm(
-          {type, dims, first.data<void>(), first_eps}, x.data<void>(), delta ? delta->data<void>() : nullptr,
-          delta ? entered.data<void>() : nullptr, normed.data<void>());
-      attend(normed.data<void>(), attended.data<void>());
-      kernels.norm(
-          {type, dims, second.data<void>(), second_eps}, delta ? entered.data<void>() : x.data<void>(),
-          attended.data<void>(), sum.data<void>(), normed.data<void>());
-      feed(normed.data<void>(), out.data<void>());
+      auto room = room_for(bytes);
+      kernels.norm(first, x, delta, delta ? room + entered : nullptr, room + normed);
+      attend(room + normed, room + attended, room);
+      kernels.norm(second, delta ? room + entered : x, room + attended, sum, room + normed);
+      feed(room + normed, out, room);
     });
   }
 
   const char* name() const override {
     return "CpuLayerToken";
-  }
-  // It writes to its inputs: two that look the same are not one.
-  bool is_equivalent(const mx::Primitive&) const override {
-    return false;
   }
 
  private:
@@ -177,29 +192,29 @@ int rows_of(const std::vector<Matrix>& matrices) {
   return rows;
 }
 
-void append(std::vector<array>& inputs, const Matrix& matrix) {
-  inputs.insert(inputs.end(), matrix.arrays.begin(), matrix.arrays.end());
+void append(std::vector<array>& arrays, const Matrix& matrix) {
+  arrays.insert(arrays.end(), matrix.arrays.begin(), matrix.arrays.end());
 }
 
-void append(std::vector<array>& inputs, const std::vector<Matrix>& matrices) {
+void append(std::vector<array>& arrays, const std::vector<Matrix>& matrices) {
   for (auto& matrix : matrices) {
-    append(inputs, matrix);
+    append(arrays, matrix);
   }
 }
 
-void append(std::vector<array>& inputs, const FeedForward& block) {
-  append(inputs, block.joint);
-  append(inputs, block.last);
+void append(std::vector<array>& arrays, const FeedForward& block) {
+  append(arrays, block.joint);
+  append(arrays, block.last);
 }
 
-void append(std::vector<array>& inputs, const TokenAttention& attention) {
-  append(inputs, attention.joint);
-  append(inputs, attention.last);
-  inputs.push_back(attention.keys);
-  inputs.push_back(attention.values);
+void append(std::vector<array>& arrays, const TokenAttention& attention) {
+  append(arrays, attention.joint);
+  append(arrays, attention.last);
+  arrays.push_back(attention.keys);
+  arrays.push_back(attention.values);
   for (auto& optional : {attention.query_weight, attention.key_weight, attention.freqs}) {
     if (optional) {
-      inputs.push_back(*optional);
+      arrays.push_back(*optional);
     }
   }
 }
@@ -248,11 +263,12 @@ bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevi
 }
 
 array feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s) {
-  std::vector<array> inputs = {x};
-  append(inputs, block);
+  std::vector<array> arrays = {x};
+  append(arrays, block);
+  auto inputs = awaited(arrays);
   return array(
-      {1, 1, rows_of(block.last)}, x.dtype(), std::make_shared<FeedToken>(mx::to_stream(s), FeedLayout(block)),
-      std::move(inputs));
+      {1, 1, rows_of(block.last)}, x.dtype(),
+      std::make_shared<FeedToken>(mx::to_stream(s), std::move(arrays), FeedLayout(block)), std::move(inputs));
 }
 
 bool takes_attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s) {
@@ -277,11 +293,12 @@ bool takes_attend_token(const array& x, const TokenAttention& attention, mx::Str
 }
 
 array attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s) {
-  std::vector<array> inputs = {x};
-  append(inputs, attention);
+  std::vector<array> arrays = {x};
+  append(arrays, attention);
+  auto inputs = awaited(arrays);
   return array(
       {1, 1, rows_of(attention.last)}, x.dtype(),
-      std::make_shared<AttendToken>(mx::to_stream(s), AttendLayout(attention)), std::move(inputs));
+      std::make_shared<AttendToken>(mx::to_stream(s), std::move(arrays), AttendLayout(attention)), std::move(inputs));
 }
 
 bool takes_layer_token(
@@ -294,19 +311,20 @@ bool takes_layer_token(
 
 std::vector<array> layer_token(
     const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s) {
-  std::vector<array> inputs = {x};
+  std::vector<array> arrays = {x};
   if (delta) {
-    inputs.push_back(*delta);
+    arrays.push_back(*delta);
   }
-  inputs.push_back(layer.first_norm);
-  append(inputs, layer.attention);
-  inputs.push_back(layer.second_norm);
-  append(inputs, layer.feed);
+  arrays.push_back(layer.first_norm);
+  append(arrays, layer.attention);
+  arrays.push_back(layer.second_norm);
+  append(arrays, layer.feed);
+  auto inputs = awaited(arrays);
   return array::make_arrays(
       {x.shape(), x.shape()}, {x.dtype(), x.dtype()},
       std::make_shared<LayerToken>(
-          mx::to_stream(s), delta.has_value(), layer.first_eps, AttendLayout(layer.attention), layer.second_eps,
-          FeedLayout(layer.feed)),
+          mx::to_stream(s), std::move(arrays), delta.has_value(), layer.first_eps, AttendLayout(layer.attention),
+          layer.second_eps, FeedLayout(layer.feed)),
       inputs);
 }
 
