@@ -17,8 +17,9 @@ import { stack } from "./shaping";
 /** How long a rank of the test waits for another, whose kernels may still have to be compiled. */
 const testSeconds = 10;
 
-/** One message in lines, one in chunks: numbers of four bytes. */
-const testSizes = [2048, 1 << 20];
+/** A number, one message in lines, one in chunks. */
+const testSizes = [1, 2048, 1 << 20];
+const testDtypes = ["float32", "int32"] as const;
 
 /**
  * Has a group of NCCL's exchange what it can through GPU memory, where all ranks are on one host whose GPUs reach each other.
@@ -69,7 +70,7 @@ function agreed(group: Group, work: () => void): string | null {
 function tested(group: Group): string | null {
   const use = (on: boolean, seconds = 0) => checked(native.mlxlm_peers_use(group.id, on, seconds));
   use(true, testSeconds);
-  const isRight = testSizes.every((size) => exchangesRightly(group, size));
+  const isRight = testSizes.every((size) => testDtypes.every((dtype) => exchangesRightly(group, size, dtype)));
   use(false);
   const problem = agreed(group, () => {
     if (!isRight) throw new MlxError("a sum through the GPUs' memory was wrong");
@@ -79,12 +80,12 @@ function tested(group: Group): string | null {
 }
 
 /** Three rounds: places are used in turn. */
-function exchangesRightly(group: Group, size: number): boolean {
+function exchangesRightly(group: Group, size: number, dtype: (typeof testDtypes)[number]): boolean {
   const of = (rank: number, round: number) =>
     arange(0, size)
       .remainder(251)
       .add(1000 * rank + round)
-      .astype("float32");
+      .astype(dtype);
   return [0, 1, 2].every((round) =>
     scope(() => {
       const own = of(group.rank, round).reshape(1, size);

@@ -115,11 +115,26 @@ __device__ inline Piece piece_of(const T* x, size_t index) {
   return piece;
 }
 
-// Pieces of all ranks, one after the other by rank: their sum, made in float32, or each at its place.
+// What numbers are summed in: integers in their own kind.
+template <class T>
+struct Summed {
+  using Type = float;
+};
+template <>
+struct Summed<int> {
+  using Type = int;
+};
+template <>
+struct Summed<unsigned> {
+  using Type = unsigned;
+};
+
+// Pieces of all ranks, one after the other by rank: their sum, or each at its place.
 template <bool GATHER, class Piece, class T>
 struct Joint {
+  using Sum = typename Summed<T>::Type;
   static constexpr int EACH = sizeof(Piece) / sizeof(T);
-  float sums[EACH];
+  Sum sums[EACH];
 
   __device__ void take(int rank, Piece piece, T* out, size_t index, size_t pieces) {
     if constexpr (GATHER) {
@@ -127,7 +142,7 @@ struct Joint {
     } else {
       const T* values = reinterpret_cast<const T*>(&piece);
       for (int i = 0; i < EACH; ++i) {
-        const float value = static_cast<float>(values[i]);
+        const Sum value = static_cast<Sum>(values[i]);
         sums[i] = rank == 0 ? value : sums[i] + value;
       }
     }

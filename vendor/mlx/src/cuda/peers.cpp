@@ -93,8 +93,12 @@ class Peers {
   }
 
   std::optional<array> sum(const array& x, mx::StreamOrDevice s) {
-    bool known = is_half(x.dtype()) || x.dtype() == mx::float32;
-    return known ? exchange(x, x.shape(), false, s) : std::nullopt;
+    auto dtype = x.dtype();
+    bool known = is_half(dtype) || dtype == mx::float32 || dtype == mx::int32 || dtype == mx::uint32;
+    if (!known || x.nbytes() != 4) return known ? exchange(x, x.shape(), false, s) : std::nullopt;
+    // A single number, a token for instance: a line has place for two.
+    auto two = exchange(mx::pad(mx::reshape(x, {1}, s), {0, 1}, array(0, dtype), "constant", s), {2}, false, s);
+    return two ? std::optional(mx::reshape(mx::slice(*two, {0}, {1}, s), x.shape(), s)) : std::nullopt;
   }
 
   std::optional<RowPeers> row(int dims) const {
