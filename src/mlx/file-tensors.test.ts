@@ -278,6 +278,8 @@ onLinux("only a slice's own bytes are read", () => {
     // Gaps that cost less than another call.
     expect(read(mx.contiguous(mx.sliceAxis(a!, 1, 0, 1000)))).toBeCloseTo(1, 1);
     expect(read(a!)).toBeCloseTo(1, 1);
+    // A view of what is joined: b is read whole, a was.
+    expect(read(mx.sliceAxis(mx.concatenate([a!, b!]), 0, 1000, 1100))).toBeCloseTo(1, 1);
   });
 });
 

@@ -128,6 +128,7 @@ describe.skipIf(process.platform !== "linux")("a rank reads little more than it 
     const path = await save(name, cases[name]!);
     const whole = await open(path, 0, 1);
     expect(whole.read / whole.bytes).toBeLessThan(1.1);
+    expect(whole.memory / whole.bytes).toBeLessThan(1.1);
     for (const rank of [0, 1]) {
       const part = await open(path, rank, 2);
       expect(part.bytes / whole.bytes).toBeLessThan(0.75);

@@ -216,32 +216,26 @@ Kind kind_of(const array& a) {
   return Kind::other;
 }
 
-// How far an array reaches into what is asked for along an axis.
-std::pair<int, int> overlap(int from, int to, int begin, int length) {
-  int first = std::clamp(from - begin, 0, length);
-  return {first, std::clamp(to - begin, first, length)};
-}
-
-array slice_joined(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  int axis = static_cast<const mx::Concatenate&>(a.primitive()).state();
-  std::vector<array> parts;
-  int begin = 0;
-  for (auto& part : a.inputs()) {
-    auto [first, last] = overlap(from[axis], to[axis], begin, part.shape(axis));
-    begin += part.shape(axis);
-    if (first < last) {
-      auto part_from = from;
-      auto part_to = to;
-      part_from[axis] = first;
-      part_to[axis] = last;
-      parts.push_back(slice_in_files(part, part_from, part_to, s));
-    }
+std::optional<array> slice_joined(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  int axis = static_cast<mx::Concatenate&>(a.primitive()).state();
+  if (from[axis] != 0 || to[axis] != a.shape(axis)) {
+    return std::nullopt;
   }
-  return parts.size() == 1 ? parts[0] : mx::concatenate(std::move(parts), axis, s);
+  std::vector<array> parts;
+  for (auto& whole : a.inputs()) {
+    auto part_to = to;
+    part_to[axis] = whole.shape(axis);
+    auto part = slice_in_files(whole, from, part_to, s);
+    if (!part) {
+      return std::nullopt;
+    }
+    parts.push_back(std::move(*part));
+  }
+  return mx::concatenate(std::move(parts), axis, s);
 }
 
-array slice_expanded(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  auto axes = static_cast<const mx::ExpandDims&>(a.primitive()).state();
+std::optional<array> slice_expanded(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  auto axes = static_cast<mx::ExpandDims&>(a.primitive()).state();
   mx::Shape inner_from;
   mx::Shape inner_to;
   for (int i = 0; i < static_cast<int>(a.ndim()); ++i) {
@@ -250,10 +244,11 @@ array slice_expanded(const array& a, const mx::Shape& from, const mx::Shape& to,
       inner_to.push_back(to[i]);
     }
   }
-  return mx::expand_dims(slice_in_files(a.inputs()[0], inner_from, inner_to, s), axes, s);
+  auto inner = slice_in_files(a.inputs()[0], inner_from, inner_to, s);
+  return inner ? std::optional(mx::expand_dims(*inner, axes, s)) : std::nullopt;
 }
 
-array slice_turned(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+std::optional<array> slice_turned(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
   auto axes = static_cast<mx::Transpose&>(a.primitive()).state();
   auto inner_from = from;
   auto inner_to = to;
@@ -261,10 +256,22 @@ array slice_turned(const array& a, const mx::Shape& from, const mx::Shape& to, m
     inner_from[axes[i]] = from[i];
     inner_to[axes[i]] = to[i];
   }
-  return mx::transpose(slice_in_files(a.inputs()[0], inner_from, inner_to, s), axes, s);
+  auto inner = slice_in_files(a.inputs()[0], inner_from, inner_to, s);
+  return inner ? std::optional(mx::transpose(*inner, axes, s)) : std::nullopt;
+}
+
+std::optional<array> slice_cast(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  auto inner = slice_in_files(a.inputs()[0], from, to, s);
+  return inner ? std::optional(mx::astype(*inner, a.dtype(), s)) : std::nullopt;
 }
 
 } // namespace
+
+bool is_in_files(const array& a) {
+  auto kind = kind_of(a);
+  return kind == Kind::file ||
+      (kind != Kind::other && std::all_of(a.inputs().begin(), a.inputs().end(), is_in_files));
+}
 
 array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t start) {
   auto stream = like.primitive().stream();
@@ -275,19 +282,17 @@ array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t star
       like.shape(), like.dtype(), stream, std::move(file), start, in_rows(like.shape(), like.itemsize()));
 }
 
-bool is_in_files(const array& a) {
-  auto kind = kind_of(a);
-  return kind == Kind::file ||
-      (kind != Kind::other && std::all_of(a.inputs().begin(), a.inputs().end(), is_in_files));
-}
-
-array slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+std::optional<array> slice_in_files(
+    const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
+  bool is_empty = !std::equal(from.begin(), from.end(), to.begin(), std::less<>());
+  if (is_empty || !is_in_files(a)) {
+    return std::nullopt;
+  }
   bool is_whole = std::all_of(from.begin(), from.end(), [](int at) { return at == 0; }) && to == a.shape();
   if (is_whole) {
     return a;
   }
-  bool is_empty = !std::equal(from.begin(), from.end(), to.begin(), std::less<>());
-  switch (is_empty ? Kind::other : kind_of(a)) {
+  switch (kind_of(a)) {
     case Kind::file:
       return static_cast<FileTensor&>(a.primitive()).slice(from, to, a.dtype());
     case Kind::joined:
@@ -297,9 +302,9 @@ array slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to,
     case Kind::turned:
       return slice_turned(a, from, to, s);
     case Kind::cast:
-      return mx::astype(slice_in_files(a.inputs()[0], from, to, s), a.dtype(), s);
+      return slice_cast(a, from, to, s);
     default:
-      return mx::slice(a, from, to, s);
+      return std::nullopt;
   }
 }
 

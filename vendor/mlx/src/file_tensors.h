@@ -10,11 +10,11 @@ namespace mlxlm {
 // file, where there is no way of ours to bring it to the GPU.
 array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t start);
 
-// Whether an array is in files and not read yet: one tensor, or several joined, cast or with
-// their axes in another order.
+// Whether an array is in files and not read yet: one tensor, or several joined, cast or with their axes in another order.
 bool is_in_files(const array& a);
 
-// a[from:to] of such an array, steps of 1, 0 ≤ from ≤ to ≤ shape.
-array slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s);
+// a[from:to] of such an array, steps of 1, 0 ≤ from ≤ to ≤ shape. Nothing along the axis on which tensors were joined: such
+// slices are there to be views of the joint one.
+std::optional<array> slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s);
 
 } // namespace mlxlm

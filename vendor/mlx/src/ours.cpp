@@ -51,20 +51,29 @@ array slice(const array& a, mx::Shape start, mx::Shape stop, mx::Shape strides, 
   for (size_t i = 0; is_box && i < a.ndim(); ++i) {
     is_box = strides[i] == 1 && 0 <= start[i] && start[i] <= stop[i] && stop[i] <= a.shape(static_cast<int>(i));
   }
-  return is_box ? slice_in_files(a, start, stop, s)
-                : mx::slice(a, std::move(start), std::move(stop), std::move(strides), s);
+  if (auto part = is_box ? slice_in_files(a, start, stop, s) : std::nullopt) {
+    return *part;
+  }
+  return mx::slice(a, std::move(start), std::move(stop), std::move(strides), s);
 }
 
 std::vector<array> split(const array& a, const mx::Shape& indices, int axis, mx::StreamOrDevice s) {
   if (!is_in_files(a)) {
     return mx::split(a, indices, axis, s);
   }
+  axis = axis_of(a, axis);
   std::vector<array> parts;
-  int start = 0;
   for (size_t i = 0; i <= indices.size(); ++i) {
-    int stop = i < indices.size() ? indices[i] : a.shape(axis_of(a, axis));
-    parts.push_back(slice_axis(a, axis, start, stop, s));
-    start = stop;
+    mx::Shape from(a.ndim(), 0);
+    mx::Shape to = a.shape();
+    from[axis] = i > 0 ? indices[i - 1] : 0;
+    to[axis] = i < indices.size() ? indices[i] : to[axis];
+    bool is_box = 0 <= from[axis] && from[axis] < to[axis] && to[axis] <= a.shape(axis);
+    auto part = is_box ? slice_in_files(a, from, to, s) : std::nullopt;
+    if (!part) {
+      return mx::split(a, indices, axis, s);
+    }
+    parts.push_back(std::move(*part));
   }
   return parts;
 }
