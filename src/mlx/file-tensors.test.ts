@@ -86,18 +86,26 @@ describe("slices", () => {
     );
   });
 
-  test("far apart, close together, and longer than what is read at once", () => {
+  test("longer than what is read at once", () => {
     mx.scope(() => {
-      const x = counting([136, 64, 1024], "uint32");
+      const x = mx.arange(9_000_000);
+      const { x: unread } = inFile("long.safetensors", { x });
+      expect(mx.arrayEqual(unread!, x).item()).toBe(1);
+    });
+  });
+
+  test("far apart and close together", () => {
+    mx.scope(() => {
+      const x = counting([32, 32, 1024], "uint32");
       const { x: unread } = inFile("large.safetensors", { x });
       const parts = (x: mx.Tensor) => [
         x,
         mx.sliceAxis(x, 2, 100, 1000),
         mx.sliceAxis(x, 2, 1000, 1003),
-        mx.sliceAxis(x, 1, 5, 60),
+        mx.sliceAxis(x, 1, 5, 30),
         cut(x, [
-          [1, 135],
-          [3, 60],
+          [1, 31],
+          [3, 30],
           [256, 768],
         ]),
       ];
