@@ -17,9 +17,6 @@ export interface RunningServer {
   drain(seconds: number): Promise<void>;
 }
 
-/** Seconds that answers have to end when nobody hears them any more. */
-const lastSteps = 10;
-
 /** @throws the system's error where the address cannot be had */
 export function startServer(context: ServeContext, { host, port, headerTimeout }: ServerOptions): RunningServer {
   const app = serverApp(context);
@@ -53,8 +50,6 @@ export function startServer(context: ServeContext, { host, port, headerTimeout }
       const late = new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000).unref());
       await Promise.race([server.stop(false), late]);
       await server.stop(true);
-      // Answers that were cut off end with their next step. Several ranks would part ways if the model went before.
-      await Promise.race([context.models.free(), Bun.sleep(lastSteps * 1000)]);
       await context.models.dispose();
     },
   };

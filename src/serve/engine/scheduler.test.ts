@@ -44,6 +44,18 @@ describe("places", () => {
     expect([made.running, made.waiting]).toEqual([0, 0]);
   });
 
+  test("it is quiet once all that run have left", async () => {
+    using all = await scheduler({ decodeConcurrency: 2, promptConcurrency: 1 });
+    const { made } = all;
+    expect(await isDone(made.quiet())).toBe(true);
+    const [first, second] = [await made.enter(5, 5), await made.enter(5, 5)];
+    const quiet = made.quiet();
+    first.leave();
+    expect(await isDone(quiet)).toBe(false);
+    second.leave();
+    expect(await isDone(quiet)).toBe(true);
+  });
+
   test("who gives up while waiting takes none", async () => {
     using all = await scheduler({ decodeConcurrency: 1, promptConcurrency: 1 });
     const { made } = all;

@@ -73,6 +73,7 @@ export class Scheduler {
   readonly #running = new Set<Ticket>();
   readonly #queue: Ticket[] = [];
   #seconds = usual;
+  #onQuiet: (() => void)[] = [];
 
   constructor(
     readonly model: LanguageModel,
@@ -110,6 +111,11 @@ export class Scheduler {
   /** Seconds since the engine's last sign of life while it has work; 0 where it has none. */
   get silence(): number {
     return this.#running.size === 0 ? 0 : (performance.now() - this.heartbeat) / 1000;
+  }
+
+  /** Until no answer runs. */
+  async quiet(): Promise<void> {
+    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#onQuiet.push(resolve));
   }
 
   beat(): void {
@@ -158,6 +164,7 @@ export class Scheduler {
 
   #leave(ticket: Ticket): void {
     if (!this.#running.delete(ticket)) return;
+    if (this.#running.size === 0) for (const resolve of this.#onQuiet.splice(0)) resolve();
     const seconds = (performance.now() - ticket.since) / 1000;
     this.#seconds += (seconds - this.#seconds) / 16;
     this.#hold();

@@ -74,6 +74,9 @@ interface Loaded {
 /** Seconds: longer than a person takes to ask the next question at once. */
 const usualRest = 10;
 
+/** Seconds that such answers have. */
+const lastSteps = 10;
+
 /** Names that stand for the model that the server was started with. */
 const defaultNames = new Set(["", "default", "default_model"]);
 
@@ -208,13 +211,6 @@ export class Models {
     };
   }
 
-  /** Until nobody uses any model. */
-  async free(): Promise<void> {
-    while ([...this.#loaded.values()].some(({ users }) => users > 0)) {
-      await new Promise<void>((resolve) => this.#onFree.push(resolve));
-    }
-  }
-
   /** Bytes of a model's weights; 0 where that is not known. */
   async sizeOf(source: ModelSource): Promise<number> {
     return (await this.options.size?.(source).catch(() => 0)) ?? 0;
@@ -327,6 +323,8 @@ export class Models {
     const { served, origin, timer } = loaded;
     if (timer) clearTimeout(timer);
     if (!this.#loaded.delete(key)) return;
+    // Answers that nobody hears any more end with their next steps. Several ranks would part ways if the model went before.
+    await Promise.race([served.scheduler.quiet(), Bun.sleep(lastSteps * 1000)]);
     const events = this.#adapterEvents(loaded);
     try {
       for (const { adapter } of served.adapters.loaded) await served.adapters.unload(adapter, events);
