@@ -330,6 +330,12 @@ export const variables = {
     from: "MLX",
     readBy: "library",
   },
+  MLX_USE_CUDA_GRAPHS: {
+    meaning: "0 has MLX launch CUDA's kernels one by one: quicker for batches on several GPUs, slower on one",
+    standard: "1",
+    from: "MLX",
+    readBy: "library",
+  },
   MLX_CUDA_GRAPH_CACHE_SIZE: {
     meaning: "how many CUDA graphs MLX keeps; at MLX's own 400 a long run aborts",
     standard: "4000",
