@@ -3,8 +3,8 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { machine, tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePorts } from "../../src/cli/launch/ports";
 import { hashOf, placeExecutable } from "../../src/cli/launch/ssh";
+import { neighbouringPorts } from "./neighbouring-ports";
 
 const main = join(import.meta.dir, "../../cmd/main.ts");
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-launch-test-"));
@@ -167,7 +167,7 @@ describe("ranks on other hosts", () => {
     const hostfile = join(folder, "hosts.json");
     const hosts = ["127.0.0.1", "alpha"].map((ssh) => ({ ssh, ips: ["127.0.0.1"] }));
     writeFileSync(hostfile, JSON.stringify({ backend: "tcp", envs: ["MLXLM_THREADS=1"], hosts }));
-    const port = `${freePorts(2)[0]}`;
+    const port = `${neighbouringPorts(2)}`;
     const words = ["--hostfile", hostfile, "-p", port, "--executable", own];
     const { code, out } = await run([...words, ...prompt, "--json"], env);
     expect(JSON.parse(out).text).toEndWith(answer);
@@ -212,7 +212,7 @@ describe("ranks on other hosts", () => {
     writeFileSync(hostfile!, JSON.stringify(hosts));
     mkdirSync(source!);
     writeFileSync(join(source!, "config.json"), "{}");
-    const words = ["--hostfile", hostfile!, "-p", `${freePorts(2)[0]}`, "--executable", own];
+    const words = ["--hostfile", hostfile!, "-p", `${neighbouringPorts(2)}`, "--executable", own];
     const { out } = await run([...words, "share", "--path", source!, "--dst", target!, "--json"], env);
     expect(JSON.parse(out)).toMatchObject({ source: 0, files: 1, bytes: 2, places: [source, target], had: [] });
     expect(readFileSync(join(target!, "config.json"), "utf8")).toBe("{}");

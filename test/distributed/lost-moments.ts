@@ -2,10 +2,10 @@
 import { mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { freePorts } from "../../src/cli/launch/ports";
 import { demoFolder } from "../../src/demo/folder";
 import { copyWithoutEnd } from "../endless-model";
 import { startHub } from "../hub-server";
+import { neighbouringPorts } from "./neighbouring-ports";
 
 /** Two ranks at work. */
 export interface Pair {
@@ -36,7 +36,7 @@ export const moments = {
 
   /** The victim is stopped before it comes, so the other waits for it. */
   handshake() {
-    const [port] = freePorts(2) as [number];
+    const port = neighbouringPorts(2);
     return {
       launch: ["--starting-port", `${port}`],
       words: ["benchmark", "--model", "demo"],
