@@ -116,6 +116,8 @@ const handSymbols = {
   mlxlm_group_split: { args: [i32, i32, i32], returns: i32 },
   mlxlm_peers_offer: { args: [i32], returns: i32 },
   mlxlm_peers_join: { args: [i32, bytes, i32], returns: i32 },
+  mlxlm_messages_set_aside: { args: none, returns: i32 },
+  mlxlm_messages_restore: { args: none, returns: i32 },
   mlxlm_peers_use: { args: [i32, "bool", "f64"], returns: i32 },
 } as const satisfies Record<string, FFIFunction>;
 

@@ -1,5 +1,6 @@
 // Process groups for collectives.
 #include "abi.h"
+#include "cuda/meeting.h"
 #include "cuda/peers.h"
 #include "mesh_group.h"
 #include "ours.h"
@@ -104,6 +105,21 @@ int32_t mlxlm_peers_join(int32_t group, const char* offers, int32_t length) {
       throw std::invalid_argument("each rank must offer memory");
     }
     cuda::join_peers(joined, texts);
+    return 0;
+  });
+}
+
+// What is built between these two is never evaluated, so nobody may come to wait for its messages.
+int32_t mlxlm_messages_set_aside() {
+  return guarded([] {
+    cuda::set_meetings_aside();
+    return 0;
+  });
+}
+int32_t mlxlm_messages_restore() {
+  return guarded([] {
+    cuda::restore_meetings();
+    cuda::forget_sums();
     return 0;
   });
 }

@@ -10,6 +10,7 @@ namespace mlxlm::cuda {
 namespace {
 
 std::optional<array> newest;
+std::vector<std::optional<array>> aside;
 
 // Never freed: at the process's end the device is gone first.
 const array& counters(mx::Stream s) {
@@ -30,6 +31,15 @@ array after_meetings(mx::Stream stream) {
 
 void remember_meeting(const array& result) {
   newest = result;
+}
+
+void set_meetings_aside() {
+  aside.push_back(newest);
+}
+
+void restore_meetings() {
+  newest = std::move(aside.back());
+  aside.pop_back();
 }
 
 std::optional<array> newest_meeting() {

@@ -62,4 +62,8 @@ void remember_meeting(const array& result);
 std::optional<array> newest_meeting();
 void forget_meeting(std::optional<array> earlier);
 
+// What is asked for between these two is never evaluated: what comes behind does not wait for it. They may be nested.
+void set_meetings_aside();
+void restore_meetings();
+
 } // namespace mlxlm::cuda

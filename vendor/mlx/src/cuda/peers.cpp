@@ -101,6 +101,10 @@ class Peers {
     return two ? std::optional(mx::reshape(mx::slice(*two, {0}, {1}, s), x.shape(), s)) : std::nullopt;
   }
 
+  void forget_sum() {
+    newest_.reset();
+  }
+
   std::optional<RowPeers> row(int dims) const {
     bool fits = table_ && dims % 4 == 0 && dims / 4 <= row_lines;
     return fits ? std::optional(RowPeers{rank_, ranks_, *table_}) : std::nullopt;
@@ -283,6 +287,12 @@ std::optional<std::vector<array>> peer_sum_norm(
     if (auto parts = peers.sum_norm(x, delta, weight, eps, s)) return parts;
   }
   return std::nullopt;
+}
+
+void forget_sums() {
+  for (auto& [_, peers] : joined()) {
+    peers.forget_sum();
+  }
 }
 
 std::string peers_type(int ranks) {

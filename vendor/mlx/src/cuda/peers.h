@@ -20,10 +20,13 @@ void use_peers(const mx::distributed::Group& group, bool on, double patience);
 std::optional<array> peer_sum(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
 std::optional<array> peer_gather(const array& x, const mx::distributed::Group& group, mx::StreamOrDevice s);
 
-// x + delta and its RMS norm, where delta is the newest peer_sum and nobody has taken it: one kernel takes the place of the sum's.
-// Nothing where it is not.
+// x + delta and its RMS norm, where delta is the newest peer_sum: one kernel takes the place of the sum's. Nothing where it is not.
+// Delta is given away: who used it elsewhere too would have the ranks sum it again, in no order with what was asked for since.
 std::optional<std::vector<array>> peer_sum_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
+
+// No sum that was asked for is taken by peer_sum_norm any more.
+void forget_sums();
 
 // What a kernel needs that sums a row over ranks on its way: mlxlm::RowSum of cuda/peer_sources.h.
 struct RowPeers {

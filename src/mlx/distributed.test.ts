@@ -1,0 +1,27 @@
+/** What is built and never evaluated, beside what is. Groups of several processes are tested in test/distributed. */
+import { expect, test } from "bun:test";
+import * as mx from ".";
+
+const { neverEvaluated } = mx.distributed;
+
+test("what is never evaluated may hold more of its kind, and may fail", () => {
+  const shape = mx.scope(() =>
+    neverEvaluated(() => {
+      const inner = neverEvaluated(() => mx.distributed.allSum(mx.ones([2, 3])));
+      return mx.distributed.allSum(inner).shape;
+    }),
+  );
+  expect(shape).toEqual([2, 3]);
+  expect(() =>
+    neverEvaluated(() => {
+      throw new Error("in the midst");
+    }),
+  ).toThrow("in the midst");
+  expect(mx.scope(() => mx.distributed.allSum(mx.array([1, 2])).toList())).toEqual([1, 2]);
+});
+
+test("no tensor stays behind", () => {
+  const before = mx.liveHandles();
+  mx.scope(() => void neverEvaluated(() => mx.distributed.allSum(mx.ones([4]))));
+  expect(mx.liveHandles()).toBe(before);
+});
