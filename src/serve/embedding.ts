@@ -2,8 +2,10 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { hiddenStates } from "../generate/hidden-states";
+import { together } from "../generate/ranks/lost";
 import { tellStates } from "../generate/ranks/orders";
 import { breathe } from "../macrotask";
+import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
@@ -56,6 +58,12 @@ export async function embed(
   return { vectors, pooling: how, tokens: inputs.reduce((sum, { length }) => sum + length, 0) };
 }
 
+function statesOf(model: LanguageModel, tokens: readonly number[]): Tensor {
+  if (!isLaunched()) return hiddenStates(model, tokens);
+  tellStates(tokens);
+  return together(() => hiddenStates(model, tokens));
+}
+
 function vectorOf(
   model: LanguageModel,
   tokens: readonly number[],
@@ -63,8 +71,7 @@ function vectorOf(
   dimensions?: number,
 ): Float32Array {
   return mx.scope(() => {
-    if (isLaunched()) tellStates(tokens);
-    const states = hiddenStates(model, tokens).squeeze(0).astype("float32");
+    const states = statesOf(model, tokens).squeeze(0).astype("float32");
     const whole = pooling === "mean" ? states.mean({ axis: 0 }) : states.at(-1);
     if (dimensions !== undefined && dimensions > whole.size) {
       throw invalid(`the model's vectors have ${whole.size} numbers, not ${dimensions}`, "dimensions");

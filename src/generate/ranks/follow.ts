@@ -27,6 +27,15 @@ export interface Follower {
   dispose(): void;
 }
 
+/** What is wrong with a text is so on all processes: the first one says it. */
+function computeStates(model: LanguageModel, tokens: readonly number[]): void {
+  try {
+    hiddenStates(model, tokens).dispose();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+  }
+}
+
 /** Does what the first process says, until it says that this is the end. */
 export async function follow(open: () => Promise<Follower>): Promise<void> {
   let opened: Follower | null = null;
@@ -52,7 +61,7 @@ export async function follow(open: () => Promise<Follower>): Promise<void> {
         leave();
         forgetAlike(opened!.model);
         way = order.type === "batch" ? new FollowingBatch(opened!.model, order) : new FollowingStepper(opened!);
-      } else if (order?.type === "states") hiddenStates(opened!.model, order.tokens).dispose();
+      } else if (order?.type === "states") computeStates(opened!.model, order.tokens);
       else if (order?.type === "gather") {
         way!.change(order.changes);
         dispose(opened!.caches!.gathered(way!.caches.get(order.cache)));

@@ -11,7 +11,7 @@ import type { Step, Stepper, StepRequest } from "../stepper";
 import { forgetAlike } from "./alike";
 import { CachesElsewhere, elsewhere } from "./caches-elsewhere";
 import type { DividedCaches } from "./divided-caches";
-import { partWays } from "./lost";
+import { partWays, together } from "./lost";
 import { type Change, tell, tellPlainStep, told } from "./orders";
 
 /** Brings caches from files to all processes, and back. */
@@ -46,12 +46,12 @@ class Others {
     return {
       whole: (own) => {
         tell({ type: "gather", changes: this.take(), cache: elsewhere(own)!.number });
-        return divided.gathered(own);
+        return together(() => divided.gathered(own));
       },
       own: (whole) => {
         divided.checkWhole(whole);
         tell({ type: "spread", changes: this.take() });
-        const own = divided.parts(whole);
+        const own = together(() => divided.parts(whole));
         this.caches.add(own);
         return own;
       },

@@ -16,3 +16,13 @@ export function partWays(cause: unknown): void {
     }),
   );
 }
+
+/** Does what the other ranks do too. A failure that is not the request's is this rank's alone: then they part ways. */
+export function together<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof UserError)) partWays(error);
+    throw error;
+  }
+}

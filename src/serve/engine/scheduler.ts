@@ -164,11 +164,11 @@ export class Scheduler {
 
   #leave(ticket: Ticket): void {
     if (!this.#running.delete(ticket)) return;
-    if (this.#running.size === 0) for (const resolve of this.#onQuiet.splice(0)) resolve();
     const seconds = (performance.now() - ticket.since) / 1000;
     this.#seconds += (seconds - this.#seconds) / 16;
     this.#hold();
     this.#admit();
+    if (this.#running.size === 0) for (const resolve of this.#onQuiet.splice(0)) resolve();
   }
 
   /** First come, first served, unless the first needs more memory than there is now and a later one does not. */

@@ -2,6 +2,7 @@
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
 import type { CacheMover } from "../../generate/ranks/lead";
+import { isLaunched } from "../../mlx/group-environment";
 import { canPool } from "../../tune/adapter-pool";
 import { ApiError, apiErrorOf } from "../api-error";
 import type { MemoryBudget } from "../engine/memory-budget";
@@ -324,7 +325,8 @@ export class Models {
     if (timer) clearTimeout(timer);
     if (!this.#loaded.delete(key)) return;
     // Answers that nobody hears any more end with their next steps. Several ranks would part ways if the model went before.
-    await Promise.race([served.scheduler.quiet(), Bun.sleep(lastSteps * 1000)]);
+    const quiet = served.scheduler.quiet();
+    await (isLaunched() ? quiet : Promise.race([quiet, Bun.sleep(lastSteps * 1000)]));
     const events = this.#adapterEvents(loaded);
     try {
       for (const { adapter } of served.adapters.loaded) await served.adapters.unload(adapter, events);

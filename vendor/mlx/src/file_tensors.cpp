@@ -155,6 +155,9 @@ class FileTensor : public mx::UnaryPrimitive {
         next = has_memory ? waiting().erase(next) : std::next(next);
       }
     }
+    if (!reads_) {
+      throw std::runtime_error("a tensor of a file was evaluated in a copy of its graph");
+    }
     reads_->wait();
     cuda::check_driver(*code_, "a tensor cannot be copied to the GPU");
   }

@@ -1,5 +1,5 @@
 // What the primitives of one token are put together from while an operation runs: matrices, a feed-forward block,
-// attention. Each takes its arrays from the operation's inputs, in their order.
+// attention. Each takes its arrays from those that the operation holds, in their order.
 #pragma once
 
 #include <deque>
@@ -71,7 +71,6 @@ struct FeedLayout {
   Gate kind;
 
   explicit FeedLayout(const FeedForward& block);
-  bool operator==(const FeedLayout&) const = default;
 };
 
 class HeldFeed {

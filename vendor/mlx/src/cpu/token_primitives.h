@@ -15,7 +15,6 @@ struct MatrixLayout {
   int block_type; // of its blocks, where it is in such; else 0
   bool biased;
 
-  bool operator==(const MatrixLayout&) const = default;
   size_t arrays() const;
 };
 
@@ -42,8 +41,6 @@ struct Heads {
   float eps; // of the norms over heads
   Angles angles;
   bool normed;
-
-  bool operator==(const Heads&) const = default;
 };
 
 // What a feed-forward block is made of: joint (2 M, K), gates then values, in one matrix or several, and last (N, M).
