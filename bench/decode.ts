@@ -1,5 +1,6 @@
 /**
- * Decode speed, on several ranks by tensor parallel, of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token. With
+ * Decode speed of one shape with random weights, greedy, by mlx-lm's clock: the prompt ends with the first token. On ranks
+ * (`ranks.ts`) the model is divided among them. With
  * --batch, of so many sequences together. Prints one JSON line. `compare.ts` runs it in turn with mlx-lm's side,
  * decode.py; on the CPU, llama-cpp.py is the other.
  */

@@ -2,7 +2,7 @@
 import { makeReady } from "../src/convert/ready";
 import * as mx from "../src/mlx";
 import { architecture, createModel, type LanguageModel } from "../src/models";
-import { quantize } from "../src/nn";
+import { quantize, shardModel } from "../src/nn";
 
 /** Kernels that stream weights are on CUDA, from compute capability 9. */
 export const hasKernels = mx.defaultDevice() !== "cpu" && Number(mx.deviceInfo().compute_capability_major ?? 0) >= 9;
@@ -30,15 +30,29 @@ export const llama3Scaling = {
   original_max_position_embeddings: 64,
 };
 
-/** Of random weights in bfloat16, or packed. */
+/** The same with four experts in every layer. A token takes all: which are chosen must not hang on the last bit. */
+export const withExperts = <T extends object>(config: T, inner: number) => ({
+  ...config,
+  model_type: "qwen3_moe",
+  num_experts: 4,
+  num_experts_per_tok: 4,
+  moe_intermediate_size: inner,
+  decoder_sparse_step: 1,
+  mlp_only_layers: [],
+  norm_topk_prob: true,
+});
+
+/** Of random weights in bfloat16, or packed; this rank's part of it where there is a group. */
 export async function kernelModel(
   config: { model_type: string } & Record<string, unknown>,
   packing: { bits: number; groupSize: number } | null,
+  group: mx.distributed.Group | null = null,
 ): Promise<LanguageModel> {
   mx.random.seed(3);
   const model = await createModel(config, "test");
   mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
   if (packing) quantize(model, packing);
+  if (group) shardModel(model, group);
   makeReady(model, await architecture(config.model_type));
   return model;
 }

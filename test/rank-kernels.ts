@@ -5,25 +5,15 @@
  *   bun bench/ranks.ts 2 test/rank-kernels.ts [part of a case's name]
  */
 import { joinedGroup } from "../bench/group";
-import { makeReady } from "../src/convert/ready";
 import { cacheBytes } from "../src/generate/cache-room";
 import * as mx from "../src/mlx";
-import { architecture, createModel, type LanguageModel } from "../src/models";
-import { KVCache, quantize, shardModel } from "../src/nn";
-import { llama, llama3Scaling, someTokens } from "./kernel-model";
+import type { LanguageModel } from "../src/models";
+import { KVCache } from "../src/nn";
+import { kernelModel, llama, llama3Scaling, someTokens, withExperts } from "./kernel-model";
 
 const qwen3 = { ...llama, model_type: "qwen3", head_dim: 128, num_attention_heads: 8, num_key_value_heads: 4 };
 const wide = { ...llama, hidden_size: 1024, intermediate_size: 4096, num_attention_heads: 16, num_key_value_heads: 8 };
-const experts = {
-  ...qwen3,
-  model_type: "qwen3_moe",
-  num_experts: 4,
-  num_experts_per_tok: 4,
-  moe_intermediate_size: 1024,
-  decoder_sparse_step: 1,
-  mlp_only_layers: [],
-  norm_topk_prob: true,
-};
+const experts = withExperts(qwen3, 1024);
 const cases = [
   ["Llama", wide, null],
   ["Llama, 4 bits in groups of 32", { ...wide, intermediate_size: 2048 }, { bits: 4, groupSize: 32 }],
@@ -39,16 +29,6 @@ const cases = [
 
 const group = joinedGroup();
 if (!group) throw new Error("bun bench/ranks.ts 2 test/rank-kernels.ts");
-
-async function made(config: (typeof cases)[number][1], how: (typeof cases)[number][2], shared: boolean) {
-  mx.random.seed(3);
-  const model = await createModel(config, "test");
-  mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
-  if (how) quantize(model, how);
-  if (shared) shardModel(model, group!);
-  makeReady(model, await architecture(config.model_type));
-  return model;
-}
 
 /** How many layers, or their attentions, were one operation. */
 let whole = 0;
@@ -74,11 +54,11 @@ const beginnings = Array.from({ length: 24 }, (_, row) => someTokens(1, row));
 const wanted = process.argv[2] ?? "";
 for (const [name, config, how] of cases.filter(([name]) => name.includes(wanted))) {
   const tokens = someTokens(330);
-  const alone = await made(config, how, false);
+  const alone = await kernelModel(config, how);
   const all = read(alone, [tokens]);
   const apart = read(alone, beginnings);
   alone.dispose();
-  const model = await made(config, how, true);
+  const model = await kernelModel(config, how, group);
   // Asked for by one rank alone, and never computed.
   if (group.rank === 0) cacheBytes(model, 64);
   const cache = model.makeCache();

@@ -1,6 +1,6 @@
 /** Decoding through whole layers as one kernel, on a GPU that has it: the same logits as from reading the text at once. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { hasKernels, kernelModel, llama, llama3Scaling, someTokens } from "../../test/kernel-model";
+import { hasKernels, kernelModel, llama, llama3Scaling, someTokens, withExperts } from "../../test/kernel-model";
 import * as mx from "../mlx";
 import { KVCache } from "../nn";
 
@@ -15,17 +15,7 @@ const qwen3 = {
   head_dim: 128,
   rope_theta: 1e6,
 };
-const experts = {
-  ...qwen3,
-  model_type: "qwen3_moe",
-  // A token takes all: which are chosen must not hang on the last bit.
-  num_experts: 4,
-  num_experts_per_tok: 4,
-  moe_intermediate_size: 256,
-  decoder_sparse_step: 1,
-  mlp_only_layers: [],
-  norm_topk_prob: true,
-};
+const experts = withExperts(qwen3, 256);
 const cases = [
   ["Llama", llama, null],
   ["Llama, 4 bits in groups of 32", llama, { bits: 4, groupSize: 32 }],

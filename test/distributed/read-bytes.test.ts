@@ -37,41 +37,41 @@ const experts = {
   norm_topk_prob: true,
 };
 
-/** Experts one by one, as the hub's checkpoints have them. */
-function apart(path: string): void {
+type Tensors = Map<string, mx.Tensor>;
+
+/** Saves a file's tensors anew; `change` gives what takes the place of one of a layer's experts. */
+function rewriteExperts(
+  path: string,
+  change: (layer: string, name: string, x: mx.Tensor, all: Tensors) => [name: string, x: mx.Tensor][],
+): void {
   mx.scope(() => {
     const { arrays } = mx.loadSafetensors(path);
-    const all = new Map<string, mx.Tensor>();
-    for (const [name, x] of arrays) {
-      const [before, behind] = name.split(".switch_mlp.") as [string, string?];
-      if (!behind) all.set(name, x);
-      else for (let e = 0; e < x.dim(0); e++) all.set(`${before}.experts.${e}.${behind}`, mx.contiguous(x.at(e)));
-    }
+    const all = new Map(
+      [...arrays].flatMap(([name, x]) => {
+        const [before, behind] = name.split(".switch_mlp.") as [string, string?];
+        return behind ? change(before, behind, x, arrays) : [[name, x] as [string, mx.Tensor]];
+      }),
+    );
     mx.eval(all);
     rmSync(path);
     mx.saveSafetensors(path, all, { format: "mlx" });
   });
 }
 
+/** Experts one by one, as the hub's checkpoints have them. */
+const apart = (path: string) =>
+  rewriteExperts(path, (layer, name, x) =>
+    Array.from({ length: x.dim(0) }, (_, e) => [`${layer}.experts.${e}.${name}`, mx.contiguous(x.at(e))]),
+  );
+
 /** Gates and values of experts as one tensor, each of them turned. */
-function joined(path: string): void {
-  mx.scope(() => {
-    const { arrays } = mx.loadSafetensors(path);
-    const all = new Map<string, mx.Tensor>();
-    for (const [name, x] of arrays) {
-      const [before, behind] = name.split(".switch_mlp.") as [string, string?];
-      if (!behind) all.set(name, x);
-      else if (behind === "down_proj.weight") all.set(`${before}.experts.down_proj`, x.swapaxes(1, 2));
-      else if (behind === "gate_proj.weight") {
-        const value = arrays.get(`${before}.switch_mlp.up_proj.weight`)!;
-        all.set(`${before}.experts.gate_up_proj`, mx.concatenate([x, value], { axis: 1 }).swapaxes(1, 2));
-      }
-    }
-    mx.eval(all);
-    rmSync(path);
-    mx.saveSafetensors(path, all, { format: "mlx" });
+const joined = (path: string) =>
+  rewriteExperts(path, (layer, name, x, all) => {
+    if (name === "down_proj.weight") return [[`${layer}.experts.down_proj`, x.swapaxes(1, 2)]];
+    if (name !== "gate_proj.weight") return [];
+    const value = all.get(`${layer}.switch_mlp.up_proj.weight`)!;
+    return [[`${layer}.experts.gate_up_proj`, mx.concatenate([x, value], { axis: 1 }).swapaxes(1, 2)]];
   });
-}
 
 interface Case {
   config: object;

@@ -43,6 +43,23 @@ void check_driver(int code, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + (name ? name : "error " + std::to_string(code)));
 }
 
+int use_usual_context() {
+  constexpr int not_found = 500;
+  static int (*get)(void**);
+  static int (*set)(void*);
+  static int (*retain)(void**, int);
+  static bool found = find_in_driver(get, "cuCtxGetCurrent") && find_in_driver(set, "cuCtxSetCurrent") &&
+      find_in_driver(retain, "cuDevicePrimaryCtxRetain");
+  if (!found) {
+    return not_found;
+  }
+  void* context = nullptr;
+  if (int code = get(&context)) return code;
+  if (context) return 0;
+  if (int code = retain(&context, 0)) return code;
+  return set(context);
+}
+
 void keep_freed_memory() {
   constexpr int release_threshold = 4;
   static int (*set)(Pool, int, void*);

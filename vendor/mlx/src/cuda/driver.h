@@ -22,6 +22,10 @@ bool find_in_driver(F*& function, const char* name) {
 // Throws std::runtime_error with the driver's name for the error.
 void check_driver(int code, const char* what);
 
+// Has this thread the first device's context, where it has none: MLX makes it current on the thread that it first computes on. 0,
+// or the driver's error.
+int use_usual_context();
+
 // The first device's memory pool keeps what was freed, instead of giving it back whenever the GPU has nothing to do: to get
 // a prompt's memory from the system anew takes as long as the prompt. Nothing where there is no such pool.
 void keep_freed_memory();

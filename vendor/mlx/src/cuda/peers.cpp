@@ -36,9 +36,6 @@ struct Handle {
 };
 
 struct Driver {
-  int (*get_context)(void**);
-  int (*set_context)(void*);
-  int (*retain_context)(void**, int);
   int (*allocate)(Address*, size_t);
   int (*fill)(Address, unsigned char, size_t);
   int (*synchronize)();
@@ -49,23 +46,11 @@ struct Driver {
     auto find = [](auto& function, const char* name) {
       if (!find_in_driver(function, name)) throw std::runtime_error(std::string("CUDA's driver has no ") + name);
     };
-    find(get_context, "cuCtxGetCurrent");
-    find(set_context, "cuCtxSetCurrent");
-    find(retain_context, "cuDevicePrimaryCtxRetain");
     find(allocate, "cuMemAlloc_v2");
     find(fill, "cuMemsetD8_v2");
     find(synchronize, "cuCtxSynchronize");
     find(offer, "cuIpcGetMemHandle");
     find(open, "cuIpcOpenMemHandle_v2");
-  }
-
-  // MLX makes its context current on the thread that it first computes on.
-  void use_context() const {
-    void* context = nullptr;
-    check_driver(get_context(&context), "no context");
-    if (context) return;
-    check_driver(retain_context(&context, 0), "no context of the GPU");
-    check_driver(set_context(context), "no context of the GPU");
   }
 };
 
@@ -123,8 +108,8 @@ class Peers {
     forget_meeting(std::move(sum.earlier));
     int channels = rows * ((dims / 4 + threads - 1) / threads);
     bool is_short = x.nbytes() * (ranks_ - 1) <= short_bytes && channels <= blocks;
-    std::vector<std::string> inputs = {"part", "x", "weight", "table", "before"};
-    std::vector<std::string> outputs = {"sum", "normed", "after"};
+    static const std::vector<std::string> inputs = {"part", "x", "weight", "table", "before"};
+    static const std::vector<std::string> outputs = {"sum", "normed", "after"};
     static const auto header = std::string(peer_header) + peer_norm_header;
     static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
     static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
@@ -228,7 +213,7 @@ std::string offer_peer_memory(int ranks) {
   }
   const auto& cuda = driver();
   if (!on_gpu(mx::Device::gpu)) throw std::runtime_error("MLXLM_CUDA_KERNELS is 0");
-  cuda.use_context();
+  check_driver(use_usual_context(), "no context of the GPU");
   auto& address = own_memory();
   if (address == 0) {
     size_t bytes = memory_bytes(ranks);
@@ -243,7 +228,7 @@ std::string offer_peer_memory(int ranks) {
 
 void join_peers(const mx::distributed::Group& group, const std::vector<std::string>& offers) {
   const auto& cuda = driver();
-  cuda.use_context();
+  check_driver(use_usual_context(), "no context of the GPU");
   static auto* opened = new std::map<std::string, Address>();
   std::vector<Address> memory;
   for (int rank = 0; rank < static_cast<int>(offers.size()); ++rank) {

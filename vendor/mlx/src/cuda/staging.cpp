@@ -13,7 +13,6 @@ constexpr size_t buffer_bytes = 1 << 20;
 struct Driver {
   int (*get_context)(Context*);
   int (*set_context)(Context);
-  int (*retain_context)(Context*, int);
   int (*allocate_pinned)(void**, size_t, unsigned);
   int (*make_stream)(void**, unsigned);
   int (*make_event)(void**, unsigned);
@@ -25,7 +24,6 @@ struct Driver {
   // False where it lacks one.
   bool find() {
     return find_in_driver(get_context, "cuCtxGetCurrent") && find_in_driver(set_context, "cuCtxSetCurrent") &&
-        find_in_driver(retain_context, "cuDevicePrimaryCtxRetain") &&
         find_in_driver(allocate_pinned, "cuMemHostAlloc") && find_in_driver(make_stream, "cuStreamCreate") &&
         find_in_driver(make_event, "cuEventCreate") && find_in_driver(copy, "cuMemcpyHtoDAsync_v2") &&
         find_in_driver(record, "cuEventRecord") && find_in_driver(wait_for_event, "cuEventSynchronize") &&
@@ -44,7 +42,7 @@ struct Lane {
 class Staging {
  public:
   explicit Staging(int threads) : lanes_(threads) {
-    ready_ = driver_.find() && has_context() && make_lanes();
+    ready_ = driver_.find() && use_usual_context() == 0 && make_lanes();
   }
 
   bool ready() const {
@@ -75,13 +73,6 @@ class Staging {
   }
 
  private:
-  // MLX makes its context current on the thread that it first computes on.
-  bool has_context() const {
-    Context context = nullptr;
-    if (driver_.get_context(&context) != 0) return false;
-    return context || (driver_.retain_context(&context, 0) == 0 && driver_.set_context(context) == 0);
-  }
-
   bool make_lanes() {
     constexpr unsigned portable = 1;
     constexpr unsigned not_blocking = 1;
