@@ -5,6 +5,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
 import { checkKvQuantization } from "../nn";
+import { ChunkRunner } from "./chunk-runner";
 import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 
@@ -17,7 +18,7 @@ export interface PrefillOptions {
   maxMemory?: number;
   /** Embeddings (T, D) of the prompt's tokens, in place of the model's own. */
   inputEmbeddings?: Tensor;
-  /** Called after each chunk of the prompt. */
+  /** Called after each chunk of the prompt; on CUDA when it is under way and the one ahead of it is done. */
   onPrefill?: (done: number, total: number) => void;
   /** Ends the loop between two steps. */
   signal?: AbortSignal;
@@ -48,7 +49,8 @@ export function checkEmbeddings(prompt: readonly number[], embeddings: Tensor | 
 }
 
 /**
- * Feeds all of the prompt but its last token to the model, and returns that one, (1).
+ * Feeds all of the prompt but its last token to the model, and returns that one, (1). On CUDA the last chunk may still be
+ * under way.
  * @throws UserError for a packing of the cache that there is not, before any work
  */
 export async function prefill(
@@ -59,6 +61,7 @@ export async function prefill(
 ): Promise<Tensor> {
   if (kvQuantization) checkKvQuantization(kvQuantization);
   const tokens = mx.array(prompt, "uint32");
+  const chunks = new ChunkRunner();
   try {
     const total = prompt.length;
     onPrefill?.(0, total);
@@ -70,8 +73,8 @@ export async function prefill(
         model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
       });
       quantizeCaches(cache, kvQuantization);
-      mx.sparingly(() => mx.eval(cache.map((layer) => layer.state)));
-      mx.clearCache();
+      chunks.run(cache);
+      mx.clearSurplus();
       checkMemory(maxMemory);
       done += count;
       onPrefill?.(done, total);
@@ -79,6 +82,7 @@ export async function prefill(
     }
     return tokens.at(mx.slice(-1));
   } finally {
+    chunks.dispose();
     tokens.dispose();
   }
 }

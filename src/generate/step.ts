@@ -86,7 +86,7 @@ export async function* generateSteps(
     progress.settled = false;
   };
   const onStep = (tokens: number) => {
-    if (tokens % stepsPerCleanup === 0) mx.clearCache();
+    if (tokens % stepsPerCleanup === 0) mx.clearSurplus();
     if (tokens % stepsPerCheck === 0) checkMemory(options.maxMemory);
   };
   try {

@@ -86,6 +86,7 @@ export * from "./reductions";
 export { StepMemory, sparingly } from "./run-ahead";
 export { keep, liveHandles, release, scope } from "./scope";
 export * from "./shaping";
+export { clearSurplus } from "./spare-memory";
 export { Tensor } from "./tensor";
 export * from "./transforms";
 export * from "./tree";

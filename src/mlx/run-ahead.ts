@@ -18,9 +18,9 @@ function withinMemory<T>(bytes: number, work: () => T): T {
   }
 }
 
-/** Does work that needs little memory of its own beside what is in use. */
-export function sparingly<T>(work: () => T): T {
-  return isAvailable("cuda") ? withinMemory(activeMemory() + ahead, work) : work();
+/** Does work that needs little memory of its own beside what is held: all that is in use, where no work is under way. */
+export function sparingly<T>(work: () => T, held?: number): T {
+  return isAvailable("cuda") ? withinMemory((held ?? activeMemory()) + ahead, work) : work();
 }
 
 /** How many bytes a step may have in use, given what steps before it were allowed and what they took at their peak. */

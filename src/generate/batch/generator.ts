@@ -200,7 +200,7 @@ export class BatchGenerator {
     this.work.generationTime += (performance.now() - began) / 1000;
     this.work.generationTokens += events.length;
     this.work.generationSteps += 1;
-    if (this.work.generationSteps % stepsPerCleanup === 0) mx.clearCache();
+    if (this.work.generationSteps % stepsPerCleanup === 0) mx.clearSurplus();
     return events;
   }
 

@@ -68,7 +68,7 @@ export class PromptBatch {
     const read = lengths.reduce((sum, length) => sum + length, 0);
     this.#readSince += read;
     if (this.#readSince >= this.stepSize) {
-      mx.clearCache();
+      mx.clearSurplus();
       this.#readSince = 0;
     }
     for (const [i, sequence] of sequences.entries()) {
