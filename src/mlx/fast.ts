@@ -194,11 +194,13 @@ export {
   attendToken,
   expertsToken,
   feedToken,
+  layerRows,
   layerToken,
   routeTokens,
   type TokenAttention,
   type TokenExperts,
   type TokenFeedForward,
+  type TokenLayer,
   type TokenMatrix,
   type TokenNorm,
 } from "./token-steps";

@@ -151,18 +151,8 @@ export interface TokenLayer {
   feed: TokenFeedForward;
 }
 
-/**
- * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C).
- * Keys and values are written as by `attendToken`. Null where no kernel takes these.
- */
-export function layerToken(
-  x: Tensor,
-  delta: Tensor | null,
-  { first, attention, second, feed }: TokenLayer,
-): [sum: Tensor, delta: Tensor] | null {
-  const parts = abi.layer_token(
-    x.handle,
-    delta?.handle ?? null,
+function layerArguments({ first, attention, second, feed }: TokenLayer) {
+  return [
     first.weight.handle,
     first.eps,
     second.weight.handle,
@@ -171,7 +161,29 @@ export function layerToken(
     feed.kind === "gelu",
     ...allDescribed(feed.joint),
     ...described(feed.last),
-  );
+  ] as const;
+}
+
+/**
+ * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C).
+ * Keys and values are written as by `attendToken`. Null where no kernel takes these.
+ */
+export function layerToken(x: Tensor, delta: Tensor | null, layer: TokenLayer): [sum: Tensor, delta: Tensor] | null {
+  const parts = abi.layer_token(x.handle, delta?.handle ?? null, ...layerArguments(layer));
+  return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
+}
+
+/**
+ * The same of one token of each of B sequences, each (B, 1, C), with keys and values (B, Hkv, S, D) and where each sequence's
+ * begin, as in `RowsAttention`. Keys and values are written when h is evaluated. Null where no kernel takes these.
+ */
+export function layerRows(
+  x: Tensor,
+  delta: Tensor | null,
+  layer: TokenLayer,
+  starts: readonly number[],
+): [sum: Tensor, delta: Tensor] | null {
+  const parts = abi.layer_rows(x.handle, delta?.handle ?? null, starts, ...layerArguments(layer));
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
 

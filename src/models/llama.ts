@@ -16,6 +16,7 @@ import {
   type KeyValueCache,
   type Layer,
   Linear,
+  layerRows,
   layerToken,
   type Mask,
   type MaskRule,
@@ -152,7 +153,7 @@ export class Block extends Module implements DecoderLayer {
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
-    const whole = layerToken(x, this, mask, cache);
+    const whole = layerToken(x, this, mask, cache) ?? layerRows(x, this, mask, cache);
     if (whole) return whole;
     const h = x.plus(this.self_attn.forward(x.branch(this.input_layernorm), mask, cache));
     return h.plus(this.mlp.forward(h.branch(this.post_attention_layernorm)));

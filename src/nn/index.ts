@@ -97,4 +97,4 @@ export * from "./stack-experts";
 export * from "./state-space";
 export { SwitchGLU, SwitchMLP } from "./switch";
 export { type ExpertLayer, QuantizedSwitchLinear, SwitchLinear } from "./switch-linear";
-export { type AttentionLayers, attendRows, attendToken, type GatedLayers, layerToken } from "./token-steps";
+export { type AttentionLayers, attendRows, attendToken, type GatedLayers, layerRows, layerToken } from "./token-steps";

@@ -91,9 +91,13 @@ export interface AttentionLayers extends HeadLayout {
   readonly scale: number;
 }
 
-function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fast.TokenAttention | null {
+function attentionOf(
+  x: Tensor,
+  layers: AttentionLayers,
+  room: readonly [Tensor, Tensor] | null,
+  [used, offset]: readonly [used: number, offset: number],
+): mx.fast.TokenAttention | null {
   const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope } = layers;
-  const { room, offset } = cache;
   if (!room || (rope && !rope.plain)) return null;
   const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
   const last = joint && lastOf(o_proj);
@@ -101,19 +105,20 @@ function attentionOf(x: Tensor, layers: AttentionLayers, cache: KVCache): mx.fas
   const norms = headNorms(layers);
   const [keys, values] = room;
   const rotation = rope?.plain ?? null;
-  return { joint, ...last, keys, values, used: offset, offset, heads, kvHeads, norms, rotation, scale };
+  return { joint, ...last, keys, values, used, offset, heads, kvHeads, norms, rotation, scale };
 }
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
   if (mask || !(cache instanceof KVCache) || !isToken(x) || refusedByGpu.has(layers)) return null;
-  const attention = attentionOf(x, layers, cache);
+  const attention = attentionOf(x, layers, cache.room, [cache.offset, cache.offset]);
   const out = attention && orRemembered(layers, mx.fast.attendToken(x, attention));
   if (out) cache.filledBy(out);
   return out;
 }
 
-/** Attention to several sequences that a GPU has no kernel for: it is asked once. */
+/** Attention to several sequences, and layers, that a GPU has no kernel for: it is asked once. */
 const rowsRefused = new WeakSet<AttentionLayers>();
+const layerRowsRefused = new WeakSet<BlockLayers>();
 
 /** The heads' results of one token of each of several sequences, side by side: (B, 1, H · D). On a GPU alone. */
 export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
@@ -148,19 +153,43 @@ function normOf(norm: Norm): mx.fast.TokenNorm | null {
   return norm.constructor === RMSNorm && !Object.hasOwn(norm, "forward") ? (norm as RMSNorm) : null;
 }
 
+/** A layer whose attention is told; null where its parts are of other kinds. */
+function layerOf(
+  x: Tensor,
+  layers: BlockLayers,
+  attentionFor: (layers: AttentionLayers) => mx.fast.TokenAttention | null,
+): mx.fast.TokenLayer | null {
+  const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
+  const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
+  if (!plainAttention || !plainFeedForward || !first || !second) return null;
+  const attention = attentionFor(plainAttention);
+  const feed = attention && feedForward(x, plainFeedForward);
+  return feed && attention.group === feed.group ? { first, attention, second, feed } : null;
+}
+
 /** The stream behind a whole layer. */
 export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
-  const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
-  if (mask || !(cache instanceof KVCache) || !plainAttention || !plainFeedForward) return null;
-  if (refusedByGpu.has(layers)) return null;
-  const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
-  if (!first || !second) return null;
+  if (mask || !(cache instanceof KVCache) || refusedByGpu.has(layers)) return null;
   return x.through((base, delta) => {
-    const attention = isToken(base) ? attentionOf(base, plainAttention, cache) : null;
-    const feed = attention && feedForward(base, plainFeedForward);
-    if (attention?.group !== feed?.group) return null;
-    const parts = feed && orRemembered(layers, mx.fast.layerToken(base, delta, { first, attention, second, feed }));
+    if (!isToken(base)) return null;
+    const places = [cache.offset, cache.offset] as const;
+    const layer = layerOf(base, layers, (attention) => attentionOf(base, attention, cache.room, places));
+    const parts = layer && orRemembered(layers, mx.fast.layerToken(base, delta, layer));
     if (parts) cache.filledBy(parts[1]);
+    return parts;
+  });
+}
+
+/** The stream of one token of each of several sequences behind a whole layer. On a GPU alone. */
+export function layerRows(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
+  if (onCpu() || !(cache instanceof BatchKVCache) || !cache.isPlain(mask) || layerRowsRefused.has(layers)) return null;
+  return x.through((base, delta) => {
+    if (base.dim(1) !== 1) return null;
+    const layer = layerOf(base, layers, (attention) => attentionOf(base, attention, cache.room, [cache.size, 0]));
+    if (!layer) return null;
+    const parts = mx.fast.layerRows(base, delta, layer, cache.leftPadding);
+    if (parts) cache.filledBy(parts[0]);
+    else layerRowsRefused.add(layers);
     return parts;
   });
 }

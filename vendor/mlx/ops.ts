@@ -367,6 +367,12 @@ const ours = [
     "array[]",
     { ours: true },
   ),
+  op(
+    "layer_rows",
+    "x: array, delta: array?, starts: ints, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
+    "array[]",
+    { ours: true },
+  ),
 ];
 
 const recurrent = [

@@ -1016,6 +1016,11 @@ export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, 
   return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
 }
 
+export function layer_rows(x: Handle, delta: Handle | null, starts: readonly number[], firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
+  beginMail();
+  return readHandles(native.mlxlm_layer_rows(x, delta ?? 0, writeInts(starts), firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
+}
+
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {
   beginMail();
   return readHandles(native.mlxlm_short_conv(x, opening ?? 0, gate ?? 0, before ?? 0, weight, bias ?? 0, own ?? 0, writeInts(lengths), silu));

@@ -239,6 +239,7 @@ export const opSymbols = {
   mlxlm_attend_token: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64", "i32"], returns: "i32" },
   mlxlm_attend_rows: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64"], returns: "i32" },
   mlxlm_layer_token: { args: ["i32", "i32", "i32", "f64", "i32", "f64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64", "i32", "bool", "i32", "i32", "i32", "i32"], returns: "i32" },
+  mlxlm_layer_rows: { args: ["i32", "i32", "i32", "i32", "f64", "i32", "f64", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64", "f64", "i32", "f64", "i32", "bool", "i32", "i32", "i32", "i32"], returns: "i32" },
   mlxlm_short_conv: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "bool"], returns: "i32" },
   mlxlm_delta_layer: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64"], returns: "i32" },
   mlxlm_recurrence: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "f64", "f64"], returns: "i32" },

@@ -11,6 +11,7 @@
 #include "cpu/primitives.h"
 #include "cpu/softmax.h"
 #include "cpu/token_primitives.h"
+#include "cuda/dense.h"
 #include "cuda/experts.h"
 #include "cuda/kernel.h"
 #include "cuda/kernels.h"
@@ -18,6 +19,7 @@
 #include "cuda/peers.h"
 #include "cuda/products.h"
 #include "cuda/rows.h"
+#include "cuda/rows_layer.h"
 #include "cuda/token.h"
 #include "file_tensors.h"
 
@@ -42,6 +44,25 @@ cpu::Heads heads_of(
     throw std::invalid_argument("a token's attention has five sizes, and keys (B, H, S, D)");
   }
   return {shape[1], shape[2], keys.shape(3), shape[3], shape[0], scale, eps, {base, rotation_scale, shape[4]}, normed};
+}
+
+// A layer as the ABI describes it.
+cpu::TokenLayer layer_of(
+    const array& first_norm, float first_eps,
+    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
+    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how) {
+  return {
+      first_norm,
+      {cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
+       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group},
+      second_norm,
+      {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
+      first_eps,
+      second_eps};
 }
 
 } // namespace
@@ -290,18 +311,27 @@ std::vector<array> layer_token(
     float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
     const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
-  cpu::TokenLayer layer = {
-      first_norm,
-      {cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
-       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group},
-      second_norm,
-      {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
-      first_eps,
-      second_eps};
+  auto layer = layer_of(
+      first_norm, first_eps, second_norm, second_eps, joint, joint_how, last, last_how, keys, values, shape, query_weight,
+      key_weight, eps, base, rotation_scale, freqs, scale, group, gelu, feed_joint, feed_joint_how, feed_last, feed_last_how);
   if (cpu::takes_layer_token(x, delta, layer, s)) {
     return cpu::layer_token(x, delta, layer, s);
   }
   return cuda::layer_token(x, delta, layer, s);
+}
+
+std::vector<array> layer_rows(
+    const array& x, const std::optional<array>& delta, const std::vector<int>& starts, const array& first_norm, float first_eps,
+    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
+    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
+  auto layer = layer_of(
+      first_norm, first_eps, second_norm, second_eps, joint, joint_how, last, last_how, keys, values, shape, query_weight,
+      key_weight, eps, base, rotation_scale, freqs, scale, group, gelu, feed_joint, feed_joint_how, feed_last, feed_last_how);
+  return cuda::layer_rows(x, delta, layer, starts, s);
 }
 
 std::vector<array> experts_token(
@@ -353,6 +383,9 @@ array gather_qmm(
 }
 
 array matmul(const array& a, const array& b, mx::StreamOrDevice s) {
+  if (cuda::takes_dense_rows(a, b, s)) {
+    return cuda::dense_rows(a, b, s);
+  }
   return cpu::matmul(a, b, s);
 }
 

@@ -102,6 +102,17 @@ std::vector<array> layer_token(
     const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
     const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
 
+// The same of one token of each of several sequences, x (B, 1, D): see cuda/rows_layer.h; `shape` as there, whose position is not
+// looked at.
+std::vector<array> layer_rows(
+    const array& x, const std::optional<array>& delta, const std::vector<int>& starts, const array& first_norm, float first_eps,
+    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
+    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
+    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
+    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
+    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
+    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
+
 // mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda/peers.h).
 array all_sum(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
 array all_gather(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);

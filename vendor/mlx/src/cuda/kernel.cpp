@@ -10,6 +10,11 @@ bool on_gpu(mx::StreamOrDevice s) {
   return wanted && mx::to_stream(s).device == mx::Device::gpu;
 }
 
+std::string launch_bounds(int threads, int blocks) {
+  return "#undef __global__\n#define __global__ __attribute__((global)) __launch_bounds__(" + std::to_string(threads) +
+      ", " + std::to_string(blocks) + ")\n";
+}
+
 std::vector<array> Kernel::operator()(
     const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes,
     const Launch& launch, mx::StreamOrDevice s) {

@@ -32,6 +32,10 @@ struct Launch {
   std::vector<std::pair<std::string, int>> constants;
 };
 
+// Ahead of a kernel's text: how many threads it has, and how many of its blocks a multiprocessor should have room for. MLX says neither,
+// so that the compiler takes more registers than that leaves.
+std::string launch_bounds(int threads, int blocks);
+
 // A kernel whose source is put together once for each set of constants. MLX would do that anew in every call, which
 // takes longer than all else on the host's side; the primitive that comes of it is the same each time.
 class Kernel {

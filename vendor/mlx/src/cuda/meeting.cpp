@@ -11,6 +11,8 @@ namespace {
 
 std::optional<array> newest;
 std::vector<std::optional<array>> aside;
+// What the first of them within an operation comes behind: that has been computed, but may be in the same CUDA graph.
+std::optional<array> entered;
 
 // Never freed: at the process's end the device is gone first.
 const array& counters(mx::Stream s) {
@@ -26,7 +28,7 @@ const array& counters(mx::Stream s) {
 
 array after_meetings(mx::Stream stream) {
   bool waits = newest && newest->status() == array::Status::unscheduled;
-  return waits ? *newest : counters(stream);
+  return waits ? *newest : entered ? *entered : counters(stream);
 }
 
 void remember_meeting(const array& result) {
@@ -35,6 +37,17 @@ void remember_meeting(const array& result) {
 
 void set_meetings_aside() {
   aside.push_back(newest);
+}
+
+MeetingsWithin::MeetingsWithin(const array& before) {
+  set_meetings_aside();
+  newest.reset();
+  entered = before;
+}
+
+MeetingsWithin::~MeetingsWithin() {
+  entered.reset();
+  restore_meetings();
 }
 
 void restore_meetings() {

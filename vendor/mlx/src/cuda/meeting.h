@@ -62,6 +62,15 @@ void remember_meeting(const array& result);
 std::optional<array> newest_meeting();
 void forget_meeting(std::optional<array> earlier);
 
+// For an operation that asks for such kernels when it is its turn: those within it come behind `before` and have nothing to do with
+// what was asked for meanwhile.
+class MeetingsWithin {
+ public:
+  explicit MeetingsWithin(const array& before);
+  ~MeetingsWithin();
+  MeetingsWithin(const MeetingsWithin&) = delete;
+};
+
 // What is asked for between these two is never evaluated: what comes behind does not wait for it. They may be nested.
 void set_meetings_aside();
 void restore_meetings();

@@ -97,15 +97,14 @@ class Peers {
 
   std::optional<std::vector<array>> sum_norm(
       const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
-    if (!table_ || !newest_ || !newest_->is(delta)) return std::nullopt;
+    if (!table_ || !is_newest(delta)) return std::nullopt;
     int dims = x.shape(-1);
     int rows = static_cast<int>(x.size() / dims);
     bool fits = is_half(x.dtype()) && dims % 8 == 0 && dims * 2 <= chunk && x.shape() == delta.shape() &&
         x.dtype() == delta.dtype() && weight.dtype() == x.dtype() && weight.size() == static_cast<size_t>(dims) &&
         !traced(x, weight) && on_gpu(s);
     if (!fits) return std::nullopt;
-    auto sum = *std::exchange(newest_, std::nullopt);
-    forget_meeting(std::move(sum.earlier));
+    auto part = *take(delta);
     int channels = rows * ((dims / 4 + threads - 1) / threads);
     bool is_short = x.nbytes() * (ranks_ - 1) <= short_bytes && channels <= blocks;
     static const std::vector<std::string> inputs = {"part", "x", "weight", "table", "before"};
@@ -114,11 +113,19 @@ class Peers {
     static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
     static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
     auto results = (is_short ? by_lines : by_chunks)(
-        {sum.part, x, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
+        {part, x, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
         {x.dtype(), x.dtype(), mx::uint32}, launch({{"DIMS", dims}, {"EPS", bits_of(eps)}}, is_short ? rows : blocks), s);
     remember_meeting(results[2]);
     results.pop_back();
     return results;
+  }
+
+  // The part that the newest sum is of.
+  std::optional<array> take(const array& x) {
+    if (!is_newest(x)) return std::nullopt;
+    auto sum = *std::exchange(newest_, std::nullopt);
+    forget_meeting(std::move(sum.earlier));
+    return std::move(sum.part);
   }
 
   std::optional<array> gather(const array& x, mx::StreamOrDevice s) {
@@ -129,6 +136,10 @@ class Peers {
   }
 
  private:
+  bool is_newest(const array& x) const {
+    return newest_ && newest_->is(x);
+  }
+
   static array table_of(const std::vector<Address>& memory, double patience) {
     std::vector<uint64_t> entries(memory.begin(), memory.end());
     entries.push_back(static_cast<uint64_t>(patience * 1e9));
@@ -270,6 +281,13 @@ std::optional<std::vector<array>> peer_sum_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
   for (auto& [_, peers] : joined()) {
     if (auto parts = peers.sum_norm(x, delta, weight, eps, s)) return parts;
+  }
+  return std::nullopt;
+}
+
+std::optional<array> take_peer_sum(const array& sum) {
+  for (auto& [_, peers] : joined()) {
+    if (auto part = peers.take(sum)) return part;
   }
   return std::nullopt;
 }

@@ -25,7 +25,10 @@ std::optional<array> peer_gather(const array& x, const mx::distributed::Group& g
 std::optional<std::vector<array>> peer_sum_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
 
-// No sum that was asked for is taken by peer_sum_norm any more.
+// This rank's part of a sum, where that is the newest peer_sum: for who asks for the sum again. The sum is given away as above.
+std::optional<array> take_peer_sum(const array& sum);
+
+// No sum that was asked for is taken by these any more.
 void forget_sums();
 
 // What a kernel needs that sums a row over ranks on its way: mlxlm::RowSum of cuda/peer_sources.h.

@@ -159,14 +159,6 @@ Kernel& tiles_kernel(bool affine, Gathered gathered) {
   return *kernel;
 }
 
-array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s) {
-  static Kernel kernel("mlxlm_sum_parts", {"parts"}, {"product"}, sum_parts_source);
-  mx::Shape shape = {parts.shape(1), parts.shape(2)};
-  constexpr int threads = 128;
-  int blocks = static_cast<int>((int64_t(shape[0]) * shape[1] + 4 * threads - 1) / (4 * threads));
-  return kernel({parts}, {shape}, {dtype}, {{blocks, 1, 1}, threads, {{"PARTS", parts.shape(0)}}}, s)[0];
-}
-
 // x (rows, K) → (rows of the result, N). `tiles` are for gathered weights.
 array tiled_product(
     const array& x, const Packed& weight, Gathered gathered, const std::optional<array>& tiles, const Shape& shape,
@@ -207,6 +199,14 @@ bool may_have_gradient(const array& a) {
 }
 
 } // namespace
+
+array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s) {
+  static Kernel kernel("mlxlm_sum_parts", {"parts"}, {"product"}, sum_parts_source);
+  mx::Shape shape = {parts.shape(1), parts.shape(2)};
+  constexpr int threads = 128;
+  int blocks = static_cast<int>((int64_t(shape[0]) * shape[1] + 4 * threads - 1) / (4 * threads));
+  return kernel({parts}, {shape}, {dtype}, {{blocks, 1, 1}, threads, {{"PARTS", parts.shape(0)}}}, s)[0];
+}
 
 bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose) {
   if (!fits(x, weight, 2) || x.ndim() == 0 || may_have_gradient(weight.w) || may_have_gradient(weight.scales)) {

@@ -21,6 +21,9 @@ bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose);
 // x (…, K) and w (N, K) transposed, or (K, N) → (…, N). Has a gradient for x alone.
 array quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
 
+// parts (P, rows, N) in float32, added: (rows, N).
+array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s);
+
 // x (…, 1, K) times the expert of each use, w (experts, N, K) transposed. Where `sorted`, x has a row for each use.
 bool takes_expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted);
 array expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted, mx::StreamOrDevice s);

@@ -16,23 +16,6 @@ namespace {
 
 constexpr int threads = 32 * stream_warps;
 
-bool fits(const array& joint, const AttendedRows& rows) {
-  auto& heads = rows.heads;
-  int width = (heads.heads + 2 * heads.kv_heads) * heads.dims;
-  if (joint.ndim() != 3 || joint.shape(0) < 1 || joint.shape(1) != 1 || joint.shape(2) != width ||
-      !is_half(joint.dtype()) || rows.starts.size() != static_cast<size_t>(joint.shape(0)) || traced(joint)) {
-    return false;
-  }
-  auto holds = [&](const array& cache) {
-    return cache.ndim() == 4 && cache.shape(0) == joint.shape(0) && cache.shape(1) == heads.kv_heads &&
-        cache.shape(2) > heads.used && cache.shape(3) == heads.dims && cache.dtype() == joint.dtype() && !traced(cache);
-  };
-  bool starts = std::all_of(
-      rows.starts.begin(), rows.starts.end(), [&](int start) { return start >= 0 && start <= heads.used; });
-  return heads_fit(heads) && holds(rows.keys) && holds(rows.values) && starts &&
-      weights_fit(heads, rows.query_weight, rows.key_weight, rows.freqs, joint.dtype());
-}
-
 // Rows in use, and where each sequence begins.
 array sizes_of(int used, const std::vector<int>& starts) {
   std::vector<int> sizes = {used};
@@ -73,8 +56,25 @@ Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {
 
 } // namespace
 
+bool takes_attend_rows(const mx::Shape& joint, mx::Dtype dtype, const AttendedRows& rows, mx::StreamOrDevice s) {
+  auto& heads = rows.heads;
+  int width = (heads.heads + 2 * heads.kv_heads) * heads.dims;
+  if (joint.size() != 3 || joint[0] < 1 || joint[1] != 1 || joint[2] != width || !is_half(dtype) ||
+      rows.starts.size() != static_cast<size_t>(joint[0])) {
+    return false;
+  }
+  auto holds = [&](const array& cache) {
+    return cache.ndim() == 4 && cache.shape(0) == joint[0] && cache.shape(1) == heads.kv_heads &&
+        cache.shape(2) > heads.used && cache.shape(3) == heads.dims && cache.dtype() == dtype && !traced(cache);
+  };
+  bool starts = std::all_of(
+      rows.starts.begin(), rows.starts.end(), [&](int start) { return start >= 0 && start <= heads.used; });
+  return heads_fit(heads) && holds(rows.keys) && holds(rows.values) && starts &&
+      weights_fit(heads, rows.query_weight, rows.key_weight, rows.freqs, dtype) && streaming_gpu(s);
+}
+
 std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, mx::StreamOrDevice s) {
-  if (!streaming_gpu(s) || !fits(joint, rows)) {
+  if (traced(joint) || !takes_attend_rows(joint.shape(), joint.dtype(), rows, s)) {
     return std::nullopt;
   }
   auto& heads = rows.heads;

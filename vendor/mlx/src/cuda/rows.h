@@ -17,6 +17,9 @@ struct AttendedRows {
   std::vector<int> starts;
 };
 
+// Whether a kernel takes these, joint being of this shape and dtype.
+bool takes_attend_rows(const mx::Shape& joint, mx::Dtype dtype, const AttendedRows& rows, mx::StreamOrDevice s);
+
 // joint (B, 1, (H + 2 Hkv) D), keys and values (B, Hkv, S, D) → (B, 1, H D). A sequence's position is the number of its rows. Its key
 // and value are written to row `used` in place, as by cpu::attend_token. Nothing where no kernel takes these.
 std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, mx::StreamOrDevice s);

@@ -78,4 +78,47 @@ constexpr const char* join_parts_source = R"(
   }
 )";
 
+// Eight numbers a thread. Input joint (rows, 2 INNER): gates, then values; or PARTS of it in float32, (PARTS, rows, 2 INNER), which are
+// added. Output out (rows, INNER).
+constexpr const char* gate_rows_source = R"(
+  using namespace mlxlm_token;
+  constexpr int vectors = INNER / 8; // of a row
+  const int64_t rows = joint_shape[PARTS > 1 ? 1 : 0];
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (at >= vectors * rows) {
+    return;
+  }
+  const int64_t from = at / vectors * 2 * vectors + at % vectors;
+  auto read = [&](int64_t vector, float (&values)[8]) {
+    if constexpr (PARTS == 1) {
+      floats_of<T>(reinterpret_cast<const uint4*>(joint)[vector], values);
+    } else {
+      for (int k = 0; k < 8; ++k) {
+        values[k] = 0;
+      }
+#pragma unroll
+      for (int part = 0; part < PARTS; ++part) {
+        const float4* four = reinterpret_cast<const float4*>(joint + (part * rows * 2 * vectors + vector) * 8);
+        const float4 low = four[0];
+        const float4 high = four[1];
+        const float more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        for (int k = 0; k < 8; ++k) {
+          values[k] += more[k];
+        }
+      }
+    }
+  };
+  float gates[8];
+  float values[8];
+  read(from, gates);
+  read(from + vectors, values);
+  uint4 result;
+  Out* eight = reinterpret_cast<Out*>(&result);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    eight[k] = static_cast<Out>(gated<Out, GELU>(rounded<Out>(gates[k]), rounded<Out>(values[k])));
+  }
+  reinterpret_cast<uint4*>(out)[at] = result;
+)";
+
 } // namespace mlxlm::cuda

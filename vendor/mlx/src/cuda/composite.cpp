@@ -1,0 +1,73 @@
+#include "cuda/composite.h"
+
+#include "mlx/allocator.h"
+#include "mlx/primitives.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// Computes an array and what it comes from, as MLX does, but for events and streams: there is one. A GPU reads what was
+// given to an operation later than this returns, so all of it is kept.
+void compute(array& a, std::vector<array>& kept) {
+  if (!a.has_primitive() || a.status() != array::Status::unscheduled) {
+    return;
+  }
+  for (auto& input : a.inputs()) {
+    compute(input, kept);
+  }
+  auto outputs = a.outputs();
+  a.primitive().eval_gpu(a.inputs(), outputs);
+  kept.insert(kept.end(), a.inputs().begin(), a.inputs().end());
+  for (auto& output : outputs) {
+    output.set_status(array::Status::evaluated);
+  }
+  kept.insert(kept.end(), outputs.begin(), outputs.end());
+  a.detach();
+}
+
+class Composite : public mx::Primitive {
+ public:
+  Composite(mx::Stream stream, Operations operations) : Primitive(stream), operations_(std::move(operations)) {}
+
+  void eval_cpu(const std::vector<array>&, std::vector<array>&) override {
+    throw std::runtime_error("a CUDA kernel was asked to run on a CPU");
+  }
+
+  // The last output has no numbers: it keeps the others' inputs for as long as MLX keeps an operation's outputs.
+  void eval_gpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
+    auto results = operations_(inputs);
+    std::vector<array> kept;
+    for (size_t i = 0; i < results.size(); ++i) {
+      compute(results[i], kept);
+      auto& out = outputs[i];
+      out.copy_shared_buffer(results[i], out.strides(), results[i].flags(), results[i].data_size());
+    }
+    auto forget = [kept = std::move(kept)](mx::allocator::Buffer) {};
+    outputs.back().set_data(mx::allocator::Data(mx::allocator::Buffer(nullptr), std::move(forget)));
+  }
+
+  const char* name() const override {
+    return "Composite";
+  }
+  bool is_equivalent(const mx::Primitive&) const override {
+    return false;
+  }
+
+ private:
+  Operations operations_;
+};
+
+} // namespace
+
+std::vector<array> composite(
+    std::vector<mx::Shape> shapes, mx::Dtype dtype, std::vector<array> inputs, Operations operations, mx::Stream stream) {
+  shapes.push_back({0});
+  std::vector<mx::Dtype> dtypes(shapes.size(), dtype);
+  auto primitive = std::make_shared<Composite>(stream, std::move(operations));
+  auto results = array::make_arrays(std::move(shapes), dtypes, primitive, std::move(inputs));
+  results.pop_back();
+  return results;
+}
+
+} // namespace mlxlm::cuda

@@ -1,0 +1,18 @@
+// Several operations as one. MLX's own work for an operation takes as long as the launch of its kernel, and a layer of a batch
+// has some twenty: asked for and computed within one, they cost the launches alone.
+#pragma once
+
+#include <functional>
+
+#include "abi.h"
+
+namespace mlxlm::cuda {
+
+// What the operations are, given inputs that have been computed. Called when the results are.
+using Operations = std::function<std::vector<array>(const std::vector<array>& inputs)>;
+
+// Results of these shapes, in rows, and of one dtype. No gradient.
+std::vector<array> composite(
+    std::vector<mx::Shape> shapes, mx::Dtype dtype, std::vector<array> inputs, Operations operations, mx::Stream stream);
+
+} // namespace mlxlm::cuda

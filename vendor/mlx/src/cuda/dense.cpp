@@ -1,0 +1,104 @@
+#include "cuda/dense.h"
+
+#include <algorithm>
+
+#include "cuda/dense_sources.h"
+#include "cuda/kernel.h"
+#include "cuda/product_sources.h"
+#include "cuda/products.h"
+#include "cuda/stream.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// From here on cuBLAS is faster by more than the host's work for it.
+constexpr int most_rows = 32;
+
+struct Shape {
+  int rows; // of x in one tile
+  int warps;
+  int parts; // of the inputs
+};
+
+constexpr int large_warps = 8;
+constexpr int small_warps = 4;
+
+// Measured on an H200: three small blocks for each multiprocessor, and where the outputs fill it, larger ones.
+Shape shape_for(int rows, int inputs, int outputs, int multiprocessors) {
+  int tile = rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
+  int large = (outputs + 127) / 128;
+  if (large * 10 >= multiprocessors * 8) {
+    return {tile, large_warps, large * 10 >= multiprocessors * 15 ? 1 : 2};
+  }
+  int small = (outputs + 63) / 64;
+  int most = std::clamp(inputs / 256, 1, 16);
+  return {tile, small_warps, std::clamp((3 * multiprocessors + small / 2) / small, 1, most)};
+}
+
+Kernel& kernel_of(int warps) {
+  auto made = [](const char* name, int warps, int blocks) {
+    return Kernel(name, {"x", "w"}, {"product"}, dense_rows_source, product_header + launch_bounds(32 * warps, blocks));
+  };
+  static Kernel large = made("mlxlm_dense_rows", large_warps, 2);
+  static Kernel small = made("mlxlm_dense_rows_small", small_warps, 3);
+  return warps == large_warps ? large : small;
+}
+
+int rows_of(const array& x) {
+  return static_cast<int>(x.size() / x.shape(-1));
+}
+
+} // namespace
+
+array transposed(const array& w) {
+  array view({w.shape(1), w.shape(0)}, w.dtype(), nullptr, {});
+  array::Flags flags = {
+      .contiguous = w.flags().contiguous,
+      .row_contiguous = w.flags().col_contiguous,
+      .col_contiguous = w.flags().row_contiguous};
+  view.copy_shared_buffer(w, {w.strides(1), w.strides(0)}, flags, w.data_size());
+  view.set_status(array::Status::available);
+  return view;
+}
+
+bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
+  bool shapes = x.ndim() > 0 && w.ndim() == 2 && x.shape(-1) == w.shape(0) && w.shape(0) >= 128 && w.shape(0) % 8 == 0 &&
+      w.size() > 0 && x.dtype() == w.dtype() && is_half(x.dtype());
+  if (!shapes || traced(x, w)) {
+    return false;
+  }
+  int rows = rows_of(x);
+  bool lies = rows > 1 && rows <= most_rows && w.status() != array::Status::unscheduled && w.strides(0) == 1 &&
+      w.strides(1) == w.shape(0) && w.offset() % 16 == 0;
+  return lies && streaming_gpu(s);
+}
+
+array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
+  int rows = rows_of(x);
+  int inputs = w.shape(0);
+  int outputs = w.shape(1);
+  auto shape = shape_for(rows, inputs, outputs, streaming_gpu(s)->multiprocessors);
+  auto flat = x.ndim() == 2 ? x : mx::reshape(x, {rows, inputs}, s);
+  int tile = 16 * shape.warps;
+  Launch launch = {
+      {(outputs + tile - 1) / tile, shape.parts, 1},
+      shape.warps * 32,
+      {{"ROWS", shape.rows}, {"MTILES", 1}, {"WARPS", shape.warps}}};
+  bool whole = shape.parts == 1;
+  auto result = whole ? mx::Shape{rows, outputs} : mx::Shape{shape.parts, rows, outputs};
+  return kernel_of(shape.warps)({flat, transposed(w)}, {result}, {whole ? x.dtype() : mx::float32}, launch, s)[0];
+}
+
+array dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
+  auto parts = dense_row_parts(x, w, s);
+  auto product = parts.ndim() == 3 ? sum_parts(parts, x.dtype(), s) : parts;
+  if (x.ndim() == 2) {
+    return product;
+  }
+  auto shape = x.shape();
+  shape.back() = w.shape(1);
+  return mx::reshape(product, std::move(shape), s);
+}
+
+} // namespace mlxlm::cuda

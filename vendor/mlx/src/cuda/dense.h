@@ -1,0 +1,19 @@
+// Products of a few rows with a matrix in 16 bits. cuBLAS needs as long on the GPU, but MLX's way to it costs the host more than
+// that: descriptors, a choice among kernels and a capture for each product.
+#pragma once
+
+#include "abi.h"
+
+namespace mlxlm::cuda {
+
+// The transpose of a matrix that has been computed, without an operation.
+array transposed(const array& w);
+
+// x (…, K) of 2 to 32 rows times w (K, N), whose columns lie one behind the other: the transpose of a layer's weight.
+bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
+array dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
+
+// The same before it is whole: (rows, N), or parts of it in float32, (parts, rows, N).
+array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s);
+
+} // namespace mlxlm::cuda

@@ -1,0 +1,165 @@
+#include "cuda/rows_layer.h"
+
+#include <algorithm>
+
+#include "cuda/attention_parts.h"
+#include "cuda/composite.h"
+#include "cuda/dense.h"
+#include "cuda/heads.h"
+#include "cuda/kernel.h"
+#include "cuda/meeting.h"
+#include "cuda/peers.h"
+#include "cuda/rows.h"
+#include "cuda/rows_sources.h"
+#include "cuda/stream.h"
+#include "cuda/token_parts.h"
+#include "ours.h"
+
+namespace mlxlm::cuda {
+
+namespace {
+
+// How many numbers a row of the matrix gives, given so many; nothing where this is none that is read here.
+std::optional<int> outputs_of(const cpu::Matrix& matrix, int inputs, mx::Dtype dtype) {
+  auto& [arrays, layout] = matrix;
+  if (layout.block_type != 0 || arrays.size() != layout.arrays()) {
+    return std::nullopt;
+  }
+  auto& w = arrays[0];
+  auto& packing = layout.packing;
+  int64_t given = packing ? static_cast<int64_t>(inputs) * packing->bits / 32 : inputs;
+  bool fits = w.ndim() == 2 && w.shape(1) == given && w.dtype() == (packing ? mx::uint32 : dtype);
+  bool ready = std::all_of(arrays.begin(), arrays.end(), [](const array& a) { return a.is_available() && !traced(a); });
+  return fits && ready && w.shape(0) % 8 == 0 ? std::optional(w.shape(0)) : std::nullopt;
+}
+
+// x (B, K) → (B, N)
+array product(const array& x, const cpu::Matrix& matrix, mx::StreamOrDevice s) {
+  auto& [arrays, layout] = matrix;
+  if (!layout.packing) {
+    auto w = transposed(arrays[0]);
+    return layout.biased ? mx::addmm(arrays.back(), x, w, 1.0f, 1.0f, s) : ours::matmul(x, w, s);
+  }
+  auto& how = *layout.packing;
+  auto biases = how.is_affine() ? std::optional(arrays[2]) : std::nullopt;
+  auto out = ours::quantized_matmul(x, arrays[0], arrays[1], biases, true, how.group, how.bits, how.mode, s);
+  return layout.biased ? mx::add(out, arrays.back(), s) : out;
+}
+
+// The gated products of x (B, K): (B, M)
+array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::StreamOrDevice s) {
+  bool in_parts = !joint.layout.packing && !joint.layout.biased;
+  auto w = in_parts ? std::optional(transposed(joint.arrays[0])) : std::nullopt;
+  auto both = w && takes_dense_rows(x, *w, s) ? dense_row_parts(x, *w, s) : product(x, joint, s);
+  static Kernel kernel(
+      "mlxlm_gate_rows", {"joint"}, {"out"}, gate_rows_source, stream_header() + token_header + attention_header);
+  int rows = x.shape(0);
+  int inner = both.shape(-1) / 2;
+  constexpr int threads = 128;
+  int blocks = (rows * (inner / 8) + threads - 1) / threads;
+  int parts = both.ndim() == 3 ? both.shape(0) : 1;
+  return kernel(
+      {both}, {{rows, inner}}, {x.dtype()},
+      {{blocks, 1, 1}, threads, {{"INNER", inner}, {"PARTS", parts}, {"GELU", gelu ? 1 : 0}}}, s)[0];
+}
+
+// What a layer is beside its inputs.
+struct Plan {
+  cpu::TokenLayer layer;
+  std::vector<int> starts;
+  bool adds;
+  bool adds_part; // what is added is this rank's part of a sum
+
+  AttendedRows rows(const array& keys, const array& values) const {
+    auto& attention = layer.attention;
+    return {keys, values, attention.query_weight, attention.key_weight, attention.freqs, attention.heads, starts};
+  }
+
+  bool fits(const array& x, mx::StreamOrDevice s) const {
+    auto& attention = layer.attention;
+    auto& feed = layer.feed;
+    int dims = x.shape(2);
+    auto dtype = x.dtype();
+    int width = attention.heads.heads * attention.heads.dims;
+    auto is_norm = [&](const array& weight) { return is_weight(weight, dims, dtype); };
+    if (attention.joint.size() != 1 || feed.joint.size() != 1 || !is_norm(layer.first_norm) ||
+        !is_norm(layer.second_norm)) {
+      return false;
+    }
+    auto joint = outputs_of(attention.joint[0], dims, dtype);
+    auto last = outputs_of(attention.last, width, dtype);
+    auto gates = outputs_of(feed.joint[0], dims, dtype);
+    auto down = gates && *gates % 16 == 0 ? outputs_of(feed.last, *gates / 2, dtype) : std::nullopt;
+    return joint && last == dims && down == dims &&
+        takes_attend_rows({x.shape(0), 1, *joint}, dtype, rows(attention.keys, attention.values), s);
+  }
+
+  // x, [delta], keys, values, [what the kernels of ranks come behind] → h and the block's own result, (B, K)
+  std::vector<array> operator()(const std::vector<array>& inputs, mx::Stream s) const {
+    auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
+    auto& group = attention.group;
+    std::optional<MeetingsWithin> within;
+    if (group) {
+      within.emplace(inputs.back());
+    }
+    mx::Shape shape = {inputs[0].shape(0), inputs[0].shape(2)};
+    auto x = mx::reshape(inputs[0], shape, s);
+    auto normed = x;
+    if (adds) {
+      auto delta = mx::reshape(inputs[1], shape, s);
+      auto parts = ours::add_rms_norm(x, adds_part ? ours::all_sum(delta, group, s) : delta, first_norm, first_eps, s);
+      x = parts[0];
+      normed = parts[1];
+    } else {
+      normed = ours::rms_norm(x, first_norm, first_eps, s);
+    }
+    auto joint = product(normed, attention.joint[0], s);
+    auto attended = attend_rows(
+        mx::reshape(joint, {shape[0], 1, joint.shape(1)}, s), rows(inputs[adds + 1], inputs[adds + 2]), s);
+    auto rows = mx::reshape(attended.value(), {shape[0], attended->shape(2)}, s);
+    auto own = product(rows, attention.last, s);
+    auto parts = ours::add_rms_norm(x, group ? ours::all_sum(own, group, s) : own, second_norm, second_eps, s);
+    if (group) {
+      forget_sums();
+    }
+    auto gated = gated_product(parts[1], feed.joint[0], feed.gelu, s);
+    return {parts[0], product(gated, feed.last, s)};
+  }
+};
+
+} // namespace
+
+std::vector<array> layer_rows(
+    const array& x, const std::optional<array>& delta, const cpu::TokenLayer& layer, const std::vector<int>& starts,
+    mx::StreamOrDevice s) {
+  auto& group = layer.attention.group;
+  bool is_rows = x.ndim() == 3 && x.shape(1) == 1 && is_half(x.dtype()) && !traced(x) &&
+      (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta)));
+  if (!is_rows || (group && !row_peers(*group, x.shape(2)))) {
+    return {};
+  }
+  Plan plan = {layer, starts, delta.has_value(), false};
+  if (!plan.fits(x, s)) {
+    return {};
+  }
+  std::vector<array> inputs = {x};
+  if (delta) {
+    auto part = group ? take_peer_sum(*delta) : std::nullopt;
+    plan.adds_part = part.has_value();
+    inputs.push_back(part ? *part : *delta);
+  }
+  inputs.insert(inputs.end(), {layer.attention.keys, layer.attention.values});
+  auto stream = mx::to_stream(s);
+  if (group) {
+    inputs.push_back(after_meetings(stream));
+  }
+  auto operations = [plan = std::move(plan), stream](const std::vector<array>& given) { return plan(given, stream); };
+  auto results = composite({x.shape(), x.shape()}, x.dtype(), std::move(inputs), std::move(operations), stream);
+  if (group) {
+    remember_meeting(results[1]);
+    results[1] = ours::all_sum(results[1], group, s);
+  }
+  return results;
+}
+
+} // namespace mlxlm::cuda
