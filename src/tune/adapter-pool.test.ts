@@ -12,7 +12,8 @@ import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { fuseProjections, holdTransposes, quantize } from "../nn";
 import { applyAdapters } from "./adapter-files";
-import { AdapterPool, canShareAdapters } from "./adapter-pool";
+import { AdapterPool } from "./adapter-pool";
+import { canShareAdapters } from "./whole-layers";
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-adapters-"));
 afterAll(() => rmSync(folder, { recursive: true }));

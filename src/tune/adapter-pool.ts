@@ -9,17 +9,9 @@ import { ExitCode, UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
-import { LoneCacheList, type Module } from "../nn";
 import { incompatible, openAdapter } from "./adapter-files";
-import { embeddings, isOf, layersToAdapt, linears, switches } from "./linear-to-lora";
-import {
-  type RowChoice,
-  SharedLora,
-  SharedLoraEmbedding,
-  SharedLoraLinear,
-  SharedLoraSwitchLinear,
-  unshared,
-} from "./shared-lora";
+import type { RowChoice, SharedLora } from "./shared-lora";
+import { sharedOver, WholeLayers } from "./whole-layers";
 
 /** An adapter that lies in a pool. */
 export interface PooledAdapter {
@@ -42,11 +34,18 @@ export class AdapterPool {
   #masked: readonly (PooledAdapter | null)[] = [];
   readonly #masks = new Map<string, Tensor>();
 
+  /** The layers of the model; absent until they are needed. */
+  #whole: WholeLayers | null;
+
+  /** @param whole of a model that is divided among processes: its layers as they were before */
   constructor(
     private readonly model: LanguageModel,
     /** Told how many bytes there are. */
     private readonly onChange: (bytes: number) => void = () => {},
-  ) {}
+    whole: WholeLayers | null = null,
+  ) {
+    this.#whole = whole;
+  }
 
   get nbytes(): number {
     let sum = 0;
@@ -64,37 +63,32 @@ export class AdapterPool {
     if (opened.type !== "lora") return null;
     const { numLayers, header, path } = opened;
     const { rank, scale, keys } = opened.parameters;
-    const layers = layersToAdapt(this.model, numLayers, keys ?? undefined);
-    const stands = new Map<string, SharedLora>();
-    const standIn = (at: string) => {
-      const layer = layers.get(at);
-      const known = layer && (stands.get(at) ?? this.#standIn(layer));
-      if (known) stands.set(at, known);
-      return known;
-    };
+    this.#whole ??= new WholeLayers(this.model);
+    const layers = this.#whole.find(numLayers, keys ?? undefined);
     const parts = [...header.tensors].map(([name, { shape }]) => {
       const [at, factor] = [name.slice(0, name.lastIndexOf(".")), name.slice(name.lastIndexOf(".") + 1)];
-      const expected = standIn(at)?.shapes(rank)[["lora_a", "lora_b"].indexOf(factor)];
+      const expected = layers.get(at)?.shapes(rank)[["lora_a", "lora_b"].indexOf(factor)];
       return { at, factor, name, shape, expected };
     });
     const problem = incompatible(folder, parts);
     if (problem) throw problem;
-    const whole = [...stands].filter(([at]) => parts.filter((part) => part.at === at).length === 2);
-    if (whole.length === 0) throw noFactors(folder);
+    const pairs = [...layers.keys()].filter((at) => parts.filter((part) => part.at === at).length === 2);
+    if (pairs.length === 0) throw noFactors(folder);
+    const own = this.#own(pairs, layers);
     const adapter = { folder, nbytes: 0 };
     mx.scope(() => {
       const { arrays } = mx.loadSafetensors(path);
-      const factors = whole.map(([at]) => {
-        const [a, b] = [arrays.get(`${at}.lora_a`)!, arrays.get(`${at}.lora_b`)!];
+      const factors = own.map(({ at, shared }) => {
+        const { a, b } = shared.part({ a: arrays.get(`${at}.lora_a`)!, b: arrays.get(`${at}.lora_b`)! });
         return { a, b: b.multiply(mx.array(scale, b.dtype)) };
       });
       mx.eval(factors);
-      for (const [i, [at, layer]] of whole.entries()) {
-        layer.add(adapter, factors[i]!);
+      for (const [i, { at, path, shared }] of own.entries()) {
+        shared.add(adapter, factors[i]!);
         adapter.nbytes += factors[i]!.a.nbytes + factors[i]!.b.nbytes;
         if (this.#layers.has(at)) continue;
-        this.#layers.set(at, layer);
-        this.model.replace(at, layer);
+        this.#layers.set(at, shared);
+        this.model.replace(path, shared);
       }
     });
     this.#adapters.add(adapter);
@@ -102,14 +96,20 @@ export class AdapterPool {
     return adapter;
   }
 
-  #standIn(layer: Module): SharedLora | null {
-    if (layer instanceof SharedLora) return layer;
-    const choice = () => this.#choice;
-    const base = unshared(layer);
-    if (isOf(base, linears)) return new SharedLoraLinear(base, choice);
-    if (isOf(base, switches)) return new SharedLoraSwitchLinear(base, choice);
-    if (isOf(base, embeddings)) return new SharedLoraEmbedding(base, choice);
-    return null;
+  /** Of layers of the whole model those of this process: where they are, and what stands in for them. */
+  #own(names: readonly string[], layers: ReturnType<WholeLayers["find"]>) {
+    const paths = new Map(this.model.namedModules().map(([path, module]) => [module, path]));
+    const isWhole = this.model.layers.length === this.#whole!.blocks;
+    return names.flatMap((at) => {
+      const known = this.#layers.get(at);
+      const { layer } = layers.get(at)!;
+      const path = paths.get(known ?? layer);
+      const shared = known ?? sharedOver(layer, () => this.#choice);
+      if (path !== undefined && shared) return [{ at, path, shared }];
+      // Other processes have the rest.
+      if (!isWhole) return [];
+      throw new Error(`${at} is no longer in the model`);
+    });
   }
 
   /** Gives an adapter's memory back. No row may have it any more. */
@@ -189,11 +189,3 @@ export const canPool = (folder: string): Promise<boolean> =>
     ({ type }) => type === "lora",
     () => false,
   );
-
-/** Whether a model reads the rows of a batch together, so that each can have an adapter of its own. */
-export function canShareAdapters(model: LanguageModel): boolean {
-  const cache = model.makeCache();
-  const readsTogether = !cache.some((layer) => layer instanceof LoneCacheList);
-  for (const layer of cache) layer.dispose();
-  return readsTogether;
-}

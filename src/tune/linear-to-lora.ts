@@ -91,25 +91,43 @@ export function defaultKeys(model: LanguageModel): string[] {
 
 const isAdaptable = (module: Module) => adaptable.some((kind) => unshared(module) instanceof kind);
 
+/** A layer that can have an adapter. */
+export interface AdaptableLayer {
+  /** Its path in the model. */
+  path: string;
+  /** Its path within its block; the same as in the model outside of blocks. */
+  key: string;
+  /** Without what stands in for it. */
+  layer: Module;
+}
+
+/** The layers that can have adapters: of each block, and of the model as a whole. */
+export interface AdaptableLayers {
+  blocks: readonly (readonly AdaptableLayer[])[];
+  all: readonly AdaptableLayer[];
+}
+
+export function adaptableLayers(model: LanguageModel): AdaptableLayers {
+  const paths = new Map(model.namedModules().map(([path, module]) => [module, path]));
+  const within = (root: Module) =>
+    walk(root).flatMap(([key, module]) =>
+      isAdaptable(module) ? [{ path: paths.get(module)!, key, layer: unshared(module) }] : [],
+    );
+  return { blocks: model.layers.map(within), all: within(model) };
+}
+
 /**
  * The layers to which LoRA adapters of these settings belong, by their paths in the model: those that `linearToLora`
  * would put adapters in place of.
  */
 export function layersToAdapt(
-  model: LanguageModel,
+  { blocks, all }: AdaptableLayers,
   numLayers: number,
-  keys: readonly string[] = defaultKeys(model),
-): Map<string, Module> {
+  keys: readonly string[] = blocks.flatMap((block) => block.map(({ key }) => key)),
+): Map<string, AdaptableLayer> {
   const wanted = new Set(keys);
-  const paths = new Map(model.namedModules().map(([path, module]) => [module, path]));
-  const roots: Module[] = [...lastBlocks(model, numLayers), model];
-  return new Map(
-    roots.flatMap((root) =>
-      walk(root).flatMap(([path, module]) =>
-        wanted.has(path) && isAdaptable(module) ? [[paths.get(module)!, module] as const] : [],
-      ),
-    ),
-  );
+  const roots = [...(numLayers > 0 ? blocks.slice(-numLayers) : blocks), all];
+  return new Map(roots.flat().flatMap((one) => (wanted.has(one.key) ? [[one.path, one] as const] : [])));
 }
 
 function adapterOf(path: string, layer: Module, options: AdapterOptions): Adapter {

@@ -13,8 +13,10 @@ import {
   type BlockSwitchLinear,
   type Embedding,
   type ExpertLayer,
+  keptOf,
   type Linear,
   Module,
+  piecesOf,
   type QuantizedEmbedding,
   type QuantizedLinear,
   type QuantizedSwitchLinear,
@@ -52,7 +54,9 @@ export abstract class SharedLora extends Module {
   readonly #changes = new Map<object, Change>();
   #stack: Stack | null = null;
   /** Axes of A and of B on which the rank lies. */
-  protected abstract readonly rankAxes: readonly [number, number];
+  abstract readonly rankAxes: readonly [number, number];
+  /** The axis of A on which the layer's inputs lie, and that of B of its outputs; null where neither is ever divided. */
+  abstract readonly dividedAxes: readonly [inputs: number, outputs: number] | null;
 
   /** @param choice of the rows that the model reads at the moment; null where none of them has an adapter */
   constructor(private readonly choice: () => RowChoice | null) {
@@ -63,6 +67,14 @@ export abstract class SharedLora extends Module {
 
   /** Shapes of A and B of an adapter of a rank. */
   abstract shapes(rank: number): [a: number[], b: number[]];
+
+  /** Of an adapter's factors those that belong to this process's part of the layer. */
+  part({ a, b }: Change): Change {
+    const { inputs, outputs } = keptOf(this.base);
+    if (!this.dividedAxes) return { a, b };
+    const [inputAxis, outputAxis] = this.dividedAxes;
+    return { a: piecesOf(a, inputAxis, inputs), b: piecesOf(b, outputAxis, outputs) };
+  }
 
   /** Takes an adapter's factors over. */
   add(adapter: object, change: Change): void {
@@ -150,7 +162,8 @@ function own(inner: Tensor, mask: Tensor | null, rows: number, tokens?: { places
 
 /** y + x A B, for each row by its own A (inputDims, rank) and B (rank, outputDims). */
 export class SharedLoraLinear extends SharedLora implements StandIn {
-  protected readonly rankAxes = [1, 0] as const;
+  readonly rankAxes = [1, 0] as const;
+  readonly dividedAxes = [0, 1] as const;
 
   constructor(
     readonly linear: Linear | QuantizedLinear | BlockLinear,
@@ -185,7 +198,8 @@ export class SharedLoraLinear extends SharedLora implements StandIn {
 
 /** The same for every expert: A (experts, rank, inputDims) and B (experts, outputDims, rank). */
 export class SharedLoraSwitchLinear extends SharedLora implements ExpertLayer {
-  protected readonly rankAxes = [1, 2] as const;
+  readonly rankAxes = [1, 2] as const;
+  readonly dividedAxes = [2, 1] as const;
 
   constructor(
     readonly linear: SwitchLinear | QuantizedSwitchLinear | BlockSwitchLinear,
@@ -219,7 +233,8 @@ export class SharedLoraSwitchLinear extends SharedLora implements ExpertLayer {
 
 /** An embedding's vectors, each moved by its row of A (count, rank) times B (rank, dims). */
 export class SharedLoraEmbedding extends SharedLora {
-  protected readonly rankAxes = [1, 0] as const;
+  readonly rankAxes = [1, 0] as const;
+  readonly dividedAxes = null;
 
   constructor(
     readonly embedding: Embedding | QuantizedEmbedding | BlockEmbedding,

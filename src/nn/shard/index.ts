@@ -7,6 +7,7 @@ import { Split } from "./split";
 
 export { type DivideOptions, divideHeads, type Headed, scaled } from "./attention";
 export { divideExperts, divideInner, innerPart } from "./feed-forward";
+export { type Kept, keptOf, piecesOf } from "./kept";
 export { divideLatentHeads, type LatentOptions } from "./latent-attention";
 export { divideNamedHeads, jointPieces, type NamedHeads } from "./named-attention";
 export { RMSNormOfParts } from "./norm";

@@ -4,6 +4,7 @@ import * as mx from "../../mlx";
 import { Linear, QuantizedLinear } from "../linear";
 import type { Module } from "../module";
 import { QuantizedSwitchLinear, SwitchLinear } from "../switch-linear";
+import { noteInputs, noteOutputs } from "./kept";
 import type { Range } from "./split";
 
 type Plain = Linear | QuantizedLinear | SwitchLinear | QuantizedSwitchLinear;
@@ -63,6 +64,7 @@ function update(layer: Plain, names: readonly (keyof Rows)[], change: (x: Tensor
 /** Leaves these outputs of a layer, in this order. */
 export function keepOutputs(layer: Sliceable, pieces: readonly Range[]): void {
   const base = baseOf(layer);
+  noteOutputs(base, pieces);
   update(base, ["weight", "scales", "biases"], (x) => kept(x, x.ndim - 2, pieces));
   update(base, ["bias"], (x) => kept(x, x.ndim - 1, pieces));
   if (isAdapted(layer)) layer.update([["lora_b", mx.scope(() => kept(layer.lora_b, 1, pieces))]]);
@@ -76,6 +78,7 @@ export function keepInputs(layer: Sliceable, [start, end]: Range): [before: numb
   const unit = inputUnit(layer);
   const [first, last] = [Math.floor(start / unit) * unit, Math.ceil(end / unit) * unit];
   const inputs = inputsOf(layer);
+  noteInputs(baseOf(layer), [first, last]);
   update(baseOf(layer), ["weight", "scales", "biases"], (x) => {
     // Words of packed inputs, or scales of groups.
     const columns = (at: number) => (at * x.dim(-1)) / inputs;
