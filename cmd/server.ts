@@ -5,8 +5,7 @@ import { checkDrafts, draftsOf } from "../src/cli/drafts";
 import { gigabytes } from "../src/cli/flags";
 import { kvQuantization } from "../src/cli/kv-quantization";
 import { environment } from "../src/environment";
-import { ExitCode, UserError } from "../src/errors";
-import { isLaunched, isLead } from "../src/mlx/group-environment";
+import { isLead } from "../src/mlx/group-environment";
 import type { DraftHead } from "../src/models";
 import { readServerFlags } from "../src/serve/flags";
 import type { RunOptions } from "../src/serve/run";
@@ -28,7 +27,6 @@ export default command({
     checkDrafts(flags);
     const drafts = flags.draft !== undefined || flags.mtp !== undefined;
     const read = readServerFlags(flags, environment("MLXLM_API_KEY"));
-    if (isLaunched()) checkRanks(flags);
     const options = {
       ...read,
       model: flags.model,
@@ -71,15 +69,3 @@ export default command({
     });
   },
 });
-
-/** @throws UserError for what one process can do only */
-function checkRanks(flags: Partial<Record<"allowedModels" | "adapters", unknown>>): void {
-  const names = { allowedModels: "allowed-models", adapters: "adapters" } as const;
-  for (const [flag, name] of Object.entries(names)) {
-    if (flags[flag as keyof typeof names] === undefined) continue;
-    throw new UserError(`--${name} does not go with several ranks`, {
-      code: ExitCode.usage,
-      hint: "Leave it out, or start the server without mlxlm launch.",
-    });
-  }
-}

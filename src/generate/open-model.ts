@@ -12,9 +12,11 @@ import { isLaunched } from "../mlx/group-environment";
 import type { LanguageModel } from "../models";
 import { tightFit } from "../models/wired";
 import { quantizeActivations } from "../nn";
-import { applyAdapters } from "../tune/adapter-files";
+import { applyAdapters, openAdapter } from "../tune/adapter-files";
+import { WholeLayers } from "../tune/whole-layers";
 import { DividedCaches } from "./ranks/divided-caches";
-import { checkSameModel } from "./same-model";
+import { onAll } from "./ranks/on-all";
+import { checkSameAdapter, checkSameModel } from "./same-model";
 
 /** The model that mlx-lm takes where none is named. */
 const referenceDefault = "mlx-community/Llama-3.2-3B-Instruct-4bit";
@@ -56,6 +58,8 @@ export interface OpenOptions extends FindOptions {
   isWhole?: boolean;
   /** Caches come from files, or go there: among several processes they are divided and put together. */
   movesCaches?: boolean;
+  /** Where it fails on one of several processes it fails on all, and none waits for another: they can go on. */
+  onAllOrNone?: boolean;
   /** No model was named, and it is the demo model. */
   onDemo?: () => void;
 }
@@ -66,6 +70,8 @@ export interface OpenedModel extends LoadedModel {
   contextLength: number | null;
   /** Of a model that is divided among processes, where caches are moved. */
   caches?: DividedCaches;
+  /** Of a model that is divided among processes: its layers as they were before. */
+  whole?: WholeLayers;
 }
 
 /**
@@ -89,35 +95,57 @@ export async function openModel(name: string | undefined, options: OpenOptions =
   }
   const spreads = options.pipeline && group && group.size > 1;
   const chooseWeights = spreads ? (folder: string) => stageFiles(folder, group) : undefined;
-  const { path: folder, repo } =
-    name === undefined
-      ? { path: await defaultFolder(options), repo: undefined }
-      : await findModel(name, { ...options, chooseWeights });
-  const elsewhere = spreads && repo !== undefined ? await absentFiles(folder, repo, options) : undefined;
+  /** Work in which processes exchange nothing. */
+  const apart = <T>(work: () => Promise<T>, undo?: (made: T) => void): Promise<T> =>
+    group && options.onAllOrNone ? onAll(group, work, undo) : work();
+  const { folder, elsewhere } = await apart(async () => {
+    const { path, repo } =
+      name === undefined
+        ? { path: await defaultFolder(options), repo: undefined }
+        : await findModel(name, { ...options, chooseWeights });
+    if (adapterPath !== undefined) await openAdapter(adapterPath);
+    const absent = spreads && repo !== undefined ? await absentFiles(path, repo, options) : undefined;
+    return { folder: path, elsewhere: absent };
+  });
   if (group) await checkSameModel(group, folder, elsewhere);
+  if (group && adapterPath !== undefined) await checkSameAdapter(group, adapterPath);
   const divides = group && !options.isWhole;
   let caches: DividedCaches | undefined;
+  let whole: WholeLayers | undefined;
   const adapt = async (model: LanguageModel) => {
     if (adapterPath !== undefined) await applyAdapters(model, adapterPath);
     if (divides && options.movesCaches && group.size > 1) caches = new DividedCaches(model, group);
+    if (divides) whole = new WholeLayers(model);
+  };
+  const free = ({ model, draftHead }: LoadedModel) => {
+    model.dispose();
+    draftHead?.dispose();
   };
   // Of a model that is divided among ranks, layers are adapted while they are whole.
-  const loaded = await loadModel(folder, {
-    draftHead: options.draftHead,
-    ...(divides && { group, adapt, elsewhere, pipeline: options.pipeline }),
-  });
+  const load = async () => {
+    const loaded = await loadModel(folder, {
+      draftHead: options.draftHead,
+      ...(divides && { group, adapt, elsewhere, pipeline: options.pipeline }),
+    });
+    try {
+      if (!divides) await adapt(loaded.model);
+      if (packsInputs) quantizeActivations(loaded.model);
+    } catch (error) {
+      free(loaded);
+      throw error;
+    }
+    return loaded;
+  };
+  const loaded = await apart(load, free);
   try {
-    if (!divides) await adapt(loaded.model);
-    if (packsInputs) quantizeActivations(loaded.model);
     caches?.divided(loaded.model);
   } catch (error) {
-    loaded.model.dispose();
-    loaded.draftHead?.dispose();
+    free(loaded);
     throw error;
   }
   const tight = tightFit(loaded.model);
   if (tight !== null) warn?.(tight);
-  return { ...loaded, folder, contextLength: contextLength(loaded.config), caches };
+  return { ...loaded, folder, contextLength: contextLength(loaded.config), caches, whole };
 }
 
 /** Headers of the weight files that were not downloaded: other ranks have the layers in them. */

@@ -34,16 +34,21 @@ export async function checkSameModel(
   checkSameFiles(gatherJson(group, await filesOf(path, elsewhere)));
 }
 
+/** All ranks call it. @throws UserError likewise */
+export async function checkSameAdapter(group: mx.distributed.Group, path: string): Promise<void> {
+  checkSameFiles(gatherJson(group, await filesOf(path, new Map())), "adapters");
+}
+
 /** @throws UserError that names the rank and the file that differ from the first rank's */
-export function checkSameFiles(byRank: readonly ModelFiles[]): void {
+export function checkSameFiles(byRank: readonly ModelFiles[], what: "models" | "adapters" = "models"): void {
   const [first] = byRank as [ModelFiles];
   for (const [rank, files] of byRank.entries()) {
     for (const name of new Set([...Object.keys(first), ...Object.keys(files)])) {
       if (files[name] === first[name]) continue;
-      const what = !files[name] ? "lacks" : !first[name] ? "also has" : "has another";
-      throw new UserError(`the ranks have different models: rank ${rank} ${what} ${name}`, {
+      const difference = !files[name] ? "lacks" : !first[name] ? "also has" : "has another";
+      throw new UserError(`the ranks have different ${what}: rank ${rank} ${difference} ${name}`, {
         code: ExitCode.usage,
-        hint: "Bring the model to all hosts: mlxlm share",
+        hint: what === "models" ? "Bring the model to all hosts: mlxlm share" : "Bring the adapter to all hosts.",
       });
     }
   }

@@ -1,7 +1,10 @@
 /** Values of any length between the processes of a group. All of them must call these, in the same order. */
 import { array, zeros } from "./creation";
+import { evaluate } from "./devices";
 import { allGather, allMax, allSum, type Group } from "./distributed";
+import type { Dtype } from "./dtype";
 import { scope } from "./scope";
+import type { Tensor } from "./tensor";
 
 /** Each rank's value, by rank: anything that JSON can hold. */
 export function gatherJson<T>(group: Group, value: T): T[] {
@@ -36,4 +39,17 @@ export function broadcast(group: Group, bytes: Uint8Array | null, source = 0): U
 export function broadcastJson<T>(group: Group, value: T | null, source = 0): T {
   const own = group.rank === source ? new TextEncoder().encode(JSON.stringify(value)) : null;
   return JSON.parse(new TextDecoder().decode(broadcast(group, own, source)));
+}
+
+/** A tensor without what is in it. */
+export interface ToldTensor {
+  shape: readonly number[];
+  dtype: Dtype;
+}
+
+/** The tensor of rank `source`, evaluated, on all ranks, which know its form. The caller disposes of it. */
+export function broadcastTensor(group: Group, own: Tensor | null, { shape, dtype }: ToldTensor, source = 0): Tensor {
+  const tensor = scope(() => allSum(group.rank === source ? own! : zeros(shape, dtype), { group }));
+  evaluate(tensor);
+  return tensor;
 }

@@ -5,7 +5,8 @@ import { cachedCheckpoints } from "../convert/cached-checkpoints";
 import { openSource } from "../convert/source";
 import { demoName } from "../demo/folder";
 import { findModel, type OpenedModel, openModel } from "../generate/open-model";
-import { tellOpening } from "../generate/ranks/orders";
+import { onAll } from "../generate/ranks/on-all";
+import { everyone, tellOpening } from "../generate/ranks/orders";
 import { isLaunched, isLead } from "../mlx/group-environment";
 import { loadTokenizer } from "../text/tokenizer";
 import type { ModelSource, Open } from "./models/models";
@@ -45,16 +46,28 @@ export interface OpenerOptions {
   warn?: (message: string) => void;
 }
 
-/** Opens what the operator named, downloaded where need be. Of several ranks the first has the others open it too. */
+/**
+ * Opens what the operator named, downloaded where need be. Of several ranks the first has the others open it too, in turn: it
+ * fails on all of them, or on none.
+ */
 export function opener({ chatTemplate, onDownload, ...options }: OpenerOptions): Open {
-  return async ({ open, adapterPath }) => {
-    if (isLaunched() && isLead()) tellOpening();
+  return async ({ name, open, adapterPath }) => {
+    const isNow = isLaunched() && isLead() ? tellOpening({ name, open, adapterPath }) : null;
     const opened = await openModel(open, {
-      ...{ ...options, adapterPath },
+      ...{ ...options, adapterPath, onAllOrNone: true },
       onDownload: (done, total) => onDownload?.(open ?? "", done, total),
     });
-    opened.caches?.check();
-    return chatTemplate === undefined ? opened : withTemplate(opened, chatTemplate);
+    try {
+      opened.caches?.check();
+      isNow?.(opened.model);
+      if (chatTemplate === undefined) return opened;
+      const change = () => withTemplate(opened, chatTemplate);
+      return await (isLaunched() ? onAll(everyone(), change) : change());
+    } catch (error) {
+      opened.model.dispose();
+      opened.draftHead?.dispose();
+      throw error;
+    }
   };
 }
 
@@ -65,10 +78,14 @@ async function withTemplate(opened: OpenedModel, chatTemplate: string): Promise<
   return { ...opened, tokenizer };
 }
 
-/** Bytes of a model's weight files; 0 where they are not here yet. */
+/** Bytes of a model's weight files; 0 where they are not here yet. Of several ranks each has its part. */
 export async function weightBytes({ open }: ModelSource): Promise<number> {
   if (open === undefined) return 0;
   const { path } = await findModel(open);
+  return (await fileBytes(path)) / (isLaunched() ? everyone().size : 1);
+}
+
+async function fileBytes(path: string): Promise<number> {
   const facts = await stat(path);
   if (!facts.isDirectory()) return facts.size;
   const names = [...new Bun.Glob("*.{safetensors,gguf}").scanSync({ cwd: path })];

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { hiddenStates } from "../generate/hidden-states";
 import { together } from "../generate/ranks/lost";
 import { tellStates } from "../generate/ranks/orders";
+import { inTurn } from "../generate/ranks/turns";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -49,7 +50,7 @@ export async function embed(
     const place = isLaunched() ? await served.scheduler.enter(input.length, 0, signal) : null;
     try {
       if (signal.aborted) break;
-      vectors.push(vectorOf(served.model, input, how, dimensions));
+      vectors.push(await inTurn(() => vectorOf(served.model, input, how, dimensions)));
     } finally {
       place?.leave();
     }
@@ -60,7 +61,7 @@ export async function embed(
 
 function statesOf(model: LanguageModel, tokens: readonly number[]): Tensor {
   if (!isLaunched()) return hiddenStates(model, tokens);
-  tellStates(tokens);
+  tellStates(model, tokens);
   return together(() => hiddenStates(model, tokens));
 }
 

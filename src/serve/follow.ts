@@ -1,27 +1,48 @@
-/** A rank beside the first one of a server: it opens the same model and makes the same steps. */
-import { demoName } from "../demo/folder";
+/** A rank beside the first one of a server: it opens the same models and makes the same steps. */
 import { openModel } from "../generate/open-model";
-import { type Follower, follow } from "../generate/ranks/follow";
+import { leastOf } from "../generate/ranks/alike";
+import { type Followed, follow } from "../generate/ranks/follow";
+import type { ToldModel } from "../generate/ranks/orders";
 import { opener } from "./catalogue";
+import { MemoryBudget } from "./engine/memory-budget";
 import { steppingAlone } from "./engine/scheduler";
 import { draftsOf } from "./models/served-model";
 import type { RunOptions } from "./run";
 
-/** Runs until the first rank says that this is the end. @throws UserError where the model cannot be opened */
-export async function followServer(options: RunOptions, warn: (message: string) => void): Promise<void> {
-  const { model = demoName, adapterPath, chatTemplate, draftModel, draftHead, pipeline, settings } = options;
-  const open = opener({ chatTemplate, draftHead, pipeline, warn, movesCaches: options.promptCacheDir !== undefined });
-  await follow(async (): Promise<Follower> => {
-    const opened = await open({ name: model, open: model, adapterPath });
-    const draft = draftModel === undefined ? undefined : await openModel(draftModel, { warn });
+/** Opens what the first rank names, as that does. */
+export function followedOpener(
+  options: Pick<RunOptions, "chatTemplate" | "draftModel" | "draftHead" | "pipeline" | "promptCacheDir" | "settings">,
+  warn: (message: string) => void,
+): (source: ToldModel) => Promise<Followed> {
+  const { chatTemplate, draftModel, draftHead, pipeline, settings, promptCacheDir } = options;
+  const open = opener({ chatTemplate, draftHead, pipeline, warn, movesCaches: promptCacheDir !== undefined });
+  return async ({ name, open: opens, adapterPath }) => {
+    const opened = await open({ name, open: opens, adapterPath });
+    const dispose = () => {
+      opened.draftHead?.dispose();
+      opened.model.dispose();
+    };
+    const draft =
+      draftModel === undefined
+        ? undefined
+        : await openModel(draftModel, { warn, onAllOrNone: true }).catch((error) => {
+            dispose();
+            throw error;
+          });
+    const drafts = draftsOf(settings, opened, draft);
     return {
       ...opened,
-      stepper: () => steppingAlone(opened.model, { ...settings, draft: draftsOf(settings, opened, draft) }),
+      stepper: (way) => steppingAlone(opened.model, { ...settings, draft: way === "beside" ? null : drafts }),
       dispose() {
-        opened.draftHead?.dispose();
-        opened.model.dispose();
+        dispose();
         draft?.model.dispose();
       },
     };
-  });
+  };
+}
+
+/** Runs until the first rank says that this is the end. */
+export async function followServer(options: RunOptions, warn: (message: string) => void): Promise<void> {
+  leastOf(new MemoryBudget(options.maxMemory).limit);
+  await follow(followedOpener(options, warn));
 }

@@ -2,6 +2,7 @@
 import { demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
 import { openModel } from "../generate/open-model";
+import { leastOf } from "../generate/ranks/alike";
 import { ranksLost } from "../generate/ranks/lost";
 import { tellEnd } from "../generate/ranks/orders";
 import * as mx from "../mlx";
@@ -74,14 +75,14 @@ export async function runServer(
       movesCaches: promptCacheDir !== undefined,
     }),
     size: weightBytes,
-    budget: new MemoryBudget(maxMemory),
+    budget: new MemoryBudget(leastOf(new MemoryBudget(maxMemory).limit)),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },
     ...(!isClosed && { find: cachedModel, others: cachedModels }),
     ...(promptCacheDir !== undefined && {
       prefixFiles: new PrefixFiles(promptCacheDir, options.version, (problem) => log("WARNING", problem)),
     }),
     onRest: () => mx.releaseMemory(),
-    ...(draftModel !== undefined && { draft: () => openModel(draftModel, { warn }) }),
+    ...(draftModel !== undefined && { draft: () => openModel(draftModel, { warn, onAllOrNone: true }) }),
     onEvent: ({ type, model, seconds }) =>
       log("INFO", `${type} ${model}${seconds === undefined ? "" : ` in ${seconds.toFixed(1)} s`}`),
   });
@@ -92,7 +93,13 @@ export async function runServer(
     metrics: new Metrics(),
   };
   // What is wrong with the model is said before anyone asks.
-  if (main) (await models.lease(main.name).catch(asUserError)).release();
+  if (main) {
+    const lease = await models.lease(main.name).catch((error) => {
+      if (isLaunched()) tellEnd();
+      throw asUserError(error);
+    });
+    lease.release();
+  }
   const server = listening(context, address);
   const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   onListening(server.url, name ?? options.allowed.map((one) => one.name).join(", "));
@@ -120,10 +127,10 @@ async function engineLoss(models: Models, signal: AbortSignal): Promise<void> {
 }
 
 /** At the start it is the operator who is told, not a client. */
-function asUserError(error: unknown): never {
-  if (!(error instanceof ApiError)) throw error;
-  if (error.facts.cause instanceof UserError) throw error.facts.cause;
-  throw new UserError(error.message, {
+function asUserError(error: unknown): unknown {
+  if (!(error instanceof ApiError)) return error;
+  if (error.facts.cause instanceof UserError) return error.facts.cause;
+  return new UserError(error.message, {
     code: ExitCode.resources,
     hint: "Take a smaller model, or raise --max-memory.",
   });

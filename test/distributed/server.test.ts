@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { testServer } from "../serve";
+import { type LaunchedServer, launchServer } from "./launched-server";
 
 interface Likelihoods {
   content: { token: string; logprob: number }[];
@@ -14,30 +15,8 @@ interface Counted {
   usage: { prompt_tokens_details?: { cached_tokens?: number } };
 }
 
-const main = join(import.meta.dir, "../../cmd/main.ts");
-interface Started {
-  process: Bun.Subprocess<"ignore", "pipe", "pipe">;
-  url: string;
-}
-
-/** A server on ranks, once it listens. */
-async function start(ranks: readonly string[], way: readonly string[]): Promise<Started> {
-  const words = ["launch", ...ranks, "server", "--model", "demo", "--port", "0", "--json", ...way];
-  const child = Bun.spawn([process.execPath, main, ...words], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    env: { ...process.env, MLXLM_THREADS: "1" },
-  });
-  const problems = child.stderr.text();
-  let said = "";
-  for await (const chunk of child.stdout) {
-    said += new TextDecoder().decode(chunk);
-    const url = /"url":"([^"]+)"/.exec(said)?.[1];
-    if (url) return { process: child, url };
-  }
-  throw new Error(await problems);
-}
+/** The demo model. */
+const start = (ranks: readonly string[], way: readonly string[]) => launchServer(ranks, ["--model", "demo", ...way]);
 
 describe.each([
   ["a part of each layer on each rank", []],
@@ -49,7 +28,7 @@ describe.each([
   ["a draft model", ["--draft-model", "demo"]],
 ])("%s", (_, way) => {
   const isBatched = way.length < 2;
-  let server: Started;
+  let server: LaunchedServer;
   let url = "";
 
   beforeAll(async () => {

@@ -142,8 +142,10 @@ export class BatchStepper implements Stepper {
     this.#running = true;
     try {
       await this.#gather();
+      const { lead } = this.options.lockstep ?? {};
       while (this.#waiting()) {
-        for (const event of this.#generator.step()) this.#pass(event);
+        if (lead) await lead.inTurn(this.#step);
+        else this.#step();
         await this.#gather();
       }
     } catch (error) {
@@ -156,6 +158,11 @@ export class BatchStepper implements Stepper {
       this.#running = false;
     }
   }
+
+  readonly #step = (): void => {
+    // Who waited for a turn may have gone meanwhile, and the model with them.
+    if (this.#waiting()) for (const event of this.#generator.step()) this.#pass(event);
+  };
 
   /**
    * Lets whoever waits for a token take it, leave or ask anew, before the next step. Requests that come together take a few

@@ -126,7 +126,7 @@ export class BatchGenerator {
     const sequence = new Sequence(this.#ids++, [...cachedTokens], wanted);
     this.#waiting.push({ sequence, cache });
     const told = { prompt: wanted.prompt, maxTokens: maxTokens - opening.length, stop, boundaries, keepCache };
-    this.#lead?.joins(told, cache);
+    this.#lead?.joins(told, cache, adapter);
     return sequence.id;
   }
 

@@ -27,6 +27,7 @@ test("the other one gets the first one's tokens, ends and caches, though it draw
   let plan: StepPlan | null = null;
   const said: unknown[] = [];
   const lead: Lead = {
+    inTurn: async (step) => step(),
     joins: (sequence: Joining) => void changes.push(() => void other.add(sequence)),
     leaves: (ids) => void changes.push(() => other.remove(ids)),
     copied(id, cache) {
@@ -98,6 +99,7 @@ test("a step that fails on the first one is told to whoever runs it, and fails a
   const model = await tinyModel();
   const failures: unknown[] = [];
   const lead: Lead = {
+    inTurn: async (step) => step(),
     joins() {},
     leaves() {},
     copied() {},

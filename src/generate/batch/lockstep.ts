@@ -1,6 +1,7 @@
 /** Several processes that make the same steps with one model: the first decides, the others follow. */
 import type { Tensor } from "../../mlx";
 import type { Cache } from "../../models";
+import type { PooledAdapter } from "../../tune/adapter-pool";
 import type { BatchRequest } from "./sequence";
 
 /** What the others need to know of a sequence: how it is read, and when it ends. */
@@ -21,8 +22,10 @@ export type Ended = readonly [id: number, isKept: boolean];
 
 /** What the first process tells the others, in this order. They do the same. */
 export interface Lead {
-  /** A sequence waits, from now on; it begins with a cache that the others have parts of, or with none. */
-  joins(sequence: Joining, cache: readonly Cache[] | null): void;
+  /** Does a step when the others are free for it. */
+  inTurn(step: () => void): Promise<void>;
+  /** A sequence waits, from now on; it begins with a cache that the others have parts of, or with none, and has an adapter that they have. */
+  joins(sequence: Joining, cache: readonly Cache[] | null, adapter: PooledAdapter | null): void;
   /** Sequences leave; those that ended by themselves may be among them. */
   leaves(ids: readonly number[]): void;
   /** A sequence's cache was copied, between two steps. */

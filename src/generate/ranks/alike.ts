@@ -46,3 +46,7 @@ function compared(model: LanguageModel, maxSize: number | null): boolean {
 /** Whether something is so on all processes, which all must call it. */
 export const everywhere = (own: boolean): boolean =>
   gatherJson(mx.distributed.init({ strict: true }), own).every((one) => one);
+
+/** The least of what processes have, all of which must call it. */
+export const leastOf = (own: number): number =>
+  isLaunched() ? Math.min(...gatherJson(mx.distributed.init({ strict: true }), own)) : own;

@@ -5,7 +5,7 @@
 import { ExitCode, UserError } from "../../errors";
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
-import { broadcastJson, gatherJson } from "../../mlx/group-messages";
+import { broadcastJson, gatherJson, type ToldTensor } from "../../mlx/group-messages";
 import type { Cache, LanguageModel } from "../../models";
 import { type CacheState, kindNamed, type Range, savedKindOf, savedStateOf, withoutMessages } from "../../nn";
 
@@ -17,12 +17,6 @@ const headAxis = 1;
 
 /** How a tensor of a layer's state is divided: not, by heads, or in another way. */
 type Division = "whole" | "other" | { heads: number; ofRanks: readonly Range[] };
-
-/** A tensor in a state that is told: without what is in it. */
-interface ToldTensor {
-  shape: readonly number[];
-  dtype: mx.Dtype;
-}
 
 type ToldState = { tensor: ToldTensor } | { value: number | boolean | string | null } | ToldState[];
 

@@ -3,31 +3,37 @@
  * makes the same steps. Only the first process draws tokens; the others get them from it.
  */
 import { UserError } from "../../errors";
+import { broadcastTensor } from "../../mlx/group-messages";
 import type { Cache, LanguageModel } from "../../models";
 import { dropsNothing, greedy } from "../../sample";
+import type { PooledAdapter } from "../../tune/adapter-pool";
 import { agreedTokens } from "../agreed-tokens";
 import { type BatchGeneratorOptions, BatchStepper, type Joining, type Lead, type StepPlan } from "../batch";
 import type { Step, Stepper, StepRequest } from "../stepper";
+import { numberOfAdapter } from "./adapters";
 import { forgetAlike } from "./alike";
 import { CachesElsewhere, elsewhere } from "./caches-elsewhere";
 import type { DividedCaches } from "./divided-caches";
 import { partWays, together } from "./lost";
-import { type Change, tell, tellPlainStep, told } from "./orders";
+import { type AnswerWay, type Change, everyone, numberOf, tell, tellStep, told } from "./orders";
+import { inTurn } from "./turns";
 
 /** Brings caches from files to all processes, and back. */
 export interface CacheMover {
   /** Each process's part, or what it has of its own → all layers and heads. The caller disposes of them. */
-  whole(own: readonly Cache[]): Cache[];
+  whole(own: readonly Cache[]): Promise<Cache[]>;
   /** All layers and heads → this process's part, as the others have theirs. The caller disposes of both. @throws UserError for those of another model */
-  own(whole: readonly Cache[]): Cache[];
+  own(whole: readonly Cache[]): Promise<Cache[]>;
 }
 
-/** What the others hold, and hear ahead of the next step. */
+/** What the others hold of a model, and hear ahead of the next step. */
 class Others {
   readonly caches: CachesElsewhere;
+  readonly number: number;
   #changes: Change[] = [];
 
   constructor(model: LanguageModel) {
+    this.number = numberOf(model);
     this.caches = new CachesElsewhere((change) => this.push(change), forgetAlike(model));
   }
 
@@ -43,23 +49,32 @@ class Others {
 
   /** @param divided the model's, on all processes */
   mover(divided: DividedCaches): CacheMover {
+    const { number: model } = this;
     return {
-      whole: (own) => {
-        tell({ type: "gather", changes: this.take(), cache: elsewhere(own)!.number });
-        return together(() => divided.gathered(own));
-      },
-      own: (whole) => {
+      whole: (own) =>
+        inTurn(() => {
+          const { number: cache } = elsewhere(own)!;
+          tell({ type: "gather", model, changes: this.take(), cache });
+          return together(() => divided.gathered(own));
+        }),
+      own: async (whole) => {
         divided.checkWhole(whole);
-        tell({ type: "spread", changes: this.take() });
-        const own = together(() => divided.parts(whole));
-        this.caches.add(own);
-        return own;
+        return await inTurn(() => {
+          tell({ type: "spread", model, changes: this.take() });
+          const own = together(() => divided.parts(whole));
+          this.caches.add(own);
+          return own;
+        });
       },
     };
   }
+
+  close(): void {
+    tell({ type: "close", model: this.number });
+  }
 }
 
-/** A stepper on the first of several processes. At its end the others free the model. */
+/** A stepper on the first of several processes. It is made and disposed of in turn; at its end the others free the model. */
 export interface LeadingSteps extends Stepper {
   mover(divided: DividedCaches): CacheMover;
 }
@@ -74,7 +89,7 @@ export class LeadingBatchStepper implements LeadingSteps {
     options: BatchGeneratorOptions,
   ) {
     const { completionBatchSize, prefillBatchSize, prefillStepSize } = options;
-    tell({ type: "batch", completionBatchSize, prefillBatchSize, prefillStepSize });
+    tell({ type: "batch", model: numberOf(model), completionBatchSize, prefillBatchSize, prefillStepSize });
     this.#others = new Others(model);
     const lead = new BatchLead(this.#others);
     this.#batch = new BatchStepper(model, { ...options, lockstep: { lead, share: agreedTokens, told } });
@@ -89,16 +104,19 @@ export class LeadingBatchStepper implements LeadingSteps {
   }
 
   dispose(): void {
-    tell({ type: "close" });
+    this.#others.close();
     this.#batch.dispose();
   }
 }
 
 class BatchLead implements Lead {
+  readonly inTurn = inTurn;
+
   constructor(private readonly others: Others) {}
 
-  joins(sequence: Joining, cache: readonly Cache[] | null): void {
-    this.others.push({ type: "join", sequence, cache: (cache && elsewhere(cache)?.number) ?? null });
+  joins(sequence: Joining, cache: readonly Cache[] | null, adapter: PooledAdapter | null): void {
+    const number = (cache && elsewhere(cache)?.number) ?? null;
+    this.others.push({ type: "join", sequence, cache: number, adapter: adapter && numberOfAdapter(adapter) });
   }
 
   leaves(ids: readonly number[]): void {
@@ -115,10 +133,7 @@ class BatchLead implements Lead {
   }
 
   begins(plan: StepPlan): void {
-    const changes = this.others.take();
-    const isPlain = changes.length === 0 && !plan.isHeld && plan.pace.every((count) => count === null);
-    if (isPlain) tellPlainStep();
-    else tell({ type: "step", changes, ...plan });
+    tellStep({ type: "step", model: this.others.number, changes: this.others.take(), ...plan });
   }
 
   failed(error: unknown): void {
@@ -126,72 +141,126 @@ class BatchLead implements Lead {
   }
 }
 
-/** On the first process: one answer at a time, by a stepper that all processes have. */
-export class LeadingStepper implements LeadingSteps {
-  readonly model: LanguageModel;
-  readonly #others: Others;
+let answers = 0;
 
-  constructor(private readonly own: Stepper) {
-    this.model = own.model;
-    tell({ type: "alone" });
-    this.#others = new Others(own.model);
-  }
+const over: IteratorReturnResult<void> = { done: true, value: undefined };
 
-  mover(divided: DividedCaches): CacheMover {
-    return this.#others.mover(divided);
-  }
+/** Answers that all processes make step by step. Each step is a turn, so that others go on meanwhile. */
+class LeadingAnswers {
+  constructor(
+    private readonly own: Stepper,
+    private readonly way: AnswerWay,
+    /** What the others hold, where answers begin with caches. */
+    private readonly others: Others | null = null,
+  ) {}
 
   async *steps(request: StepRequest): AsyncGenerator<Step, void, void> {
     const { cache, signal } = request;
-    if (signal?.aborted) {
-      if (cache) request.onEnd?.(cache, request.cachedTokens ?? []);
-      return;
-    }
-    this.#tell(request);
+    const model = numberOf(this.own.model);
+    const answer = answers++;
     const ending = new AbortController();
     const end = () => ending.abort();
     signal?.addEventListener("abort", end);
-    const steps = this.own.steps({ ...request, signal: ending.signal });
+    let steps: AsyncGenerator<Step, void, void> | null = null;
     const next = () =>
-      steps.next().catch((error: unknown) => {
-        // What is wrong with a request is so on all ranks.
-        if (!(error instanceof UserError)) partWays(error);
-        throw error;
+      inTurn(async () => {
+        if (steps) tellStep({ type: "next", model, answer });
+        else if (signal?.aborted) return over;
+        else {
+          this.#tell(answer, request);
+          steps = this.own.steps({ ...request, signal: ending.signal });
+        }
+        return await steps.next().catch((error: unknown) => {
+          // What is wrong with a request is so on all ranks.
+          if (!(error instanceof UserError)) partWays(error);
+          throw error;
+        });
       });
-    let step = await next();
+    let step: IteratorResult<Step, void> = over;
+    const advance = async () => {
+      // Where it fails there is no other.
+      step = over;
+      step = await next();
+      return step;
+    };
     try {
-      for (; !step.done; step = await next()) yield step.value;
+      for (let made = await advance(); !made.done; made = await advance()) yield made.value;
+      if (!steps && cache) request.onEnd?.(cache, request.cachedTokens ?? []);
     } finally {
       signal?.removeEventListener("abort", end);
       end();
       // Whoever leaves early: the others hear of it some steps later.
       while (!step.done) {
-        step = await next();
-        if (!step.done) step.value.logprobs?.dispose();
+        const made = await advance();
+        if (!made.done) made.value.logprobs?.dispose();
       }
     }
   }
 
-  #tell({ cache, ...request }: StepRequest): void {
+  #tell(answer: number, { cache, inputEmbeddings, ...request }: StepRequest): void {
     const { prompt, maxTokens, logprobs, stopTokens = [], cachedTokens = [], logitsProcessors = [] } = request;
     const { form = null, constraint, sampler = greedy } = request;
     if (constraint && !form) throw new Error("the other processes need to know what the answer is held to");
-    if (cache && !elsewhere(cache)) this.#others.caches.make(cache);
+    if (cache && !elsewhere(cache)) this.others!.caches.make(cache);
+    const embeddings = inputEmbeddings ? { shape: inputEmbeddings.shape, dtype: inputEmbeddings.dtype } : null;
     tell({
-      type: "answer",
-      changes: this.#others.take(),
+      ...{ type: "answer", model: numberOf(this.own.model), answer, way: this.way },
+      changes: this.others?.take() ?? [],
       request: {
         ...{ prompt, maxTokens, logprobs, cachedTokens, stopTokens: [...stopTokens] },
         processors: logitsProcessors.length,
         drops: !dropsNothing(sampler),
         form: constraint ? form : null,
         cache: cache ? elsewhere(cache)!.number : null,
+        embeddings,
       },
     });
+    if (embeddings) broadcastTensor(everyone(), inputEmbeddings!, embeddings).dispose();
+  }
+}
+
+/** On the first process: one answer at a time, by a stepper that all processes have. */
+export class LeadingStepper implements LeadingSteps {
+  readonly model: LanguageModel;
+  readonly #others: Others;
+  readonly #answers: LeadingAnswers;
+
+  constructor(private readonly own: Stepper) {
+    this.model = own.model;
+    tell({ type: "alone", model: numberOf(own.model) });
+    this.#others = new Others(own.model);
+    this.#answers = new LeadingAnswers(own, "in turn", this.#others);
+  }
+
+  mover(divided: DividedCaches): CacheMover {
+    return this.#others.mover(divided);
+  }
+
+  steps(request: StepRequest): AsyncGenerator<Step, void, void> {
+    return this.#answers.steps(request);
   }
 
   dispose(): void {
-    tell({ type: "close" });
+    this.#others.close();
+    this.own.dispose();
+  }
+}
+
+/** On the first process: answers beside those of the model's own stepper, each without a cache that is kept. */
+export class LeadingLoneStepper implements Stepper {
+  readonly model: LanguageModel;
+  readonly #answers: LeadingAnswers;
+
+  constructor(private readonly own: Stepper) {
+    this.model = own.model;
+    this.#answers = new LeadingAnswers(own, "beside");
+  }
+
+  steps(request: StepRequest): AsyncGenerator<Step, void, void> {
+    return this.#answers.steps(request);
+  }
+
+  dispose(): void {
     this.own.dispose();
   }
 }

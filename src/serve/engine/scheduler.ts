@@ -3,7 +3,7 @@ import { BatchStepper } from "../../generate/batch";
 import { DraftStepper, type Drafts } from "../../generate/draft-stepper";
 import type { KvQuantizationOptions } from "../../generate/kv-quantization";
 import { LoneStepper } from "../../generate/lone-stepper";
-import { LeadingBatchStepper, LeadingStepper, type LeadingSteps } from "../../generate/ranks/lead";
+import { LeadingBatchStepper, LeadingLoneStepper, LeadingStepper, type LeadingSteps } from "../../generate/ranks/lead";
 import type { Stepper } from "../../generate/stepper";
 import { isLaunched } from "../../mlx/group-environment";
 import type { LanguageModel } from "../../models";
@@ -84,7 +84,8 @@ export class Scheduler {
     this.#maxQueue = options.maxQueue ?? 256;
     this.isBatched = !draft && !kvQuantization && canBatch(model);
     this.#concurrency = this.isBatched ? decodeConcurrency : 1;
-    this.lone = new LoneStepper(model, { prefillStepSize, kvQuantization });
+    const lone = new LoneStepper(model, { prefillStepSize, kvQuantization });
+    this.lone = isLaunched() ? new LeadingLoneStepper(lone) : lone;
     if (!this.isBatched) {
       const alone = steppingAlone(model, options);
       this.stepper = isLaunched() ? new LeadingStepper(alone) : alone;

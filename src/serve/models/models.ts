@@ -2,6 +2,8 @@
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
 import type { CacheMover } from "../../generate/ranks/lead";
+import { together } from "../../generate/ranks/lost";
+import { inTurn } from "../../generate/ranks/turns";
 import { isLaunched } from "../../mlx/group-environment";
 import { canPool } from "../../tune/adapter-pool";
 import { ApiError, apiErrorOf } from "../api-error";
@@ -184,11 +186,11 @@ export class Models {
     return {
       room: (bytes: number) => this.#makeRoom(bytes),
       onLoaded: async (adapter: ServedAdapter) => {
-        await prefixFiles?.restore(served.model, originOf(adapter), adapter.prefixes);
+        await prefixFiles?.restore(served.model, originOf(adapter), adapter.prefixes, served.mover);
         onEvent?.({ type: "loaded", model: nameOf(adapter) });
       },
       onUnload: async (adapter: ServedAdapter) => {
-        await this.#save(originOf(adapter), adapter.prefixes);
+        await this.#save(originOf(adapter), adapter.prefixes, served.mover);
         onEvent?.({ type: "unloaded", model: nameOf(adapter) });
       },
     };
@@ -246,16 +248,22 @@ export class Models {
     onEvent?.({ type: "loading", model: key });
     const began = performance.now();
     await this.#makeRoom(await this.sizeOf(source));
-    const opened = await open(source).catch((error) => {
-      throw openError(error);
+    const [opened, served] = await inTurn(async () => {
+      const opened = await open(source).catch((error) => {
+        throw openError(error);
+      });
+      try {
+        const beside = await draft?.();
+        const make = () => new ServedModel(opened, { name: key, budget, settings, draft: beside });
+        return [opened, isLaunched() ? together(make) : make()] as const;
+      } catch (error) {
+        opened.model.dispose();
+        opened.draftHead?.dispose();
+        throw error;
+      }
     });
-    let served: ServedModel;
-    try {
-      served = new ServedModel(opened, { name: key, budget, settings, draft: await draft?.() });
-    } catch (error) {
-      opened.model.dispose();
-      throw error;
-    }
+    // The weights may be more than was thought: of several ranks some have parts whole.
+    await this.#makeRoom(0);
     const { adapterPath } = source;
     const origin = { config: opened.config, paths: [opened.folder, ...(adapterPath ? [adapterPath] : [])] };
     await prefixFiles?.restore(served.model, origin, served.prefixes, served.mover);
@@ -332,7 +340,7 @@ export class Models {
       for (const { adapter } of served.adapters.loaded) await served.adapters.unload(adapter, events);
       await this.#save(origin, served.prefixes, served.mover);
     } finally {
-      served.dispose();
+      await inTurn(() => served.dispose());
       this.options.onEvent?.({ type: "unloaded", model: key });
     }
   }

@@ -1,6 +1,9 @@
 /** The adapters of one model that its batch shares: loaded when they are asked for, unloaded when memory is short. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { loadOnAll, unloadOnAll } from "../../generate/ranks/adapters";
+import { isLaunched } from "../../mlx/group-environment";
+import type { LanguageModel } from "../../models";
 import { weightsName } from "../../tune/adapter-files";
 import type { AdapterPool, PooledAdapter } from "../../tune/adapter-pool";
 import type { KeptPrefixes, RadixPrefixes } from "../prefixes/radix-prefixes";
@@ -37,6 +40,7 @@ export class ServedAdapters {
   #signs = 0;
 
   constructor(
+    private readonly model: LanguageModel,
     private readonly pool: AdapterPool,
     private readonly prefixes: RadixPrefixes,
   ) {}
@@ -67,7 +71,7 @@ export class ServedAdapters {
 
   async #load(name: string, folder: string, { room, onLoaded }: AdapterEvents): Promise<Loaded> {
     await room(copies * (await stat(join(folder, weightsName))).size);
-    const pooled = await this.pool.load(folder);
+    const pooled = await (isLaunched() ? loadOnAll(this.model, this.pool, folder) : this.pool.load(folder));
     if (!pooled) throw new Error(`${folder} is no LoRA adapter`);
     this.#signs -= 1;
     const adapter = { name, pooled, prefixes: this.prefixes.behind(this.#signs) };
@@ -89,7 +93,8 @@ export class ServedAdapters {
       await onUnload(loaded.adapter);
     } finally {
       prefixes.clear();
-      this.pool.unload(pooled);
+      if (isLaunched()) await unloadOnAll(this.model, this.pool, pooled);
+      else this.pool.unload(pooled);
     }
   }
 }

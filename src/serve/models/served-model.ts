@@ -7,7 +7,8 @@ import type { LanguageModel } from "../../models";
 import type { Module } from "../../nn";
 import { makeSampler, type Sampler, type SamplerOptions } from "../../sample";
 import type { Tokenizer } from "../../text/tokenizer";
-import { AdapterPool, canShareAdapters } from "../../tune/adapter-pool";
+import { AdapterPool } from "../../tune/adapter-pool";
+import { canShareAdapters } from "../../tune/whole-layers";
 import type { MemoryBudget } from "../engine/memory-budget";
 import { Scheduler } from "../engine/scheduler";
 import { RadixPrefixes } from "../prefixes/radix-prefixes";
@@ -71,8 +72,8 @@ export class ServedModel {
       ...{ maxEntries, maxBytes },
       onChange: (bytes) => budget.hold(this, bytes),
     });
-    this.#pool = new AdapterPool(opened.model, (bytes) => budget.holdWeights(this.#pool, bytes));
-    this.adapters = new ServedAdapters(this.#pool, this.prefixes);
+    this.#pool = new AdapterPool(opened.model, (bytes) => budget.holdWeights(this.#pool, bytes), opened.whole);
+    this.adapters = new ServedAdapters(opened.model, this.#pool, this.prefixes);
     this.scheduler = new Scheduler(opened.model, {
       ...settings,
       budget,
@@ -80,7 +81,8 @@ export class ServedModel {
       onShort: (bytes) => this.prefixes.release(bytes),
       draft: draftsOf(settings, opened, draft),
     });
-    this.sharesAdapters = this.scheduler.isBatched && canShareAdapters(opened.model);
+    this.sharesAdapters =
+      this.scheduler.isBatched && (opened.whole?.readsRowsTogether ?? canShareAdapters(opened.model));
   }
 
   /** Whether what has been read can be cut back to any length, so that no place in a prompt is better than another. */
@@ -114,6 +116,7 @@ export class ServedModel {
     return sampler;
   }
 
+  /** Of several ranks: in turn. */
   dispose(): void {
     this.scheduler.dispose();
     this.prefixes.clear();

@@ -46,7 +46,7 @@ export class PrefixFiles {
         try {
           const tokens = tokensOf(saved, model.vocabSize);
           if (mover) {
-            cache = mover.own(saved.cache);
+            cache = await mover.own(saved.cache);
             dispose(saved.cache);
           }
           checkCacheOf(model, { ...saved, cache }, path);
@@ -74,7 +74,7 @@ export class PrefixFiles {
       const name = `${hash(JSON.stringify(tokens))}${ending}`;
       names.add(name);
       if (before.has(name)) continue;
-      const whole = mover?.whole(layers) ?? layers;
+      const whole = (await mover?.whole(layers)) ?? layers;
       try {
         await savePromptCache(join(folder, name), whole, { tokens: JSON.stringify(tokens) });
       } finally {

@@ -1,0 +1,43 @@
+/** Work that all processes of a group do, and that may fail on some of them. */
+import { ExitCode, UserError } from "../../errors";
+import type * as mx from "../../mlx";
+import { gatherJson } from "../../mlx/group-messages";
+
+interface Failure {
+  message: string;
+  hint?: string;
+  code?: ExitCode;
+}
+
+const told = (error: unknown): Failure => {
+  if (error instanceof UserError) return { message: error.message, hint: error.hint, code: error.code };
+  return { message: error instanceof Error ? error.message : String(error) };
+};
+
+/**
+ * What the work gives on this process, where it succeeds on all of them, which must all call this. Within it they exchange
+ * nothing.
+ * @param undo gives back what this process has made in vain
+ * @throws UserError on all where the work fails on any of them
+ */
+export async function onAll<T>(
+  group: mx.distributed.Group,
+  work: () => T | Promise<T>,
+  undo?: (made: T) => void,
+): Promise<T> {
+  let made: { value: T } | null = null;
+  let own: Failure | null = null;
+  let cause: unknown;
+  try {
+    made = { value: await work() };
+  } catch (error) {
+    [own, cause] = [told(error), error];
+  }
+  const failures = gatherJson(group, own);
+  const rank = failures.findIndex((failure) => failure !== null);
+  if (rank < 0) return made!.value;
+  if (made) undo?.(made.value);
+  if (cause instanceof UserError) throw cause;
+  const { message, hint, code = ExitCode.failure } = own ?? failures[rank]!;
+  throw new UserError(own ? message : `rank ${rank}: ${message}`, { code, hint, cause });
+}
