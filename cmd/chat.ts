@@ -30,9 +30,9 @@ export default command({
     const { ChatAnswerer } = await import("../src/cli/chat/answerer");
     const { openSharedInput } = await import("../src/cli/chat/open-input");
     const { ChatSession } = await import("../src/cli/chat/session");
-    const { imagesOf, readImages } = await import("../src/generate/images");
+    const { readSharedImages, sharedImagesOf } = await import("../src/generate/ranks/shared-images");
 
-    const pictures = await readImages(flags.image);
+    const pictures = await readSharedImages(flags.image);
 
     // Before loading, as the reference does: making the model draws random numbers too.
     mx.random.seed(flags.seed);
@@ -55,7 +55,7 @@ export default command({
             hint: "Take an instruction-tuned model, or continue plain text with mlxlm generate.",
           });
         }
-        const images = pictures.length > 0 ? imagesOf(model, pictures) : null;
+        const images = pictures.length > 0 ? sharedImagesOf(model, pictures) : null;
         const limits = { ...flags, maxMemory: gigabytes(flags.maxMemory), contextLength, drafts, format, images };
         const answerer = new ChatAnswerer(model, tokenizer, limits);
         const close = () => {

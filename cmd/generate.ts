@@ -43,9 +43,9 @@ export default command({
     const { constrain } = await import("../src/generate/constrain");
     const { DraftStepper } = await import("../src/generate/draft-stepper");
     const { LoneStepper } = await import("../src/generate/lone-stepper");
-    const { imagesOf, readImages } = await import("../src/generate/images");
+    const { readSharedImages, sharedImagesOf } = await import("../src/generate/ranks/shared-images");
 
-    const pictures = await readImages(flags.image);
+    const pictures = await readSharedImages(flags.image);
 
     // Before loading, as the reference does: making the model draws random numbers too.
     if (flags.seed !== undefined) mx.random.seed(flags.seed);
@@ -77,7 +77,7 @@ export default command({
     const asked = isAsked ? piped : unescapePrompt(flags.prompt);
     checkPromptText(asked);
     checkPromptLength(asked.length, contextLength, mx.availableMemory());
-    const images = pictures.length > 0 ? imagesOf(model, pictures) : null;
+    const images = pictures.length > 0 ? sharedImagesOf(model, pictures) : null;
     const prompt = await encodePrompt(tokenizer, images?.placed(asked) ?? asked, {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,

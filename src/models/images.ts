@@ -15,7 +15,7 @@ export interface ImageForm {
   deviation: readonly [number, number, number];
 }
 
-/** What a model that sees has besides. */
+/** What a model that sees has besides. Of several processes one sees for all: none of its layers has a `shard`. */
 export interface SeeingModel {
   form: ImageForm;
   /** Images (3, H, W) → a row for each of their tokens, one image behind the other: (R, D) */

@@ -3,7 +3,6 @@ import { UserError } from "../errors";
 import { imagesOf, type PromptImages } from "../generate/images";
 import { decodeImage } from "../images/decode";
 import type { Pixels } from "../images/pixels";
-import { isLaunched } from "../mlx/group-environment";
 import type { ChatMessage } from "../text/chat-template";
 import { invalid } from "./api-error";
 import type { ServedModel } from "./models/served-model";
@@ -38,8 +37,6 @@ export function pictureOfUrl(url: unknown, param: string): Picture {
 export async function seen({ model }: ServedModel, pictures: readonly Picture[]): Promise<PromptImages | null> {
   const [first] = pictures;
   if (!first) return null;
-  if (isLaunched())
-    throw invalid(`"${first.param}": a model that is divided among ranks takes no pictures`, first.param);
   if (!model.images) throw invalid(`"${first.param}": this model takes no pictures`, first.param);
   if (pictures.length > mostPictures) {
     throw invalid(`there are ${pictures.length} pictures: ${mostPictures} are taken`, first.param);

@@ -5,6 +5,7 @@ import { openModel } from "../generate/open-model";
 import { leastOf } from "../generate/ranks/alike";
 import { ranksLost } from "../generate/ranks/lost";
 import { tellEnd } from "../generate/ranks/orders";
+import { inTurn } from "../generate/ranks/turns";
 import * as mx from "../mlx";
 import { isLaunched } from "../mlx/group-environment";
 import { ApiError } from "./api-error";
@@ -106,7 +107,8 @@ export async function runServer(
   if (!signal.aborted) await Promise.race([ended, engineLoss(models, signal), ranksLost]);
   log("INFO", `ending: running answers have ${grace} seconds`);
   await server.drain(grace);
-  if (isLaunched()) tellEnd();
+  // What is being loaded for nobody any more comes to its end first.
+  if (isLaunched()) await inTurn(tellEnd);
 }
 
 /** Seconds between two looks at the engine, and of silence after which it is lost. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { freePorts } from "../../src/cli/launch/ports";
 
 export interface Rank {
-  process: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  process: Bun.Subprocess<"ignore" | Blob, "pipe", "pipe">;
   /** Settles at the process's end. */
   ended: Promise<RankEnd>;
 }
@@ -21,13 +21,15 @@ export interface RanksOptions {
   backend?: "tcp" | "ring";
   env?: Record<string, string>;
   args?: readonly string[];
+  /** What the first rank reads. */
+  stdin?: string;
 }
 
 /** @param script what each rank runs, a path from here */
 export function startRanks(
   script: string,
   count: number,
-  { backend = "tcp", env, args = [] }: RanksOptions = {},
+  { backend = "tcp", env, args = [], stdin }: RanksOptions = {},
 ): Rank[] {
   const hosts = join(mkdtempSync(join(tmpdir(), "mlxlm-ranks-")), "hosts.json");
   writeFileSync(hosts, JSON.stringify(freePorts(count).map((port) => [`127.0.0.1:${port}`])));
@@ -35,7 +37,7 @@ export function startRanks(
     const group = { MLX_RANK: `${rank}`, MLX_HOSTFILE: hosts, MLXLM_DISTRIBUTED: backend, MLXLM_GROUP_KEY: "test" };
     const process_ = Bun.spawn([process.execPath, join(import.meta.dir, script), ...args], {
       env: { ...process.env, MLXLM_THREADS: "1", ...group, ...env },
-      stdin: "ignore",
+      stdin: rank === 0 && stdin !== undefined ? new Blob([stdin]) : "ignore",
       stdout: "pipe",
       stderr: "pipe",
     });

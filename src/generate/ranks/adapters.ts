@@ -1,8 +1,10 @@
 /** Adapters of a model that is divided among processes: each has its part of their factors. */
+import { UserError } from "../../errors";
 import type { LanguageModel } from "../../models";
 import { openAdapter } from "../../tune/adapter-files";
 import type { AdapterPool, PooledAdapter } from "../../tune/adapter-pool";
 import { checkSameAdapter } from "../same-model";
+import { partWays } from "./lost";
 import { onAll } from "./on-all";
 import { everyone, numberOf, tell } from "./orders";
 import { inTurn } from "./turns";
@@ -35,9 +37,15 @@ export function loadOnAll(model: LanguageModel, pool: AdapterPool, folder: strin
   return inTurn(async () => {
     const number = loaded++;
     tell({ type: "adapt", model: numberOf(model), adapter: number, folder });
-    const adapter = await loadPart(pool, folder);
-    numbers.set(adapter, number);
-    return adapter;
+    try {
+      const adapter = await loadPart(pool, folder);
+      numbers.set(adapter, number);
+      return adapter;
+    } catch (error) {
+      // What is wrong with an adapter is so on all ranks, and they go on.
+      if (!(error instanceof UserError)) partWays(error);
+      throw error;
+    }
   });
 }
 

@@ -233,6 +233,7 @@ class FollowingBatch {
     if (change.type === "join") {
       const { sequence } = change;
       const cache = change.cache === null ? undefined : caches.get(change.cache);
+      // One that has been unloaded since was that of a sequence which leaves with the same order.
       const adapter = change.adapter === null ? null : adapters.get(change.adapter);
       this.#generator.add({ ...sequence, cache, adapter });
     } else if (change.type === "leave") this.#generator.remove(change.ids);

@@ -2,7 +2,7 @@
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
 import type { CacheMover } from "../../generate/ranks/lead";
-import { together } from "../../generate/ranks/lost";
+import { partWays } from "../../generate/ranks/lost";
 import { inTurn } from "../../generate/ranks/turns";
 import { isLaunched } from "../../mlx/group-environment";
 import { canPool } from "../../tune/adapter-pool";
@@ -243,24 +243,13 @@ export class Models {
   }
 
   async #load(key: string, source: ModelSource): Promise<Loaded> {
-    const { open, settings, budget, draft, keepAlive = -1, onEvent, prefixFiles } = this.options;
+    const { keepAlive = -1, onEvent, prefixFiles } = this.options;
     await Promise.all(this.#dropping);
     onEvent?.({ type: "loading", model: key });
     const began = performance.now();
     await this.#makeRoom(await this.sizeOf(source));
-    const [opened, served] = await inTurn(async () => {
-      const opened = await open(source).catch((error) => {
-        throw openError(error);
-      });
-      try {
-        const beside = await draft?.();
-        const make = () => new ServedModel(opened, { name: key, budget, settings, draft: beside });
-        return [opened, isLaunched() ? together(make) : make()] as const;
-      } catch (error) {
-        opened.model.dispose();
-        opened.draftHead?.dispose();
-        throw error;
-      }
+    const [opened, served] = await inTurn(() => this.#open(key, source)).catch((error) => {
+      throw openError(error);
     });
     // The weights may be more than was thought: of several ranks some have parts whole.
     await this.#makeRoom(0);
@@ -271,6 +260,25 @@ export class Models {
     this.#loaded.set(key, loaded);
     onEvent?.({ type: "loaded", model: key, seconds: (performance.now() - began) / 1000 });
     return loaded;
+  }
+
+  /** Of several ranks: in turn. */
+  async #open(key: string, source: ModelSource): Promise<[OpenedModel, ServedModel]> {
+    const { open, settings, budget, draft } = this.options;
+    try {
+      const opened = await open(source);
+      try {
+        return [opened, new ServedModel(opened, { name: key, budget, settings, draft: await draft?.() })];
+      } catch (error) {
+        opened.model.dispose();
+        opened.draftHead?.dispose();
+        throw error;
+      }
+    } catch (error) {
+      // What is wrong with a model is so on all ranks, and they go on.
+      if (isLaunched() && !(error instanceof UserError)) partWays(error);
+      throw error;
+    }
   }
 
   /** Unloads what has not been used for the longest time, until so many bytes fit. Waits for what is in use. */
