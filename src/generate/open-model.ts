@@ -45,6 +45,12 @@ export async function findModel(name: string, options: FindOptions = {}): Promis
   return await resolveModel(name, { signal, chooseWeights, onWarning: warn, onProgress });
 }
 
+/** Says which weight files this process wants, where each of several has some layers; undefined where it wants all. */
+export function weightsOfRank(pipeline = false): FindOptions["chooseWeights"] {
+  const group = pipeline && isLaunched() ? mx.distributed.init({ strict: true }) : null;
+  return group && group.size > 1 ? (folder) => stageFiles(folder, group) : undefined;
+}
+
 export interface OpenOptions extends FindOptions {
   /** Folder of an adapter that the model gets. */
   adapterPath?: string;
@@ -94,7 +100,7 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     });
   }
   const spreads = options.pipeline && group && group.size > 1;
-  const chooseWeights = spreads ? (folder: string) => stageFiles(folder, group) : undefined;
+  const chooseWeights = weightsOfRank(options.pipeline);
   /** Work in which processes exchange nothing. */
   const apart = <T>(work: () => Promise<T>, undo?: (made: T) => void): Promise<T> =>
     group && options.onAllOrNone ? onAll(group, work, undo) : work();

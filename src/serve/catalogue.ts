@@ -1,10 +1,11 @@
 /** The models that a server finds by itself: those that are whole in the shared cache, and the demo. */
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { cachedCheckpoints } from "../convert/cached-checkpoints";
 import { openSource } from "../convert/source";
+import { absentWeights } from "../convert/stage-files";
 import { demoName } from "../demo/folder";
-import { findModel, type OpenedModel, openModel } from "../generate/open-model";
+import { findModel, type OpenedModel, openModel, weightsOfRank } from "../generate/open-model";
 import { onAll } from "../generate/ranks/on-all";
 import { everyone, tellOpening } from "../generate/ranks/orders";
 import { isLaunched, isLead } from "../mlx/group-environment";
@@ -78,17 +79,19 @@ async function withTemplate(opened: OpenedModel, chatTemplate: string): Promise<
   return { ...opened, tokenizer };
 }
 
-/** Bytes of a model's weight files; 0 where they are not here yet. Of several ranks each has its part. */
-export async function weightBytes({ open }: ModelSource): Promise<number> {
+/** Bytes of a model's weight files, downloaded where need be; of several ranks each has its part, those of its layers in a pipeline. */
+export async function weightBytes({ open }: ModelSource, { pipeline }: { pipeline?: boolean } = {}): Promise<number> {
   if (open === undefined) return 0;
-  const { path } = await findModel(open);
-  return (await fileBytes(path)) / (isLaunched() ? everyone().size : 1);
+  const { path } = await findModel(open, { chooseWeights: weightsOfRank(pipeline) });
+  const bytes = await fileBytes(path);
+  const isPart = pipeline && (await absentWeights(path)).size > 0;
+  return isPart || !isLaunched() ? bytes : bytes / everyone().size;
 }
 
 async function fileBytes(path: string): Promise<number> {
   const facts = await stat(path);
   if (!facts.isDirectory()) return facts.size;
-  const names = [...new Bun.Glob("*.{safetensors,gguf}").scanSync({ cwd: path })];
+  const names = (await readdir(path)).filter((name) => /\.(safetensors|gguf)$/.test(name));
   const sizes = await Promise.all(names.map(async (name) => (await stat(join(path, name))).size));
   return sizes.reduce((sum, size) => sum + size, 0);
 }

@@ -75,7 +75,7 @@ export async function runServer(
       ...{ chatTemplate, draftHead: options.draftHead, pipeline, warn, onDownload: progressLog(log) },
       movesCaches: promptCacheDir !== undefined,
     }),
-    size: weightBytes,
+    size: (source) => weightBytes(source, { pipeline }),
     budget: new MemoryBudget(leastOf(new MemoryBudget(maxMemory).limit)),
     ...{ settings, main, allowed: options.allowed, adapters: options.adapters, keepAlive: options.keepAlive },
     ...(!isClosed && { find: cachedModel, others: cachedModels }),

@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { openModel } from "../../src/generate/open-model";
 import * as mx from "../../src/mlx";
+import { weightBytes } from "../../src/serve/catalogue";
 import { row } from "../parity/decode";
 
 const [, , folder, ...prompt] = process.argv;
@@ -32,10 +33,12 @@ async function open() {
   };
 }
 
+// A server asks how large a model is ahead of opening it.
+const bytes = await weightBytes({ name: "it", open: "org/name" }, { pipeline: true });
 const first = await open();
 // What came stays, and nothing else is wanted.
 const again = await open();
 const before = mx.liveHandles();
 await open();
-console.log(JSON.stringify({ first, again, leaked: mx.liveHandles() - before }));
+console.log(JSON.stringify({ bytes, first, again, leaked: mx.liveHandles() - before }));
 process.exit();

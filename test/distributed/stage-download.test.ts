@@ -55,11 +55,15 @@ test("its own layers come, the others' are known by their headers, and the answe
     const half = Math.floor(layers / 2);
     const env = { HF_ENDPOINT: hub.url, HF_HUB_DISABLE_XET: "1", HF_HUB_OFFLINE: "0" };
     const ranks = await runRanks<
-      Record<"first" | "again", { logits: number[]; drawn: number[]; files: string[] }> & { leaked: number }
+      Record<"first" | "again", { logits: number[]; drawn: number[]; files: string[] }> & {
+        bytes: number;
+        leaked: number;
+      }
     >("stage-download-rank.ts", 2, { env, args: [folder, ...prompt.map(String)] });
-    for (const [rank, { first, again, leaked }] of ranks.entries()) {
+    for (const [rank, { bytes, first, again, leaked }] of ranks.entries()) {
       const own = rank === 0 ? weights.slice(1, 1 + half) : weights.slice(1 + half);
       expect(first.files).toEqual([weights[0]!, ...own]);
+      expect(bytes).toBe(first.files.reduce((sum, name) => sum + files[name]!.length, 0));
       expectValues(first.logits, expected, { tolerance: 1e-4 });
       expect(first.drawn).toEqual(drawn as number[]);
       expect(again).toEqual(first);
