@@ -1,11 +1,12 @@
 /**
  * One rank of server-models.test.ts: the first opens, unloads and refuses models and adapters, of which some are not the same
- * in the folder that each rank runs in. Prints what was refused, and how many handles there were each time that a model was opened.
+ * in the folder that each rank runs in. Prints what was refused and answered, and how many handles there were each time that a model was opened.
  */
 import { join } from "node:path";
 import { follow } from "../../src/generate/ranks/follow";
 import { tellEnd } from "../../src/generate/ranks/orders";
 import * as mx from "../../src/mlx";
+import type { Decoder } from "../../src/nn";
 import { opener } from "../../src/serve/catalogue";
 import { MemoryBudget } from "../../src/serve/engine/memory-budget";
 import { followedOpener } from "../../src/serve/follow";
@@ -15,6 +16,7 @@ import { engineDefaults } from "../../src/serve/settings";
 export interface ModelsOfRank {
   handles: number[];
   refused: string[];
+  answers: number[][];
 }
 
 const [, , folder, ...more] = process.argv;
@@ -25,6 +27,7 @@ process.chdir(join(folder!, `rank${group.rank}`));
 const pipeline = more.includes("--pipeline");
 const handles: number[] = [];
 const refused: string[] = [];
+const answers: number[][] = [];
 
 const counted =
   <S, T>(open: (source: S) => T) =>
@@ -32,6 +35,30 @@ const counted =
     handles.push(mx.liveHandles());
     return open(source);
   };
+
+/** Answers beside the batch, one of them left in its midst: embeddings in the tokens' place are the same on all. */
+async function answer(models: Models): Promise<void> {
+  const { served, release } = await models.lease("demo");
+  const { model, scheduler } = served;
+  const prompt = [5, 6, 7, 8, 9];
+  const { embedding } = (model as unknown as { model: Decoder }).model;
+  const inputEmbeddings = mx.scope(() => embedding.forward(mx.array(prompt, "uint32")));
+  for (const [most, request] of [
+    [6, { prompt }],
+    [6, { prompt, inputEmbeddings }],
+    [2, { prompt, inputEmbeddings, logprobs: true }],
+  ] as const) {
+    const tokens: number[] = [];
+    for await (const { token, logprobs } of scheduler.lone.steps({ ...request, maxTokens: 6 })) {
+      logprobs?.dispose();
+      tokens.push(token);
+      if (tokens.length === most) break;
+    }
+    answers.push(tokens);
+  }
+  inputEmbeddings.dispose();
+  release();
+}
 
 async function lead(): Promise<void> {
   const models = new Models({
@@ -57,6 +84,7 @@ async function lead(): Promise<void> {
   await models.unload("demo");
   await attempt("demo", "pirate");
   await attempt("demo");
+  await answer(models);
   await models.dispose();
   handles.push(mx.liveHandles());
   tellEnd();
@@ -67,5 +95,5 @@ else {
   await follow(counted(followedOpener({ settings: engineDefaults, pipeline }, () => {})));
   handles.push(mx.liveHandles());
 }
-console.log(JSON.stringify({ handles, refused } satisfies ModelsOfRank));
+console.log(JSON.stringify({ handles, refused, answers } satisfies ModelsOfRank));
 process.exit();

@@ -84,6 +84,9 @@ describe.each([
       expect.stringContaining("rank 1: "),
     ]);
     expect(first!.refused[2]).toContain("./late");
+    const [tokens, embedded, left] = first!.answers;
+    expect(tokens).toHaveLength(6);
+    expect([embedded, left]).toEqual([tokens, tokens!.slice(0, 2)]);
     // The demo three times, and the two that cannot be opened while it is there; and at the end.
     for (const { handles } of [first!, other!]) {
       const [none, empty, held, , again, end] = handles;
