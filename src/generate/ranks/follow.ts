@@ -54,7 +54,7 @@ export async function follow(open: (source: ToldModel) => Promise<Followed>): Pr
       else if (order.type === "alone") model.oneByOne();
       else if (order.type === "step") model.step(order);
       else if (order.type === "answer") await model.answer(order);
-      else if (order.type === "next") await model.next(order.answer);
+      else if (order.type === "next") await model.next(order.answer, order.count);
       else if (order.type === "states") computeStates(model.model, order.tokens);
       else if (order.type === "gather") dispose(model.gathered(order.changes, order.cache));
       else model.spread(order.changes);

@@ -122,15 +122,19 @@ export class FollowedModel {
       inputEmbeddings?.dispose();
     };
     this.#answers.set(answer, { steps, free });
-    await this.next(answer);
+    await this.next(answer, 1);
   }
 
-  async next(number: number): Promise<void> {
+  async next(number: number, count: number): Promise<void> {
     const { steps, free } = this.#answers.get(number)!;
     let isOver = true;
     try {
-      const step = await steps.next();
-      if (!step.done) step.value.logprobs?.dispose();
+      let step = await steps.next();
+      for (let made = 1; !step.done; made++) {
+        step.value.logprobs?.dispose();
+        if (made === count) break;
+        step = await steps.next();
+      }
       isOver = step.done === true;
     } catch (error) {
       // It is the first process's too, and whoever has asked there hears of it.

@@ -2,7 +2,6 @@
  * Answers by a model that is divided among processes, where one of them is asked: it tells the others what to read, and each
  * makes the same steps. Only the first process draws tokens; the others get them from it.
  */
-import { UserError } from "../../errors";
 import { broadcastTensor } from "../../mlx/group-messages";
 import type { Cache, LanguageModel } from "../../models";
 import { dropsNothing, greedy } from "../../sample";
@@ -14,6 +13,7 @@ import { numberOfAdapter } from "./adapters";
 import { forgetAlike } from "./alike";
 import { CachesElsewhere, elsewhere } from "./caches-elsewhere";
 import type { DividedCaches } from "./divided-caches";
+import { LeadingAnswer } from "./leading-answer";
 import { partWays, together } from "./lost";
 import { type AnswerWay, type Change, everyone, numberOf, tell, tellStep, told } from "./orders";
 import { inTurn } from "./turns";
@@ -141,11 +141,7 @@ class BatchLead implements Lead {
   }
 }
 
-let answers = 0;
-
-const over: IteratorReturnResult<void> = { done: true, value: undefined };
-
-/** Answers that all processes make step by step. Each step is a turn, so that others go on meanwhile. */
+/** Answers that all processes make, by a stepper that all have. */
 class LeadingAnswers {
   constructor(
     private readonly own: Stepper,
@@ -155,45 +151,25 @@ class LeadingAnswers {
   ) {}
 
   async *steps(request: StepRequest): AsyncGenerator<Step, void, void> {
-    const { cache, signal } = request;
-    const model = numberOf(this.own.model);
-    const answer = answers++;
+    const { cache, cachedTokens = [], signal, onEnd } = request;
     const ending = new AbortController();
     const end = () => ending.abort();
     signal?.addEventListener("abort", end);
-    let steps: AsyncGenerator<Step, void, void> | null = null;
-    const next = () =>
-      inTurn(async () => {
-        if (steps) tellStep({ type: "next", model, answer });
-        else if (signal?.aborted) return over;
-        else {
-          this.#tell(answer, request);
-          steps = this.own.steps({ ...request, signal: ending.signal });
-        }
-        return await steps.next().catch((error: unknown) => {
-          // What is wrong with a request is so on all ranks.
-          if (!(error instanceof UserError)) partWays(error);
-          throw error;
-        });
-      });
-    let step: IteratorResult<Step, void> = over;
-    const advance = async () => {
-      // Where it fails there is no other.
-      step = over;
-      step = await next();
-      return step;
-    };
+    const answer = new LeadingAnswer(numberOf(this.own.model), (number) => {
+      if (signal?.aborted) {
+        if (cache) onEnd?.(cache, cachedTokens);
+        return null;
+      }
+      this.#tell(number, request);
+      return this.own.steps({ ...request, signal: ending.signal });
+    });
     try {
-      for (let made = await advance(); !made.done; made = await advance()) yield made.value;
-      if (!steps && cache) request.onEnd?.(cache, request.cachedTokens ?? []);
+      yield* answer.steps();
     } finally {
       signal?.removeEventListener("abort", end);
       end();
       // Whoever leaves early: the others hear of it some steps later.
-      while (!step.done) {
-        const made = await advance();
-        if (!made.done) made.value.logprobs?.dispose();
-      }
+      await answer.finish();
     }
   }
 

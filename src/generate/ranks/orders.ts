@@ -56,8 +56,8 @@ export type Order =
   | ({ type: "batch"; model: number } & BatchSizes)
   /** Begin an answer, and make its first step. */
   | { type: "answer"; model: number; answer: number; way: AnswerWay; changes: Change[]; request: ToldRequest }
-  /** Make the next step of an answer. */
-  | { type: "next"; model: number; answer: number }
+  /** Make the next steps of an answer, so many of them. */
+  | { type: "next"; model: number; answer: number; count: number }
   /** Make a step of the batch. */
   | ({ type: "step"; model: number; changes: Change[] } & StepPlan)
   /** Put a cache together, for the first process to keep. */
@@ -78,11 +78,18 @@ type Sequel = Extract<Order, { type: "step" | "next" }>;
 /** A step of nothing out of the ordinary. */
 export const plainStep: StepPlan = { isHeld: false, isLate: false, pace: [null, null] };
 
+/**
+ * Steps of an answer that are made by one order where nobody else asks for a turn: before an order is heard, what was
+ * begun ahead has to be computed.
+ */
+export const mostSteps = 16;
+
 /** What an order without a word stands for behind another one: the next step of the same. */
 function sequelOf(order: Order): Sequel | null {
   const { type } = order;
   if (type === "step") return { type, model: order.model, changes: [], ...plainStep };
-  return type === "answer" || type === "next" ? { type: "next", model: order.model, answer: order.answer } : null;
+  if (type === "answer") return { type: "next", model: order.model, answer: order.answer, count: mostSteps };
+  return type === "next" ? order : null;
 }
 
 /** The same on all processes. */
