@@ -2,6 +2,7 @@
  * One rank of server-models.test.ts: the first opens, unloads and refuses models and adapters, of which some are not the same
  * in the folder that each rank runs in. Prints what was refused and answered, and how many handles there were each time that a model was opened.
  */
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { follow } from "../../src/generate/ranks/follow";
 import { tellEnd } from "../../src/generate/ranks/orders";
@@ -79,6 +80,8 @@ async function lead(): Promise<void> {
   await attempt("demo");
   await models.unload("demo");
   for (const adapter of ["pirate", "late", "differs", "pirate"]) await attempt("demo", adapter);
+  // The other rank takes its time until this is there: it must not hold up what else happens here.
+  setTimeout(() => writeFileSync("../go", ""), 100);
   await attempt("./late");
   await attempt("./broken");
   await models.unload("demo");
@@ -92,7 +95,11 @@ async function lead(): Promise<void> {
 
 if (group.rank === 0) await lead();
 else {
-  await follow(counted(followedOpener({ settings: engineDefaults, pipeline }, () => {})));
+  const open = counted(followedOpener({ settings: engineDefaults, pipeline }, () => {}));
+  await follow(async (source) => {
+    while (source.name === "./late" && !existsSync("../go")) await Bun.sleep(5);
+    return await open(source);
+  });
   handles.push(mx.liveHandles());
 }
 console.log(JSON.stringify({ handles, refused, answers } satisfies ModelsOfRank));

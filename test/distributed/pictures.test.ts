@@ -1,5 +1,5 @@
 /** Pictures on two ranks, by a model that sees: what is said about them on one process. */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,6 +10,8 @@ import { answer, pictures, saveSeeingModel } from "../seeing-model";
 import { type TestServer, testServer } from "../serve";
 import { type LaunchedServer, launchServer } from "./launched-server";
 import { startRanks } from "./ranks";
+
+setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-ranks-pictures-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -58,28 +60,24 @@ describe("a server", () => {
   test.each([
     ["beside a batch", [], {}],
     ["with drafts", ["--draft", "ngram"], { ownDrafts: () => ({ from: "ngram" as const, tokens: 3 }) }],
-  ])(
-    "answers about pictures %s",
-    async (_, way, settings) => {
-      const single = testServer({ open: () => openModel(path), settings });
-      const expected = await all(single);
-      await single.stop();
-      expect(new Set(expected.map(String)).size).toBe(4);
+  ])("answers about pictures %s", async (_, way, settings) => {
+    const single = testServer({ open: () => openModel(path), settings });
+    const expected = await all(single);
+    await single.stop();
+    expect(new Set(expected.map(String)).size).toBe(4);
 
-      const server = await launchServer(["-n", "2"], ["--model", path, ...way]);
-      expect(await all(server)).toEqual(expected);
-      // Whoever goes away in the midst of an answer leaves the others alone.
-      const leaving = new AbortController();
-      const messages = [{ role: "user", content: seeing }];
-      const endless = { messages, max_tokens: 100, stream: true, logit_bias: { 255: -100 } };
-      const stream = await server.post("/v1/chat/completions", endless, { signal: leaving.signal });
-      await stream.body!.getReader().read();
-      leaving.abort();
-      expect(await all(server)).toEqual(expected);
-      expect(await server.stop()).toBe(0);
-    },
-    60_000,
-  );
+    const server = await launchServer(["-n", "2"], ["--model", path, ...way]);
+    expect(await all(server)).toEqual(expected);
+    // Whoever goes away in the midst of an answer leaves the others alone.
+    const leaving = new AbortController();
+    const messages = [{ role: "user", content: seeing }];
+    const endless = { messages, max_tokens: 100, stream: true, logit_bias: { 255: -100 } };
+    const stream = await server.post("/v1/chat/completions", endless, { signal: leaving.signal });
+    await stream.body!.getReader().read();
+    leaving.abort();
+    expect(await all(server)).toEqual(expected);
+    expect(await server.stop()).toBe(0);
+  });
 });
 
 describe("a command", () => {

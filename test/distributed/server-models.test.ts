@@ -1,5 +1,5 @@
 /** Several adapters, and several models, of a server on two ranks: each says what it says on one process. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +14,8 @@ import type { ModelsOfRank } from "./models-rank";
 import { runRanks } from "./ranks";
 
 type Server = Pick<LaunchedServer | TestServer, "post">;
+
+setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-ranks-models-"));
 const adapters = new Map(["pirate", "poet", "length", "other"].map((name) => [name, join(folder, name)]));
@@ -94,7 +96,7 @@ describe.each([
       expect(held).toBeGreaterThan(none!);
       expect(handles).toHaveLength(6);
     }
-  }, 60_000);
+  });
 });
 
 describe.each([
@@ -129,7 +131,7 @@ describe.each([
     expect(await refused("none")).toEqual([404, expect.stringContaining('there is no adapter \\"none\\"')]);
     expect((await good).text).toBe(alone[2]!);
     expect(await server.stop()).toBe(0);
-  }, 60_000);
+  });
 });
 
 describe("models", () => {
@@ -177,26 +179,22 @@ describe("models", () => {
     ["a part of each layer on each rank", [], {}],
     ["some layers on each rank", ["--pipeline"], {}],
     ["packed caches", packed, { kvQuantization: { bits: 8, groupSize: 32, start: 0 } }],
-  ])(
-    "are loaded as they are asked for, and answer beside each other: %s",
-    async (_, way, settings) => {
-      const expected = await alone(settings);
-      const server = await launchServer(["-n", "2"], ["--allowed-models", both.join(), ...way]);
-      expect(await said(server)).toEqual(expected);
-      const unknown = await server.post("/v1/completions", { model: "third", prompt: "?" });
-      expect([unknown.status, await unknown.text()]).toEqual([404, expect.stringContaining("is not served here")]);
-      // One goes and comes again while the other answers.
-      const [, unloaded] = await Promise.all([
-        said(server),
-        server.post("/api/generate", { model: demoName, keep_alive: 0 }),
-      ]);
-      expect(unloaded.status).toBe(200);
-      await server.post("/api/generate", { model: demoName, keep_alive: 0 });
-      expect(await said(server)).toEqual(expected);
-      expect(await server.stop()).toBe(0);
-    },
-    60_000,
-  );
+  ])("are loaded as they are asked for, and answer beside each other: %s", async (_, way, settings) => {
+    const expected = await alone(settings);
+    const server = await launchServer(["-n", "2"], ["--allowed-models", both.join(), ...way]);
+    expect(await said(server)).toEqual(expected);
+    const unknown = await server.post("/v1/completions", { model: "third", prompt: "?" });
+    expect([unknown.status, await unknown.text()]).toEqual([404, expect.stringContaining("is not served here")]);
+    // One goes and comes again while the other answers.
+    const [, unloaded] = await Promise.all([
+      said(server),
+      server.post("/api/generate", { model: demoName, keep_alive: 0 }),
+    ]);
+    expect(unloaded.status).toBe(200);
+    await server.post("/api/generate", { model: demoName, keep_alive: 0 });
+    expect(await said(server)).toEqual(expected);
+    expect(await server.stop()).toBe(0);
+  });
 
   test("one goes for the other where there is memory for one alone", async () => {
     const expected = await alone();
@@ -207,5 +205,5 @@ describe("models", () => {
       expect(models).toHaveLength(1);
     }
     expect(await server.stop()).toBe(0);
-  }, 60_000);
+  });
 });

@@ -1,6 +1,6 @@
 /** Work that all processes of a group do, and that may fail on some of them. */
 import { ExitCode, UserError } from "../../errors";
-import type * as mx from "../../mlx";
+import * as mx from "../../mlx";
 import { gatherJson } from "../../mlx/group-messages";
 
 interface Failure {
@@ -13,6 +13,20 @@ const told = (error: unknown): Failure => {
   if (error instanceof UserError) return { message: error.message, hint: error.hint, code: error.code };
   return { message: error instanceof Error ? error.message : String(error) };
 };
+
+/** Milliseconds between two looks for the others. */
+const look = 10;
+
+/** Until all processes are here. Meanwhile this one goes on with what else it does: others may have much to download. */
+async function allHere(group: mx.distributed.Group): Promise<void> {
+  const here = mx.keep(mx.scope(() => mx.distributed.allSum(mx.array([1], "int32"), { group })));
+  try {
+    mx.asyncEval(here);
+    while (!mx.isEvaluated(here)) await Bun.sleep(look);
+  } finally {
+    mx.release(here);
+  }
+}
 
 /**
  * What the work gives on this process, where it succeeds on all of them, which must all call this. Within it they exchange
@@ -33,6 +47,7 @@ export async function onAll<T>(
   } catch (error) {
     [own, cause] = [told(error), error];
   }
+  await allHere(group);
   const failures = gatherJson(group, own);
   const rank = failures.findIndex((failure) => failure !== null);
   if (rank < 0) return made!.value;

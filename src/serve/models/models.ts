@@ -80,6 +80,9 @@ const usualRest = 10;
 /** Seconds that such answers have. */
 const lastSteps = 10;
 
+/** Seconds between two signs of life of engines that wait. */
+const beat = 10;
+
 /** Names that stand for the model that the server was started with. */
 const defaultNames = new Set(["", "default", "default_model"]);
 
@@ -265,6 +268,10 @@ export class Models {
   /** Of several ranks: in turn. */
   async #open(key: string, source: ModelSource): Promise<[OpenedModel, ServedModel]> {
     const { open, settings, budget, draft } = this.options;
+    // Answers of other models wait on ranks, which is no sign that their engines are lost.
+    const beating = setInterval(() => {
+      for (const { served } of this.#loaded.values()) served.scheduler.beat();
+    }, beat * 1000);
     try {
       const opened = await open(source);
       try {
@@ -278,6 +285,8 @@ export class Models {
       // What is wrong with a model is so on all ranks, and they go on.
       if (isLaunched() && !(error instanceof UserError)) partWays(error);
       throw error;
+    } finally {
+      clearInterval(beating);
     }
   }
 
