@@ -73,7 +73,9 @@ export class JointProjection extends Module implements Rows {
       if (parts.length === 0) continue;
       const joint = parameter(mx.concatenate(parts));
       this[name] = joint;
-      for (const [i, view] of joint.split(ends).entries()) members[i]!.update([[name, view]]);
+      // Not the concatenation itself: a slice of that would be read from the checkpoint's file once more.
+      const views = mx.stopGradient(joint).split(ends);
+      for (const [i, view] of views.entries()) members[i]!.update([[name, view]]);
     }
     this.#members = members;
     this.#views = members.map(rowsOf);

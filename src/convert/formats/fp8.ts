@@ -74,11 +74,16 @@ function unpackBlocks(
     const is = `is (${weight.shape.join(", ")}), its scale (${scale.shape.join(", ")})`;
     wrong(`${is}: not one for each block of ${a} × ${b}`);
   }
-  return mx
-    .pad(values, [
-      [0, down * a - M],
-      [0, across * b - N],
-    ])
+  const [below, beside] = [down * a - M, across * b - N];
+  // Where nothing is added, a part of the weight needs no more of the file than that.
+  const whole =
+    below + beside === 0
+      ? values
+      : mx.pad(values, [
+          [0, below],
+          [0, beside],
+        ]);
+  return whole
     .reshape(down, a, across, b)
     .multiply(scale.at(mx.slice(), mx.newaxis, mx.slice(), mx.newaxis))
     .reshape(down * a, across * b)

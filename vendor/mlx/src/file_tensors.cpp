@@ -1,7 +1,6 @@
 #include "file_tensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <set>
@@ -111,14 +110,17 @@ class FileTensor : public mx::UnaryPrimitive {
     return array(shape, dtype, std::move(primitive), std::move(inputs));
   }
 
-  array slice(const mx::Shape& from, const mx::Shape& to, mx::Dtype dtype) {
+  array slice(const Box& box, mx::Dtype dtype) {
     size_t start = start_;
-    mx::Shape shape;
-    for (size_t i = 0; i < from.size(); ++i) {
-      start += static_cast<size_t>(from[i]) * strides_[i];
-      shape.push_back(to[i] - from[i]);
+    for (size_t i = 0; i < strides_.size(); ++i) {
+      start += static_cast<size_t>(box.from[i]) * strides_[i];
     }
-    return make(shape, dtype, stream(), file_, start, strides_);
+    return make(shape_of(box), dtype, stream(), file_, start, strides_);
+  }
+
+  std::optional<array> reshape(const mx::Shape& before, const mx::Shape& shape, mx::Dtype dtype) {
+    auto strides = reshaped_strides(before, strides_, shape);
+    return strides ? std::optional(make(shape, dtype, stream(), file_, start_, std::move(*strides))) : std::nullopt;
   }
 
   void eval_cpu(const std::vector<array>&, array& out) override {
@@ -201,80 +203,11 @@ class FileTensor : public mx::UnaryPrimitive {
   std::shared_ptr<std::atomic<int>> code_ = std::make_shared<std::atomic<int>>(0); // of the driver's error
 };
 
-enum class Kind { other, file, joined, expanded, turned, cast };
-
-Kind kind_of(const array& a) {
-  if (a.status() != array::Status::unscheduled || !a.has_primitive()) {
-    return Kind::other;
-  }
-  // By their names: not every build of MLX exports the types.
-  static constexpr std::pair<const char*, Kind> kinds[] = {
-      {"FileTensor", Kind::file}, {"Concatenate", Kind::joined}, {"ExpandDims", Kind::expanded},
-      {"Transpose", Kind::turned}, {"AsType", Kind::cast}};
-  for (auto [name, kind] : kinds) {
-    if (std::strcmp(a.primitive().name(), name) == 0) {
-      return kind;
-    }
-  }
-  return Kind::other;
-}
-
-std::optional<array> slice_joined(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  int axis = static_cast<mx::Concatenate&>(a.primitive()).state();
-  if (from[axis] != 0 || to[axis] != a.shape(axis)) {
-    return std::nullopt;
-  }
-  std::vector<array> parts;
-  for (auto& whole : a.inputs()) {
-    auto part_to = to;
-    part_to[axis] = whole.shape(axis);
-    auto part = slice_in_files(whole, from, part_to, s);
-    if (!part) {
-      return std::nullopt;
-    }
-    parts.push_back(std::move(*part));
-  }
-  return mx::concatenate(std::move(parts), axis, s);
-}
-
-std::optional<array> slice_expanded(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  auto axes = static_cast<mx::ExpandDims&>(a.primitive()).state();
-  mx::Shape inner_from;
-  mx::Shape inner_to;
-  for (int i = 0; i < static_cast<int>(a.ndim()); ++i) {
-    if (std::find(axes.begin(), axes.end(), i) == axes.end()) {
-      inner_from.push_back(from[i]);
-      inner_to.push_back(to[i]);
-    }
-  }
-  auto inner = slice_in_files(a.inputs()[0], inner_from, inner_to, s);
-  return inner ? std::optional(mx::expand_dims(*inner, axes, s)) : std::nullopt;
-}
-
-std::optional<array> slice_turned(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  auto axes = static_cast<mx::Transpose&>(a.primitive()).state();
-  auto inner_from = from;
-  auto inner_to = to;
-  for (size_t i = 0; i < axes.size(); ++i) {
-    inner_from[axes[i]] = from[i];
-    inner_to[axes[i]] = to[i];
-  }
-  auto inner = slice_in_files(a.inputs()[0], inner_from, inner_to, s);
-  return inner ? std::optional(mx::transpose(*inner, axes, s)) : std::nullopt;
-}
-
-std::optional<array> slice_cast(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  auto inner = slice_in_files(a.inputs()[0], from, to, s);
-  return inner ? std::optional(mx::astype(*inner, a.dtype(), s)) : std::nullopt;
+FileTensor& primitive_of(const array& a) {
+  return static_cast<FileTensor&>(a.primitive());
 }
 
 } // namespace
-
-bool is_in_files(const array& a) {
-  auto kind = kind_of(a);
-  return kind == Kind::file ||
-      (kind != Kind::other && std::all_of(a.inputs().begin(), a.inputs().end(), is_in_files));
-}
 
 array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t start) {
   auto stream = like.primitive().stream();
@@ -285,30 +218,12 @@ array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t star
       like.shape(), like.dtype(), stream, std::move(file), start, in_rows(like.shape(), like.itemsize()));
 }
 
-std::optional<array> slice_in_files(
-    const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s) {
-  bool is_empty = !std::equal(from.begin(), from.end(), to.begin(), std::less<>());
-  if (is_empty || !is_in_files(a)) {
-    return std::nullopt;
-  }
-  bool is_whole = std::all_of(from.begin(), from.end(), [](int at) { return at == 0; }) && to == a.shape();
-  if (is_whole) {
-    return a;
-  }
-  switch (kind_of(a)) {
-    case Kind::file:
-      return static_cast<FileTensor&>(a.primitive()).slice(from, to, a.dtype());
-    case Kind::joined:
-      return slice_joined(a, from, to, s);
-    case Kind::expanded:
-      return slice_expanded(a, from, to, s);
-    case Kind::turned:
-      return slice_turned(a, from, to, s);
-    case Kind::cast:
-      return slice_cast(a, from, to, s);
-    default:
-      return std::nullopt;
-  }
+array slice_file_tensor(const array& a, const Box& box) {
+  return primitive_of(a).slice(box, a.dtype());
+}
+
+std::optional<array> reshape_file_tensor(const array& a, const mx::Shape& shape) {
+  return primitive_of(a).reshape(a.shape(), shape, a.dtype());
 }
 
 } // namespace mlxlm

@@ -3,6 +3,7 @@
 
 #include "abi.h"
 #include "file_reads.h"
+#include "reshaped.h"
 
 namespace mlxlm {
 
@@ -10,11 +11,10 @@ namespace mlxlm {
 // file, where there is no way of ours to bring it to the GPU.
 array file_tensor(const array& like, std::shared_ptr<OpenFile> file, size_t start);
 
-// Whether an array is in files and not read yet: one tensor, or several joined, cast or with their axes in another order.
-bool is_in_files(const array& a);
+// A part of such a tensor, which is not read yet.
+array slice_file_tensor(const array& a, const Box& box);
 
-// a[from:to] of such an array, steps of 1, 0 ≤ from ≤ to ≤ shape. Nothing along the axis on which tensors were joined: such
-// slices are there to be views of the joint one.
-std::optional<array> slice_in_files(const array& a, const mx::Shape& from, const mx::Shape& to, mx::StreamOrDevice s);
+// Such a tensor in another shape; nothing where its elements do not lie so that strides can say it.
+std::optional<array> reshape_file_tensor(const array& a, const mx::Shape& shape);
 
 } // namespace mlxlm

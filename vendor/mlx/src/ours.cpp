@@ -21,7 +21,7 @@
 #include "cuda/rows.h"
 #include "cuda/rows_layer.h"
 #include "cuda/token.h"
-#include "file_tensors.h"
+#include "file_slices.h"
 
 namespace mlxlm::ours {
 
@@ -72,7 +72,7 @@ array slice(const array& a, mx::Shape start, mx::Shape stop, mx::Shape strides, 
   for (size_t i = 0; is_box && i < a.ndim(); ++i) {
     is_box = strides[i] == 1 && 0 <= start[i] && start[i] <= stop[i] && stop[i] <= a.shape(static_cast<int>(i));
   }
-  if (auto part = is_box ? slice_in_files(a, start, stop, s) : std::nullopt) {
+  if (auto part = is_box ? slice_in_files(a, {start, stop}, s) : std::nullopt) {
     return *part;
   }
   return mx::slice(a, std::move(start), std::move(stop), std::move(strides), s);
@@ -90,7 +90,7 @@ std::vector<array> split(const array& a, const mx::Shape& indices, int axis, mx:
     from[axis] = i > 0 ? indices[i - 1] : 0;
     to[axis] = i < indices.size() ? indices[i] : to[axis];
     bool is_box = 0 <= from[axis] && from[axis] < to[axis] && to[axis] <= a.shape(axis);
-    auto part = is_box ? slice_in_files(a, from, to, s) : std::nullopt;
+    auto part = is_box ? slice_in_files(a, {from, to}, s) : std::nullopt;
     if (!part) {
       return mx::split(a, indices, axis, s);
     }

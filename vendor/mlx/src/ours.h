@@ -7,7 +7,7 @@
 
 namespace mlxlm::ours {
 
-// mx::slice and split. Of a tensor that is still in its file no more is read than the part (file_tensors.h).
+// mx::slice and split. Of a tensor that is still in its file no more is read than the part (file_slices.h).
 array slice(const array& a, mx::Shape start, mx::Shape stop, mx::Shape strides, mx::StreamOrDevice s);
 std::vector<array> split(const array& a, const mx::Shape& indices, int axis, mx::StreamOrDevice s);
 std::vector<array> split(const array& a, int parts, int axis, mx::StreamOrDevice s);
