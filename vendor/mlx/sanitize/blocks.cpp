@@ -163,6 +163,64 @@ void check_extremes(int type, cpu::BlockSize size, Float number, Random& random)
   }
 }
 
+// Where each of some groups of 32 has a number a thousand times the others, at the weight that is the least. Three such
+// leave the others alone. Many are rounded to 16 bits with their groups, by half of 1/32512 of the largest.
+void check_outliers(int type, cpu::BlockSize size, Float number, bool many, Random& random) {
+  constexpr int64_t k = 4096;
+  constexpr int64_t n = 5;
+  constexpr int64_t together = 32;
+  auto block_type = static_cast<BlockType>(type);
+  auto tables = cpu::block_tables(block_type);
+  int64_t blocks = k / size.numbers;
+  Exact w(n * blocks * size.bytes);
+  std::vector<float> values(n * k);
+  for (int64_t i = 0; i < n * blocks; ++i) {
+    draw(type, tables, size, w.data<uint8_t>() + i * size.bytes, values.data() + i * size.numbers, random);
+  }
+  Exact x(k * size_of(number));
+  Exact out(n * size_of(number));
+  std::vector<double> numbers(k);
+  for (int64_t first = 0; first < k; first += together) {
+    int64_t least = first;
+    for (int64_t i = first; i < first + together; ++i) {
+      numbers[i] = random.number();
+      least = std::abs(values[i]) < std::abs(values[least]) ? i : least;
+    }
+    if (many || first % 1536 == together) {
+      numbers[least] = random.below(2) > 0 ? 2048 : -2048;
+    }
+  }
+  for (int64_t i = 0; i < k; ++i) {
+    put(number, x.data(), i, numbers[i]);
+  }
+  Product product = {};
+  product.type = number;
+  product.n = n;
+  product.k = k;
+  product.row_bytes = blocks * size.bytes;
+  product.x_step = 1;
+  cpu::set_blocks(product, block_type);
+  int64_t zero = 0;
+  cpu::run(product, {{x.data(), out.data(), w.data(), nullptr, nullptr, &zero, &zero, 1}});
+  for (int64_t row = 0; row < n; ++row) {
+    double sum = 0;
+    double sizes = 0;
+    double rounded = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      double term = numbers[i] * values[row * k + i];
+      sum += term;
+      sizes += std::abs(term);
+      rounded += 2048.0 / 65024 * std::abs(values[row * k + i]);
+    }
+    double tolerance = precision_of(number) * std::abs(sum) + 1e-5 * sizes + (many ? rounded : 0);
+    bool fits = std::abs(sum) < 60000 || number != Float::f16;
+    double got = get(number, out.data(), row);
+    expect_near(fits ? got : sum, sum, tolerance,
+                "blocks of type " + std::to_string(type) + " for " + name_of(number) + (many ? ", many" : ", three") +
+                    " outliers");
+  }
+}
+
 } // namespace
 
 void check_blocks(Sweep sweep) {
@@ -177,6 +235,8 @@ void check_blocks(Sweep sweep) {
     check_shape(type, size, Float::f16, {37, 3 * unit}, random);
     for (Float number : {Float::f32, Float::f16, Float::bf16}) {
       check_extremes(type, size, number, random);
+      check_outliers(type, size, number, false, random);
+      check_outliers(type, size, number, true, random);
     }
     if (sweep == Sweep::all) {
       check_shape(type, size, Float::f16, {1, 1}, random);

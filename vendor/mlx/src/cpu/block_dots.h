@@ -1,5 +1,6 @@
 // One row meets blocks of 256 in integers: x is rounded to 16 bits by groups of 32, which the machine multiplies by codes of
-// up to 6 bits as two bytes each. Twice the work of x in 8 bits, and as exact as float16 and more.
+// up to 6 bits as two bytes each. Twice the work of x in 8 bits. Each number of x is off by 1/65024 of its group's largest
+// at most, which is as exact as float16 where that is up to 32 times the number. What is larger is multiplied apart.
 #pragma once
 
 #include "cpu/plain_blocks.h"
@@ -44,13 +45,36 @@ struct WideCodes {
   static constexpr bool exist = false;
 };
 
+// How many blocks of a row may have their outliers taken out: each is multiplied twice. What is more stays with the others.
+constexpr int64_t most_outlying(int64_t blocks) {
+  return blocks / 8 + 1;
+}
+
+// A row of x as it is packed: its blocks, and behind them others that have only outliers, of the blocks at `places`. −1
+// ends those.
+struct WideRow {
+  WideX* blocks;
+  WideX* outliers;
+  int64_t* places;
+};
+
+inline WideRow wide_row(void* packed, int64_t blocks) {
+  auto x = static_cast<WideX*>(packed);
+  auto outliers = x + blocks;
+  return {x, outliers, reinterpret_cast<int64_t*>(outliers + most_outlying(blocks))};
+}
+constexpr int64_t wide_row_bytes(int64_t blocks) {
+  int64_t most = most_outlying(blocks);
+  return (blocks + most) * static_cast<int64_t>(sizeof(WideX)) + (most + 1) * static_cast<int64_t>(sizeof(int64_t));
+}
+
 // A row of whole blocks in a type's order.
 template <class Type>
-void pack_wide(const float* x, int64_t blocks, WideX* to);
+void pack_wide(const float* x, int64_t blocks, void* packed);
 
 // Its products with rows of blocks.
 template <class Type>
-void dots_wide(const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t blocks, const WideX* x, float* to);
+void dots_wide(const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t blocks, const void* packed, float* to);
 
 #if defined(__AVX2__)
 
@@ -209,53 +233,111 @@ struct WideCodes<Q3K> {
 };
 
 template <class Type>
-void pack_wide(const float* x, int64_t blocks, WideX* to) {
+void pack_block(const float* x, WideX* to) {
   constexpr int vectors = group / lanes;
   constexpr float most = 32512; // both bytes keep their sign
   constexpr float shift = 0x1.8p23f; // a float of this size has whole numbers only
   typedef int8_t Bytes __attribute__((vector_size(lanes)));
-  for (int64_t b = 0; b < blocks; ++b, x += wide_block, ++to) {
-    for (int v = 0; v < wide_vectors; ++v) {
-      for (int j = 0; j < wide_chunks; ++j) {
-        int at = WideCodes<Type>::chunk_of(v, j);
-        const float* from = x + at * chunk;
-        U sizes = {};
+  for (int v = 0; v < wide_vectors; ++v) {
+    for (int j = 0; j < wide_chunks; ++j) {
+      int at = WideCodes<Type>::chunk_of(v, j);
+      const float* from = x + at * chunk;
+      U sizes = {};
 #pragma GCC unroll 4
-        for (int i = 0; i < chunk; i += lanes) {
-          U size = bits_of(load(from + i)) & 0x7fffffff;
-          sizes = size > sizes ? size : sizes;
-        }
-        // What is no number counts as infinite.
-        U infinite = bits_of(splat(__builtin_inff()));
-        float largest = max(float_of_bits(sizes > infinite ? infinite : sizes));
-        bool none = !(largest < 0x1p127f);
-        float factor = none ? largest - largest : largest < 0x1p-100f ? 0 : largest / most;
-        F inverse = splat(none || factor == 0 ? 0 : most / largest);
+      for (int i = 0; i < chunk; i += lanes) {
+        U size = bits_of(load(from + i)) & 0x7fffffff;
+        sizes = size > sizes ? size : sizes;
+      }
+      // What is no number counts as infinite.
+      U infinite = bits_of(splat(__builtin_inff()));
+      float largest = max(float_of_bits(sizes > infinite ? infinite : sizes));
+      bool none = !(largest < 0x1p127f);
+      float factor = none ? largest - largest : largest < 0x1p-100f ? 0 : largest / most;
+      F inverse = splat(none || factor == 0 ? 0 : most / largest);
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-          I total = {};
+      for (int half = 0; half < 2; ++half) {
+        I total = {};
 #pragma GCC unroll 2
-          for (int i = 0; i < vectors; ++i) {
-            int place = half * group + i * lanes;
-            F scaled = none ? F{} : load(from + place) * inverse;
-            I whole = (I)(bits_of(scaled + splat(shift)) - bits_of(splat(shift)));
-            I high = (whole + 128) >> 8;
-            Bytes highs = __builtin_convertvector(high, Bytes);
-            Bytes lows = __builtin_convertvector(whole - (high << 8), Bytes);
-            std::memcpy(to->high + v * wide + j * chunk + place, &highs, lanes);
-            std::memcpy(to->low + v * wide + j * chunk + place, &lows, lanes);
-            total += whole;
-          }
-          to->factors[2 * at + half] = factor;
-          to->sums[2 * at + half] = sum(__builtin_convertvector(total, F)) * factor;
+        for (int i = 0; i < vectors; ++i) {
+          int place = half * group + i * lanes;
+          F scaled = none ? F{} : load(from + place) * inverse;
+          I whole = (I)(bits_of(scaled + splat(shift)) - bits_of(splat(shift)));
+          I high = (whole + 128) >> 8;
+          Bytes highs = __builtin_convertvector(high, Bytes);
+          Bytes lows = __builtin_convertvector(whole - (high << 8), Bytes);
+          std::memcpy(to->high + v * wide + j * chunk + place, &highs, lanes);
+          std::memcpy(to->low + v * wide + j * chunk + place, &lows, lanes);
+          total += whole;
         }
-        if constexpr (WideCodes<Type>::in_pairs) {
-          to->sums[2 * at + 1] = -(to->sums[2 * at] + to->sums[2 * at + 1]);
-          to->sums[2 * at] = 0;
-        }
+        to->factors[2 * at + half] = factor;
+        to->sums[2 * at + half] = sum(__builtin_convertvector(total, F)) * factor;
+      }
+      if constexpr (WideCodes<Type>::in_pairs) {
+        to->sums[2 * at + 1] = -(to->sums[2 * at] + to->sums[2 * at + 1]);
+        to->sums[2 * at] = 0;
       }
     }
   }
+}
+
+// So much larger than all others of its group a number is taken out.
+constexpr float dwarfing = 32;
+
+// Parts a block of x into outliers, of which a group has one at most, and the others. False, and nothing done, where it
+// has none. What is infinite or no number is none.
+inline bool take_outliers(const float* x, float* others, float* outliers) {
+  bool any = false;
+  for (int first = 0; first < wide_block; first += chunk) {
+    F sizes = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < chunk; i += lanes) {
+      F size = float_of_bits(bits_of(load(x + first + i)) & 0x7fffffff);
+      sizes = size > sizes ? size : sizes;
+    }
+    float largest = max(sizes);
+    // Of `lanes` maxima all others are small then.
+    if (!(sum(sizes) < 1.5f * largest)) {
+      continue;
+    }
+    int place = -1;
+    float next = 0;
+    for (int i = first; i < first + chunk; ++i) {
+      float size = __builtin_fabsf(x[i]);
+      if (place < 0 && size == largest) {
+        place = i;
+      } else if (!(size <= next)) {
+        next = size;
+      }
+    }
+    if (place < 0 || !(next > 0 && next * dwarfing < largest)) {
+      continue;
+    }
+    if (!any) {
+      std::memcpy(others, x, wide_block * sizeof(float));
+      std::memset(outliers, 0, wide_block * sizeof(float));
+      any = true;
+    }
+    others[place] = 0;
+    outliers[place] = x[place];
+  }
+  return any;
+}
+
+template <class Type>
+void pack_wide(const float* x, int64_t blocks, void* packed) {
+  auto row = wide_row(packed, blocks);
+  int64_t found = 0;
+  alignas(64) float others[wide_block];
+  alignas(64) float outliers[wide_block];
+  for (int64_t b = 0; b < blocks; ++b, x += wide_block) {
+    bool parted = found < most_outlying(blocks) && take_outliers(x, others, outliers);
+    pack_block<Type>(parted ? others : x, row.blocks + b);
+    if (parted) {
+      pack_block<Type>(outliers, row.outliers + found);
+      row.places[found++] = b;
+    }
+  }
+  row.places[found] = -1;
 }
 
 // A block's factor for scales and the one for minima, in turn.
@@ -363,15 +445,29 @@ void dot_wide(const uint8_t* from, int64_t row_bytes, int64_t blocks, const Wide
   }
 }
 
+// The same with outliers.
+template <class Type, int width>
+void dot_row(const uint8_t* from, int64_t row_bytes, int64_t blocks, const WideRow& x, float* to) {
+  dot_wide<Type, width>(from, row_bytes, blocks, x.blocks, to);
+  for (int64_t i = 0; x.places[i] >= 0; ++i) {
+    float more[width];
+    dot_wide<Type, width>(from + x.places[i] * Type::bytes, row_bytes, 1, x.outliers + i, more);
+    for (int j = 0; j < width; ++j) {
+      to[j] += more[j];
+    }
+  }
+}
+
 template <class Type>
-void dots_wide(const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t blocks, const WideX* x, float* to) {
+void dots_wide(const uint8_t* from, int64_t row_bytes, int64_t rows, int64_t blocks, const void* packed, float* to) {
   constexpr int width = lanes == 16 ? 4 : 1;
+  auto x = wide_row(const_cast<void*>(packed), blocks);
   int64_t row = 0;
   for (; row + width <= rows; row += width) {
-    dot_wide<Type, width>(from + row * row_bytes, row_bytes, blocks, x, to + row);
+    dot_row<Type, width>(from + row * row_bytes, row_bytes, blocks, x, to + row);
   }
   for (; row < rows; ++row) {
-    dot_wide<Type, 1>(from + row * row_bytes, row_bytes, blocks, x, to + row);
+    dot_row<Type, 1>(from + row * row_bytes, row_bytes, blocks, x, to + row);
   }
 }
 

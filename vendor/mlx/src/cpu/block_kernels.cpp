@@ -95,7 +95,7 @@ int64_t packed_bytes(BlockType type, bool exact, int64_t numbers) {
   int64_t bytes = (numbers + numbers / group) * static_cast<int64_t>(sizeof(float));
   with_blocks(type, [&](auto block) {
     if (is_wide<decltype(block)> && !exact) {
-      bytes = numbers / wide_block * static_cast<int64_t>(sizeof(WideX));
+      bytes = wide_row_bytes(numbers / wide_block);
     }
   });
   return bytes;
@@ -105,7 +105,7 @@ void pack(BlockType type, bool exact, const float* x, int64_t numbers, void* to)
   with_blocks(type, [&](auto block) {
     if constexpr (is_wide<decltype(block)>) {
       if (!exact) {
-        return pack_wide<decltype(block)>(x, numbers / wide_block, static_cast<WideX*>(to));
+        return pack_wide<decltype(block)>(x, numbers / wide_block, to);
       }
     }
     pack_floats(x, numbers, static_cast<float*>(to));
@@ -119,7 +119,7 @@ void dots(
     using Type = decltype(block);
     if constexpr (is_wide<Type>) {
       if (!exact) {
-        return dots_wide<Type>(from, row_bytes, rows, blocks, static_cast<const WideX*>(x), to);
+        return dots_wide<Type>(from, row_bytes, rows, blocks, x, to);
       }
     }
     auto numbers = static_cast<const float*>(x);
