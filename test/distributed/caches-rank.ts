@@ -10,6 +10,7 @@ import { savedKindOf, savedStateOf, shardModel } from "../../src/nn";
 import { row } from "../parity/decode";
 import { fixture } from "../parity/fixtures";
 import { type FormulaModel, formulaModel } from "../parity/formula-model";
+import { report, resultsOf } from "./rank-end";
 
 export type Moved = { refused: string } | { off: number; back: number };
 
@@ -71,17 +72,9 @@ async function move(name: string): Promise<Moved> {
   return { off, back };
 }
 
-const results: Record<string, Moved> = {};
-for (const name of names) {
-  try {
-    results[name] = await move(name);
-  } catch (error) {
-    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
-  }
-}
+const results = await resultsOf(names, move);
 // What is made once has been made.
 const before = mx.liveHandles();
 await move(names.find((name) => "off" in results[name]!)!);
 if (mx.liveHandles() > before) throw new Error(`${mx.liveHandles() - before} tensors stay`);
-console.log(JSON.stringify(results, (_, value) => (value === Number.POSITIVE_INFINITY ? "infinite" : value)));
-process.exit();
+report(results);

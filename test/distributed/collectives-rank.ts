@@ -2,6 +2,7 @@
 import * as mx from "../../src/mlx";
 import { Linear, Stage } from "../../src/nn";
 import { SecondMoments } from "../../src/quant/second-moments";
+import { report } from "./rank-end";
 
 const group = mx.distributed.init({ strict: true });
 const { rank, size } = group;
@@ -102,5 +103,4 @@ function leaks(): number[] {
   return [mx.liveHandles() - before[0]!, mx.activeMemory() - before[1]!];
 }
 
-console.log(JSON.stringify(results));
-process.exit();
+report(results);

@@ -6,6 +6,7 @@ import * as mx from "../../src/mlx";
 import { pipelineModel } from "../../src/models";
 import { fixture } from "../parity/fixtures";
 import { type FormulaModel, formulaModel } from "../parity/formula-model";
+import { report, resultsOf } from "./rank-end";
 
 export interface Drafted {
   /** Whether all ranks' caches forget alike. */
@@ -47,7 +48,4 @@ async function draft(name: string): Promise<Drafted> {
   return { alike, expected, tokens, accepted };
 }
 
-const results: Record<string, Drafted> = {};
-for (const name of names) results[name] = await draft(name);
-console.log(JSON.stringify(results));
-process.exit();
+report(await resultsOf(names, draft));

@@ -1,5 +1,6 @@
 /** One rank of a group of which one is killed while collectives run: prints the errors of this and the next collective. */
 import * as mx from "../../src/mlx";
+import { sayFailure } from "./rank-end";
 
 const group = mx.distributed.init({ strict: true });
 const victim = Number(process.argv[2]);
@@ -12,17 +13,11 @@ function step(): void {
   });
 }
 
-try {
+sayFailure(() => {
   for (let i = 0; ; i++) {
     step();
     if (group.rank === victim && i === 2) process.kill(process.pid, "SIGKILL");
   }
-} catch (error) {
-  console.log((error as Error).message);
-}
-try {
-  step();
-} catch (error) {
-  console.log(`again: ${(error as Error).message}`);
-}
+});
+sayFailure(step, "again: ");
 process.exit();

@@ -11,6 +11,7 @@ import { linearToLora } from "../../src/tune/linear-to-lora";
 import { decode, row } from "../parity/decode";
 import { fixture, float32 } from "../parity/fixtures";
 import { type FormulaModel, formulaModel } from "../parity/formula-model";
+import { report, resultsOf } from "./rank-end";
 
 interface Fixture extends FormulaModel {
   prompt: number[];
@@ -86,13 +87,4 @@ async function compare(name: string): Promise<Comparison> {
   return result;
 }
 
-const results: Record<string, Comparison> = {};
-for (const name of names) {
-  try {
-    results[name] = await compare(name);
-  } catch (error) {
-    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
-  }
-}
-console.log(JSON.stringify(results));
-process.exit();
+report(await resultsOf(names, compare));

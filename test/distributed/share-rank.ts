@@ -5,6 +5,7 @@ import { UserError } from "../../src/errors";
 import { share } from "../../src/hub/share";
 import { chunkBytes } from "../../src/hub/share/content";
 import * as mx from "../../src/mlx";
+import { report } from "./rank-end";
 
 const group = mx.distributed.init({ strict: true });
 const own = join(process.argv[2]!, `host-${group.rank}`);
@@ -72,15 +73,12 @@ const snapshot = (name: string) => {
   });
   return facts.sort(([a], [b]) => (a < b ? -1 : 1));
 };
-console.log(
-  JSON.stringify({
-    outcomes: { first, again, update, folder, file, same, different, absent, blocked },
-    snapshots: commits.map(snapshot),
-    isWhole: Buffer.from(weights).equals(readFileSync(join(root, "snapshots", commits[0]!, "model.safetensors"))),
-    ref: readFileSync(join(root, "refs/main"), "utf8"),
-    copy: isSource ? null : readdirSync("copy").sort(),
-    left: [...new Bun.Glob("**/.mlxlm-share-*").scanSync({ cwd: own, dot: true, onlyFiles: false })],
-    handles: mx.liveHandles(),
-  }),
-);
-process.exit();
+report({
+  outcomes: { first, again, update, folder, file, same, different, absent, blocked },
+  snapshots: commits.map(snapshot),
+  isWhole: Buffer.from(weights).equals(readFileSync(join(root, "snapshots", commits[0]!, "model.safetensors"))),
+  ref: readFileSync(join(root, "refs/main"), "utf8"),
+  copy: isSource ? null : readdirSync("copy").sort(),
+  left: [...new Bun.Glob("**/.mlxlm-share-*").scanSync({ cwd: own, dot: true, onlyFiles: false })],
+  handles: mx.liveHandles(),
+});

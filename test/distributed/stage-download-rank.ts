@@ -5,6 +5,7 @@ import { openModel } from "../../src/generate/open-model";
 import * as mx from "../../src/mlx";
 import { weightBytes } from "../../src/serve/catalogue";
 import { row } from "../parity/decode";
+import { report } from "./rank-end";
 
 const [, , folder, ...prompt] = process.argv;
 const group = mx.distributed.init({ strict: true });
@@ -40,5 +41,4 @@ const first = await open();
 const again = await open();
 const before = mx.liveHandles();
 await open();
-console.log(JSON.stringify({ bytes, first, again, leaked: mx.liveHandles() - before }));
-process.exit();
+report({ bytes, first, again, leaked: mx.liveHandles() - before });

@@ -1,10 +1,7 @@
 /** Two ranks that sum tensors of different lengths: prints the error. */
 import * as mx from "../../src/mlx";
+import { sayFailure } from "./rank-end";
 
 const group = mx.distributed.init({ strict: true });
-try {
-  mx.eval(mx.distributed.allSum(mx.ones([10 + group.rank]), { group }));
-} catch (error) {
-  console.log((error as Error).message);
-}
+sayFailure(() => mx.eval(mx.distributed.allSum(mx.ones([10 + group.rank]), { group })));
 process.exit();

@@ -2,6 +2,7 @@
 
 import { freePorts } from "../../src/cli/launch/ports";
 import * as mx from "../../src/mlx";
+import { sayFailure } from "./rank-end";
 
 const [, , port, own, key] = process.argv;
 const rank = key === undefined ? 0 : 1;
@@ -16,11 +17,7 @@ if (key === undefined) {
   console.log(sumOf(theirs!, "right"));
   await Promise.all([stranger.exited, friend.exited]);
 } else {
-  try {
-    sumOf(Number(own), key);
-  } catch (error) {
-    console.log((error as Error).message);
-  }
+  sayFailure(() => sumOf(Number(own), key));
 }
 process.exit();
 
