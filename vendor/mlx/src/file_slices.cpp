@@ -86,9 +86,16 @@ std::optional<array> part_of_reshaped(const array& a, const Box& box, mx::Stream
   if (reshaped) {
     return slice_file_tensor(*reshaped, box);
   }
-  auto inner = box_before_reshape(whole.shape(), a.shape(), box);
-  auto part = inner ? part_of(whole, *inner, s) : std::nullopt;
-  return part ? std::optional(mx::reshape(*part, shape_of(box), s)) : std::nullopt;
+  auto before = before_reshape(whole.shape(), a.shape(), box);
+  auto part = before ? part_of(whole, before->around, s) : std::nullopt;
+  if (!part) {
+    return std::nullopt;
+  }
+  if (shape_of(before->within) != before->groups) {
+    auto rows = mx::reshape(*part, before->groups, s);
+    part = mx::slice(rows, before->within.from, before->within.to, s);
+  }
+  return mx::reshape(*part, shape_of(box), s);
 }
 
 std::optional<array> part_of_spread(const array& a, const Box& box, mx::StreamOrDevice s) {

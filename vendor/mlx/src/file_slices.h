@@ -12,8 +12,8 @@ namespace mlxlm {
 // or with their axes in another order. Of a product the first operand is looked at.
 bool is_in_files(const array& a);
 
-// A part of such an array, the same operations on parts of the tensors; nothing where the part is no box of one of them.
-// 0 ≤ from ≤ to ≤ shape.
+// A part of such an array: the same operations on parts of the tensors. Where a reshape is cut inside of what was a row,
+// these rows are read whole. Nothing where that would not do. 0 ≤ from ≤ to ≤ shape.
 std::optional<array> slice_in_files(const array& a, const Box& box, mx::StreamOrDevice s);
 
 } // namespace mlxlm

@@ -1,7 +1,5 @@
 #include "reshaped.h"
 
-#include <algorithm>
-
 namespace mlxlm {
 
 namespace {
@@ -47,32 +45,41 @@ mx::Shape shape_of(const Box& box) {
   return shape;
 }
 
-std::optional<Box> box_before_reshape(const mx::Shape& in, const mx::Shape& out, const Box& box) {
-  Box inner = {in, in};
+std::optional<Reshaped> before_reshape(const mx::Shape& in, const mx::Shape& out, const Box& box) {
+  Reshaped found = {{in, in}, {}, {}};
   for (auto& group : groups_of(in, out)) {
     // Elements of a box are one run in their order if there are none between the first and the last that are not its own.
     int64_t first = 0;
     int64_t last = 0;
     int64_t count = 1;
+    int64_t inner = 1;
     for (size_t o = group.out_begin; o < group.out_end; ++o) {
       first = first * out[o] + box.from[o];
       last = last * out[o] + box.to[o] - 1;
       count *= box.to[o] - box.from[o];
+      inner *= out[o];
     }
     if (last - first + 1 != count) {
       return std::nullopt;
     }
-    int64_t covered = 1;
-    for (size_t i = group.in_end; i-- > group.in_begin; first /= in[i], last /= in[i]) {
-      inner.from[i] = static_cast<int>(first % in[i]);
-      inner.to[i] = static_cast<int>(last % in[i]) + 1;
-      covered *= std::max(inner.to[i] - inner.from[i], 0);
+    bool apart = false;
+    int size = 1;
+    for (size_t i = group.in_begin; i < group.in_end; ++i) {
+      inner /= in[i];
+      int64_t row = apart ? 0 : first / inner;
+      int64_t last_row = apart ? in[i] - 1 : last / inner;
+      found.around.from[i] = static_cast<int>(row);
+      found.around.to[i] = static_cast<int>(last_row) + 1;
+      size *= static_cast<int>(last_row - row) + 1;
+      first -= row * inner;
+      last -= row * inner;
+      apart = apart || row != last_row;
     }
-    if (covered != count) {
-      return std::nullopt;
-    }
+    found.groups.push_back(size);
+    found.within.from.push_back(static_cast<int>(first));
+    found.within.to.push_back(static_cast<int>(first + count));
   }
-  return inner;
+  return found;
 }
 
 std::optional<std::vector<size_t>>

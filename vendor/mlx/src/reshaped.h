@@ -16,8 +16,15 @@ struct Box {
 
 mx::Shape shape_of(const Box& box);
 
-// The elements that are `box` in the shape `out`, as a box in the shape `in`; nothing where they are none there.
-std::optional<Box> box_before_reshape(const mx::Shape& in, const mx::Shape& out, const Box& box);
+// Where elements are that a reshape has put elsewhere.
+struct Reshaped {
+  Box around; // the smallest box of whole rows that has them all
+  mx::Shape groups; // its shape where the axes of each group that the reshape makes others of are one
+  Box within; // they themselves in that shape
+};
+
+// The elements that are `box` in the shape `out`, in the shape `in`; nothing where there are others between them.
+std::optional<Reshaped> before_reshape(const mx::Shape& in, const mx::Shape& out, const Box& box);
 
 // From one element to the next along each axis of the shape `out`, where it is `strides` in the shape `in`; nothing where
 // such steps differ.
