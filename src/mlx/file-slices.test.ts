@@ -145,6 +145,14 @@ test.skipIf(process.platform !== "linux")("blocks that a cut goes through are re
   });
 });
 
+test.skipIf(process.platform !== "linux")("of every other row those between are read, and no more", () => {
+  mx.scope(() => {
+    const [a] = inFile("rows.safetensors", [mx.zeros(rows)]) as [mx.Tensor];
+    const part = mx.sliceAxis(a.at(mx.slice(1, undefined, 2)), 0, 64, 128);
+    expect(bytesRead(mx.contiguous(part)) / a.nbytes).toBeCloseTo(127 / 1024, 2);
+  });
+});
+
 test.skipIf(process.platform !== "linux")("what has others between its elements is cut after it was read", () => {
   mx.scope(() => {
     const [a, b] = inFile("rows.safetensors", [mx.zeros(rows), mx.zeros(rows)]) as Pair;

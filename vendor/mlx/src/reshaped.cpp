@@ -1,5 +1,7 @@
 #include "reshaped.h"
 
+#include <limits>
+
 namespace mlxlm {
 
 namespace {
@@ -63,19 +65,23 @@ std::optional<Reshaped> before_reshape(const mx::Shape& in, const mx::Shape& out
       return std::nullopt;
     }
     bool apart = false;
-    int size = 1;
+    int64_t size = 1;
     for (size_t i = group.in_begin; i < group.in_end; ++i) {
       inner /= in[i];
       int64_t row = apart ? 0 : first / inner;
       int64_t last_row = apart ? in[i] - 1 : last / inner;
       found.around.from[i] = static_cast<int>(row);
       found.around.to[i] = static_cast<int>(last_row) + 1;
-      size *= static_cast<int>(last_row - row) + 1;
+      size *= last_row - row + 1;
       first -= row * inner;
       last -= row * inner;
       apart = apart || row != last_row;
     }
-    found.groups.push_back(size);
+    // An axis of MLX's is no longer.
+    if (size > std::numeric_limits<int>::max()) {
+      return std::nullopt;
+    }
+    found.groups.push_back(static_cast<int>(size));
     found.within.from.push_back(static_cast<int>(first));
     found.within.to.push_back(static_cast<int>(first + count));
   }
