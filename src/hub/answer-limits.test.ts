@@ -1,14 +1,11 @@
 /** Hubs whose answers do not end, grow as they are unpacked, or come too slowly; and those that ask to wait. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, expect, test } from "bun:test";
 import { brotliCompressSync, constants, deflateSync } from "node:zlib";
 import { hubEnvironment } from "../../test/hub-environment";
 import { commit } from "../../test/hub-server";
 import { openDataset } from "../data/dataset";
 import { ExitCode, UserError } from "../errors";
 import { resolveModel } from "./resolve";
-
-// Half a gigabyte is packed, which a crowded machine takes seconds for.
-setDefaultTimeout(60_000);
 
 hubEnvironment();
 

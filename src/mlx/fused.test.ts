@@ -1,9 +1,6 @@
 /** What has a kernel of its own on CUDA or the CPU agrees with the same in separate operations, on whatever device there is. */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import * as mx from ".";
-
-// CUDA compiles a kernel for each shape when it is first used.
-setDefaultTimeout(60_000);
 
 const dtypes = ["bfloat16", "float16", "float32"] as const;
 

@@ -1,9 +1,6 @@
 /** Products with quantized weights and several rows, dense and by expert, against the unpacked weights in float32. */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import * as mx from ".";
-
-// CUDA compiles a kernel for each format and number of rows when it is first used.
-setDefaultTimeout(60_000);
 
 const tolerance = { bfloat16: 0.02, float16: 0.004 };
 type Half = keyof typeof tolerance;

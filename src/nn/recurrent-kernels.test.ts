@@ -1,5 +1,5 @@
 /** Recurrent layers with kernels of ours against the same by MLX's operations: odd sizes, padded rows, pieces of a text. */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import {
@@ -14,9 +14,6 @@ import {
   MambaMixer,
   type Module,
 } from ".";
-
-// CUDA compiles each kernel when it first runs.
-setDefaultTimeout(60_000);
 
 const dtypes = ["float32", "bfloat16", "float16"] as const;
 type Float = (typeof dtypes)[number];

@@ -1,5 +1,5 @@
 /** Pictures on two ranks, by a model that sees: what is said about them on one process. */
-import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +10,6 @@ import { answer, pictures, saveSeeingModel } from "../seeing-model";
 import { type TestServer, testServer } from "../serve";
 import { type LaunchedServer, launchServer } from "./launched-server";
 import { startRanks } from "./ranks";
-
-setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-ranks-pictures-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -1,5 +1,5 @@
 /** Several adapters, and several models, of a server on two ranks: each says what it says on one process. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,8 +14,6 @@ import type { ModelsOfRank } from "./models-rank";
 import { runRanks } from "./ranks";
 
 type Server = Pick<LaunchedServer | TestServer, "post">;
-
-setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-ranks-models-"));
 const adapters = new Map(["pirate", "poet", "length", "other"].map((name) => [name, join(folder, name)]));

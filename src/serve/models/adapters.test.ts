@@ -1,5 +1,5 @@
 /** Adapters by request: side by side in one batch where they can be, each with what it would say alone. */
-import { afterAll, afterEach, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -14,8 +14,6 @@ import { openModel } from "../../generate/open-model";
 import * as mx from "../../mlx";
 import { MemoryBudget } from "../engine/memory-budget";
 import { PrefixFiles } from "../prefixes/prefix-files";
-
-setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-adapters-"));
 const adapters = new Map(["pirate", "poet", "length"].map((name) => [name, join(folder, name)]));
