@@ -4,7 +4,7 @@ import * as mx from "../mlx";
 import { KVCache } from "../nn";
 import { ChunkRunner } from "./chunk-runner";
 
-const chunks = [5, 300, 4];
+const chunks = [5, 1100, 1024, 4];
 
 /** Keys and values of all chunks behind each other, each made of the ones ahead of it. */
 function filled(ahead: boolean): number[] {
@@ -18,7 +18,7 @@ function filled(ahead: boolean): number[] {
         cache.update(own.add(before), own);
       }
     });
-    runner.run(caches);
+    runner.run(caches, length);
   }
   const all = mx.scope(() =>
     caches.flatMap((cache) => cache.state.slice(0, 2).map((x) => (x as mx.Tensor).sum().item())),
@@ -31,7 +31,7 @@ function filled(ahead: boolean): number[] {
 test("caches are the same whether or not a chunk is built ahead", () => {
   const handles = mx.liveHandles();
   const apart = filled(false);
-  expect(apart[1]).toBe(16 * (5 + 2 * 300 + 3 * 4));
+  expect(apart[1]).toBe(16 * (5 + 2 * 1100 + 3 * 1024 + 4 * 4));
   expect(filled(true)).toEqual(apart);
   expect(mx.liveHandles()).toBe(handles);
 });

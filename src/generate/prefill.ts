@@ -49,8 +49,7 @@ export function checkEmbeddings(prompt: readonly number[], embeddings: Tensor | 
 }
 
 /**
- * Feeds all of the prompt but its last token to the model, and returns that one, (1). On CUDA the last chunk may still be
- * under way.
+ * Feeds all of the prompt but its last token to the model, and returns that one, (1).
  * @throws UserError for a packing of the cache that there is not, before any work
  */
 export async function prefill(
@@ -73,13 +72,15 @@ export async function prefill(
         model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
       });
       quantizeCaches(cache, kvQuantization);
-      chunks.run(cache);
+      chunks.run(cache, count);
       mx.clearSurplus();
+      if (maxMemory !== undefined) chunks.settle();
       checkMemory(maxMemory);
       done += count;
       onPrefill?.(done, total);
       await breathe();
     }
+    chunks.settle();
     return tokens.at(mx.slice(-1));
   } finally {
     chunks.dispose();

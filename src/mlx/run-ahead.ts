@@ -18,9 +18,14 @@ function withinMemory<T>(bytes: number, work: () => T): T {
   }
 }
 
-/** Does work that needs little memory of its own beside what is held: all that is in use, where no work is under way. */
-export function sparingly<T>(work: () => T, held?: number): T {
-  return isAvailable("cuda") ? withinMemory((held ?? activeMemory()) + ahead, work) : work();
+/**
+ * Does work that needs little memory of its own beside what is held: all that is in use, where no such work is under way. That
+ * takes `ahead` at most, so what is in use above it is held as well.
+ */
+export function sparingly<T>(work: () => T, held = Number.POSITIVE_INFINITY): T {
+  if (!isAvailable("cuda")) return work();
+  const used = activeMemory();
+  return withinMemory(Math.min(used, Math.max(held, used - ahead)) + ahead, work);
 }
 
 /** How many bytes a step may have in use, given what steps before it were allowed and what they took at their peak. */
