@@ -26,6 +26,14 @@ void compute(array& a, std::vector<array>& kept) {
   a.detach();
 }
 
+// The same numbers under another shape.
+void give(const array& result, array& out) {
+  if (result.dtype() != out.dtype() || result.size() != out.size() || !result.flags().row_contiguous) {
+    throw std::logic_error("a part of an operation gives something else than was said");
+  }
+  out.copy_shared_buffer(result, out.strides(), result.flags(), result.data_size());
+}
+
 class Composite : public mx::Primitive {
  public:
   Composite(mx::Stream stream, Operations operations) : Primitive(stream), operations_(std::move(operations)) {}
@@ -38,10 +46,16 @@ class Composite : public mx::Primitive {
   void eval_gpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
     auto results = operations_(inputs);
     std::vector<array> kept;
-    for (size_t i = 0; i < results.size(); ++i) {
-      compute(results[i], kept);
-      auto& out = outputs[i];
-      out.copy_shared_buffer(results[i], out.strides(), results[i].flags(), results[i].data_size());
+    try {
+      for (size_t i = 0; i < results.size(); ++i) {
+        compute(results[i], kept);
+        give(results[i], outputs[i]);
+      }
+    } catch (...) {
+      // Kernels that read these are on their way. They are kept until another operation fails.
+      static auto* failed = new std::vector<array>();
+      *failed = std::move(kept);
+      throw;
     }
     auto forget = [kept = std::move(kept)](mx::allocator::Buffer) {};
     outputs.back().set_data(mx::allocator::Data(mx::allocator::Buffer(nullptr), std::move(forget)));

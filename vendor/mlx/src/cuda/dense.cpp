@@ -69,7 +69,7 @@ bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
     return false;
   }
   int rows = rows_of(x);
-  bool lies = rows > 1 && rows <= most_rows && w.status() != array::Status::unscheduled && w.strides(0) == 1 &&
+  bool lies = rows > 1 && rows <= most_rows && w.is_available() && w.strides(0) == 1 &&
       w.strides(1) == w.shape(0) && w.offset() % 16 == 0;
   return lies && streaming_gpu(s);
 }

@@ -19,7 +19,7 @@ namespace mlxlm::cuda {
 
 namespace {
 
-// How many numbers a row of the matrix gives, given so many; nothing where this is none that is read here.
+// How many numbers a row of the matrix gives, given so many of this dtype; nothing where this is none that is read here.
 std::optional<int> outputs_of(const cpu::Matrix& matrix, int inputs, mx::Dtype dtype) {
   auto& [arrays, layout] = matrix;
   if (layout.block_type != 0 || arrays.size() != layout.arrays()) {
@@ -28,9 +28,18 @@ std::optional<int> outputs_of(const cpu::Matrix& matrix, int inputs, mx::Dtype d
   auto& w = arrays[0];
   auto& packing = layout.packing;
   int64_t given = packing ? static_cast<int64_t>(inputs) * packing->bits / 32 : inputs;
-  bool fits = w.ndim() == 2 && w.shape(1) == given && w.dtype() == (packing ? mx::uint32 : dtype);
-  bool ready = std::all_of(arrays.begin(), arrays.end(), [](const array& a) { return a.is_available() && !traced(a); });
-  return fits && ready && w.shape(0) % 8 == 0 ? std::optional(w.shape(0)) : std::nullopt;
+  bool fits = w.ndim() == 2 && w.shape(1) == given && w.shape(0) % 8 == 0 && w.dtype() == (packing ? mx::uint32 : dtype);
+  bool ready = std::all_of(arrays.begin(), arrays.end(), [](const array& a) {
+    return a.status() != array::Status::unscheduled && !traced(a);
+  });
+  // Of another dtype they would have the results in another one, too.
+  for (size_t i = 1; packing && packing->is_affine() && i < 3; ++i) {
+    fits = fits && arrays[i].dtype() == dtype;
+  }
+  if (layout.biased) {
+    fits = fits && arrays.back().dtype() == dtype && arrays.back().size() == static_cast<size_t>(w.shape(0));
+  }
+  return fits && ready ? std::optional(w.shape(0)) : std::nullopt;
 }
 
 // x (B, K) → (B, N)
