@@ -16,7 +16,7 @@ const joint = ["hf_olmo", "phi3small"];
 async function compare(
   names: readonly string[],
   size: number,
-  form: "float32" | "affine4" | "pipeline" | "lora" | "dora" | "fused",
+  form: "float32" | "affine4" | "pipeline" | "lora" | "dora" | "fused" | "pooled" | "pooled4",
   backend?: "ring",
 ) {
   const ranks = await runRanks<Record<string, Comparison>>("shard-rank.ts", size, {
@@ -26,7 +26,7 @@ async function compare(
   for (const results of ranks) {
     expect(Object.keys(results)).toEqual([...names]);
     for (const [name, { off, greedy }] of Object.entries(results)) {
-      expect({ name, off: off < (form === "affine4" ? 2e-4 : 1e-4), greedy }).toEqual({
+      expect({ name, off: off < (form.endsWith("4") ? 2e-4 : 1e-4), greedy }).toEqual({
         name,
         off: true,
         greedy: true,
@@ -70,6 +70,20 @@ describe("logits and greedy tokens", () => {
       const [first] = await compare([...kinds, ...recurrent, ...joint], 2, form);
       for (const [name, { share }] of Object.entries(first!)) {
         expect({ name, divided: share < 0.9 }).toEqual({ name, divided: true });
+      }
+    },
+    60_000,
+  );
+
+  test.each([
+    ["pooled", ["qwen3_moe", "deepseek_v3", "qwen3_5", "hf_olmo"], 3],
+    ["pooled4", ["llama", "gpt_oss", "phi3"], 2],
+  ] as const)(
+    "with an adapter that is loaded into the divided model, %s",
+    async (form, names, size) => {
+      const [first] = await compare(names, size, form);
+      for (const [name, { share }] of Object.entries(first!)) {
+        expect({ name, divided: share < 0.95 }).toEqual({ name, divided: true });
       }
     },
     60_000,
