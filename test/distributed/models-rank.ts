@@ -13,6 +13,7 @@ import { MemoryBudget } from "../../src/serve/engine/memory-budget";
 import { followedOpener } from "../../src/serve/follow";
 import { Models } from "../../src/serve/models/models";
 import { engineDefaults } from "../../src/serve/settings";
+import { report } from "./rank-end";
 
 export interface ModelsOfRank {
   handles: number[];
@@ -102,5 +103,4 @@ else {
   });
   handles.push(mx.liveHandles());
 }
-console.log(JSON.stringify({ handles, refused, answers } satisfies ModelsOfRank));
-process.exit();
+report({ handles, refused, answers } satisfies ModelsOfRank);
