@@ -109,7 +109,7 @@ export async function openModel(name: string | undefined, options: OpenOptions =
       name === undefined
         ? { path: await defaultFolder(options), repo: undefined }
         : await findModel(name, { ...options, chooseWeights });
-    if (adapterPath !== undefined) await openAdapter(adapterPath);
+    if (group && adapterPath !== undefined) await openAdapter(adapterPath);
     const absent = spreads && repo !== undefined ? await absentFiles(path, repo, options) : undefined;
     return { folder: path, elsewhere: absent };
   });

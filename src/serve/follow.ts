@@ -1,7 +1,8 @@
 /** A rank beside the first one of a server: it opens the same models and makes the same steps. */
 import { openModel } from "../generate/open-model";
 import { leastOf } from "../generate/ranks/alike";
-import { type Followed, follow } from "../generate/ranks/follow";
+import { follow } from "../generate/ranks/follow";
+import type { Followed } from "../generate/ranks/followed-model";
 import type { ToldModel } from "../generate/ranks/orders";
 import { opener } from "./catalogue";
 import { MemoryBudget } from "./engine/memory-budget";

@@ -7,8 +7,6 @@ import { dispose } from "../prefix-store";
 import { type Followed, FollowedModel } from "./followed-model";
 import { heard, type ToldModel } from "./orders";
 
-export type { Followed };
-
 /** What is wrong with a text is so on all processes: the first one says it. */
 function computeStates(model: LanguageModel, tokens: readonly number[]): void {
   try {
