@@ -1,5 +1,6 @@
 /** All routes behind their guards, and errors in each API's own shape. */
 import { Hono } from "hono";
+import { UserError } from "../errors";
 import { ApiError, apiErrorOf } from "./api-error";
 import type { ServeContext } from "./context";
 import { anthropicError } from "./routes/anthropic/errors";
@@ -51,8 +52,8 @@ export function serverApp(context: ServeContext): Hono {
   app.notFound((c) => respond(new ApiError(404, `there is no ${c.req.method} ${c.req.path}`), c.req.path));
   app.onError((error, c) => {
     const { status, message, facts } = apiErrorOf(error);
-    const inside = facts.cause instanceof Error && status >= 500 ? `: ${facts.cause.stack ?? facts.cause.message}` : "";
-    log(status >= 500 ? "ERROR" : "INFO", `${c.req.method} ${c.req.path} ${status} ${message}${inside}`);
+    const more = status >= 500 ? behind(facts.cause) : "";
+    log(status >= 500 ? "ERROR" : "INFO", `${c.req.method} ${c.req.path} ${status} ${message}${more}`);
     metrics.request(c.req.routePath, status);
     const response = respond(error, c.req.path);
     const origin = c.req.header("origin");
@@ -62,6 +63,12 @@ export function serverApp(context: ServeContext): Hono {
     return response;
   });
   return app;
+}
+
+/** What the log says beside a failure's message: the next step of a known one, and where an unknown one comes from. */
+function behind(cause: unknown): string {
+  if (cause instanceof UserError) return cause.hint ? `. ${cause.hint}` : "";
+  return cause instanceof Error ? `: ${cause.stack ?? cause.message}` : "";
 }
 
 const corsHeaders = (origin: string) => ({ "access-control-allow-origin": origin, vary: "Origin" });

@@ -1,6 +1,7 @@
 /** The life of a server: many clients, a full queue, failures, its end. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { testServer } from "../../test/serve";
+import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 
 const story = { messages: [{ role: "user", content: "Tell me a story about a fox." }] };
@@ -117,6 +118,18 @@ describe("one that fails", () => {
     expect(await textOf(await server.post("/v1/chat/completions", sum))).toEndWith("85.");
     release();
   });
+});
+
+test("a failure that is known is logged with its next step, and without where it comes from", async () => {
+  const open = () => {
+    throw new UserError("the weights are damaged", { code: ExitCode.failure, hint: "Download them again." });
+  };
+  const server = start({ open });
+  const response = await server.post("/v1/chat/completions", sum);
+  expect(response.status).toBe(503);
+  expect(await response.text()).not.toContain("Download");
+  const line = server.log.find((line) => line.includes("ERROR"))!;
+  expect(line).toEndWith("503 the model cannot be loaded: the weights are damaged. Download them again.");
 });
 
 describe("health", () => {
