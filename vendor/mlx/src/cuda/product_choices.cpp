@@ -41,10 +41,10 @@ struct Own {
 };
 
 // What was told of the calling thread's descriptions, and what was chosen. A bias is told by its address, so that there
-// may be many questions.
+// may be many questions. Never freed: MLX's descriptions of a thread come here once more at its end.
 constexpr size_t most = 8192;
-thread_local std::unordered_map<const void*, std::string> told;
-thread_local std::unordered_map<std::string, Choice> choices;
+thread_local auto& told = *new std::unordered_map<const void*, std::string>();
+thread_local auto& choices = *new std::unordered_map<std::string, Choice>();
 
 void put(std::string& text, const void* bytes, size_t size) {
   text.append(static_cast<const char*>(bytes), size);
