@@ -8,7 +8,7 @@ import { cast } from "./cast";
 import { packingForms } from "./check-weights";
 import type { ModelConfig } from "./config";
 import { quantizeDraftHead } from "./draft-layers";
-import { openWeights } from "./load";
+import { freeModel, openWeights } from "./load";
 import { architecturePredicate, bitsPerWeight, parameterCount, quantizeModel } from "./quantize-model";
 import { type RecipeName, recipe } from "./recipes";
 import { saveModel } from "./save";
@@ -77,8 +77,7 @@ export async function convertModel(
     result = { parameters: parameterCount(model), bits_per_weight: bitsPerWeight(model) };
     if (options.quantize) onStage?.(`Quantized model with ${result.bits_per_weight.toFixed(3)} bits per weight.`);
   } catch (error) {
-    model.dispose();
-    draftHead?.dispose();
+    freeModel({ model, draftHead });
     throw error;
   }
   const saving = { repo, draftHead, onProgress, signal };

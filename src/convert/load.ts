@@ -40,6 +40,12 @@ export interface LoadedModel {
   config: ModelConfig;
 }
 
+/** Frees a model, and the draft layers that came with it. */
+export function freeModel({ model, draftHead }: Pick<LoadedModel, "model" | "draftHead">): void {
+  model.dispose();
+  draftHead?.dispose();
+}
+
 /**
  * Loads model and tokenizer from a folder or a GGUF file. Weights are mapped from their files and copied to the device once.
  * @throws UserError for whatever is missing, unsound or not supported, before anything is allocated where possible
@@ -56,8 +62,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   try {
     return { model, draftHead, tokenizer: await reading, config };
   } catch (error) {
-    model.dispose();
-    draftHead?.dispose();
+    freeModel({ model, draftHead });
     throw error;
   }
 }
@@ -91,8 +96,7 @@ async function ready(
       checkNumbers(part, opened.where);
     }
   } catch (error) {
-    opened.model.dispose();
-    opened.draftHead?.dispose();
+    freeModel(opened);
     throw error;
   }
   return opened;
@@ -159,8 +163,7 @@ async function openFrom(
       model.loadWeights(weights);
     });
   } catch (error) {
-    model.dispose();
-    draftHead?.dispose();
+    freeModel({ model, draftHead });
     throw explained(error, path, lacking);
   }
   return { model, draftHead, config: loaded, where };

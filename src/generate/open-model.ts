@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import type { AbsentFiles } from "../convert/checkpoint";
 import { contextLength } from "../convert/config";
-import { type LoadedModel, loadModel } from "../convert/load";
+import { freeModel, type LoadedModel, loadModel } from "../convert/load";
 import { absentWeights, stageFiles } from "../convert/stage-files";
 import { demoFolder, demoName } from "../demo/folder";
 import { ExitCode, UserError } from "../errors";
@@ -123,10 +123,6 @@ export async function openModel(name: string | undefined, options: OpenOptions =
     if (divides && options.movesCaches && group.size > 1) caches = new DividedCaches(model, group);
     if (divides) whole = new WholeLayers(model);
   };
-  const free = ({ model, draftHead }: LoadedModel) => {
-    model.dispose();
-    draftHead?.dispose();
-  };
   // Of a model that is divided among ranks, layers are adapted while they are whole.
   const load = async () => {
     const loaded = await loadModel(folder, {
@@ -137,16 +133,16 @@ export async function openModel(name: string | undefined, options: OpenOptions =
       if (!divides) await adapt(loaded.model);
       if (packsInputs) quantizeActivations(loaded.model);
     } catch (error) {
-      free(loaded);
+      freeModel(loaded);
       throw error;
     }
     return loaded;
   };
-  const loaded = await apart(load, free);
+  const loaded = await apart(load, freeModel);
   try {
     caches?.divided(loaded.model);
   } catch (error) {
-    free(loaded);
+    freeModel(loaded);
     throw error;
   }
   const tight = tightFit(loaded.model);

@@ -23,8 +23,8 @@ const onCpu = () => mx.defaultDevice() === "cpu";
 /** What a GPU has no kernel for: it is asked once. */
 const refusedByGpu = new WeakSet<object>();
 
-function orRemembered<T>(layers: object, result: T | null): T | null {
-  if (!result && !onCpu()) refusedByGpu.add(layers);
+function orRemembered<T>(layers: object, result: T | null, refused = refusedByGpu): T | null {
+  if (!result && !onCpu()) refused.add(layers);
   return result;
 }
 
@@ -116,9 +116,9 @@ export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cach
   return out;
 }
 
-/** Attention to several sequences, and layers, that a GPU has no kernel for: it is asked once. */
-const rowsRefused = new WeakSet<AttentionLayers>();
-const layerRowsRefused = new WeakSet<BlockLayers>();
+/** The same of several sequences: attention, and whole layers. */
+const rowsRefused = new WeakSet<object>();
+const layerRowsRefused = new WeakSet<object>();
 
 /** The heads' results of one token of each of several sequences, side by side: (B, 1, H · D). On a GPU alone. */
 export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
@@ -132,9 +132,9 @@ export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache
   const [keys, values] = room;
   const rotation = rope?.plain ?? null;
   const sizes = { used: size, starts: leftPadding, heads, kvHeads, scale };
-  const out = mx.fast.attendRows(joint, { keys, values, norms, rotation, ...sizes });
+  const asked = { keys, values, norms, rotation, ...sizes };
+  const out = orRemembered(layers, mx.fast.attendRows(joint, asked), rowsRefused);
   if (out) cache.filledBy(out);
-  else rowsRefused.add(layers);
   return out;
 }
 
@@ -186,10 +186,9 @@ export function layerRows(x: Residual, layers: BlockLayers, mask: Mask, cache?: 
   return x.through((base, delta) => {
     if (base.dim(1) !== 1) return null;
     const layer = layerOf(base, layers, (attention) => attentionOf(base, attention, cache.room, [cache.size, 0]));
-    if (!layer) return null;
-    const parts = mx.fast.layerRows(base, delta, layer, cache.leftPadding);
+    const asked = layer && mx.fast.layerRows(base, delta, layer, cache.leftPadding);
+    const parts = layer && orRemembered(layers, asked, layerRowsRefused);
     if (parts) cache.filledBy(parts[0]);
-    else layerRowsRefused.add(layers);
     return parts;
   });
 }

@@ -2,6 +2,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { cachedCheckpoints } from "../convert/cached-checkpoints";
+import { freeModel } from "../convert/load";
 import { openSource } from "../convert/source";
 import { absentWeights } from "../convert/stage-files";
 import { demoName } from "../demo/folder";
@@ -65,8 +66,7 @@ export function opener({ chatTemplate, onDownload, ...options }: OpenerOptions):
       const change = () => withTemplate(opened, chatTemplate);
       return await (isLaunched() ? onAll(everyone(), change) : change());
     } catch (error) {
-      opened.model.dispose();
-      opened.draftHead?.dispose();
+      freeModel(opened);
       throw error;
     }
   };

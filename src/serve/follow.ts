@@ -1,4 +1,5 @@
 /** A rank beside the first one of a server: it opens the same models and makes the same steps. */
+import { freeModel } from "../convert/load";
 import { openModel } from "../generate/open-model";
 import { leastOf } from "../generate/ranks/alike";
 import { follow } from "../generate/ranks/follow";
@@ -19,15 +20,11 @@ export function followedOpener(
   const open = opener({ chatTemplate, draftHead, pipeline, warn, movesCaches: promptCacheDir !== undefined });
   return async ({ name, open: opens, adapterPath }) => {
     const opened = await open({ name, open: opens, adapterPath });
-    const dispose = () => {
-      opened.draftHead?.dispose();
-      opened.model.dispose();
-    };
     const draft =
       draftModel === undefined
         ? undefined
         : await openModel(draftModel, { warn, onAllOrNone: true }).catch((error) => {
-            dispose();
+            freeModel(opened);
             throw error;
           });
     const drafts = draftsOf(settings, opened, draft);
@@ -35,7 +32,7 @@ export function followedOpener(
       ...opened,
       stepper: (way) => steppingAlone(opened.model, { ...settings, draft: way === "beside" ? null : drafts }),
       dispose() {
-        dispose();
+        freeModel(opened);
         draft?.model.dispose();
       },
     };

@@ -1,10 +1,9 @@
 /** Adapters of a model that is divided among processes: each has its part of their factors. */
-import { UserError } from "../../errors";
 import type { LanguageModel } from "../../models";
 import { openAdapter } from "../../tune/adapter-files";
 import type { AdapterPool, PooledAdapter } from "../../tune/adapter-pool";
 import { checkSameAdapter } from "../same-model";
-import { partWays } from "./lost";
+import { partWaysUnlessShared } from "./lost";
 import { onAll } from "./on-all";
 import { everyone, numberOf, tell } from "./orders";
 import { inTurn } from "./turns";
@@ -42,8 +41,7 @@ export function loadOnAll(model: LanguageModel, pool: AdapterPool, folder: strin
       numbers.set(adapter, number);
       return adapter;
     } catch (error) {
-      // What is wrong with an adapter is so on all ranks, and they go on.
-      if (!(error instanceof UserError)) partWays(error);
+      partWaysUnlessShared(error);
       throw error;
     }
   });

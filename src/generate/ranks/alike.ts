@@ -1,10 +1,10 @@
 /** Whether the caches of all processes can do the same: with layers spread over them, each may have other kinds. */
-import * as mx from "../../mlx";
 import { isLaunched } from "../../mlx/group-environment";
 import { gatherJson } from "../../mlx/group-messages";
 import type { LanguageModel } from "../../models";
 import type { CacheOptions } from "../../nn";
 import { configuration } from "../prompt-cache-fit";
+import { everyone } from "./orders";
 
 /** Tokens that no window holds. */
 const long = 1e6;
@@ -38,15 +38,13 @@ export function forgetAlike(model: LanguageModel, { maxSize = null }: CacheOptio
 }
 
 function compared(model: LanguageModel, maxSize: number | null): boolean {
-  const all = gatherJson(mx.distributed.init({ strict: true }), abilitiesOf(model, { maxSize }));
+  const all = gatherJson(everyone(), abilitiesOf(model, { maxSize }));
   const [first] = all.map(({ kinds }) => kinds.join());
   return all.every(({ kinds }) => kinds.join() === first) || all.every(({ forget }) => forget);
 }
 
 /** Whether something is so on all processes, which all must call it. */
-export const everywhere = (own: boolean): boolean =>
-  gatherJson(mx.distributed.init({ strict: true }), own).every((one) => one);
+export const everywhere = (own: boolean): boolean => gatherJson(everyone(), own).every((one) => one);
 
 /** The least of what processes have, all of which must call it. */
-export const leastOf = (own: number): number =>
-  isLaunched() ? Math.min(...gatherJson(mx.distributed.init({ strict: true }), own)) : own;
+export const leastOf = (own: number): number => (isLaunched() ? Math.min(...gatherJson(everyone(), own)) : own);

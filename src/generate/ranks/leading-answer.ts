@@ -1,7 +1,6 @@
 /** An answer that all processes make, on the first of them: in turns, so that others go on meanwhile. */
-import { UserError } from "../../errors";
 import type { Step } from "../stepper";
-import { partWays } from "./lost";
+import { partWaysUnlessShared } from "./lost";
 import { mostSteps, tellStep } from "./orders";
 import { inTurn, turnsAsked } from "./turns";
 
@@ -55,8 +54,7 @@ export class LeadingAnswer {
     try {
       await inTurn(() => this.#turn());
     } catch (error) {
-      // What is wrong with a request is so on all ranks.
-      if (!(error instanceof UserError)) partWays(error);
+      partWaysUnlessShared(error);
       this.#failure = { error };
     } finally {
       this.#isAtWork = false;

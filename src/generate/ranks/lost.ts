@@ -17,12 +17,17 @@ export function partWays(cause: unknown): void {
   );
 }
 
-/** Does what the other ranks do too. A failure that is not the request's is this rank's alone: then they part ways. */
+/** What is wrong with what was asked for is so on all ranks, and they go on; any other failure is this rank's alone. */
+export function partWaysUnlessShared(error: unknown): void {
+  if (!(error instanceof UserError)) partWays(error);
+}
+
+/** Does what the other ranks do too. */
 export function together<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    if (!(error instanceof UserError)) partWays(error);
+    partWaysUnlessShared(error);
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import * as mx from "../../mlx";
 import { Linear, QuantizedLinear } from "../linear";
 import type { Module } from "../module";
 import { QuantizedSwitchLinear, SwitchLinear } from "../switch-linear";
-import { noteInputs, noteOutputs } from "./kept";
+import { noteInputs, noteOutputs, piecesOf } from "./kept";
 import type { Range } from "./split";
 
 type Plain = Linear | QuantizedLinear | SwitchLinear | QuantizedSwitchLinear;
@@ -46,12 +46,6 @@ export function inputUnit(layer: Sliceable): number {
   return isPacked(base) ? base.packing.groupSize : 1;
 }
 
-function kept(x: Tensor, axis: number, pieces: readonly Range[]): Tensor {
-  const parts = pieces.map(([start, end]) => mx.sliceAxis(x, axis, start, end));
-  // A copy: a view would hold all of the tensor in memory.
-  return parts.length === 1 ? mx.contiguous(parts[0]!) : mx.concatenate(parts, { axis });
-}
-
 /** Parameters by name; absent ones are left out. */
 type Rows = Partial<Record<"weight" | "scales" | "biases" | "bias", Tensor>>;
 
@@ -65,9 +59,9 @@ function update(layer: Plain, names: readonly (keyof Rows)[], change: (x: Tensor
 export function keepOutputs(layer: Sliceable, pieces: readonly Range[]): void {
   const base = baseOf(layer);
   noteOutputs(base, pieces);
-  update(base, ["weight", "scales", "biases"], (x) => kept(x, x.ndim - 2, pieces));
-  update(base, ["bias"], (x) => kept(x, x.ndim - 1, pieces));
-  if (isAdapted(layer)) layer.update([["lora_b", mx.scope(() => kept(layer.lora_b, 1, pieces))]]);
+  update(base, ["weight", "scales", "biases"], (x) => piecesOf(x, x.ndim - 2, pieces));
+  update(base, ["bias"], (x) => piecesOf(x, x.ndim - 1, pieces));
+  if (isAdapted(layer)) layer.update([["lora_b", mx.scope(() => piecesOf(layer.lora_b, 1, pieces))]]);
 }
 
 /**
@@ -82,11 +76,11 @@ export function keepInputs(layer: Sliceable, [start, end]: Range): [before: numb
   update(baseOf(layer), ["weight", "scales", "biases"], (x) => {
     // Words of packed inputs, or scales of groups.
     const columns = (at: number) => (at * x.dim(-1)) / inputs;
-    return kept(x, x.ndim - 1, [[columns(first), columns(last)]]);
+    return piecesOf(x, x.ndim - 1, [[columns(first), columns(last)]]);
   });
   if (isAdapted(layer)) {
     const axis = layer.lora_a.ndim === 2 ? 0 : 2;
-    layer.update([["lora_a", mx.scope(() => kept(layer.lora_a, axis, [[first, last]]))]]);
+    layer.update([["lora_a", mx.scope(() => piecesOf(layer.lora_a, axis, [[first, last]]))]]);
   }
   return [start - first, last - end];
 }

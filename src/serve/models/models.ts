@@ -1,8 +1,9 @@
 /** The models that are served: found by name, loaded when they are asked for, unloaded when they are not. */
+import { freeModel } from "../../convert/load";
 import { ExitCode, UserError } from "../../errors";
 import type { OpenedModel } from "../../generate/open-model";
 import type { CacheMover } from "../../generate/ranks/lead";
-import { partWays } from "../../generate/ranks/lost";
+import { partWaysUnlessShared } from "../../generate/ranks/lost";
 import { inTurn } from "../../generate/ranks/turns";
 import { isLaunched } from "../../mlx/group-environment";
 import { canPool } from "../../tune/adapter-pool";
@@ -77,7 +78,7 @@ interface Loaded {
 /** Seconds: longer than a person takes to ask the next question at once. */
 const usualRest = 10;
 
-/** Seconds that such answers have. */
+/** Seconds that answers have to end when nobody hears them any more. */
 const lastSteps = 10;
 
 /** Seconds between two signs of life of engines that wait. */
@@ -277,13 +278,11 @@ export class Models {
       try {
         return [opened, new ServedModel(opened, { name: key, budget, settings, draft: await draft?.() })];
       } catch (error) {
-        opened.model.dispose();
-        opened.draftHead?.dispose();
+        freeModel(opened);
         throw error;
       }
     } catch (error) {
-      // What is wrong with a model is so on all ranks, and they go on.
-      if (isLaunched() && !(error instanceof UserError)) partWays(error);
+      if (isLaunched()) partWaysUnlessShared(error);
       throw error;
     } finally {
       clearInterval(beating);

@@ -1,4 +1,5 @@
 /** A model that is loaded and answers. */
+import { freeModel } from "../../convert/load";
 import type { OpenedModel } from "../../generate/open-model";
 import { forgetAlike } from "../../generate/ranks/alike";
 import type { CacheMover } from "../../generate/ranks/lead";
@@ -122,8 +123,7 @@ export class ServedModel {
     this.prefixes.clear();
     this.#pool.dispose();
     this.options.budget.holdWeights(this, 0);
-    this.opened.draftHead?.dispose();
-    this.model.dispose();
+    freeModel(this.opened);
     this.options.draft?.model.dispose();
     mx.releaseMemory();
   }
