@@ -75,9 +75,9 @@ class Composite : public mx::Primitive {
 } // namespace
 
 std::vector<array> composite(
-    std::vector<mx::Shape> shapes, mx::Dtype dtype, std::vector<array> inputs, Operations operations, mx::Stream stream) {
+    std::vector<mx::Shape> shapes, std::vector<mx::Dtype> dtypes, std::vector<array> inputs, Operations operations, mx::Stream stream) {
   shapes.push_back({0});
-  std::vector<mx::Dtype> dtypes(shapes.size(), dtype);
+  dtypes.push_back(mx::uint8);
   auto primitive = std::make_shared<Composite>(stream, std::move(operations));
   auto results = array::make_arrays(std::move(shapes), dtypes, primitive, std::move(inputs));
   results.pop_back();

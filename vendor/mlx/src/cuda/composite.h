@@ -11,8 +11,8 @@ namespace mlxlm::cuda {
 // What the operations are, given inputs that have been computed. Called when the results are.
 using Operations = std::function<std::vector<array>(const std::vector<array>& inputs)>;
 
-// Results of these shapes, in rows, and of one dtype. No gradient.
+// Results of these shapes, in rows, and dtypes. No gradient.
 std::vector<array> composite(
-    std::vector<mx::Shape> shapes, mx::Dtype dtype, std::vector<array> inputs, Operations operations, mx::Stream stream);
+    std::vector<mx::Shape> shapes, std::vector<mx::Dtype> dtypes, std::vector<array> inputs, Operations operations, mx::Stream stream);
 
 } // namespace mlxlm::cuda

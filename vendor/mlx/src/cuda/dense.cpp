@@ -62,16 +62,21 @@ array transposed(const array& w) {
   return view;
 }
 
-bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
-  bool shapes = x.ndim() > 0 && w.ndim() == 2 && x.shape(-1) == w.shape(0) && w.shape(0) >= 128 && w.shape(0) % 8 == 0 &&
-      w.size() > 0 && x.dtype() == w.dtype() && is_half(x.dtype());
-  if (!shapes || traced(x, w)) {
-    return false;
-  }
-  int rows = rows_of(x);
-  bool lies = rows > 1 && rows <= most_rows && w.is_available() && w.strides(0) == 1 &&
-      w.strides(1) == w.shape(0) && w.offset() % 16 == 0;
+bool takes_dense_rows(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s) {
+  bool fits = rows > 1 && rows <= most_rows && is_half(dtype) && w.ndim() == 2 && w.dtype() == dtype &&
+      w.shape(0) >= 128 && w.shape(0) % 8 == 0 && w.shape(1) > 0 && !traced(w);
+  bool lies = fits && w.is_available() && w.strides(0) == 1 && w.strides(1) == w.shape(0) &&
+      w.offset() % 16 == 0;
   return lies && streaming_gpu(s);
+}
+
+bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
+  bool fits = x.ndim() > 0 && w.ndim() == 2 && x.shape(-1) == w.shape(0) && x.size() > 0 && !traced(x);
+  return fits && takes_dense_rows(rows_of(x), x.dtype(), w, s);
+}
+
+int dense_parts(int rows, const array& w, mx::StreamOrDevice s) {
+  return shape_for(rows, w.shape(0), w.shape(1), streaming_gpu(s)->multiprocessors).parts;
 }
 
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
@@ -92,13 +97,12 @@ array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
 
 array dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
   auto parts = dense_row_parts(x, w, s);
-  auto product = parts.ndim() == 3 ? sum_parts(parts, x.dtype(), s) : parts;
-  if (x.ndim() == 2) {
-    return product;
-  }
   auto shape = x.shape();
   shape.back() = w.shape(1);
-  return mx::reshape(product, std::move(shape), s);
+  if (parts.ndim() == 3) {
+    return sum_parts(parts, std::move(shape), x.dtype(), s);
+  }
+  return x.ndim() == 2 ? parts : mx::reshape(parts, std::move(shape), s);
 }
 
 } // namespace mlxlm::cuda

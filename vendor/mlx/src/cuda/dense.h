@@ -11,9 +11,11 @@ array transposed(const array& w);
 
 // x (…, K) of 2 to 32 rows times w (K, N), whose columns lie one behind the other: the transpose of a layer's weight.
 bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
+bool takes_dense_rows(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s);
 array dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
 
-// The same before it is whole: (rows, N), or parts of it in float32, (parts, rows, N).
+// The same before it is whole: (rows, N), or so many parts of it in float32, (parts, rows, N).
+int dense_parts(int rows, const array& w, mx::StreamOrDevice s);
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cuda

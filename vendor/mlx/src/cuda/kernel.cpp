@@ -1,5 +1,7 @@
 #include "cuda/kernel.h"
 
+#include <algorithm>
+
 #include "environment.h"
 #include "mlx/backend/cuda/cuda.h"
 
@@ -39,6 +41,11 @@ std::vector<array> Kernel::operator()(
       stream);
   made_.emplace(std::move(key), results[0].primitive_ptr());
   return results;
+}
+
+bool Kernel::will_make(const array& a) const {
+  return a.status() == array::Status::unscheduled && a.has_primitive() &&
+      std::any_of(made_.begin(), made_.end(), [&](auto& made) { return made.second == a.primitive_ptr(); });
 }
 
 } // namespace mlxlm::cuda

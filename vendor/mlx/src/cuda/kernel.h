@@ -61,6 +61,9 @@ class Kernel {
     return (*this)(inputs, shapes, std::vector<mx::Dtype>(shapes.size(), inputs[0].dtype()), launch, s);
   }
 
+  // Whether this array is a result of the kernel that nobody has asked to be computed.
+  bool will_make(const array& a) const;
+
  private:
   mx::fast::CustomKernelFunction make_;
   std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made_;

@@ -5,7 +5,8 @@
 namespace mlxlm::cuda {
 
 // One block a row: VECTOR values a thread and chunk, kept in registers between the two passes.
-// Inputs x, delta (rows, DIMS), weight (DIMS). Outputs sum, normed (rows, DIMS).
+// Inputs x, delta (rows, DIMS), weight (DIMS). Outputs sum, normed (rows, DIMS). Of delta there may be PARTS in float32, (PARTS, rows,
+// DIMS), which are added.
 constexpr const char* add_rms_norm_source = R"(
   constexpr int VECTOR = 8;
   constexpr int VECTORS = DIMS / VECTOR;
@@ -13,7 +14,6 @@ constexpr const char* add_rms_norm_source = R"(
   __shared__ float partial[32];
   const int64_t first = static_cast<int64_t>(blockIdx.x) * DIMS;
   const Vector* xs = reinterpret_cast<const Vector*>(x + first);
-  const Vector* deltas = reinterpret_cast<const Vector*>(delta + first);
   const Vector* weights = reinterpret_cast<const Vector*>(weight);
   Vector* sums = reinterpret_cast<Vector*>(sum + first);
   Vector* results = reinterpret_cast<Vector*>(normed + first);
@@ -25,7 +25,25 @@ constexpr const char* add_rms_norm_source = R"(
     const int i = chunk * blockDim.x + threadIdx.x;
     if (i < VECTORS) {
       const Vector a = xs[i];
-      const Vector b = deltas[i];
+      Vector b;
+      if constexpr (PARTS == 0) {
+        b = reinterpret_cast<const Vector*>(delta + first)[i];
+      } else {
+        float added[VECTOR] = {};
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part) {
+          const int64_t from = static_cast<int64_t>(part) * gridDim.x * DIMS + first + i * VECTOR;
+          const AlignedVector<float, VECTOR> more = *reinterpret_cast<const AlignedVector<float, VECTOR>*>(delta + from);
+#pragma unroll
+          for (int j = 0; j < VECTOR; ++j) {
+            added[j] += more[j];
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < VECTOR; ++j) {
+          b[j] = static_cast<T>(added[j]);
+        }
+      }
 #pragma unroll
       for (int j = 0; j < VECTOR; ++j) {
         values[chunk][j] = static_cast<T>(static_cast<float>(a[j]) + static_cast<float>(b[j]));

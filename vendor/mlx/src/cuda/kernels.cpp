@@ -16,8 +16,11 @@ bool takes_add_rms_norm(const array& x, const array& delta, const array& weight,
       !traced(x, delta, weight);
 }
 
-std::vector<array>
-add_rms_norm(const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+namespace {
+
+// `parts` of delta in float32; 0 where it is whole.
+std::vector<array> add_and_norm(
+    const array& x, const array& delta, int parts, const array& weight, float eps, mx::StreamOrDevice s) {
   static Kernel kernel("mlxlm_add_rms_norm", {"x", "delta", "weight"}, {"sum", "normed"}, add_rms_norm_source);
   int dims = x.shape(-1);
   int rows = static_cast<int>(x.size() / dims);
@@ -26,7 +29,19 @@ add_rms_norm(const array& x, const array& delta, const array& weight, float eps,
   int chunks = (vectors + threads - 1) / threads;
   return kernel(
       {x, delta, weight}, {x.shape(), x.shape()},
-      {{rows, 1, 1}, threads, {{"DIMS", dims}, {"CHUNKS", chunks}, {"EPS", bits_of(eps)}}}, s);
+      {{rows, 1, 1}, threads, {{"DIMS", dims}, {"CHUNKS", chunks}, {"PARTS", parts}, {"EPS", bits_of(eps)}}}, s);
+}
+
+} // namespace
+
+std::vector<array>
+add_rms_norm(const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
+  return add_and_norm(x, delta, 0, weight, eps, s);
+}
+
+std::vector<array>
+add_parts_rms_norm(const array& x, const array& parts, const array& weight, float eps, mx::StreamOrDevice s) {
+  return add_and_norm(x, parts, parts.shape(0), weight, eps, s);
 }
 
 bool takes_rotate_heads(const array& joint, int dims, int rotated, mx::StreamOrDevice s) {

@@ -9,6 +9,9 @@ namespace mlxlm::cuda {
 bool takes_add_rms_norm(const array& x, const array& delta, const array& weight, mx::StreamOrDevice s);
 std::vector<array> add_rms_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
+// Of parts of delta in float32, (parts, …), where the kernel takes delta itself.
+std::vector<array> add_parts_rms_norm(
+    const array& x, const array& parts, const array& weight, float eps, mx::StreamOrDevice s);
 
 bool takes_rotate_heads(const array& joint, int dims, int rotated, mx::StreamOrDevice s);
 std::vector<array> rotate_heads(

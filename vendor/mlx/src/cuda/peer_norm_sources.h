@@ -7,6 +7,31 @@ namespace mlxlm::cuda {
 constexpr const char* peer_norm_header = R"(
 namespace mlxlm {
 
+// Four numbers of a row that begins at `first`: as they are, or the sum of PARTS in float32, which are `apart` from each other.
+template <int PARTS, class T, class P>
+__device__ uint2 own_piece(const P* part, size_t apart, size_t first, int line) {
+  if constexpr (PARTS == 0) {
+    return piece_of<uint2>(part + first, line);
+  } else {
+    float sums[4] = {};
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) {
+      const float4 four = reinterpret_cast<const float4*>(part + i * apart + first)[line];
+      sums[0] += four.x;
+      sums[1] += four.y;
+      sums[2] += four.z;
+      sums[3] += four.w;
+    }
+    uint2 piece;
+    T* numbers = reinterpret_cast<T*>(&piece);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      numbers[i] = static_cast<T>(sums[i]);
+    }
+    return piece;
+  }
+}
+
 // A row of which each thread has some pieces: x + delta and its RMS norm. By a block of THREADS.
 template <int THREADS, int TURNS, class Piece, class T>
 __device__ void add_and_norm(
@@ -65,7 +90,7 @@ __device__ void add_and_norm(
 } // namespace mlxlm
 )";
 
-// Inputs part (rows, DIMS): this rank's; x (rows, DIMS), weight (DIMS), table, before: as those of peer_short_source. Outputs sum, normed
+// Inputs x (rows, DIMS), part (rows, DIMS): this rank's, or PARTS of that in float32, (PARTS, rows, DIMS) weight (DIMS), table, before: as those of peer_short_source. Outputs sum, normed
 // (rows, DIMS). A block a row, with channels of its own.
 constexpr const char* peer_norm_short_source = R"(
   const mlxlm::Peers<RANKS, BLOCKS, THREADS, CHUNK> peers{table};
@@ -80,7 +105,7 @@ constexpr const char* peer_norm_short_source = R"(
     const int channel = blockIdx.x * CHANNELS + turn;
     round[turn] = *peers.rounds(RANK, 0, channel) + 1;
     if (line < LINES) {
-      const uint2 own = mlxlm::piece_of<uint2>(part + first, line);
+      const uint2 own = mlxlm::own_piece<PARTS, T>(part, static_cast<size_t>(gridDim.x) * DIMS, first, line);
       for (int step = 1; step < RANKS; ++step) {
         mlxlm::write_now(
             peers.line((RANK + step) % RANKS, round[turn], RANK, channel * THREADS + threadIdx.x),

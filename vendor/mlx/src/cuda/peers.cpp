@@ -97,27 +97,18 @@ class Peers {
 
   std::optional<std::vector<array>> sum_norm(
       const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s) {
-    if (!table_ || !is_newest(delta)) return std::nullopt;
-    int dims = x.shape(-1);
-    int rows = static_cast<int>(x.size() / dims);
-    bool fits = is_half(x.dtype()) && dims % 8 == 0 && dims * 2 <= chunk && x.shape() == delta.shape() &&
-        x.dtype() == delta.dtype() && weight.dtype() == x.dtype() && weight.size() == static_cast<size_t>(dims) &&
-        !traced(x, weight) && on_gpu(s);
+    bool fits = table_ && is_newest(delta) && norm_fits(x, weight, s) && x.shape() == delta.shape() && x.dtype() == delta.dtype();
     if (!fits) return std::nullopt;
-    auto part = *take(delta);
-    int channels = rows * ((dims / 4 + threads - 1) / threads);
-    bool is_short = x.nbytes() * (ranks_ - 1) <= short_bytes && channels <= blocks;
-    static const std::vector<std::string> inputs = {"part", "x", "weight", "table", "before"};
-    static const std::vector<std::string> outputs = {"sum", "normed", "after"};
-    static const auto header = std::string(peer_header) + peer_norm_header;
-    static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
-    static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
-    auto results = (is_short ? by_lines : by_chunks)(
-        {part, x, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
-        {x.dtype(), x.dtype(), mx::uint32}, launch({{"DIMS", dims}, {"EPS", bits_of(eps)}}, is_short ? rows : blocks), s);
-    remember_meeting(results[2]);
-    results.pop_back();
-    return results;
+    return add_and_norm(x, *take(delta), 0, weight, eps, s);
+  }
+
+  std::optional<std::vector<array>> sum_parts_norm(
+      const array& x, const array& parts, const array& weight, float eps, mx::StreamOrDevice s) {
+    bool fits = table_ && norm_fits(x, weight, s) && goes_by_lines(x) && parts.dtype() == mx::float32 &&
+        parts.size() == x.size() * parts.shape(0) && !traced(parts);
+    if (!fits) return std::nullopt;
+    newest_.reset();
+    return add_and_norm(x, parts, parts.shape(0), weight, eps, s);
   }
 
   // The part that the newest sum is of.
@@ -138,6 +129,42 @@ class Peers {
  private:
   bool is_newest(const array& x) const {
     return newest_ && newest_->is(x);
+  }
+
+  static bool norm_fits(const array& x, const array& weight, mx::StreamOrDevice s) {
+    int dims = x.shape(-1);
+    return is_half(x.dtype()) && dims % 8 == 0 && dims * 2 <= chunk && weight.dtype() == x.dtype() &&
+        weight.size() == static_cast<size_t>(dims) && !traced(x, weight) && on_gpu(s);
+  }
+
+  // Channels that a row takes.
+  static int channels_of(const array& x) {
+    return (x.shape(-1) / 4 + threads - 1) / threads;
+  }
+
+  bool goes_by_lines(const array& x) const {
+    int rows = static_cast<int>(x.size() / x.shape(-1));
+    return x.nbytes() * (ranks_ - 1) <= short_bytes && rows * channels_of(x) <= blocks;
+  }
+
+  // `parts` of this rank's part in float32; 0 where it is whole.
+  std::vector<array> add_and_norm(
+      const array& x, const array& part, int parts, const array& weight, float eps, mx::StreamOrDevice s) {
+    static const std::vector<std::string> inputs = {"x", "part", "weight", "table", "before"};
+    static const std::vector<std::string> outputs = {"sum", "normed", "after"};
+    static const auto header = std::string(peer_header) + peer_norm_header;
+    static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
+    static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
+    int dims = x.shape(-1);
+    bool is_short = goes_by_lines(x);
+    std::vector<std::pair<std::string, int>> constants = {{"DIMS", dims}, {"EPS", bits_of(eps)}};
+    if (is_short) constants.emplace_back("PARTS", parts);
+    auto results = (is_short ? by_lines : by_chunks)(
+        {x, part, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
+        {x.dtype(), x.dtype(), mx::uint32}, launch(std::move(constants), is_short ? static_cast<int>(x.size() / dims) : blocks), s);
+    remember_meeting(results[2]);
+    results.pop_back();
+    return results;
   }
 
   static array table_of(const std::vector<Address>& memory, double patience) {
@@ -283,6 +310,13 @@ std::optional<std::vector<array>> peer_sum_norm(
     if (auto parts = peers.sum_norm(x, delta, weight, eps, s)) return parts;
   }
   return std::nullopt;
+}
+
+std::optional<std::vector<array>> peer_sum_parts_norm(
+    const array& x, const array& parts, const mx::distributed::Group& group, const array& weight, float eps,
+    mx::StreamOrDevice s) {
+  auto* peers = peers_of(group);
+  return peers ? peers->sum_parts_norm(x, parts, weight, eps, s) : std::nullopt;
 }
 
 std::optional<array> take_peer_sum(const array& sum) {

@@ -25,6 +25,11 @@ std::optional<array> peer_gather(const array& x, const mx::distributed::Group& g
 std::optional<std::vector<array>> peer_sum_norm(
     const array& x, const array& delta, const array& weight, float eps, mx::StreamOrDevice s);
 
+// x + the sum over ranks of what parts (P, …) in float32 make, and its RMS norm. Nothing where no kernel takes these.
+std::optional<std::vector<array>> peer_sum_parts_norm(
+    const array& x, const array& parts, const mx::distributed::Group& group, const array& weight, float eps,
+    mx::StreamOrDevice s);
+
 // This rank's part of a sum, where that is the newest peer_sum: for who asks for the sum again. The sum is given away as above.
 std::optional<array> take_peer_sum(const array& sum);
 

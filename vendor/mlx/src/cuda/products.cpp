@@ -186,6 +186,11 @@ array tiled_product(
   return parts == 1 ? mx::reshape(product, {result_rows, outputs}, s) : sum_parts(product, x.dtype(), s);
 }
 
+Kernel& sum_kernel() {
+  static Kernel kernel("mlxlm_sum_parts", {"parts"}, {"product"}, sum_parts_source);
+  return kernel;
+}
+
 array expert_tiles(const array& indices, int experts, int rows, mx::StreamOrDevice s) {
   static Kernel kernel("mlxlm_expert_tiles", {"indices"}, {"tiles"}, expert_tiles_source);
   int count = static_cast<int>(indices.size()) / rows + experts;
@@ -200,12 +205,19 @@ bool may_have_gradient(const array& a) {
 
 } // namespace
 
-array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s) {
-  static Kernel kernel("mlxlm_sum_parts", {"parts"}, {"product"}, sum_parts_source);
-  mx::Shape shape = {parts.shape(1), parts.shape(2)};
+array sum_parts(const array& parts, mx::Shape shape, mx::Dtype dtype, mx::StreamOrDevice s) {
   constexpr int threads = 128;
-  int blocks = static_cast<int>((int64_t(shape[0]) * shape[1] + 4 * threads - 1) / (4 * threads));
-  return kernel({parts}, {shape}, {dtype}, {{blocks, 1, 1}, threads, {{"PARTS", parts.shape(0)}}}, s)[0];
+  int64_t numbers = static_cast<int64_t>(parts.shape(1)) * parts.shape(2);
+  int blocks = static_cast<int>((numbers + 4 * threads - 1) / (4 * threads));
+  return sum_kernel()({parts}, {std::move(shape)}, {dtype}, {{blocks, 1, 1}, threads, {{"PARTS", parts.shape(0)}}}, s)[0];
+}
+
+array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s) {
+  return sum_parts(parts, {parts.shape(1), parts.shape(2)}, dtype, s);
+}
+
+std::optional<array> parts_of(const array& sum) {
+  return sum_kernel().will_make(sum) ? std::optional(sum.inputs()[0]) : std::nullopt;
 }
 
 bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose) {

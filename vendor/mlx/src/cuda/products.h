@@ -21,8 +21,12 @@ bool takes_quantized_rows(const array& x, const Packed& weight, bool transpose);
 // x (…, K) and w (N, K) transposed, or (K, N) → (…, N). Has a gradient for x alone.
 array quantized_rows(const array& x, const Packed& weight, bool transpose, mx::StreamOrDevice s);
 
-// parts (P, rows, N) in float32, added: (rows, N).
+// parts (P, rows, N) in float32, added: of this shape, or (rows, N).
+array sum_parts(const array& parts, mx::Shape shape, mx::Dtype dtype, mx::StreamOrDevice s);
 array sum_parts(const array& parts, mx::Dtype dtype, mx::StreamOrDevice s);
+
+// The parts that `sum` will be of, where it has not been computed yet.
+std::optional<array> parts_of(const array& sum);
 
 // x (…, 1, K) times the expert of each use, w (experts, N, K) transposed. Where `sorted`, x has a row for each use.
 bool takes_expert_rows(const array& x, const Packed& weight, const array& indices, bool sorted);

@@ -7,8 +7,10 @@
 #include "cuda/dense.h"
 #include "cuda/heads.h"
 #include "cuda/kernel.h"
+#include "cuda/kernels.h"
 #include "cuda/meeting.h"
 #include "cuda/peers.h"
+#include "cuda/products.h"
 #include "cuda/rows.h"
 #include "cuda/rows_sources.h"
 #include "cuda/stream.h"
@@ -55,11 +57,20 @@ array product(const array& x, const cpu::Matrix& matrix, mx::StreamOrDevice s) {
   return layout.biased ? mx::add(out, arrays.back(), s) : out;
 }
 
+// Whether the matrix's products with so many rows come in parts.
+bool comes_in_parts(const cpu::Matrix& matrix, int rows, mx::StreamOrDevice s) {
+  bool plain = !matrix.layout.packing && !matrix.layout.biased;
+  return plain && takes_dense_rows(rows, matrix.arrays[0].dtype(), transposed(matrix.arrays[0]), s);
+}
+
+// x (B, K) → (B, N), or parts of it in float32, (parts, B, N)
+array product_or_parts(const array& x, const cpu::Matrix& matrix, mx::StreamOrDevice s) {
+  return comes_in_parts(matrix, x.shape(0), s) ? dense_row_parts(x, transposed(matrix.arrays[0]), s) : product(x, matrix, s);
+}
+
 // The gated products of x (B, K): (B, M)
 array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::StreamOrDevice s) {
-  bool in_parts = !joint.layout.packing && !joint.layout.biased;
-  auto w = in_parts ? std::optional(transposed(joint.arrays[0])) : std::nullopt;
-  auto both = w && takes_dense_rows(x, *w, s) ? dense_row_parts(x, *w, s) : product(x, joint, s);
+  auto both = product_or_parts(x, joint, s);
   static Kernel kernel(
       "mlxlm_gate_rows", {"joint"}, {"out"}, gate_rows_source, stream_header() + token_header + attention_header);
   int rows = x.shape(0);
@@ -70,6 +81,23 @@ array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::Str
   return kernel(
       {both}, {{rows, inner}}, {x.dtype()},
       {{blocks, 1, 1}, threads, {{"INNER", inner}, {"PARTS", parts}, {"GELU", gelu ? 1 : 0}}}, s)[0];
+}
+
+// x (B, K) + delta and its norm. Delta is (B, K), or parts of it in float32; with a group this rank's part of a sum.
+std::vector<array> add_and_norm(
+    const array& x, const array& delta, const std::optional<mx::distributed::Group>& group, const array& weight, float eps,
+    mx::StreamOrDevice s) {
+  bool in_parts = delta.ndim() == 3;
+  if (in_parts && !group) {
+    return add_parts_rms_norm(x, delta, weight, eps, s);
+  }
+  if (in_parts) {
+    if (auto parts = peer_sum_parts_norm(x, delta, *group, weight, eps, s)) {
+      return *std::move(parts);
+    }
+  }
+  auto own = in_parts ? sum_parts(delta, x.dtype(), s) : delta;
+  return ours::add_rms_norm(x, group ? ours::all_sum(own, group, s) : own, weight, eps, s);
 }
 
 // What a layer is beside its inputs.
@@ -103,7 +131,7 @@ struct Plan {
         takes_attend_rows({x.shape(0), 1, *joint}, dtype, rows(attention.keys, attention.values), s);
   }
 
-  // x, [delta], keys, values, [what the kernels of ranks come behind] → h and the block's own result, (B, K)
+  // x, [delta], keys, values, [what the kernels of ranks come behind] → h (B, K) and the block's own result, or parts of that
   std::vector<array> operator()(const std::vector<array>& inputs, mx::Stream s) const {
     auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
     auto& group = attention.group;
@@ -115,8 +143,8 @@ struct Plan {
     auto x = mx::reshape(inputs[0], shape, s);
     auto normed = x;
     if (adds) {
-      auto delta = mx::reshape(inputs[1], shape, s);
-      auto parts = ours::add_rms_norm(x, adds_part ? ours::all_sum(delta, group, s) : delta, first_norm, first_eps, s);
+      auto delta = inputs[1].dtype() == mx::float32 ? inputs[1] : mx::reshape(inputs[1], shape, s);
+      auto parts = add_and_norm(x, delta, adds_part ? group : std::nullopt, first_norm, first_eps, s);
       x = parts[0];
       normed = parts[1];
     } else {
@@ -126,13 +154,13 @@ struct Plan {
     auto attended = attend_rows(
         mx::reshape(joint, {shape[0], 1, joint.shape(1)}, s), rows(inputs[adds + 1], inputs[adds + 2]), s);
     auto rows = mx::reshape(attended.value(), {shape[0], attended->shape(2)}, s);
-    auto own = product(rows, attention.last, s);
-    auto parts = ours::add_rms_norm(x, group ? ours::all_sum(own, group, s) : own, second_norm, second_eps, s);
+    auto own = product_or_parts(rows, attention.last, s);
+    auto parts = add_and_norm(x, own, group, second_norm, second_eps, s);
     if (group) {
       forget_sums();
     }
     auto gated = gated_product(parts[1], feed.joint[0], feed.gelu, s);
-    return {parts[0], product(gated, feed.last, s)};
+    return {parts[0], product_or_parts(gated, feed.last, s)};
   }
 };
 
@@ -155,19 +183,28 @@ std::vector<array> layer_rows(
   if (delta) {
     auto part = group ? take_peer_sum(*delta) : std::nullopt;
     plan.adds_part = part.has_value();
-    inputs.push_back(part ? *part : *delta);
+    auto own = part ? *part : *delta;
+    inputs.push_back(parts_of(own).value_or(own));
   }
   inputs.insert(inputs.end(), {layer.attention.keys, layer.attention.values});
   auto stream = mx::to_stream(s);
   if (group) {
     inputs.push_back(after_meetings(stream));
   }
+  auto& down = layer.feed.last;
+  int rows = x.shape(0);
+  int parts = comes_in_parts(down, rows, s) ? dense_parts(rows, transposed(down.arrays[0]), s) : 1;
+  bool whole = parts == 1;
+  auto shape = whole ? x.shape() : mx::Shape{parts, rows, x.shape(2)};
   auto operations = [plan = std::move(plan), stream](const std::vector<array>& given) { return plan(given, stream); };
-  auto results = composite({x.shape(), x.shape()}, x.dtype(), std::move(inputs), std::move(operations), stream);
+  auto results = composite(
+      {x.shape(), shape}, {x.dtype(), whole ? x.dtype() : mx::float32}, std::move(inputs), std::move(operations), stream);
   if (group) {
     remember_meeting(results[1]);
-    results[1] = ours::all_sum(results[1], group, s);
   }
+  // The next layer takes the parts as they are.
+  auto own = whole ? results[1] : sum_parts(results[1], x.shape(), x.dtype(), s);
+  results[1] = group ? ours::all_sum(own, group, s) : own;
   return results;
 }
 
