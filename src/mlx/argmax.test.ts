@@ -58,6 +58,23 @@ test.each(dtypes)("%s: NaN and infinities", (dtype) => {
   }
 });
 
+test.each(dtypes)("%s: of a large vocabulary, which a GPU has a kernel for", (dtype) => {
+  mx.random.seed(5);
+  for (const size of [4096, 32_003, 128_256]) {
+    mx.scope(() => {
+      const few = mx.random.randint(-3, 3, { shape: [3, size] }).astype(dtype);
+      const many = mx.random.normal({ shape: [3, size] }).astype(dtype);
+      const unaligned = mx.random.normal({ shape: [size + 3] }).astype(dtype).at(mx.slice(3, null)).reshape(1, size);
+      const least = mx.full([2, size], Number.NEGATIVE_INFINITY, dtype);
+      for (const x of [few, many, unaligned, least]) {
+        const rows = x.astype("float32").toList() as number[][];
+        const first = rows.map((row) => [row.indexOf(row.reduce((a, b) => Math.max(a, b)))]);
+        expect(mx.argmax(x, { axis: -1, keepdims: true }).toList()).toEqual(first);
+      }
+    });
+  }
+});
+
 test("along other axes, and of integers, it is MLX's", () => {
   mx.scope(() => {
     const x = mx.array([

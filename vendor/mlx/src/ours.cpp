@@ -161,10 +161,11 @@ array softmax(const array& a, const std::vector<int>& axes, bool precise, mx::St
 }
 
 array argmax(const array& a, int axis, bool keepdims, mx::StreamOrDevice s) {
-  if (!cpu::takes_argmax(a, axis, s)) {
+  bool on_gpu = cuda::takes_argmax(a, axis, s);
+  if (!on_gpu && !cpu::takes_argmax(a, axis, s)) {
     return mx::argmax(a, axis, keepdims, s);
   }
-  auto places = cpu::argmax(a, s);
+  auto places = on_gpu ? cuda::argmax(a, s) : cpu::argmax(a, s);
   return keepdims ? places : mx::squeeze(places, -1, s);
 }
 

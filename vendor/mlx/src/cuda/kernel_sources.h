@@ -247,4 +247,73 @@ constexpr const char* mask_logits_source = R"(
   masked[at] = (word >> (token % 32)) & 1 ? logits[at] : static_cast<T>(__int_as_float(0xff800000));
 )";
 
+// One block a row. Input x (rows, N). Output place (rows): of the first of the highest; a NaN is never that.
+constexpr const char* argmax_source = R"(
+  constexpr int VECTOR = 16 / sizeof(T);
+  constexpr int AHEAD = 4;
+  using Vector = AlignedVector<T, VECTOR>;
+  const int count = x_shape[1];
+  const T* row = x + static_cast<int64_t>(blockIdx.x) * count;
+  const Vector* vectors = reinterpret_cast<const Vector*>(row);
+  const int whole = reinterpret_cast<uintptr_t>(row) % sizeof(Vector) == 0 ? count / VECTOR : 0;
+  __shared__ float highest[32];
+  __shared__ uint32_t places[32];
+  float best = __int_as_float(0xff800000);
+  uint32_t at = 0;
+  auto take = [&](float number, uint32_t its_place) {
+    if (number > best || (number == best && its_place < at)) {
+      best = number;
+      at = its_place;
+    }
+  };
+  for (int first = threadIdx.x; first < whole; first += AHEAD * blockDim.x) {
+    Vector values[AHEAD];
+#pragma unroll
+    for (int u = 0; u < AHEAD; ++u) {
+      values[u] = vectors[min(first + u * static_cast<int>(blockDim.x), whole - 1)];
+    }
+#pragma unroll
+    for (int u = 0; u < AHEAD; ++u) {
+      float most = static_cast<float>(values[u][0]);
+#pragma unroll
+      for (int j = 1; j < VECTOR; ++j) {
+        most = fmaxf(most, static_cast<float>(values[u][j]));
+      }
+      if (most > best) {
+        best = most;
+        const int i = min(first + u * static_cast<int>(blockDim.x), whole - 1);
+#pragma unroll
+        for (int j = VECTOR - 1; j >= 0; --j) {
+          at = static_cast<float>(values[u][j]) == most ? i * VECTOR + j : at;
+        }
+      }
+    }
+  }
+  for (int i = whole * VECTOR + threadIdx.x; i < count; i += blockDim.x) {
+    take(static_cast<float>(row[i]), i);
+  }
+  auto together = [&] {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) {
+      const float number = __shfl_xor_sync(0xffffffffu, best, step);
+      take(number, __shfl_xor_sync(0xffffffffu, at, step));
+    }
+  };
+  const int lane = threadIdx.x % 32;
+  together();
+  if (lane == 0) {
+    highest[threadIdx.x / 32] = best;
+    places[threadIdx.x / 32] = at;
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    best = lane < blockDim.x / 32 ? highest[lane] : __int_as_float(0xff800000);
+    at = lane < blockDim.x / 32 ? places[lane] : 0;
+    together();
+    if (lane == 0) {
+      place[blockIdx.x] = at;
+    }
+  }
+)";
+
 } // namespace mlxlm::cuda

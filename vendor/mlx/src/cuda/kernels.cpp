@@ -146,4 +146,22 @@ array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s) 
   return kernel({logits, bits}, {logits.shape()}, {{blocks * threads, logits.shape(0), 1}, threads, {}}, s)[0];
 }
 
+bool takes_argmax(const array& x, int axis, mx::StreamOrDevice s) {
+  constexpr int worth_it = 4096;
+  bool last = axis == -1 || axis == static_cast<int>(x.ndim()) - 1;
+  bool known = is_half(x.dtype()) || x.dtype() == mx::float32;
+  return last && known && x.ndim() > 0 && x.size() > 0 && x.shape(-1) >= worth_it && on_gpu(s) && !traced(x);
+}
+
+array argmax(const array& x, mx::StreamOrDevice s) {
+  static Kernel kernel("mlxlm_argmax", {"x"}, {"place"}, argmax_source);
+  int count = x.shape(-1);
+  int rows = static_cast<int>(x.size() / count);
+  auto shape = x.shape();
+  shape.back() = 1;
+  return kernel(
+      {mx::reshape(x, {rows, count}, s)}, {shape}, {mx::uint32},
+      {{rows, 1, 1}, 1024, {}}, s)[0];
+}
+
 } // namespace mlxlm::cuda

@@ -29,4 +29,8 @@ array quantized_row(
 bool takes_mask_logits(const array& logits, mx::StreamOrDevice s);
 array mask_logits(const array& logits, const array& bits, mx::StreamOrDevice s);
 
+// As cpu::argmax. MLX's own takes as long as a layer for the logits of a large vocabulary.
+bool takes_argmax(const array& x, int axis, mx::StreamOrDevice s);
+array argmax(const array& x, mx::StreamOrDevice s);
+
 } // namespace mlxlm::cuda
