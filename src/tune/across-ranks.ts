@@ -43,22 +43,24 @@ interface Outcome {
 }
 
 /**
- * Loss and gradients as of all ranks' rows together: means by token, not by rank. One sum over the ranks for everything.
+ * Loss and gradients as of all ranks' rows together: means by token, not by rank. All of them lie side by side, so that they are
+ * weighted, summed and divided by one operation each: a GPU waits for the host where each of hundreds has its own.
  */
 export function meanOverRanks({ loss, count, gradients }: Outcome, group: mx.distributed.Group | null): Outcome {
   if (!group) return { loss, count, gradients };
   const weight = count.astype("float32");
+  const own = mx.concatenate([mx.array([1]), ...[loss, ...gradients].map((x) => x.astype("float32").flatten())]);
   // A rank without a token that counts has a loss of 0 / 0.
-  const weighted = (x: Tensor) => mx.where(weight.greater(0), x.astype("float32").multiply(weight), 0).flatten();
+  const weighted = mx.where(weight.greater(0), own.multiply(weight), 0);
+  const sums = mx.distributed.allSum(weighted, { group });
+  const total = sums.at(0);
   const sizes = gradients.map(({ size }) => size);
   const ends = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((a, b) => a + b, 2));
-  const parts = [weight.reshape(1), weighted(loss), ...gradients.map(weighted)];
-  const sums = mx.distributed.allSum(mx.concatenate(parts), { group }).split([1, 2, ...ends.slice(0, -1)]);
-  const [total, losses, ...summed] = sums as [Tensor, Tensor, ...Tensor[]];
+  const [, mean, ...means] = sums.divide(total).split([1, 2, ...ends.slice(0, -1)]) as [Tensor, Tensor, ...Tensor[]];
   return {
-    loss: losses.divide(total).squeeze().astype(loss.dtype),
-    count: total.squeeze().astype(count.dtype),
-    gradients: summed.map((sum, i) => sum.divide(total).reshape(gradients[i]!.shape).astype(gradients[i]!.dtype)),
+    loss: mean.squeeze().astype(loss.dtype),
+    count: total.astype(count.dtype),
+    gradients: means.map((x, i) => x.reshape(gradients[i]!.shape).astype(gradients[i]!.dtype)),
   };
 }
 
