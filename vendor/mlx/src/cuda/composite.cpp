@@ -1,30 +1,12 @@
 #include "cuda/composite.h"
 
+#include "cuda/turn.h"
 #include "mlx/allocator.h"
 #include "mlx/primitives.h"
 
 namespace mlxlm::cuda {
 
 namespace {
-
-// Computes an array and what it comes from, as MLX does, but for events and streams: there is one. A GPU reads what was
-// given to an operation later than this returns, so all of it is kept.
-void compute(array& a, std::vector<array>& kept) {
-  if (!a.has_primitive() || a.status() != array::Status::unscheduled) {
-    return;
-  }
-  for (auto& input : a.inputs()) {
-    compute(input, kept);
-  }
-  auto outputs = a.outputs();
-  a.primitive().eval_gpu(a.inputs(), outputs);
-  kept.insert(kept.end(), a.inputs().begin(), a.inputs().end());
-  for (auto& output : outputs) {
-    output.set_status(array::Status::evaluated);
-  }
-  kept.insert(kept.end(), outputs.begin(), outputs.end());
-  a.detach();
-}
 
 // The same numbers under another shape.
 void give(const array& result, array& out) {
@@ -44,11 +26,12 @@ class Composite : public mx::Primitive {
 
   // The last output has no numbers: it keeps the others' inputs for as long as MLX keeps an operation's outputs.
   void eval_gpu(const std::vector<array>& inputs, std::vector<array>& outputs) override {
-    auto results = operations_(inputs);
     std::vector<array> kept;
     try {
+      Turn turn(stream(), kept);
+      auto results = operations_(inputs);
       for (size_t i = 0; i < results.size(); ++i) {
-        compute(results[i], kept);
+        turn.compute(results[i]);
         give(results[i], outputs[i]);
       }
     } catch (...) {

@@ -1,7 +1,11 @@
 #include "cuda/kernel.h"
 
 #include <algorithm>
+#include <unordered_map>
 
+#include "cuda/buffers.h"
+#include "cuda/kernel_texts.h"
+#include "cuda/turn.h"
 #include "environment.h"
 #include "mlx/backend/cuda/cuda.h"
 
@@ -15,6 +19,90 @@ bool on_gpu(mx::StreamOrDevice s) {
 std::string launch_bounds(int threads, int blocks) {
   return "#undef __global__\n#define __global__ __attribute__((global)) __launch_bounds__(" + std::to_string(threads) +
       ", " + std::to_string(blocks) + ")\n";
+}
+
+namespace {
+
+// Where the function of an operation's kernel is kept. Such operations live as long as the process.
+std::unordered_map<const mx::Primitive*, Function*>& places_of_functions() {
+  static auto* made = new std::unordered_map<const mx::Primitive*, Function*>();
+  return *made;
+}
+
+// A kernel's arguments, as MLX's own operation gives them.
+class Arguments {
+ public:
+  // An array has few axes; of a kernel that is told of them an input needs four of these.
+  explicit Arguments(size_t arrays) {
+    values_.reserve(4 * arrays);
+  }
+
+  void add(const array& a, const Described& described) {
+    add(gpu_address(a));
+    if (described.shape) {
+      add_axes<int32_t>(a.shape());
+    }
+    if (described.strides) {
+      add_axes<int64_t>(a.strides());
+    }
+    if (described.ndim) {
+      values_.emplace_back().count = static_cast<int32_t>(a.ndim());
+    }
+  }
+  void add(void* address) {
+    values_.emplace_back().address = address;
+  }
+
+  std::vector<void*> places() {
+    std::vector<void*> all;
+    for (auto& value : values_) {
+      all.push_back(&value);
+    }
+    return all;
+  }
+
+ private:
+  // As many as MLX's kernels are told of.
+  static constexpr size_t most_axes = 10;
+
+  union Value {
+    void* address;
+    int32_t count;
+    char axes[most_axes * sizeof(int64_t)];
+  };
+
+  template <class T, class Axes>
+  void add_axes(const Axes& axes) {
+    auto* to = reinterpret_cast<T*>(values_.emplace_back().axes);
+    std::fill_n(to, most_axes, T(0));
+    std::copy_n(axes.begin(), std::min(axes.size(), most_axes), to);
+  }
+
+  std::vector<Value> values_;
+};
+
+} // namespace
+
+void remember_function(const mx::Primitive& operation, Function function) {
+  auto& places = places_of_functions();
+  auto place = places.find(&operation);
+  if (place != places.end()) {
+    *place->second = function;
+  }
+}
+
+Kernel::Kernel(
+    std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source, std::string header,
+    int shared_memory, Reads reads)
+    : make_(mx::fast::cuda_kernel(
+          name, inputs, outputs, source, named_text(header), reads == Reads::copies, shared_memory)),
+      shared_memory_(shared_memory),
+      reads_(reads) {
+  std::string text = source;
+  auto names = [&](const std::string& what) { return text.find(what) != std::string::npos; };
+  for (auto& input : inputs) {
+    described_.push_back({names(input + "_shape"), names(input + "_strides"), names(input + "_ndim")});
+  }
 }
 
 std::vector<array> Kernel::operator()(
@@ -31,7 +119,8 @@ std::vector<array> Kernel::operator()(
   }
   auto known = made_.find(key);
   if (known != made_.end()) {
-    return array::make_arrays(shapes, dtypes, known->second, inputs);
+    auto results = this->launch(known->second, inputs, shapes, dtypes, launch);
+    return results ? *std::move(results) : array::make_arrays(shapes, dtypes, known->second.primitive, inputs);
   }
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {
       {"T", inputs[0].dtype()}, {"Out", dtypes[0]}};
@@ -39,13 +128,43 @@ std::vector<array> Kernel::operator()(
   auto results = make_(
       inputs, shapes, dtypes, {x * launch.threads, y, z}, {launch.threads, 1, 1}, arguments, std::nullopt, false,
       stream);
-  made_.emplace(std::move(key), results[0].primitive_ptr());
+  auto& made = made_.emplace(std::move(key), Made{results[0].primitive_ptr()}).first->second;
+  places_of_functions().emplace(made.primitive.get(), &made.function);
+  return results;
+}
+
+std::optional<std::vector<array>> Kernel::launch(
+    const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
+    const std::vector<mx::Dtype>& dtypes, const Launch& launch) const {
+  auto* turn = Turn::current();
+  if (!turn || !made.function) {
+    return std::nullopt;
+  }
+  Arguments arguments(inputs.size() + shapes.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    auto input = inputs[i];
+    turn->compute(input);
+    if (reads_ == Reads::copies && !input.flags().row_contiguous) {
+      return std::nullopt;
+    }
+    arguments.add(input, described_[i]);
+  }
+  std::vector<array> results;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    auto result = turn->result(shapes[i], dtypes[i]);
+    if (!result) {
+      return std::nullopt;
+    }
+    arguments.add(gpu_address(*result));
+    results.push_back(*std::move(result));
+  }
+  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, arguments.places()}, inputs, results);
   return results;
 }
 
 bool Kernel::will_make(const array& a) const {
   return a.status() == array::Status::unscheduled && a.has_primitive() &&
-      std::any_of(made_.begin(), made_.end(), [&](auto& made) { return made.second == a.primitive_ptr(); });
+      std::any_of(made_.begin(), made_.end(), [&](auto& made) { return made.second.primitive == a.primitive_ptr(); });
 }
 
 } // namespace mlxlm::cuda

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "abi.h"
-#include "cuda/kernel_texts.h"
+#include "cuda/launcher.h"
 
 namespace mlxlm::cuda {
 
@@ -32,6 +32,13 @@ struct Launch {
   std::vector<std::pair<std::string, int>> constants;
 };
 
+// What a kernel is told of an input beside its place, as its text asks for it.
+struct Described {
+  bool shape;
+  bool strides;
+  bool ndim;
+};
+
 // Ahead of a kernel's text: how many threads it has, and how many of its blocks a multiprocessor should have room for. MLX says neither,
 // so that the compiler takes more registers than that leaves.
 std::string launch_bounds(int threads, int blocks);
@@ -45,11 +52,10 @@ class Kernel {
 
   Kernel(
       std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
-      std::string header = "", int shared_memory = 0, Reads reads = Reads::copies)
-      : make_(mx::fast::cuda_kernel(
-            name, inputs, outputs, source, named_text(header), reads == Reads::copies, shared_memory)) {}
+      std::string header = "", int shared_memory = 0, Reads reads = Reads::copies);
 
-  // The source knows the first input's dtype as T, and the first output's as Out.
+  // The source knows the first input's dtype as T, and the first output's as Out. Where an operation has its turn the kernel is
+  // launched here and now, if MLX has launched it before.
   std::vector<array> operator()(
       const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes,
       const Launch& launch, mx::StreamOrDevice s);
@@ -65,8 +71,23 @@ class Kernel {
   bool will_make(const array& a) const;
 
  private:
+  struct Made {
+    std::shared_ptr<mx::Primitive> primitive;
+    Function function = nullptr; // once it is known
+  };
+
+  std::optional<std::vector<array>> launch(
+      const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
+      const std::vector<mx::Dtype>& dtypes, const Launch& launch) const;
+
   mx::fast::CustomKernelFunction make_;
-  std::map<std::vector<int>, std::shared_ptr<mx::Primitive>> made_;
+  std::map<std::vector<int>, Made> made_;
+  int shared_memory_;
+  Reads reads_;
+  std::vector<Described> described_; // by input
 };
+
+// What MLX loaded a kernel as, told by the operation that launches it. Nothing happens where that is not one of these kernels.
+void remember_function(const mx::Primitive& operation, Function function);
 
 } // namespace mlxlm::cuda

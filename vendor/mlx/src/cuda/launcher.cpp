@@ -1,0 +1,198 @@
+// CUDA builds only.
+#include "cuda/launcher.h"
+
+#include <map>
+#include <mutex>
+#include <unordered_set>
+
+#include "cuda/buffers.h"
+#include "cuda/driver.h"
+
+// CUDA's own type, by the name that MLX's functions have it in theirs.
+struct dim3 {
+  unsigned x;
+  unsigned y;
+  unsigned z;
+};
+
+// What is used of mlx/backend/cuda/device.h, which asks for CUDA's headers.
+namespace mlx::core::cu {
+
+class CommandEncoder {
+ public:
+  void set_input_array(const array& a);
+  void set_output_array(const array& a);
+  void add_kernel_node_raw(
+      CUfunc_st* function, dim3 blocks, dim3 threads, dim3 cluster, uint32_t shared_memory, void** arguments);
+};
+
+CommandEncoder& get_command_encoder(Stream stream);
+
+} // namespace mlx::core::cu
+
+namespace mlxlm::cuda {
+
+namespace {
+
+thread_local Function newest = nullptr;
+
+// Memory of the first device for results of launches. It is asked for once: launches that run one after the other share it.
+class Pool {
+ public:
+  GpuBuffer* take(size_t size) {
+    std::lock_guard lock(mutex_);
+    // No more than twice what is needed, and those first that were given back first.
+    for (auto at = free_.lower_bound(size); at != free_.end() && at->first <= 2 * size; ++at) {
+      if (at->second.given_back + apart <= launches_) {
+        auto* memory = at->second.memory;
+        free_.erase(at);
+        return memory;
+      }
+    }
+    return make(size);
+  }
+
+  void count_launch() {
+    std::lock_guard lock(mutex_);
+    ++launches_;
+  }
+
+  void give_back(GpuBuffer* memory) {
+    std::lock_guard lock(mutex_);
+    if (memory->device == device) {
+      free_.emplace(memory->size, Free{memory, launches_});
+      return;
+    }
+    // Another kind of memory took its place: that one is for who reads it on the host.
+    all_.erase(memory);
+    free_memory(memory->data);
+    delete memory;
+  }
+
+  bool has(const void* memory) {
+    std::lock_guard lock(mutex_);
+    return all_.contains(memory);
+  }
+
+ private:
+  static constexpr int device = 0;
+  // Launches between two uses, so that both are not in one CUDA graph. The second would come behind the first there, but which two these
+  // are differs from step to step, and MLX makes a graph anew where it is not built as one before.
+  static constexpr int64_t apart = 128;
+
+  struct Free {
+    GpuBuffer* memory;
+    int64_t given_back; // at this launch
+  };
+
+  GpuBuffer* make(size_t size) {
+    static int (*allocate)(Address*, size_t, void*);
+    static int (*wait)(void*);
+    static bool found = find_in_driver(allocate, "cuMemAllocAsync") && find_in_driver(wait, "cuStreamSynchronize");
+    constexpr size_t least = 512;
+    size = (size + least - 1) / least * least;
+    Address address = 0;
+    // MLX may free it, which it does as it frees memory of the device's pool.
+    if (!found || allocate(&address, size, nullptr) != 0 || wait(nullptr) != 0) {
+      return nullptr;
+    }
+    auto* memory = new GpuBuffer{reinterpret_cast<void*>(address), size, device};
+    all_.insert(memory);
+    return memory;
+  }
+
+  static void free_memory(void* data) {
+    static int (*release)(Address);
+    static bool found = find_in_driver(release, "cuMemFree_v2");
+    if (found) {
+      release(reinterpret_cast<Address>(data));
+    }
+  }
+
+  std::mutex mutex_;
+  std::multimap<size_t, Free> free_;
+  std::unordered_set<const void*> all_;
+  int64_t launches_ = 0;
+};
+
+// Never freed: arrays of a process's end come back to it.
+Pool& pool() {
+  static auto* made = new Pool();
+  return *made;
+}
+
+class GraphLauncher : public Launcher {
+ public:
+  Function take_newest() override {
+    return std::exchange(newest, nullptr);
+  }
+
+  std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) override {
+    static const int first = stream.index;
+    if (stream.index != first) {
+      return std::nullopt;
+    }
+    array made(shape, dtype, nullptr, {});
+    auto* memory = pool().take(std::max<size_t>(1, made.nbytes()));
+    if (!memory) {
+      return std::nullopt;
+    }
+    auto give_back = [](mx::allocator::Buffer buffer) { pool().give_back(static_cast<GpuBuffer*>(buffer.ptr())); };
+    made.set_data(mx::allocator::Data(mx::allocator::Buffer(memory), give_back));
+    made.set_status(array::Status::evaluated);
+    return made;
+  }
+
+  bool owns(const array& a) override {
+    return pool().has(a.buffer().ptr());
+  }
+
+  void launch(
+      const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs,
+      mx::Stream stream) override {
+    auto& encoder = mx::cu::get_command_encoder(stream);
+    for (auto& input : inputs) {
+      encoder.set_input_array(input);
+    }
+    for (auto& output : outputs) {
+      encoder.set_output_array(output);
+    }
+    encoder.set_output_array(turn());
+    auto [x, y, z] = what.blocks;
+    dim3 blocks = {static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z)};
+    dim3 threads = {static_cast<unsigned>(what.threads), 1, 1};
+    auto arguments = what.arguments;
+    pool().count_launch();
+    encoder.add_kernel_node_raw(what.function, blocks, threads, {1, 1, 1}, what.shared_memory, arguments.data());
+  }
+
+ private:
+  // Each launch says that it writes here, so that it comes behind the one before it.
+  static const array& turn() {
+    static const auto* made = [] {
+      static GpuBuffer nothing = {nullptr, 0, 0};
+      auto* a = new array(mx::Shape{0}, mx::uint8, nullptr, {});
+      a->set_data(mx::allocator::Data(mx::allocator::Buffer(&nothing), [](mx::allocator::Buffer) {}));
+      return a;
+    }();
+    return *made;
+  }
+};
+
+const auto registered = launcher() = new GraphLauncher();
+
+} // namespace
+
+} // namespace mlxlm::cuda
+
+// This library is searched ahead of CUDA's driver, so MLX calls this function instead. A kernel of one's own is the only kind
+// that it adds by it.
+extern "C" int cuGraphAddKernelNode_v2(
+    void** node, void* graph, const void* dependencies, size_t count, const mlxlm::cuda::Function* kernel) {
+  static int (*add)(void**, void*, const void*, size_t, const mlxlm::cuda::Function*);
+  static bool found = mlxlm::cuda::find_in_driver(add, "cuGraphAddKernelNode_v2");
+  constexpr int not_found = 500;
+  // A node's description begins with its function.
+  mlxlm::cuda::newest = *kernel;
+  return found ? add(node, graph, dependencies, count, kernel) : not_found;
+}

@@ -1,0 +1,44 @@
+// Kernels put into MLX's CUDA graph by the functions that MLX loaded them as. Its own operation for such a kernel puts the kernel's
+// text and name together in every call, which takes longer than the launch.
+#pragma once
+
+#include "abi.h"
+
+struct CUfunc_st;
+
+namespace mlxlm::cuda {
+
+using Function = CUfunc_st*;
+
+// A kernel's arguments as the driver takes them: where each of them is.
+struct FunctionLaunch {
+  Function function;
+  std::tuple<int, int, int> blocks;
+  int threads;
+  int shared_memory;
+  std::vector<void*> arguments;
+};
+
+class Launcher {
+ public:
+  virtual ~Launcher() = default;
+
+  // The function of the kernel that MLX last put into a graph on this thread since this was asked; null where there was none.
+  virtual Function take_newest() = 0;
+
+  // An array in memory of the GPU that goes back to this launcher; nothing where the GPU has none left, or for a second stream.
+  // What one launch no longer needs may be given to the next: they run one after the other.
+  virtual std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) = 0;
+
+  // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
+  virtual bool owns(const array& a) = 0;
+
+  // Behind all earlier launches on this stream, and whatever makes the inputs.
+  virtual void
+  launch(const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream) = 0;
+};
+
+// Null in builds without CUDA.
+Launcher*& launcher();
+
+} // namespace mlxlm::cuda
