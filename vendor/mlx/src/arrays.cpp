@@ -1,5 +1,6 @@
 // Arrays from and to host memory, their facts, evaluation.
 #include "abi.h"
+#include "cuda/buffers.h"
 #include "mapped_files.h"
 
 #include <algorithm>
@@ -146,7 +147,7 @@ int32_t mlxlm_read(int32_t handle, void* destination, double bytes) {
       throw std::invalid_argument("the buffer does not have the tensor's size");
     }
     if (bytes > 0) {
-      std::memcpy(destination, value.data<char>(), value.nbytes());
+      cuda::copy_to_host(value, destination);
     }
     check_mapped_files();
     return 0;

@@ -1,5 +1,7 @@
 #include "cuda/heads.h"
 
+#include "cuda/buffers.h"
+
 #include <algorithm>
 
 #include "cuda/stream.h"
@@ -41,13 +43,25 @@ std::string head_defines(bool normed, bool by_freqs) {
       (normed ? "key_norm" : "nullptr") + "\n#define WAVES " + (by_freqs ? "freqs" : "nullptr") + "\n";
 }
 
-array sizes_of_step(std::vector<int> sizes) {
-  static std::optional<std::pair<std::vector<int>, array>> last;
-  if (!last || last->first != sizes) {
-    auto made = array(sizes.begin(), mx::Shape{static_cast<int>(sizes.size())}, mx::int32);
-    last.emplace(std::move(sizes), std::move(made));
+array sizes_of_step(const std::vector<int>& sizes, mx::StreamOrDevice s) {
+  struct Step {
+    std::vector<int> sizes;
+    array given; // kept, or MLX would put the copy in its place
+    array copied;
+  };
+  static std::optional<Step> last;
+  if (!last || last->sizes != sizes) {
+    mx::Shape shape = {static_cast<int>(sizes.size())};
+    auto given = pinned_array(shape, mx::int32);
+    if (given) {
+      std::copy(sizes.begin(), sizes.end(), given->data<int>());
+    } else {
+      given = array(sizes.begin(), shape, mx::int32);
+    }
+    auto copied = sizes.size() > 2 ? mx::add(*given, array(0, mx::int32), s) : *given;
+    last.emplace(Step{sizes, *given, copied});
   }
-  return last->second;
+  return last->copied;
 }
 
 } // namespace mlxlm::cuda

@@ -17,10 +17,10 @@ namespace {
 constexpr int threads = 32 * stream_warps;
 
 // Rows in use, and where each sequence begins.
-array sizes_of(int used, const std::vector<int>& starts) {
+array sizes_of(int used, const std::vector<int>& starts, mx::StreamOrDevice s) {
   std::vector<int> sizes = {used};
   sizes.insert(sizes.end(), starts.begin(), starts.end());
-  return sizes_of_step(std::move(sizes));
+  return sizes_of_step(sizes, s);
 }
 
 // Into how many parts the keys are cut, so that every multiprocessor has work and a part is worth a block.
@@ -82,7 +82,7 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
   int team = heads_a_block(heads);
   int teams = heads.heads / team;
   int parts = parts_for(heads.used, batch * teams);
-  std::vector<array> inputs = {joint, rows.keys, rows.values, sizes_of(heads.used, rows.starts)};
+  std::vector<array> inputs = {joint, rows.keys, rows.values, sizes_of(heads.used, rows.starts, s)};
   for (auto* more : {&rows.query_weight, &rows.key_weight, &rows.freqs}) {
     if (*more) {
       inputs.push_back(**more);

@@ -242,12 +242,12 @@ std::optional<std::vector<Streamed>> matrices_of(const array& x, const cpu::Toke
   return all;
 }
 
-void add_attention(NamedInputs& inputs, const cpu::TokenAttention& attention) {
+void add_attention(NamedInputs& inputs, const cpu::TokenAttention& attention, mx::StreamOrDevice s) {
   add_matrix(inputs, joint, attention.joint[0]);
   add_matrix(inputs, last, attention.last);
   inputs.add("keys", attention.keys);
   inputs.add("values", attention.values);
-  inputs.add("sizes", sizes_of_step({attention.heads.used, attention.heads.angles.offset}));
+  inputs.add("sizes", sizes_of_step({attention.heads.used, attention.heads.angles.offset}, s));
   inputs.add("query_norm", attention.query_weight);
   inputs.add("key_norm", attention.key_weight);
   inputs.add("freqs", attention.freqs);
@@ -293,7 +293,7 @@ std::optional<array> attend_token(const array& x, const cpu::TokenAttention& att
   }
   NamedInputs inputs;
   inputs.add("x", x);
-  add_attention(inputs, attention);
+  add_attention(inputs, attention, s);
   auto kind = kind_of(attention, *matrices);
   add_peers(inputs, kind, peers);
   return launch(kind, *plan, std::move(inputs), x, s)[0];
@@ -319,7 +319,7 @@ std::vector<array> layer_token(
   inputs.add("x", x);
   inputs.add("delta", delta);
   inputs.add("first_norm", layer.first_norm);
-  add_attention(inputs, layer.attention);
+  add_attention(inputs, layer.attention, s);
   inputs.add("second_norm", layer.second_norm);
   add_matrix(inputs, gates, layer.feed.joint[0]);
   add_matrix(inputs, down, layer.feed.last);
