@@ -64,7 +64,7 @@ export class PromptBatch {
       this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
     });
     for (const layer of layers) layer.finalize();
-    mx.sparingly(() => mx.eval(layers.map(({ state }) => state)));
+    mx.sparingly(() => mx.eval(layers.map((layer) => layer.pending ?? layer.state)));
     const read = lengths.reduce((sum, length) => sum + length, 0);
     this.#readSince += read;
     if (this.#readSince >= this.stepSize) {

@@ -4,7 +4,7 @@ import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask, windowedMask } from "../masks";
 import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
-import { Buffers, type Columns, joinBatches, roomFor, rows, writeRows } from "./buffer";
+import { Buffers, type Columns, joinBatches, roomBehind, roomFor, rows, writeRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
 /** The cache of one sequence that such a batch is made of, and gives back. */
@@ -50,7 +50,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
         values: values && rows(values, 0, offset),
         batchSize: 1,
       }));
-      batch.#buffers.set(...joinBatches(parts, length)!);
+      batch.#buffers.setOwn(...joinBatches(parts, length, roomBehind(length))!);
     });
     return batch;
   }
@@ -141,7 +141,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const batch = new BatchKVCache(chosen.length, this.single);
     batch.#leftPadding = chosen.map((row) => this.#leftPadding[row]!);
     batch.#index = this.#index;
-    if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
+    if (!this.empty) mx.scope(() => batch.#buffers.setOwn(...this.#buffers.taken(chosen)));
     batch.#cut(Math.min(...batch.#leftPadding));
     return batch;
   }
@@ -150,7 +150,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     if (kept.length === 0) this.dispose();
     this.#leftPadding = kept.map((row) => this.#leftPadding[row]!);
     if (this.empty) return;
-    mx.scope(() => this.#buffers.set(...this.#buffers.taken(kept)));
+    mx.scope(() => this.#buffers.setOwn(...this.#buffers.taken(kept)));
     this.#cut(Math.min(...this.#leftPadding));
   }
 
@@ -158,8 +158,8 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const index = Math.max(this.#index, other.#index);
     const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
     mx.scope(() => {
-      const joined = joinBatches([this.#columns(), other.#columns()], index);
-      if (joined) this.#buffers.set(...joined);
+      const joined = joinBatches([this.#columns(), other.#columns()], index, roomBehind(index));
+      if (joined) this.#buffers.setOwn(...joined);
     });
     this.#leftPadding = [...own!, ...others!];
     this.#index = index;
@@ -212,6 +212,10 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const trimmed = Math.min(this.#index - Math.max(...this.#leftPadding), count);
     this.#index -= trimmed;
     return trimmed;
+  }
+
+  get pending(): unknown {
+    return this.#buffers.pending;
   }
 
   get state(): unknown {

@@ -45,21 +45,21 @@ export interface Columns {
   batchSize: number;
 }
 
-/** All sequences as one batch, with zeros before the shorter ones; null where none holds anything. */
-export function joinBatches(parts: readonly Columns[], length: number): [Tensor, Tensor] | null {
+/** All sequences as one batch, with zeros before the shorter ones and room behind; null where none holds anything. */
+export function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
   const like = parts.find(({ keys }) => keys);
   if (!like) return null;
   const joined = (which: "keys" | "values") => {
     const [, heads, , dims] = like[which]!.shape as [number, number, number, number];
     const padded = parts.map(({ [which]: own, batchSize }) => {
-      if (!own) return mx.zeros([batchSize, heads, length, dims], like[which]!.dtype);
+      if (!own) return mx.zeros([batchSize, heads, length + room, dims], like[which]!.dtype);
       const missing = length - own.dim(2);
-      return missing === 0
+      return missing + room === 0
         ? own
         : mx.pad(own, [
             [0, 0],
             [0, 0],
-            [missing, 0],
+            [missing, room],
             [0, 0],
           ]);
     });
@@ -67,6 +67,9 @@ export function joinBatches(parts: readonly Columns[], length: number): [Tensor,
   };
   return [joined("keys"), joined("values")];
 }
+
+/** How many more rows a buffer of `used` rows is given. */
+export const roomBehind = (used: number) => step - (used % step);
 
 export class Buffers {
   #keys: Tensor | null = null;
@@ -100,15 +103,28 @@ export class Buffers {
     return (this.#keys?.nbytes ?? 0) + (this.#values?.nbytes ?? 0);
   }
 
+  /** Both, for who computes them and lets them go. */
+  get pending(): (Tensor | null)[] {
+    this.#awaitWriter();
+    return [this.#keys, this.#values];
+  }
+
   /**
-   * Keys and values for an operation that writes their row `row` in place; null where they have no such row, or where
-   * somebody else may hold them.
+   * Keys and values for an operation that writes their row `row` in place, behind all that are in use; null where somebody else may
+   * hold them.
    */
   room(row: number): [Tensor, Tensor] | null {
-    if (!this.#areOwn || row >= this.length) return null;
+    if (!this.#areOwn) return null;
+    if (row >= this.length) this.#grow();
     // A token that does not come from the last step's answer leads nowhere else to what writes the row before.
     if (this.#writer && !mx.isScheduled(this.#writer)) this.#awaitWriter();
     return [this.#keys!, this.#values!];
+  }
+
+  #grow(): void {
+    this.#awaitWriter();
+    const grown = (buffer: Tensor) => joinRows(buffer, zeroRows(buffer, step));
+    mx.scope(() => this.setOwn(grown(this.#keys!), grown(this.#values!)));
   }
 
   /** A row of `room` is written when `writer` is evaluated. */
@@ -139,6 +155,12 @@ export class Buffers {
   set(keys: Tensor | null, values: Tensor | null): void {
     this.#replace(keys, values);
     this.#areOwn = false;
+  }
+
+  /** The same of new buffers that nobody else will hold. */
+  setOwn(keys: Tensor, values: Tensor): void {
+    this.#replace(keys, values);
+    this.#areOwn = true;
   }
 
   #replace(keys: Tensor | null, values: Tensor | null): void {
