@@ -55,6 +55,7 @@ class Arguments {
 
   std::vector<void*> places() {
     std::vector<void*> all;
+    all.reserve(values_.size());
     for (auto& value : values_) {
       all.push_back(&value);
     }
@@ -110,7 +111,9 @@ std::vector<array> Kernel::operator()(
     const Launch& launch, mx::StreamOrDevice s) {
   auto stream = mx::to_stream(s);
   auto [x, y, z] = launch.blocks;
-  std::vector<int> key = {stream.index, static_cast<int>(inputs[0].dtype().val()), x, y, z, launch.threads};
+  std::vector<int> key;
+  key.reserve(6 + dtypes.size() + launch.constants.size());
+  key.insert(key.end(), {stream.index, static_cast<int>(inputs[0].dtype().val()), x, y, z, launch.threads});
   for (auto dtype : dtypes) {
     key.push_back(static_cast<int>(dtype.val()));
   }
@@ -158,7 +161,8 @@ std::optional<std::vector<array>> Kernel::launch(
     arguments.add(gpu_address(*result));
     results.push_back(*std::move(result));
   }
-  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, arguments.places()}, inputs, results);
+  auto places = arguments.places();
+  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, places.data()}, inputs, results);
   return results;
 }
 

@@ -1,9 +1,10 @@
 // CUDA builds only.
 #include "cuda/launcher.h"
 
+#include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
-#include <unordered_set>
 
 #include "cuda/buffers.h"
 #include "cuda/driver.h"
@@ -39,17 +40,34 @@ thread_local Function newest = nullptr;
 // Memory of the first device for results of launches. It is asked for once: launches that run one after the other share it.
 class Pool {
  public:
+  Pool() {
+    all_.reserve(most);
+  }
+
   GpuBuffer* take(size_t size) {
+    constexpr size_t least = 512;
+    size = (size + least - 1) / least * least;
     std::lock_guard lock(mutex_);
-    // No more than twice what is needed, and those first that were given back first.
+    // No more than twice what is needed, and of a size what was given back first.
     for (auto at = free_.lower_bound(size); at != free_.end() && at->first <= 2 * size; ++at) {
-      if (at->second.given_back + apart <= launches_) {
-        auto* memory = at->second.memory;
-        free_.erase(at);
+      auto& waiting = at->second;
+      if (!waiting.empty() && waiting.front().given_back + apart <= launches_) {
+        auto* memory = waiting.front().memory;
+        waiting.pop_front();
         return memory;
       }
     }
     return make(size);
+  }
+
+  void give_back(GpuBuffer* memory) {
+    std::lock_guard lock(mutex_);
+    if (memory->device == device) {
+      free_[memory->size].push_back({memory, launches_});
+    } else {
+      // Another kind of memory took its place: that one is for who reads it on the host.
+      free_memory(memory->data);
+    }
   }
 
   void count_launch() {
@@ -57,25 +75,15 @@ class Pool {
     ++launches_;
   }
 
-  void give_back(GpuBuffer* memory) {
-    std::lock_guard lock(mutex_);
-    if (memory->device == device) {
-      free_.emplace(memory->size, Free{memory, launches_});
-      return;
-    }
-    // Another kind of memory took its place: that one is for who reads it on the host.
-    all_.erase(memory);
-    free_memory(memory->data);
-    delete memory;
-  }
-
-  bool has(const void* memory) {
-    std::lock_guard lock(mutex_);
-    return all_.contains(memory);
+  bool has(const void* memory) const {
+    auto* one = static_cast<const GpuBuffer*>(memory);
+    return std::greater_equal<>()(one, all_.data()) && std::less<>()(one, all_.data() + most);
   }
 
  private:
   static constexpr int device = 0;
+  // Pieces of memory: far more than a step needs.
+  static constexpr size_t most = 8192;
   // Launches between two uses, so that both are not in one CUDA graph. The second would come behind the first there, but which two these
   // are differs from step to step, and MLX makes a graph anew where it is not built as one before.
   static constexpr int64_t apart = 128;
@@ -89,16 +97,12 @@ class Pool {
     static int (*allocate)(Address*, size_t, void*);
     static int (*wait)(void*);
     static bool found = find_in_driver(allocate, "cuMemAllocAsync") && find_in_driver(wait, "cuStreamSynchronize");
-    constexpr size_t least = 512;
-    size = (size + least - 1) / least * least;
     Address address = 0;
     // MLX may free it, which it does as it frees memory of the device's pool.
-    if (!found || allocate(&address, size, nullptr) != 0 || wait(nullptr) != 0) {
+    if (!found || all_.size() == most || allocate(&address, size, nullptr) != 0 || wait(nullptr) != 0) {
       return nullptr;
     }
-    auto* memory = new GpuBuffer{reinterpret_cast<void*>(address), size, device};
-    all_.insert(memory);
-    return memory;
+    return &all_.emplace_back(GpuBuffer{reinterpret_cast<void*>(address), size, device});
   }
 
   static void free_memory(void* data) {
@@ -110,8 +114,8 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::multimap<size_t, Free> free_;
-  std::unordered_set<const void*> all_;
+  std::map<size_t, std::deque<Free>> free_;
+  std::vector<GpuBuffer> all_; // where these are tells that they are the pool's
   int64_t launches_ = 0;
 };
 
@@ -161,9 +165,8 @@ class GraphLauncher : public Launcher {
     auto [x, y, z] = what.blocks;
     dim3 blocks = {static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z)};
     dim3 threads = {static_cast<unsigned>(what.threads), 1, 1};
-    auto arguments = what.arguments;
     pool().count_launch();
-    encoder.add_kernel_node_raw(what.function, blocks, threads, {1, 1, 1}, what.shared_memory, arguments.data());
+    encoder.add_kernel_node_raw(what.function, blocks, threads, {1, 1, 1}, what.shared_memory, what.arguments);
   }
 
  private:

@@ -16,7 +16,7 @@ struct FunctionLaunch {
   std::tuple<int, int, int> blocks;
   int threads;
   int shared_memory;
-  std::vector<void*> arguments;
+  void** arguments;
 };
 
 class Launcher {
