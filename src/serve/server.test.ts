@@ -65,8 +65,11 @@ describe("many at once", () => {
     const first = await server.post("/v1/chat/completions", { ...endless, stream: true }, controller);
     const reader = first.body!.getReader();
     await reader.read();
+    const { scheduler } = server.context.models.loaded[0]!.served;
+    // The answer's first words come while it may still wait itself.
+    while (scheduler.running < 1) await Bun.sleep(2);
     const second = server.post("/v1/chat/completions", { ...sum, max_tokens: 2 });
-    while (server.context.models.loaded[0]!.served.scheduler.waiting < 1) await Bun.sleep(2);
+    while (scheduler.waiting < 1) await Bun.sleep(2);
     const third = await server.post("/v1/chat/completions", sum);
     expect(third.status).toBe(429);
     expect(Number(third.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
