@@ -1,6 +1,7 @@
 #include "cuda/heads.h"
 
 #include "cuda/buffers.h"
+#include "cuda/turn.h"
 
 #include <algorithm>
 
@@ -49,7 +50,9 @@ array sizes_of_step(const std::vector<int>& sizes, mx::StreamOrDevice s) {
     array given; // kept, or MLX would put the copy in its place
     array copied;
   };
-  static std::optional<Step> last;
+  // One for what operations ask for within themselves: they compute it, and MLX must not find it on its own way, which others' is on.
+  static std::optional<Step> newest[2];
+  auto& last = newest[Turn::current() != nullptr];
   if (!last || last->sizes != sizes) {
     mx::Shape shape = {static_cast<int>(sizes.size())};
     auto given = pinned_array(shape, mx::int32);
