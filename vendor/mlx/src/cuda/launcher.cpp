@@ -108,7 +108,8 @@ class Pool {
   static void free_memory(void* data) {
     static int (*release)(Address);
     static bool found = find_in_driver(release, "cuMemFree_v2");
-    if (found) {
+    // This may be a thread of MLX's that has no context.
+    if (found && use_usual_context() == 0) {
       release(reinterpret_cast<Address>(data));
     }
   }
@@ -136,8 +137,10 @@ class GraphLauncher : public Launcher {
     if (stream.index != first) {
       return std::nullopt;
     }
+    // What is larger MLX should know of: it waits where memory grows scarce.
+    constexpr size_t most = 64 << 20;
     array made(shape, dtype, nullptr, {});
-    auto* memory = pool().take(std::max<size_t>(1, made.nbytes()));
+    auto* memory = made.nbytes() <= most ? pool().take(std::max<size_t>(1, made.nbytes())) : nullptr;
     if (!memory) {
       return std::nullopt;
     }

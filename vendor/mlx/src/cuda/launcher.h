@@ -26,8 +26,8 @@ class Launcher {
   // The function of the kernel that MLX last put into a graph on this thread since this was asked; null where there was none.
   virtual Function take_newest() = 0;
 
-  // An array in memory of the GPU that goes back to this launcher; nothing where the GPU has none left, or for a second stream.
-  // What one launch no longer needs may be given to the next: they run one after the other.
+  // An array in memory of the GPU that goes back to this launcher; nothing where the GPU has none left, for much of it, or for a
+  // second stream. What one launch no longer needs may be given to the next: they run one after the other.
   virtual std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) = 0;
 
   // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
