@@ -87,10 +87,10 @@ export class TrainStep {
         toDevice(ownRows(batch, this.group), this.model.vocabSize),
         earlier,
       );
-      // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host writes down the update.
-      if (this.group) mx.asyncEval(outcome);
       const summed = new Map(this.named(outcome.gradients));
       this.setGradients(updates ? null : summed);
+      // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host writes down the update.
+      if (this.group) mx.asyncEval(outcome);
       if (updates) {
         this.trained = this.optimizer.update(parameters, this.means(summed));
         this.model.update(this.trained);
