@@ -4,7 +4,7 @@ import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask, windowedMask } from "../masks";
 import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
-import { Buffers, type Columns, joinBatches, roomBehind, roomFor, rows, writeRows } from "./buffer";
+import { Buffers, type Columns, joinBatches, roomFor, rows, writeRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
 /** The cache of one sequence that such a batch is made of, and gives back. */
@@ -50,7 +50,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
         values: values && rows(values, 0, offset),
         batchSize: 1,
       }));
-      batch.#buffers.setOwn(...joinBatches(parts, length, roomBehind(length))!);
+      batch.#buffers.set(...joinBatches(parts, length)!);
     });
     return batch;
   }
@@ -158,7 +158,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const index = Math.max(this.#index, other.#index);
     const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
     mx.scope(() => {
-      const joined = joinBatches([this.#columns(), other.#columns()], index, roomBehind(index));
+      const joined = joinBatches([this.#columns(), other.#columns()], index);
       if (joined) this.#buffers.setOwn(...joined);
     });
     this.#leftPadding = [...own!, ...others!];

@@ -45,21 +45,21 @@ export interface Columns {
   batchSize: number;
 }
 
-/** All sequences as one batch, with zeros before the shorter ones and room behind; null where none holds anything. */
-export function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
+/** All sequences as one batch, with zeros before the shorter ones; null where none holds anything. */
+export function joinBatches(parts: readonly Columns[], length: number): [Tensor, Tensor] | null {
   const like = parts.find(({ keys }) => keys);
   if (!like) return null;
   const joined = (which: "keys" | "values") => {
     const [, heads, , dims] = like[which]!.shape as [number, number, number, number];
     const padded = parts.map(({ [which]: own, batchSize }) => {
-      if (!own) return mx.zeros([batchSize, heads, length + room, dims], like[which]!.dtype);
+      if (!own) return mx.zeros([batchSize, heads, length, dims], like[which]!.dtype);
       const missing = length - own.dim(2);
-      return missing + room === 0
+      return missing === 0
         ? own
         : mx.pad(own, [
             [0, 0],
             [0, 0],
-            [missing, room],
+            [missing, 0],
             [0, 0],
           ]);
     });
@@ -67,9 +67,6 @@ export function joinBatches(parts: readonly Columns[], length: number, room = 0)
   };
   return [joined("keys"), joined("values")];
 }
-
-/** How many more rows a buffer of `used` rows is given. */
-export const roomBehind = (used: number) => step - (used % step);
 
 export class Buffers {
   #keys: Tensor | null = null;
