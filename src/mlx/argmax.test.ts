@@ -64,7 +64,11 @@ test.each(dtypes)("%s: of a large vocabulary, which a GPU has a kernel for", (dt
     mx.scope(() => {
       const few = mx.random.randint(-3, 3, { shape: [3, size] }).astype(dtype);
       const many = mx.random.normal({ shape: [3, size] }).astype(dtype);
-      const unaligned = mx.random.normal({ shape: [size + 3] }).astype(dtype).at(mx.slice(3, null)).reshape(1, size);
+      const unaligned = mx.random
+        .normal({ shape: [size + 3] })
+        .astype(dtype)
+        .at(mx.slice(3, null))
+        .reshape(1, size);
       const least = mx.full([2, size], Number.NEGATIVE_INFINITY, dtype);
       for (const x of [few, many, unaligned, least]) {
         const rows = x.astype("float32").toList() as number[][];
