@@ -50,7 +50,7 @@ array sizes_of_step(const std::vector<int>& sizes, mx::StreamOrDevice s) {
     array given; // kept, or MLX would put the copy in its place
     array copied;
   };
-  // One for what operations ask for within themselves: they compute it, and MLX must not find it on its own way, which others' is on.
+  // One outside of turns, one within: a turn computes what it asks for, and MLX fails where it finds that done to an array of its own list.
   static std::optional<Step> newest[2];
   auto& last = newest[Turn::current() != nullptr];
   if (!last || last->sizes != sizes) {
