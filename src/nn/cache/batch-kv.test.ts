@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import fc from "fast-check";
 import * as mx from "../../mlx";
 import { BatchKVCache } from "./batch-kv";
 import { KVCache } from "./kv";
@@ -15,6 +16,8 @@ function batchOf(lengths: readonly number[]): BatchKVCache {
   for (const cache of caches) cache.dispose();
   return batch;
 }
+
+const tensorOf = (row: readonly number[]) => mx.array(row, "float32", [1, 1, row.length, 1]);
 
 const addToken = (batch: BatchKVCache) =>
   mx.scope(() => {
@@ -83,5 +86,61 @@ test("a batch whose rows are full is given more of them, with what they hold", (
     [0, 0],
   ]);
   batch.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("rows keep what is theirs, however sequences come and go and room is asked for", () => {
+  const before = mx.liveHandles();
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.constantFrom("token", "room", "join", "leave", "read"), fc.nat(300)), { maxLength: 40 }),
+      (moves) => {
+        let next = 1;
+        const written = (count: number) => Array.from({ length: count }, () => next++);
+        const batchHolding = (rows: number[][]) => {
+          const caches = rows.map((row) => {
+            const cache = new KVCache();
+            mx.scope(() => void cache.update(tensorOf(row), tensorOf(row)));
+            return cache;
+          });
+          const batch = BatchKVCache.merge(caches, () => new KVCache());
+          for (const cache of caches) cache.dispose();
+          return batch;
+        };
+        let rows = [written(3), written(5)];
+        const batch = batchHolding(rows);
+        for (const [move, size] of moves) {
+          if (move === "room") mx.scope(() => void batch.room);
+          else if (move === "read") mx.eval(size % 2 === 0 ? batch.state : batch.pending);
+          else if (move === "join") {
+            const more = [written(1 + size), written(1 + (size % 7))].slice(size % 2);
+            batch.extend(batchHolding(more));
+            rows = [...rows, ...more];
+          } else if (move === "leave" && rows.length > 1) {
+            const gone = size % rows.length;
+            batch.filter(rows.flatMap((_, row) => (row === gone ? [] : [row])));
+            rows = rows.filter((_, row) => row !== gone);
+          } else if (move === "token") {
+            const tokens = rows.map(() => next++);
+            mx.scope(() => {
+              const added = mx.array(tokens, "float32", [rows.length, 1, 1, 1]);
+              batch.update(added, added);
+            });
+            rows = rows.map((row, i) => [...row, tokens[i]!]);
+          }
+        }
+        mx.scope(() => {
+          for (const [i, row] of rows.entries()) {
+            const [keys, values, length] = batch.rowState(i);
+            expect(length).toBe(row.length);
+            expect([...keys.toArray()]).toEqual(row);
+            expect([...values.toArray()]).toEqual(row);
+          }
+        });
+        batch.dispose();
+      },
+    ),
+    { numRuns: 60, seed: 7 },
+  );
   expect(mx.liveHandles()).toBe(before);
 });
