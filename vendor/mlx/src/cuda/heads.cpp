@@ -1,11 +1,10 @@
 #include "cuda/heads.h"
 
-#include "cuda/buffers.h"
-#include "cuda/turn.h"
-
 #include <algorithm>
 
+#include "cuda/buffers.h"
 #include "cuda/stream.h"
+#include "cuda/turn.h"
 
 namespace mlxlm::cuda {
 

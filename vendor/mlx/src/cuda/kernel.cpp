@@ -122,7 +122,7 @@ std::vector<array> Kernel::operator()(
   }
   auto known = made_.find(key);
   if (known != made_.end()) {
-    auto results = this->launch(known->second, inputs, shapes, dtypes, launch);
+    auto results = launch_now(known->second, inputs, shapes, dtypes, launch);
     return results ? *std::move(results) : array::make_arrays(shapes, dtypes, known->second.primitive, inputs);
   }
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {
@@ -136,7 +136,7 @@ std::vector<array> Kernel::operator()(
   return results;
 }
 
-std::optional<std::vector<array>> Kernel::launch(
+std::optional<std::vector<array>> Kernel::launch_now(
     const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
     const std::vector<mx::Dtype>& dtypes, const Launch& launch) const {
   auto* turn = Turn::current();

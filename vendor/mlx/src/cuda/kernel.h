@@ -76,7 +76,7 @@ class Kernel {
     Function function = nullptr; // once it is known
   };
 
-  std::optional<std::vector<array>> launch(
+  std::optional<std::vector<array>> launch_now(
       const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
       const std::vector<mx::Dtype>& dtypes, const Launch& launch) const;
 
