@@ -2,9 +2,13 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache } from "../models";
+import { KVCache, pendingOf } from "../nn";
 
 /** Tokens of a chunk that is worth it. Smaller ones are written where the last one left room, which must not be under way. */
 const least = 1024;
+
+/** Bytes of caches that may be copied after all: where a model's layers have no such kernel. */
+const small = 1e9;
 
 /**
  * On CUDA a chunk is put before the GPU while it still computes the one ahead, or it would wait for the host at the
@@ -21,12 +25,12 @@ export class ChunkRunner {
   run(cache: readonly Cache[], tokens: number): void {
     if (!this.ahead || tokens < least) {
       this.settle();
-      mx.sparingly(() => mx.eval(cache.map((layer) => layer.state)));
+      mx.sparingly(() => mx.eval(pendingOf(cache)));
       return;
     }
     const before = this.#newest;
     const newest = mx.scope(() => {
-      const state = mx.treeFlatten(cache.map((layer) => layer.state)).map(([, leaf]) => leaf);
+      const state = mx.treeFlatten(pendingOf(cache)).map(([, leaf]) => leaf);
       return mx.depends([mx.array(0)], state)[0]!;
     });
     this.#newest = newest;
@@ -39,7 +43,17 @@ export class ChunkRunner {
     }
   }
 
-  /** Waits for the newest chunk. Until then MLX holds the caches' buffers, and whoever adds a token would copy them. */
+  /**
+   * Waits for the newest chunk where the next token needs it. Until then MLX holds the caches' buffers, and whoever adds a token would copy
+   * them, but for kernels that write it in place: behind the chunk, as all that a GPU computes.
+   */
+  finish(cache: readonly Cache[]): void {
+    const held = cache.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    const inPlace = cache.every((layer) => layer instanceof KVCache && layer.room !== null);
+    if (!inPlace || held > small) this.settle();
+  }
+
+  /** Waits for the newest chunk. */
   settle(): void {
     const newest = this.#newest;
     this.#newest = null;

@@ -66,13 +66,15 @@ export async function prefill(
     onPrefill?.(0, total);
     for (let done = 0; total - done > 1 && !signal?.aborted; ) {
       const count = Math.min(prefillStepSize, total - done - 1);
-      mx.scope(() => {
-        const chunk = mx.slice(done, done + count);
-        const embeddings = inputEmbeddings?.at(chunk).expandDims(0);
-        model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
+      mx.distributed.evaluatedHereOrNever(() => {
+        mx.scope(() => {
+          const chunk = mx.slice(done, done + count);
+          const embeddings = inputEmbeddings?.at(chunk).expandDims(0);
+          model.forward(tokens.at(chunk).reshape(1, -1), { cache, inputEmbeddings: embeddings });
+        });
+        quantizeCaches(cache, kvQuantization);
+        chunks.run(cache, count);
       });
-      quantizeCaches(cache, kvQuantization);
-      chunks.run(cache, count);
       mx.clearSurplus();
       if (maxMemory !== undefined) chunks.settle();
       checkMemory(maxMemory);
@@ -80,7 +82,7 @@ export async function prefill(
       onPrefill?.(done, total);
       await breathe();
     }
-    chunks.settle();
+    chunks.finish(cache);
     return tokens.at(mx.slice(-1));
   } finally {
     chunks.dispose();

@@ -9,6 +9,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import { withWiredLimit } from "../models/wired";
+import { pendingOf } from "../nn";
 import { greedy } from "../sample";
 import type { Drafter } from "./draft/drafter";
 import { ModelDrafter, type ModelDrafterOptions } from "./draft/model-drafter";
@@ -118,9 +119,11 @@ export async function* draftedSteps(
   /** Reads tokens again that the cache had to forget, all but the newest. */
   const reread = () => {
     const input = history.slice(held, -1);
-    mx.scope(() => void reader.forward(mx.array(input, "uint32").reshape(1, -1), { cache }));
-    quantizeCaches(cache, options.kvQuantization);
-    mx.eval(cache.map((layer) => layer.state));
+    mx.distributed.evaluatedHereOrNever(() => {
+      mx.scope(() => void reader.forward(mx.array(input, "uint32").reshape(1, -1), { cache }));
+      quantizeCaches(cache, options.kvQuantization);
+      mx.eval(pendingOf(cache));
+    });
     held += input.length;
   };
 

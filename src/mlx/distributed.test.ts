@@ -1,19 +1,19 @@
-/** What is built and never evaluated, beside what is. Groups of several processes are tested in test/distributed. */
+/** What is built and never evaluated, beside what is evaluated. Groups of several processes are tested in test/distributed. */
 import { expect, test } from "bun:test";
 import * as mx from ".";
 
-const { neverEvaluated } = mx.distributed;
+const { evaluatedHereOrNever } = mx.distributed;
 
 test("what is never evaluated may hold more of its kind, and may fail", () => {
   const shape = mx.scope(() =>
-    neverEvaluated(() => {
-      const inner = neverEvaluated(() => mx.distributed.allSum(mx.ones([2, 3])));
+    evaluatedHereOrNever(() => {
+      const inner = evaluatedHereOrNever(() => mx.distributed.allSum(mx.ones([2, 3])));
       return mx.distributed.allSum(inner).shape;
     }),
   );
   expect(shape).toEqual([2, 3]);
   expect(() =>
-    neverEvaluated(() => {
+    evaluatedHereOrNever(() => {
       throw new Error("in the midst");
     }),
   ).toThrow("in the midst");
@@ -22,6 +22,6 @@ test("what is never evaluated may hold more of its kind, and may fail", () => {
 
 test("no tensor stays behind", () => {
   const before = mx.liveHandles();
-  mx.scope(() => void neverEvaluated(() => mx.distributed.allSum(mx.ones([4]))));
+  mx.scope(() => void evaluatedHereOrNever(() => mx.distributed.allSum(mx.ones([4]))));
   expect(mx.liveHandles()).toBe(before);
 });

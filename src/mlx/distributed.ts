@@ -96,10 +96,10 @@ function checkPresent(backend: DistributedBackend): void {
 }
 
 /**
- * Builds what is never evaluated. Kernels that exchange messages wait for those that were asked for before, and would have
- * what is built here computed, on this process alone.
+ * Builds what is evaluated by the end of `build`, or never. Kernels that exchange messages wait for those that were asked for before, and would
+ * have the rest of what is built here computed: a prompt's logits that nobody reads, or a pass on this process alone.
  */
-export function neverEvaluated<T>(build: () => T): T {
+export function evaluatedHereOrNever<T>(build: () => T): T {
   checked(native.mlxlm_messages_set_aside());
   try {
     return build();

@@ -11,7 +11,7 @@ export function withoutMessages<T>(build: () => T): T {
   const before = isSilent;
   isSilent = true;
   try {
-    return mx.distributed.neverEvaluated(build);
+    return mx.distributed.evaluatedHereOrNever(build);
   } finally {
     isSilent = before;
   }

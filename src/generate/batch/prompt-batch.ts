@@ -1,7 +1,7 @@
 /** Sequences whose prompts are being read, side by side: a chunk of each at a time. */
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
-import type { BatchCache } from "../../nn";
+import { type BatchCache, pendingOf } from "../../nn";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
 import type { BatchModel } from "./model";
 import { evenChunk, nextChunk, type Sequence } from "./sequence";
@@ -60,11 +60,13 @@ export class PromptBatch {
     const padded = chunks.flatMap((chunk) => [...chunk, ...new Array<number>(longest - chunk.length).fill(0)]);
 
     for (const layer of layers) layer.prepare(lengths);
-    mx.scope(() => {
-      this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
+    mx.distributed.evaluatedHereOrNever(() => {
+      mx.scope(() => {
+        this.model.forward(mx.array(padded, "uint32", [chunks.length, longest]), sequences, { cache: layers });
+      });
+      for (const layer of layers) layer.finalize();
+      mx.sparingly(() => mx.eval(pendingOf(layers)));
     });
-    for (const layer of layers) layer.finalize();
-    mx.sparingly(() => mx.eval(layers.map((layer) => layer.pending ?? layer.state)));
     const read = lengths.reduce((sum, length) => sum + length, 0);
     this.#readSince += read;
     if (this.#readSince >= this.stepSize) {

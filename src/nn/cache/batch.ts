@@ -17,8 +17,6 @@ export interface BatchCache extends Cache {
   prepare(lengths: readonly number[]): void;
   /** After that update: takes the padding out of sight. */
   finalize(): void;
-  /** What it holds, for who computes that and lets it go; its `state` where absent. */
-  readonly pending?: unknown;
 }
 
 /** One offset for all rows, where they agree, else a tensor (B) in the current scope. */

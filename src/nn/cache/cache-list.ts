@@ -1,6 +1,6 @@
 /** Several caches of one layer: a recurrent state beside attention's keys, or two kinds of attention. */
 import type { BatchCache } from "./batch";
-import type { Cache } from "./cache";
+import { type Cache, pendingOf } from "./cache";
 import { type CacheKind, type CacheState, type Kinds, savedKindOf, savedStateOf, shown, stateProblem } from "./kind";
 import { mergeCaches } from "./merge";
 
@@ -43,6 +43,10 @@ export class CacheList<Part extends Cache = Cache> implements Cache {
 
   trim(count: number): number {
     return Math.min(...this.parts.map((part) => part.trim(count)));
+  }
+
+  get pending(): unknown {
+    return pendingOf(this.parts);
   }
 
   get state(): unknown {

@@ -7,6 +7,8 @@ import type { KvQuantization, Rows } from "./rows";
 export interface Cache {
   /** All that makes up the cache, as a tree: its tensors, and numbers that say how to read them. For `eval` and files. */
   state: unknown;
+  /** The same for who computes it and lets it go: who asks for `state` may keep it, so that no row is written in place any more. Absent: `state`. */
+  readonly pending?: unknown;
   /** How many tokens can be read back. */
   readonly size: number;
   /** Bytes of its buffers. */
@@ -18,6 +20,9 @@ export interface Cache {
   trim(count: number): number;
   dispose(): void;
 }
+
+/** What caches hold, to be computed and let go. */
+export const pendingOf = (caches: readonly Cache[]): unknown[] => caches.map((cache) => cache.pending ?? cache.state);
 
 /** A cache of attention's keys and values. */
 export interface KeyValueCache extends Cache {

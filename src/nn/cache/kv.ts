@@ -85,6 +85,10 @@ export class KVCache implements KeyValueCache {
     return QuantizedKVCache.of(...this.state, how);
   }
 
+  get pending(): unknown {
+    return this.#buffers.pending;
+  }
+
   /** Keys, values (with their unused rows), offset. */
   get state(): State {
     return [this.#buffers.keys, this.#buffers.values, this.#offset];

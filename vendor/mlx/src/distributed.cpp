@@ -109,7 +109,7 @@ int32_t mlxlm_peers_join(int32_t group, const char* offers, int32_t length) {
   });
 }
 
-// What is built between these two is never evaluated, so nobody may come to wait for its messages.
+// What is built between these two and not evaluated by then never is, so nobody may come to wait for its messages.
 int32_t mlxlm_messages_set_aside() {
   return guarded([] {
     cuda::set_meetings_aside();

@@ -71,7 +71,7 @@ class MeetingsWithin {
   MeetingsWithin(const MeetingsWithin&) = delete;
 };
 
-// What is asked for between these two is never evaluated: what comes behind does not wait for it. They may be nested.
+// What is asked for between these two and not evaluated by then never is: what comes behind does not wait for it. They may be nested.
 void set_meetings_aside();
 void restore_meetings();
 
