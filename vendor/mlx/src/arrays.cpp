@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 using namespace mlxlm;
 
@@ -60,39 +61,41 @@ std::vector<int32_t> highest_places(const T* values, int n, int count) {
   return places;
 }
 
-template <class T>
-double first_element(const array& value) {
-  return static_cast<double>(value.data<T>()[0]);
-}
-
+// The only number of an array that has been computed. Of a large buffer on a GPU, in which it may be, nothing else moves.
 double number_of(const array& value) {
+  alignas(16) char bytes[16];
+  cuda::copy_to_host(value, bytes);
+  auto as = [&]<class T>(T number) {
+    std::memcpy(&number, bytes, sizeof(number));
+    return static_cast<double>(static_cast<std::conditional_t<std::is_arithmetic_v<T>, T, float>>(number));
+  };
   switch (value.dtype().val()) {
     case mx::Dtype::Val::bool_:
-      return first_element<bool>(value);
+      return as(bool());
     case mx::Dtype::Val::uint8:
-      return first_element<uint8_t>(value);
+      return as(uint8_t());
     case mx::Dtype::Val::uint16:
-      return first_element<uint16_t>(value);
+      return as(uint16_t());
     case mx::Dtype::Val::uint32:
-      return first_element<uint32_t>(value);
+      return as(uint32_t());
     case mx::Dtype::Val::uint64:
-      return first_element<uint64_t>(value);
+      return as(uint64_t());
     case mx::Dtype::Val::int8:
-      return first_element<int8_t>(value);
+      return as(int8_t());
     case mx::Dtype::Val::int16:
-      return first_element<int16_t>(value);
+      return as(int16_t());
     case mx::Dtype::Val::int32:
-      return first_element<int32_t>(value);
+      return as(int32_t());
     case mx::Dtype::Val::int64:
-      return first_element<int64_t>(value);
+      return as(int64_t());
     case mx::Dtype::Val::float16:
-      return static_cast<float>(value.data<mx::float16_t>()[0]);
+      return as(mx::float16_t());
     case mx::Dtype::Val::float32:
-      return first_element<float>(value);
+      return as(float());
     case mx::Dtype::Val::float64:
-      return first_element<double>(value);
+      return as(double());
     case mx::Dtype::Val::bfloat16:
-      return static_cast<float>(value.data<mx::bfloat16_t>()[0]);
+      return as(mx::bfloat16_t());
     case mx::Dtype::Val::complex64:
       throw std::invalid_argument("a complex64 tensor has no single number: read it with toArray()");
   }
@@ -107,7 +110,11 @@ extern "C" {
 int32_t mlxlm_from_data(const void* data, double bytes, int32_t rank, int32_t dtype) {
   return guarded([&] {
     auto shape = MailReader().shape(rank);
-    array result(mx::allocator::malloc(static_cast<size_t>(bytes)), shape, dtype_of(dtype));
+    auto type = dtype_of(dtype);
+    // Ids, lengths and positions are read a few times, so a GPU does so where they are: it would wait for pages that move, and for all
+    // its work when MLX frees such memory.
+    auto pinned = type == mx::int32 || type == mx::uint32 ? cuda::pinned_array(shape, type) : std::nullopt;
+    auto result = pinned ? *pinned : array(mx::allocator::malloc(static_cast<size_t>(bytes)), shape, type);
     if (static_cast<double>(result.nbytes()) != bytes) {
       throw std::invalid_argument("the data is not as long as its shape and dtype say");
     }
@@ -163,14 +170,18 @@ int32_t mlxlm_highest(int32_t handle, int32_t row, int32_t count) {
       throw std::invalid_argument("the highest values are asked of a row that there is not");
     }
     int n = value.shape(1);
-    auto places = [&]<class T>(const T* values) { return post(highest_places(values + size_t(row) * n, n, count)); };
+    auto places = [&]<class T>(T) {
+      std::vector<T> values(n);
+      cuda::copy_to_host(value, values.data(), static_cast<size_t>(row) * n, n);
+      return post(highest_places(values.data(), n, count));
+    };
     switch (value.dtype().val()) {
       case mx::Dtype::Val::float32:
-        return places(value.data<float>());
+        return places(float());
       case mx::Dtype::Val::float16:
-        return places(value.data<mx::float16_t>());
+        return places(mx::float16_t());
       case mx::Dtype::Val::bfloat16:
-        return places(value.data<mx::bfloat16_t>());
+        return places(mx::bfloat16_t());
       default:
         throw std::invalid_argument("the highest values are asked of a tensor that has no floats");
     }

@@ -19,7 +19,7 @@ GpuBuffer& buffer_of(const array& a) {
 // Small pieces of memory that does not move, by size.
 class PinnedMemory {
  public:
-  static constexpr size_t most = 16 << 10;
+  static constexpr size_t most = 256 << 10;
 
   // Null where the driver gives none.
   GpuBuffer* take(size_t bytes) {
@@ -42,7 +42,7 @@ class PinnedMemory {
 
  private:
   static bool add_pieces(size_t size, std::vector<GpuBuffer*>& free) {
-    constexpr size_t together = 64 << 10;
+    size_t together = std::max<size_t>(size, 64 << 10);
     static int (*allocate)(void**, size_t);
     static const bool found = find_in_driver(allocate, "cuMemAllocHost_v2");
     void* memory = nullptr;
@@ -112,15 +112,21 @@ std::optional<array> pinned_array(const mx::Shape& shape, mx::Dtype dtype) {
   return made;
 }
 
-void copy_to_host(const array& a, void* destination) {
+void copy_to_host(const array& a, void* destination, size_t first, size_t count) {
   static const bool available = mx::cu::is_available();
-  if (available && a.size() > 0 && buffer_of(a).device >= 0) {
+  size_t skipped = first * a.itemsize();
+  size_t bytes = count * a.itemsize();
+  if (available && bytes > 0 && buffer_of(a).device >= 0) {
     static auto* copies = new Copies();
-    if ((*copies)(destination, gpu_address(a), a.nbytes())) {
+    if ((*copies)(destination, static_cast<char*>(gpu_address(a)) + skipped, bytes)) {
       return;
     }
   }
-  std::memcpy(destination, a.data<char>(), a.nbytes());
+  std::memcpy(destination, a.data<char>() + skipped, bytes);
+}
+
+void copy_to_host(const array& a, void* destination) {
+  copy_to_host(a, destination, 0, a.size());
 }
 
 } // namespace mlxlm::cuda

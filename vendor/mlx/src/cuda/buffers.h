@@ -21,7 +21,8 @@ void* gpu_address(const array& a);
 // array is a large one.
 std::optional<array> pinned_array(const mx::Shape& shape, mx::Dtype dtype);
 
-// Copies the numbers of an array that has been computed and lies in rows.
+// Copies numbers of an array that has been computed and lies in rows: `count` of them from number `first` on, or all.
+void copy_to_host(const array& a, void* destination, size_t first, size_t count);
 void copy_to_host(const array& a, void* destination);
 
 } // namespace mlxlm::cuda
