@@ -2,12 +2,15 @@
 // wraps a body.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // x times w: warps of 16 MTILES outputs, and ROWS rows of x, by mma.m16n8k16 with the weights as its first operand. Weights go
 // from memory to registers, a chunk ahead: each byte has one reader. A thread multiplies eight numbers in a row of each of its
 // outputs by the same eight of x, in shared memory: the instruction sees them in another order, which a sum does not mind.
-// The grid is (outputs, parts of the inputs, rows), so `product` has as many layers as there are parts.
+// The grid is (outputs, parts of the inputs, rows), so `product` has as many layers as there are parts. While the launch before still
+// computes, the first chunk of weights goes to registers and AHEAD more to the cache that all multiprocessors share.
 // Inputs x (rows, K), w (N, K). Output product (parts, rows, N).
 constexpr const char* dense_rows_source = R"(
   using namespace mlxlm_products;
@@ -90,8 +93,19 @@ constexpr const char* dense_rows_source = R"(
     }
   };
   if (begin < end) {
-    read_x(begin);
     read_w(begin, weights[0]);
+#if __CUDA_ARCH__ >= 900
+    const int from_k = (begin + 1) * CHUNK;
+    const int bytes = (min(min(end, begin + 1 + AHEAD) * CHUNK, inputs) - from_k) * static_cast<int>(sizeof(T));
+    for (int r = lane; r < 16 * MTILES && bytes > 0; r += 32) {
+      const T* row = w + static_cast<int64_t>(min(first + r, outputs - 1)) * inputs + from_k;
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(row), "r"(bytes) : "memory");
+    }
+#endif
+  }
+)" MLXLM_BEHIND_LAUNCH R"(
+  if (begin < end) {
+    read_x(begin);
   }
   for (int chunk = begin; chunk < end; chunk += 2) {
     round(chunk, weights[0], weights[1]);

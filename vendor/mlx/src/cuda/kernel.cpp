@@ -101,6 +101,7 @@ Kernel::Kernel(
       reads_(reads) {
   std::string text = source;
   auto names = [&](const std::string& what) { return text.find(what) != std::string::npos; };
+  waits_ = names("griddepcontrol.wait");
   for (auto& input : inputs) {
     described_.push_back({names(input + "_shape"), names(input + "_strides"), names(input + "_ndim")});
   }
@@ -162,7 +163,7 @@ std::optional<std::vector<array>> Kernel::launch_now(
     results.push_back(*std::move(result));
   }
   auto places = arguments.places();
-  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, places.data()}, inputs, results);
+  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, places.data(), waits_}, inputs, results);
   return results;
 }
 

@@ -84,6 +84,7 @@ class Kernel {
   std::map<std::vector<int>, Made> made_;
   int shared_memory_;
   Reads reads_;
+  bool waits_; // for the launch before it, by itself
   std::vector<Described> described_; // by input
 };
 

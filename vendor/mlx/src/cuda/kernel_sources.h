@@ -2,12 +2,14 @@
 // the template arguments as constants; a kernel that says `w_shape` gets that too.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // One block a row: VECTOR values a thread and chunk, kept in registers between the two passes.
 // Inputs x, delta (rows, DIMS), weight (DIMS). Outputs sum, normed (rows, DIMS). Of delta there may be PARTS in float32, (PARTS, rows,
 // DIMS), which are added.
-constexpr const char* add_rms_norm_source = R"(
+constexpr const char* add_rms_norm_source = MLXLM_BEHIND_LAUNCH R"(
   constexpr int VECTOR = 8;
   constexpr int VECTORS = DIMS / VECTOR;
   using Vector = AlignedVector<T, VECTOR>;

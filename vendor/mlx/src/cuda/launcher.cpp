@@ -35,7 +35,14 @@ namespace mlxlm::cuda {
 
 namespace {
 
-thread_local Function newest = nullptr;
+// The node of a kernel in one of MLX's graphs.
+struct Node {
+  Function function = nullptr;
+  void* graph = nullptr;
+  void* node = nullptr;
+};
+
+thread_local Node newest;
 
 // Memory of the first device for results of launches. It is asked for once: launches that run one after the other share it.
 class Pool {
@@ -129,7 +136,7 @@ Pool& pool() {
 class GraphLauncher : public Launcher {
  public:
   Function take_newest() override {
-    return std::exchange(newest, nullptr);
+    return std::exchange(newest.function, nullptr);
   }
 
   std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) override {
@@ -155,34 +162,75 @@ class GraphLauncher : public Launcher {
   }
 
   void launch(
-      const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs,
-      mx::Stream stream) override {
+      const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream,
+      bool in_row) override {
     auto& encoder = mx::cu::get_command_encoder(stream);
+    auto before = std::exchange(last_, {});
+    // Then the edge from the launch before is not MLX's, which would have this one wait for its end.
+    bool overlaps = in_row && what.waits && before.node && can_overlap();
     for (auto& input : inputs) {
-      encoder.set_input_array(input);
+      if (!overlaps || !owns(input)) {
+        encoder.set_input_array(input);
+      }
+    }
+    if (!overlaps) {
+      encoder.set_input_array(place(launches_));
     }
     for (auto& output : outputs) {
       encoder.set_output_array(output);
     }
-    encoder.set_output_array(turn());
+    encoder.set_output_array(place(++launches_));
     auto [x, y, z] = what.blocks;
     dim3 blocks = {static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z)};
     dim3 threads = {static_cast<unsigned>(what.threads), 1, 1};
     pool().count_launch();
+    newest = {};
     encoder.add_kernel_node_raw(what.function, blocks, threads, {1, 1, 1}, what.shared_memory, what.arguments);
+    last_ = std::exchange(newest, {});
+    if (overlaps) {
+      constexpr Edge begins_early = {1, 0, 1, {}};
+      check_driver(
+          add_edges()(last_.graph, &before.node, &last_.node, &begins_early, 1), "kernels cannot run one behind the other");
+    }
   }
 
  private:
-  // Each launch says that it writes here, so that it comes behind the one before it.
-  static const array& turn() {
-    static const auto* made = [] {
-      static GpuBuffer nothing = {nullptr, 0, 0};
-      auto* a = new array(mx::Shape{0}, mx::uint8, nullptr, {});
-      a->set_data(mx::allocator::Data(mx::allocator::Buffer(&nothing), [](mx::allocator::Buffer) {}));
-      return a;
-    }();
-    return *made;
+  // As the driver describes an edge: where it leaves a kernel, where it comes in, and its kind.
+  struct Edge {
+    unsigned char from;
+    unsigned char to;
+    unsigned char kind;
+    unsigned char reserved[5];
+  };
+  using AddEdges = int (*)(void* graph, void* const* from, void* const* to, const Edge* edges, size_t count);
+
+  static AddEdges add_edges() {
+    static int (*add)(void*, void* const*, void* const*, const Edge*, size_t);
+    static bool found = find_in_driver(add, "cuGraphAddDependencies_v2");
+    return found ? add : nullptr;
   }
+
+  static bool can_overlap() {
+    return add_edges() != nullptr;
+  }
+
+  // What a launch is said to write and the next one to read, so that it comes behind. More of these than a graph has nodes.
+  static const array& place(size_t launch) {
+    constexpr size_t places = 1024;
+    static const auto* made = [] {
+      auto* nothing = new GpuBuffer[places]{};
+      auto* all = new std::vector<array>();
+      for (size_t i = 0; i < places; ++i) {
+        auto& a = all->emplace_back(mx::Shape{0}, mx::uint8, nullptr, std::vector<array>{});
+        a.set_data(mx::allocator::Data(mx::allocator::Buffer(&nothing[i]), [](mx::allocator::Buffer) {}));
+      }
+      return all;
+    }();
+    return (*made)[launch % places];
+  }
+
+  Node last_; // of the newest launch
+  size_t launches_ = 0;
 };
 
 const auto registered = launcher() = new GraphLauncher();
@@ -198,7 +246,8 @@ extern "C" int cuGraphAddKernelNode_v2(
   static int (*add)(void**, void*, const void*, size_t, const mlxlm::cuda::Function*);
   static bool found = mlxlm::cuda::find_in_driver(add, "cuGraphAddKernelNode_v2");
   constexpr int not_found = 500;
+  int code = found ? add(node, graph, dependencies, count, kernel) : not_found;
   // A node's description begins with its function.
-  mlxlm::cuda::newest = *kernel;
-  return found ? add(node, graph, dependencies, count, kernel) : not_found;
+  mlxlm::cuda::newest = {*kernel, graph, *node};
+  return code;
 }

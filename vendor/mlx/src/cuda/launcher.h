@@ -17,6 +17,7 @@ struct FunctionLaunch {
   int threads;
   int shared_memory;
   void** arguments;
+  bool waits; // the kernel itself waits for the launch before it
 };
 
 class Launcher {
@@ -33,9 +34,11 @@ class Launcher {
   // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
   virtual bool owns(const array& a) = 0;
 
-  // Behind all earlier launches on this stream, and whatever makes the inputs.
-  virtual void
-  launch(const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream) = 0;
+  // Behind all earlier launches on this stream, and whatever makes the inputs. `in_row`: MLX has done nothing with its graph since the last of
+  // them but added to it.
+  virtual void launch(
+      const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream,
+      bool in_row) = 0;
 };
 
 // Null in builds without CUDA.

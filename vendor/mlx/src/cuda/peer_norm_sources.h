@@ -1,6 +1,8 @@
 // Kernels that sum over ranks what a block of a model gives, add it to the stream, and norm that, row by row.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // Goes with peer_header.
@@ -92,7 +94,7 @@ __device__ void add_and_norm(
 
 // Inputs x (rows, DIMS), part (rows, DIMS): this rank's, or PARTS of that in float32, (PARTS, rows, DIMS) weight (DIMS), table, before: as those of peer_short_source. Outputs sum, normed
 // (rows, DIMS). A block a row, with channels of its own.
-constexpr const char* peer_norm_short_source = R"(
+constexpr const char* peer_norm_short_source = MLXLM_BEHIND_LAUNCH R"(
   const mlxlm::Peers<RANKS, BLOCKS, THREADS, CHUNK> peers{table};
   constexpr int LINES = DIMS / 4;
   constexpr int CHANNELS = (LINES + THREADS - 1) / THREADS;

@@ -1,6 +1,8 @@
 // The CUDA kernels of quantized products with several rows. cuda/kernel_sources.h says how MLX wraps a body.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // Formats of packed weights, and how 32 values of one become operands of a tensor core.
@@ -401,7 +403,7 @@ constexpr const char* expert_tiles_source = R"(
 )";
 
 // Four sums a thread. Input parts (PARTS, rows, N) in float32. Output product (rows, N).
-constexpr const char* sum_parts_source = R"(
+constexpr const char* sum_parts_source = MLXLM_BEHIND_LAUNCH R"(
   const int64_t size = static_cast<int64_t>(parts_shape[1]) * parts_shape[2];
   const int64_t at = 4 * (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x);
   if (at >= size) {

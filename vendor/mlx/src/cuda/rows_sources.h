@@ -1,6 +1,8 @@
 // One token of each of several sequences: attention behind the joint projection. cuda/attention_parts.h has the work of a block.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // A block for a part of the keys (x), some queries of one head of keys (y) and a sequence (z). PARTS: others attend to the rest.
@@ -35,7 +37,7 @@ constexpr const char* attend_rows_source = R"(
   const int64_t value_stride = values_strides[2];
   Here::prefetch(own_keys, key_stride, begin, end, thread);
   Here::prefetch(own_values, value_stride, begin, end, thread);
-
+)" MLXLM_BEHIND_LAUNCH R"(
   const T* heads = joint + row * (HEADS + 2 * KV_HEADS) * D;
   for (int h = warp; h < G + (newest ? 2 : 0); h += workers) {
     const int from = h < G ? team * G + h : h == G ? HEADS + head : HEADS + KV_HEADS + head;
@@ -63,7 +65,7 @@ constexpr const char* attend_rows_source = R"(
 )";
 
 // A block for some queries (x) and a sequence (y). Inputs parts as above, and joint for its dtype. Output out (B, HEADS, HEAD_DIMS).
-constexpr const char* join_parts_source = R"(
+constexpr const char* join_parts_source = MLXLM_BEHIND_LAUNCH R"(
   using namespace mlxlm_token;
   constexpr int D = HEAD_DIMS;
   constexpr int G = HEADS_A_BLOCK;
@@ -80,7 +82,7 @@ constexpr const char* join_parts_source = R"(
 
 // Eight numbers a thread. Input joint (rows, 2 INNER): gates, then values; or PARTS of it in float32, (PARTS, rows, 2 INNER), which are
 // added. Output out (rows, INNER).
-constexpr const char* gate_rows_source = R"(
+constexpr const char* gate_rows_source = MLXLM_BEHIND_LAUNCH R"(
   using namespace mlxlm_token;
   constexpr int vectors = INNER / 8; // of a row
   const int64_t rows = joint_shape[PARTS > 1 ? 1 : 0];

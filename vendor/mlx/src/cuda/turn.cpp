@@ -64,7 +64,8 @@ std::optional<array> Turn::result(const mx::Shape& shape, mx::Dtype dtype) {
 
 void Turn::launch(
     const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs) {
-  launcher()->launch(what, inputs, outputs, stream_);
+  // MLX begins a new graph between operations, not within one.
+  launcher()->launch(what, inputs, outputs, stream_, std::exchange(launched_, true));
   for (auto& input : inputs) {
     if (!launcher()->owns(input)) {
       kept_.push_back(input);
