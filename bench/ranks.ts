@@ -3,12 +3,13 @@
  * where there is none. The first rank's output is shown.
  *
  *   bun bench/ranks.ts 2 bench/decode.ts llama-8b --bits 4
+ *   bun bench/ranks.ts 2 bench/decode.py llama-8b --bits 4     mlx-lm's side
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { listedHosts } from "../src/cli/launch/hosts";
-import { plan } from "../src/cli/launch/plan";
+import { graphOperationsFor, plan } from "../src/cli/launch/plan";
 import { freePorts } from "../src/cli/launch/ports";
 import * as mx from "../src/mlx";
 
@@ -21,6 +22,8 @@ const ranks = plan(hosts, {
   connectionsPerIp: 1,
   gpus: process.env.CUDA_VISIBLE_DEVICES,
   key: crypto.randomUUID(),
+  graphOperations:
+    process.env.MLX_MAX_OPS_PER_BUFFER ?? graphOperationsFor([script.includes("training") ? "lora" : script]),
   verbose: false,
   cores: availableParallelism(),
   freePorts,
@@ -32,7 +35,7 @@ const inFile = ([name, text]: [string, string]) => {
   return [name, path];
 };
 const running = ranks.map(({ rank, env, files }) =>
-  Bun.spawn([process.execPath, script, ...words], {
+  Bun.spawn([script.endsWith(".py") ? "python3" : process.execPath, script, ...words], {
     env: {
       ...process.env,
       MLXLM_SHARED_GPU: gpus > 0 && gpus < Number(count) ? "1" : "0",

@@ -331,8 +331,14 @@ export const variables = {
     readBy: "library",
   },
   MLX_USE_CUDA_GRAPHS: {
-    meaning: "0 has MLX launch CUDA's kernels one by one: quicker for batches on several GPUs, slower on one",
+    meaning: "0 has MLX launch CUDA's kernels one by one",
     standard: "1",
+    from: "MLX",
+    readBy: "library",
+  },
+  MLX_MAX_OPS_PER_BUFFER: {
+    meaning: "after how many operations MLX launches a CUDA graph",
+    standard: "MLX's own, 100 on an H200; 20 where ranks on GPUs do not train",
     from: "MLX",
     readBy: "library",
   },

@@ -10,7 +10,7 @@ import { isLaunched } from "../../mlx/group-environment";
 import type { Output } from "../output";
 import { type Host, type Hosts, isHere, listedHosts, readHostfile } from "./hosts";
 import { mpiWords } from "./mpi";
-import { type Backend, backends, type PlannedRank, plan } from "./plan";
+import { type Backend, backends, graphOperationsFor, type PlannedRank, plan } from "./plan";
 import { freePorts } from "./ports";
 import { hashOf, placeExecutable } from "./ssh";
 import { supervise } from "./supervise";
@@ -71,6 +71,7 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
     backend,
     gpus: environment("CUDA_VISIBLE_DEVICES"),
     ncclNetwork: environment("NCCL_SOCKET_IFNAME"),
+    graphOperations: environment("MLX_MAX_OPS_PER_BUFFER") ?? graphOperationsFor(command),
     key: randomBytes(16).toString("hex"),
     cores: availableParallelism(),
     freePorts,

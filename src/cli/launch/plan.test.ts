@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Host } from "./hosts";
 import { mpiWords } from "./mpi";
-import { type Backend, plan } from "./plan";
+import { type Backend, graphOperationsFor, plan } from "./plan";
 
 const options = {
   connectionsPerIp: 1,
@@ -45,6 +45,14 @@ describe("what ranks are started with", () => {
     expect(ranks.map(({ env }) => env.CUDA_VISIBLE_DEVICES)).toEqual(["0", "1", "0", "1"]);
     expect(ranks[3]!.env).toMatchObject({ NCCL_HOST_IP: "10.0.0.1", NCCL_PORT: "12345", MLX_WORLD_SIZE: "4" });
     expect(ranks[3]!.env.NCCL_SOCKET_IFNAME).toBeUndefined();
+  });
+
+  test("on GPUs: small CUDA graphs, but for training", () => {
+    const operations = (command: string[]) =>
+      planned([here, here], "nccl", { graphOperations: graphOperationsFor(command) })[1]!.env.MLX_MAX_OPS_PER_BUFFER;
+    expect(operations(["generate", "--model", "demo"])).toBe("20");
+    expect(operations(["lora", "--train"])).toBeUndefined();
+    expect(planned([here], "tcp", { graphOperations: "20" })[0]!.env.MLX_MAX_OPS_PER_BUFFER).toBeUndefined();
   });
 
   test("for NCCL on this machine: the GPUs that the user leaves, and the loopback", () => {

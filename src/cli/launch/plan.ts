@@ -17,6 +17,8 @@ export interface PlanOptions {
   gpus?: string;
   /** The network that NCCL is told to use by the user. */
   ncclNetwork?: string;
+  /** After how many operations MLX launches a CUDA graph; its own number where absent. */
+  graphOperations?: string;
   /** What members say to each other. */
   key: string;
   verbose: boolean;
@@ -58,6 +60,14 @@ export function plan(hosts: readonly Host[], options: PlanOptions): PlannedRank[
   }));
 }
 
+/**
+ * After how many operations MLX launches a CUDA graph on ranks of this command. A prompt's graphs differ from one prompt to the next, and while one
+ * rank makes a large one anew the others wait; small ones are alike. In training fewer launches count for more.
+ */
+export function graphOperationsFor(command: readonly string[]): string | undefined {
+  return command[0] === "lora" || command[0] === "dwq" ? undefined : "20";
+}
+
 /** Each rank of a machine has a GPU to itself. @throws UserError where CUDA_VISIBLE_DEVICES lists too few */
 function gpuOf(hosts: readonly Host[], rank: number, { gpus }: PlanOptions): string {
   const host = hosts[rank]!;
@@ -92,6 +102,7 @@ function connectionOf(hosts: readonly Host[], options: PlanOptions): Connection 
           NCCL_HOST_IP: firstAddress(hosts, backend),
           NCCL_PORT: `${options.ncclPort ?? (hosts.every(isHere) ? options.freePorts(1)[0] : usualNcclPort)}`,
           MLX_WORLD_SIZE: `${hosts.length}`,
+          ...(options.graphOperations !== undefined && { MLX_MAX_OPS_PER_BUFFER: options.graphOperations }),
           // NCCL would listen on the network too.
           ...(options.ncclNetwork === undefined && hosts.every(isLoopback) && { NCCL_SOCKET_IFNAME: "=lo" }),
           ...(verbose && { NCCL_DEBUG: "INFO" }),
