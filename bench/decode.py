@@ -1,4 +1,5 @@
-"""mlx-lm's side of decode.ts: the same shape, random weights, greedy, by mlx-lm's own clock. Prints one JSON line."""
+"""mlx-lm's side of decode.ts: the same shape, random weights, greedy, by mlx-lm's own clock; on ranks the model is divided among
+them. Prints one JSON line."""
 
 import argparse
 import importlib
@@ -27,6 +28,9 @@ model = module.Model(module.ModelArgs.from_dict(config))
 model.update(tree_map(lambda p: p.astype(getattr(mx, args.dtype)), model.parameters()))
 if args.bits:
     nn.quantize(model, group_size=64, bits=args.bits)
+group = mx.distributed.init()
+if group.size() > 1:
+    model.shard(group)
 mx.eval(model.parameters())
 mx.clear_cache()
 mx.reset_peak_memory()
