@@ -19,7 +19,7 @@ export class ChunkRunner {
   #newest: Tensor | null = null;
   readonly #resting = mx.activeMemory();
 
-  constructor(private readonly ahead = mx.isAvailable("cuda") && mx.defaultDevice() !== "cpu") {}
+  constructor(private readonly ahead = mx.usesCuda()) {}
 
   /** Computes what the caches hold now, `tokens` more than before; ahead of that, waits for all chunks but this one. */
   run(cache: readonly Cache[], tokens: number): void {

@@ -29,6 +29,9 @@ export function defaultDevice(): Device {
   return checked(native.mlxlm_default_device()) === 0 ? "cpu" : "gpu";
 }
 
+/** Whether operations run on an NVIDIA GPU unless told otherwise. */
+export const usesCuda = () => defaultDevice() === "gpu" && isAvailable("cuda");
+
 /** @throws MlxError where there is no such device */
 export function setDefaultDevice(device: Device, index = 0): void {
   checked(native.mlxlm_set_default_device(deviceCode(device), index));

@@ -43,6 +43,7 @@ export {
   setMetallibPath,
   setWiredLimit,
   synchronize,
+  usesCuda,
   withStream,
 } from "./devices";
 export * as distributed from "./distributed";

@@ -164,7 +164,7 @@ export function project(x: Tensor, layers: readonly Layer[]): Tensor[] {
  */
 export function projectJointly(x: Tensor, layers: readonly Layer[]): Tensor | null {
   if (layers.some((layer) => isStandIn(layer) && !layer.isIdle)) return null;
-  const ofPrompts = x.dim(-2) > 1 && mx.defaultDevice() !== "cpu" && mx.isAvailable("cuda");
+  const ofPrompts = x.dim(-2) > 1 && mx.usesCuda();
   return jointOf(x, layers.map(baseOf), { ofPrompts })?.forward(x) ?? null;
 }
 

@@ -45,7 +45,7 @@ function readLength(length: number): number {
   const tile = 128;
   const whole = Math.ceil(length / tile) * tile;
   const isNear = whole - length <= length / 32;
-  return isNear && mx.defaultDevice() === "gpu" && mx.isAvailable("cuda") ? whole : length;
+  return isNear && mx.usesCuda() ? whole : length;
 }
 
 /** @throws UserError for a token id that the model has no embedding for: MLX would read foreign memory */
