@@ -340,7 +340,7 @@ export const variables = {
     meaning: "after how many operations MLX launches a CUDA graph",
     standard: "MLX's own, 100 on an H200; 20 where ranks on GPUs do not train",
     from: "MLX",
-    readBy: "library",
+    readBy: "typescript",
   },
   MLX_CUDA_GRAPH_CACHE_SIZE: {
     meaning: "how many CUDA graphs MLX keeps; at MLX's own 400 a long run aborts",

@@ -163,7 +163,8 @@ describe("with the demo model's answers", () => {
         else expectSameLikelihood(ours![0] as number, other![0] as number);
         expect([what, ours![1]]).toEqual([what, other![1]]);
       }
-      expectResults(found, expected, 1e-5);
+      // A BLAS has other kernels for another maker's processors: 1.2e-5 on one of AMD's.
+      expectResults(found, expected, 3e-5);
       expect(mx.liveHandles()).toBe(before);
     },
     60_000,
