@@ -17,13 +17,15 @@ const [count, script, ...words] = process.argv.slice(2);
 if (!count || !script) throw new Error("bun bench/ranks.ts RANKS SCRIPT …");
 const { hosts } = listedHosts(Array(Number(count)).fill("127.0.0.1").join());
 const gpus = mx.deviceCount("gpu");
+const isPython = script.endsWith(".py");
 const ranks = plan(hosts, {
   backend: gpus >= Number(count) ? "nccl" : "tcp",
   connectionsPerIp: 1,
   gpus: process.env.CUDA_VISIBLE_DEVICES,
   key: crypto.randomUUID(),
   graphOperations:
-    process.env.MLX_MAX_OPS_PER_BUFFER ?? graphOperationsFor([script.includes("training") ? "lora" : script]),
+    process.env.MLX_MAX_OPS_PER_BUFFER ??
+    (isPython || script.includes("training") ? undefined : graphOperationsFor([script])),
   verbose: false,
   cores: availableParallelism(),
   freePorts,
@@ -35,7 +37,7 @@ const inFile = ([name, text]: [string, string]) => {
   return [name, path];
 };
 const running = ranks.map(({ rank, env, files }) =>
-  Bun.spawn([script.endsWith(".py") ? "python3" : process.execPath, script, ...words], {
+  Bun.spawn([isPython ? "python3" : process.execPath, script, ...words], {
     env: {
       ...process.env,
       MLXLM_SHARED_GPU: gpus > 0 && gpus < Number(count) ? "1" : "0",

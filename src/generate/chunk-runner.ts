@@ -7,7 +7,7 @@ import { KVCache, pendingOf } from "../nn";
 /** Tokens of a chunk that is worth it. Smaller ones are written where the last one left room, which must not be under way. */
 const least = 1024;
 
-/** Bytes of caches that may be copied after all: where a model's layers have no such kernel. */
+/** Bytes of caches that may be copied: where a model's layers have no kernel that writes a token in place. */
 const small = 1e9;
 
 /**
@@ -48,9 +48,10 @@ export class ChunkRunner {
    * them, but for kernels that write it in place: behind the chunk, as all that a GPU computes.
    */
   finish(cache: readonly Cache[]): void {
+    if (!this.#newest) return;
     const held = cache.reduce((sum, { nbytes }) => sum + nbytes, 0);
-    const inPlace = cache.every((layer) => layer instanceof KVCache && layer.room !== null);
-    if (!inPlace || held > small) this.settle();
+    const inPlace = held < small && cache.every((layer) => layer instanceof KVCache && layer.room !== null);
+    if (!inPlace) this.settle();
   }
 
   /** Waits for the newest chunk. */

@@ -96,7 +96,7 @@ function checkPresent(backend: DistributedBackend): void {
 }
 
 /**
- * Builds what is evaluated by the end of `build`, or never. Kernels that exchange messages wait for those that were asked for before, and would
+ * Builds what is evaluated by the end of `build` or next of all, or never. Kernels that exchange messages wait for those that were asked for before, and would
  * have the rest of what is built here computed: a prompt's logits that nobody reads, or a pass on this process alone.
  */
 export function evaluatedHereOrNever<T>(build: () => T): T {

@@ -79,10 +79,12 @@ export function toDevice(batch: TokenBatch, vocabSize: number): DeviceBatch {
     }
   }
   const onDevice = (data: Int32Array) => mx.array(data, "int32", [rows, length]);
+  // Every layer reads these, and a GPU would do so from the host each time.
+  const forLayers = (data: Int32Array) => (mx.usesCuda() ? onDevice(data).add(0) : onDevice(data));
   return {
     inputs: onDevice(table(tokenAt)),
     targets: onDevice(table((row, column) => tokenAt(row, column + 1))),
     counted: mx.array(counted, "uint8", [rows, length]).astype("bool"),
-    packing: samples ? { positions: onDevice(positions), segments: onDevice(segments) } : null,
+    packing: samples ? { positions: forLayers(positions), segments: forLayers(segments) } : null,
   };
 }

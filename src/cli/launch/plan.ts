@@ -102,7 +102,8 @@ function connectionOf(hosts: readonly Host[], options: PlanOptions): Connection 
           NCCL_HOST_IP: firstAddress(hosts, backend),
           NCCL_PORT: `${options.ncclPort ?? (hosts.every(isHere) ? options.freePorts(1)[0] : usualNcclPort)}`,
           MLX_WORLD_SIZE: `${hosts.length}`,
-          ...(options.graphOperations !== undefined && { MLX_MAX_OPS_PER_BUFFER: options.graphOperations }),
+          ...(hosts.length > 1 &&
+            options.graphOperations !== undefined && { MLX_MAX_OPS_PER_BUFFER: options.graphOperations }),
           // NCCL would listen on the network too.
           ...(options.ncclNetwork === undefined && hosts.every(isLoopback) && { NCCL_SOCKET_IFNAME: "=lo" }),
           ...(verbose && { NCCL_DEBUG: "INFO" }),

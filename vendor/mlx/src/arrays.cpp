@@ -111,8 +111,8 @@ int32_t mlxlm_from_data(const void* data, double bytes, int32_t rank, int32_t dt
   return guarded([&] {
     auto shape = MailReader().shape(rank);
     auto type = dtype_of(dtype);
-    // Ids, lengths and positions are read a few times, so a GPU does so where they are: it would wait for pages that move, and for all
-    // its work when MLX frees such memory.
+    // Ids and lengths are read a few times, so a GPU reads them where they are. In MLX's shared memory the kernel would wait for pages that
+    // move, and the host for all that the GPU has to do when that memory is freed.
     auto pinned = type == mx::int32 || type == mx::uint32 ? cuda::pinned_array(shape, type) : std::nullopt;
     auto result = pinned ? *pinned : array(mx::allocator::malloc(static_cast<size_t>(bytes)), shape, type);
     if (static_cast<double>(result.nbytes()) != bytes) {

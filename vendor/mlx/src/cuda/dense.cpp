@@ -36,13 +36,6 @@ Shape shape_for(int rows, int inputs, int outputs, int multiprocessors) {
   return {tile, small_warps, std::clamp((3 * multiprocessors + small / 2) / small, 1, most)};
 }
 
-// Chunks of weights that are fetched while others compute: about half of an H200's shared cache in all.
-int chunks_ahead(int rows_of_weights) {
-  constexpr int all = 24 << 20; // bytes
-  constexpr int chunk = 256;
-  return std::max(1, all / (chunk * rows_of_weights));
-}
-
 Kernel& kernel_of(int warps) {
   auto made = [](const char* name, int warps, int blocks) {
     return Kernel(name, {"x", "w"}, {"product"}, dense_rows_source, product_header + launch_bounds(32 * warps, blocks));
@@ -97,7 +90,6 @@ array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
       {(outputs + tile - 1) / tile, shape.parts, 1},
       shape.warps * 32,
       {{"ROWS", shape.rows}, {"MTILES", 1}, {"WARPS", shape.warps}}};
-  launch.constants.emplace_back("AHEAD", chunks_ahead(outputs * shape.parts));
   bool whole = shape.parts == 1;
   auto result = whole ? mx::Shape{rows, outputs} : mx::Shape{shape.parts, rows, outputs};
   return kernel_of(shape.warps)({flat, transposed(w)}, {result}, {whole ? x.dtype() : mx::float32}, launch, s)[0];

@@ -10,7 +10,7 @@ namespace mlxlm::cuda {
 // from memory to registers, a chunk ahead: each byte has one reader. A thread multiplies eight numbers in a row of each of its
 // outputs by the same eight of x, in shared memory: the instruction sees them in another order, which a sum does not mind.
 // The grid is (outputs, parts of the inputs, rows), so `product` has as many layers as there are parts. While the launch before still
-// computes, the first chunk of weights goes to registers and AHEAD more to the cache that all multiprocessors share.
+// computes, the first chunk of weights goes to registers, and more of them, 24 MB of all blocks, to the cache that all multiprocessors share.
 // Inputs x (rows, K), w (N, K). Output product (parts, rows, N).
 constexpr const char* dense_rows_source = R"(
   using namespace mlxlm_products;
@@ -95,8 +95,9 @@ constexpr const char* dense_rows_source = R"(
   if (begin < end) {
     read_w(begin, weights[0]);
 #if __CUDA_ARCH__ >= 900
+    const int ahead = max(1, (24 << 20) / static_cast<int>(sizeof(T)) / CHUNK / outputs / static_cast<int>(gridDim.y));
     const int from_k = (begin + 1) * CHUNK;
-    const int bytes = (min(min(end, begin + 1 + AHEAD) * CHUNK, inputs) - from_k) * static_cast<int>(sizeof(T));
+    const int bytes = (min(min(end, begin + 1 + ahead) * CHUNK, inputs) - from_k) * static_cast<int>(sizeof(T));
     for (int r = lane; r < 16 * MTILES && bytes > 0; r += 32) {
       const T* row = w + static_cast<int64_t>(min(first + r, outputs - 1)) * inputs + from_k;
       asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(row), "r"(bytes) : "memory");

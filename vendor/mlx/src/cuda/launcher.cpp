@@ -91,7 +91,7 @@ class Pool {
   static constexpr int device = 0;
   // Pieces of memory: far more than a step needs.
   static constexpr size_t most = 8192;
-  // Launches between two uses, so that both are not in one CUDA graph. The second would come behind the first there, but which two these
+  // Launches between two uses, more than a CUDA graph usually has. In one graph the second would come behind the first, but which two these
   // are differs from step to step, and MLX makes a graph anew where it is not built as one before.
   static constexpr int64_t apart = 128;
 
@@ -166,7 +166,7 @@ class GraphLauncher : public Launcher {
       bool in_row) override {
     auto& encoder = mx::cu::get_command_encoder(stream);
     auto before = std::exchange(last_, {});
-    // Then the edge from the launch before is not MLX's, which would have this one wait for its end.
+    // An edge of MLX's would have this kernel begin when the one before has ended. So it is not told of what that one gives.
     bool overlaps = in_row && what.waits && before.node && can_overlap();
     for (auto& input : inputs) {
       if (!overlaps || !owns(input)) {
@@ -247,7 +247,9 @@ extern "C" int cuGraphAddKernelNode_v2(
   static bool found = mlxlm::cuda::find_in_driver(add, "cuGraphAddKernelNode_v2");
   constexpr int not_found = 500;
   int code = found ? add(node, graph, dependencies, count, kernel) : not_found;
-  // A node's description begins with its function.
-  mlxlm::cuda::newest = {*kernel, graph, *node};
+  if (code == 0) {
+    // A node's description begins with its function.
+    mlxlm::cuda::newest = {*kernel, graph, *node};
+  }
   return code;
 }

@@ -28,14 +28,14 @@ class Launcher {
   virtual Function take_newest() = 0;
 
   // An array in memory of the GPU that goes back to this launcher; nothing where the GPU has none left, for much of it, or for a
-  // second stream. What one launch no longer needs may be given to the next: they run one after the other.
+  // second stream. What one launch no longer needs may be given to a later one: each comes behind those before it, or waits for them.
   virtual std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) = 0;
 
   // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
   virtual bool owns(const array& a) = 0;
 
-  // Behind all earlier launches on this stream, and whatever makes the inputs. `in_row`: MLX has done nothing with its graph since the last of
-  // them but added to it.
+  // Behind all earlier launches on this stream, and whatever makes the inputs. `in_row`: since the last of them MLX has put nothing into its
+  // graph, and not begun another. A kernel that waits by itself begins before that one has ended.
   virtual void launch(
       const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream,
       bool in_row) = 0;

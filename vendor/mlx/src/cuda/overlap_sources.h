@@ -2,7 +2,7 @@
 // programmatic dependent launch. `cuda/launcher.cpp` lets those begin early whose text has this in it.
 #pragma once
 
-// Waits until the launch before has computed, and lets the next one begin. All blocks must come here, ahead of what they read of it.
+// Waits until the launch before has computed, and lets the next one begin. All blocks must come here, ahead of what they read of it and of all that they write.
 #define MLXLM_BEHIND_LAUNCH                                    \
   "\n#if __CUDA_ARCH__ >= 900\n"                               \
   "  asm volatile(\"griddepcontrol.wait;\" ::: \"memory\");\n" \

@@ -52,6 +52,8 @@ void Turn::compute(array& a) {
     output.set_status(array::Status::evaluated);
   }
   if (!is_view(a)) {
+    // The next launch may read what this gives, in whatever memory, so MLX orders it.
+    launched_ = false;
     kept_.insert(kept_.end(), a.inputs().begin(), a.inputs().end());
     kept_.insert(kept_.end(), outputs.begin(), outputs.end());
   }
