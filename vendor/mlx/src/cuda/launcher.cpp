@@ -167,7 +167,7 @@ class GraphLauncher : public Launcher {
     auto& encoder = mx::cu::get_command_encoder(stream);
     auto before = std::exchange(last_, {});
     // An edge of MLX's would have this kernel begin when the one before has ended. So it is not told of what that one gives.
-    bool overlaps = in_row && what.waits && before.node && can_overlap();
+    bool overlaps = in_row && what.waits && before.node && add_edges();
     for (auto& input : inputs) {
       if (!overlaps || !owns(input)) {
         encoder.set_input_array(input);
@@ -204,14 +204,11 @@ class GraphLauncher : public Launcher {
   };
   using AddEdges = int (*)(void* graph, void* const* from, void* const* to, const Edge* edges, size_t count);
 
+  // Null where the driver has no such function.
   static AddEdges add_edges() {
-    static int (*add)(void*, void* const*, void* const*, const Edge*, size_t);
+    static AddEdges add;
     static bool found = find_in_driver(add, "cuGraphAddDependencies_v2");
     return found ? add : nullptr;
-  }
-
-  static bool can_overlap() {
-    return add_edges() != nullptr;
   }
 
   // What a launch is said to write and the next one to read, so that it comes behind. More of these than a graph has nodes.
