@@ -3,8 +3,8 @@
  * are as long as it has them, and sums are made in another order, so their last bits differ. A line for each kind, and
  * the tests that fail; exit code 1 where one does.
  */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { abilities } from "./processor";
 
 /** What only holds where MLX multiplies by the same BLAS as Python did: two experts' scores are almost the same there. */
 const turnsOnRounding = "deepseek_v41 greedy tokens in bfloat16, by MLX's own operations";
@@ -31,19 +31,6 @@ const processors: readonly { env: Record<string, string>; needs?: string }[] = [
   { env: { OPENBLAS_CORETYPE: "Haswell" }, needs: "avx2" },
   { env: { OPENBLAS_CORETYPE: "Prescott" }, needs: "sse3" },
 ];
-
-/** What the processor can do, by Linux's names; nothing elsewhere. */
-function abilities(): Set<string> {
-  if (process.platform !== "linux" || process.arch !== "x64") return new Set();
-  const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
-  // Linux calls SSE3 by its first name.
-  return new Set(
-    flags
-      .trim()
-      .split(" ")
-      .map((name) => (name === "pni" ? "sse3" : name)),
-  );
-}
 
 const able = abilities();
 let failures = 0;

@@ -5,6 +5,7 @@ import type { Tensor } from "../../src/mlx";
 import * as mx from "../../src/mlx";
 import { isQuantizable, type Module, quantize } from "../../src/nn";
 import { makeSampler } from "../../src/sample";
+import { boundBySums } from "../processor";
 import { decode, row } from "./decode";
 import { expectValues, fixture, float32 } from "./fixtures";
 import { type FormulaModel, formulaModel } from "./formula-model";
@@ -36,8 +37,8 @@ const folder = new URL("../fixtures/models/", import.meta.url);
 for (const file of readdirSync(folder).sort()) {
   const expected = fixture<Fixture>(`models/${file}`);
   const { prompt, columns } = expected;
-  // Kimi K3 amplifies rounding: by OpenBLAS's kernels for processors without AVX-512 its logits are 1.9e-4 off.
-  const tolerance = file === "kimi_k3.json" ? 3e-4 : 1e-4;
+  // Kimi K3 amplifies rounding: Python's logits of the batch are up to 1.5e-4 from float64's, ours up to 1.0e-4.
+  const tolerance = file === "kimi_k3.json" ? boundBySums(1e-4, 3e-4) : 1e-4;
   const thinned = (logits: Tensor) => logits.at(mx.ellipsis, mx.slice(undefined, undefined, columns)).toArray();
 
   describe(file.replace(".json", ""), () => {
