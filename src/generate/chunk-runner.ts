@@ -2,7 +2,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache } from "../models";
-import { KVCache, pendingOf } from "../nn";
+import { bytesOf, KVCache, pendingOf } from "../nn";
 
 /** Tokens of a chunk that is worth it. Smaller ones are written where the last one left room, which must not be under way. */
 const least = 1024;
@@ -35,8 +35,7 @@ export class ChunkRunner {
     });
     this.#newest = newest;
     try {
-      const held = cache.reduce((sum, { nbytes }) => sum + nbytes, this.#resting);
-      mx.sparingly(() => mx.asyncEval(newest), held);
+      mx.sparingly(() => mx.asyncEval(newest), this.#resting + bytesOf(cache));
       if (before) mx.eval(before);
     } finally {
       before?.dispose();
@@ -44,13 +43,12 @@ export class ChunkRunner {
   }
 
   /**
-   * Waits for the newest chunk where the next token needs it. Until then MLX holds the caches' buffers, and whoever adds a token would copy
-   * them, but for kernels that write it in place: behind the chunk, as all that a GPU computes.
+   * Ends a prompt. Waits for the newest chunk unless kernels write the next token in place, which come behind the chunk anyway. Whoever else adds
+   * a token would copy the caches' buffers, which MLX holds until then.
    */
   finish(cache: readonly Cache[]): void {
     if (!this.#newest) return;
-    const held = cache.reduce((sum, { nbytes }) => sum + nbytes, 0);
-    const inPlace = held < small && cache.every((layer) => layer instanceof KVCache && layer.room !== null);
+    const inPlace = bytesOf(cache) < small && cache.every((layer) => layer instanceof KVCache && layer.room !== null);
     if (!inPlace) this.settle();
   }
 

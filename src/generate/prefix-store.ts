@@ -1,7 +1,7 @@
 /** What models have read, kept for prompts that begin alike. */
 import * as mx from "../mlx";
 import type { Cache } from "../models";
-import { type CacheState, kindNamed, kindOf, savedStateOf } from "../nn";
+import { bytesOf, type CacheState, kindNamed, kindOf, savedStateOf } from "../nn";
 import { elsewhere, forgetElsewhere } from "./ranks/caches-elsewhere";
 
 export interface PrefixStoreOptions {
@@ -153,8 +153,6 @@ export function commonLength(a: readonly number[], b: readonly number[]): number
   while (length < a.length && length < b.length && a[length] === b[length]) length++;
   return length;
 }
-
-export const bytesOf = (layers: readonly Cache[]) => layers.reduce((sum, { nbytes }) => sum + nbytes, 0);
 
 export function dispose(layers: readonly Cache[]): void {
   forgetElsewhere(layers);

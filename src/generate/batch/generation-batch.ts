@@ -2,7 +2,7 @@
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
-import type { BatchCache } from "../../nn";
+import { type BatchCache, bytesOf } from "../../nn";
 import { bestAllowed, takesBest } from "../best-allowed";
 import { acceptChosen, choosesFirst, type StepMask, stepMask } from "../masks";
 import { badLogits, type Chosen, choose, isStepToCheck } from "../sampling-step";
@@ -66,7 +66,7 @@ export class GenerationBatch {
   }
 
   get nbytes(): number {
-    return this.#layers.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    return bytesOf(this.#layers);
   }
 
   /** Takes over the sequences of another batch. */

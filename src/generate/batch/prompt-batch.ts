@@ -1,7 +1,7 @@
 /** Sequences whose prompts are being read, side by side: a chunk of each at a time. */
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
-import { type BatchCache, pendingOf } from "../../nn";
+import { type BatchCache, bytesOf, pendingOf } from "../../nn";
 import { disposeLayers, extendLayers, extractLayers, filterLayers, mergeLayers } from "./layers";
 import type { BatchModel } from "./model";
 import { evenChunk, nextChunk, type Sequence } from "./sequence";
@@ -18,7 +18,7 @@ export class PromptBatch {
   ) {}
 
   get nbytes(): number {
-    return this.#layers?.reduce((sum, { nbytes }) => sum + nbytes, 0) ?? 0;
+    return bytesOf(this.#layers ?? []);
   }
 
   /** @param caches what each of the sequences begins with; they are copied */

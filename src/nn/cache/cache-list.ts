@@ -1,6 +1,6 @@
 /** Several caches of one layer: a recurrent state beside attention's keys, or two kinds of attention. */
 import type { BatchCache } from "./batch";
-import { type Cache, pendingOf } from "./cache";
+import { bytesOf, type Cache, pendingOf } from "./cache";
 import { type CacheKind, type CacheState, type Kinds, savedKindOf, savedStateOf, shown, stateProblem } from "./kind";
 import { mergeCaches } from "./merge";
 
@@ -30,7 +30,7 @@ export class CacheList<Part extends Cache = Cache> implements Cache {
   }
 
   get nbytes(): number {
-    return this.parts.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    return bytesOf(this.parts);
   }
 
   get empty(): boolean {

@@ -24,6 +24,9 @@ export interface Cache {
 /** What caches hold, to be computed and let go. */
 export const pendingOf = (caches: readonly Cache[]): unknown[] => caches.map((cache) => cache.pending ?? cache.state);
 
+/** Bytes of all their buffers. */
+export const bytesOf = (caches: readonly Cache[]) => caches.reduce((sum, { nbytes }) => sum + nbytes, 0);
+
 /** A cache of attention's keys and values. */
 export interface KeyValueCache extends Cache {
   /**

@@ -4,7 +4,7 @@ export type { BatchCache } from "./batch";
 export { BatchChunkedKVCache } from "./batch-chunked";
 export { BatchKVCache } from "./batch-kv";
 export { BatchRotatingKVCache } from "./batch-rotating";
-export { type Cache, type ChunkedCache, type KeyValueCache, pendingOf } from "./cache";
+export { bytesOf, type Cache, type ChunkedCache, type KeyValueCache, pendingOf } from "./cache";
 export { BatchCacheList, CacheList } from "./cache-list";
 export { ChunkedKVCache } from "./chunked";
 export { ConcatenateKVCache } from "./concatenate";

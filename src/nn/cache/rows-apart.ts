@@ -3,7 +3,7 @@
  * stay apart, and who reads them reads one after the other.
  */
 import type { BatchCache } from "./batch";
-import type { Cache } from "./cache";
+import { bytesOf, type Cache } from "./cache";
 import { CacheList } from "./cache-list";
 import { type CacheKind, type CacheState, savedKindOf, savedStateOf } from "./kind";
 
@@ -63,7 +63,7 @@ export class RowsApart implements BatchCache {
   }
 
   get nbytes(): number {
-    return this.#rows.reduce((sum, { nbytes }) => sum + nbytes, 0);
+    return bytesOf(this.#rows);
   }
 
   get empty(): boolean {

@@ -1,6 +1,7 @@
 /** What a model has read, by its tokens: any number of requests go on from one and the same beginning. */
-import { bytesOf, canCut, copied, cut, dispose, Loan, type Prefixes } from "../../generate/prefix-store";
+import { canCut, copied, cut, dispose, Loan, type Prefixes } from "../../generate/prefix-store";
 import type { Cache } from "../../models";
+import { bytesOf } from "../../nn";
 import { RadixTree } from "./radix-tree";
 
 export interface RadixPrefixesOptions {
