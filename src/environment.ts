@@ -338,7 +338,7 @@ export const variables = {
   },
   MLX_MAX_OPS_PER_BUFFER: {
     meaning: "after how many operations MLX launches a CUDA graph",
-    standard: "MLX's own, 100 on an H200; 20 on ranks of `nccl` that do not train",
+    standard: "MLX's own, 100 on an H200; 20 on ranks of NCCL that do not train",
     from: "MLX",
     readBy: "typescript",
   },

@@ -1,6 +1,6 @@
 /**
- * Ahead of the first test file: how long a test may take. Bun does not read it from bunfig.toml, and five seconds are few on a crowded machine. It
- * forgets this behind that file, so `bun run test` says it as a flag.
+ * How long a test may take: Bun's five seconds are few on a crowded machine. Bun does not read this from bunfig.toml, and takes what is said here for
+ * the first test file only, so `bun run test` also says it as a flag.
  */
 import { setDefaultTimeout } from "bun:test";
 

@@ -96,8 +96,8 @@ function checkPresent(backend: DistributedBackend): void {
 }
 
 /**
- * Builds what is evaluated by the end of `build` or next of all, or never. Kernels that exchange messages wait for those that were asked for before, and would
- * have the rest of what is built here computed: a prompt's logits that nobody reads, or a pass on this process alone.
+ * Builds what is evaluated within `build`, right behind it, or never. A kernel that exchanges messages comes behind the one that was asked for
+ * last. Without this the next one would have all of this computed: a prompt's logits that nobody reads, or a pass on this process alone.
  */
 export function evaluatedHereOrNever<T>(build: () => T): T {
   checked(native.mlxlm_messages_set_aside());

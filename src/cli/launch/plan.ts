@@ -61,8 +61,8 @@ export function plan(hosts: readonly Host[], options: PlanOptions): PlannedRank[
 }
 
 /**
- * After how many operations MLX launches a CUDA graph on ranks of this command. A prompt's graphs differ from one prompt to the next, and while one
- * rank makes a large one anew the others wait; small ones are alike. In training fewer launches count for more.
+ * After how many operations MLX launches a CUDA graph on ranks of this command. Large graphs differ from prompt to prompt, and while one rank
+ * makes one anew the others wait. Small graphs are alike. Training is slower with them.
  */
 export function graphOperationsFor(command: readonly string[]): string | undefined {
   return command[0] === "lora" || command[0] === "dwq" ? undefined : "20";

@@ -7,7 +7,10 @@ import type { KvQuantization, Rows } from "./rows";
 export interface Cache {
   /** All that makes up the cache, as a tree: its tensors, and numbers that say how to read them. For `eval` and files. */
   state: unknown;
-  /** The same for who computes it and lets it go: who asks for `state` may keep it, so that no row is written in place any more. Absent: `state`. */
+  /**
+   * The same, for who computes it and lets it go. Who asks for `state` may keep it, and no row is written in place from then on. Absent:
+   * `state`.
+   */
   readonly pending?: unknown;
   /** How many tokens can be read back. */
   readonly size: number;

@@ -5,6 +5,7 @@
 
 #include "cuda/buffers.h"
 #include "cuda/kernel_texts.h"
+#include "cuda/overlap_sources.h"
 #include "cuda/turn.h"
 #include "environment.h"
 #include "mlx/backend/cuda/cuda.h"
@@ -101,7 +102,7 @@ Kernel::Kernel(
       reads_(reads) {
   std::string text = source;
   auto names = [&](const std::string& what) { return text.find(what) != std::string::npos; };
-  waits_ = names("griddepcontrol.wait");
+  waits_ = names(MLXLM_BEHIND_LAUNCH);
   for (auto& input : inputs) {
     described_.push_back({names(input + "_shape"), names(input + "_strides"), names(input + "_ndim")});
   }

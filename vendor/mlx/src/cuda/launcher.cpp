@@ -166,7 +166,7 @@ class GraphLauncher : public Launcher {
       bool in_row) override {
     auto& encoder = mx::cu::get_command_encoder(stream);
     auto before = std::exchange(last_, {});
-    // An edge of MLX's would have this kernel begin when the one before has ended. So it is not told of what that one gives.
+    // MLX would have this kernel begin when the one before has ended. So MLX is not told of what that one gives, and the edge is ours.
     bool overlaps = in_row && what.waits && before.node && add_edges();
     for (auto& input : inputs) {
       if (!overlaps || !owns(input)) {
@@ -211,7 +211,7 @@ class GraphLauncher : public Launcher {
     return found ? add : nullptr;
   }
 
-  // What a launch is said to write and the next one to read, so that it comes behind. More of these than a graph has nodes.
+  // A launch is said to write its own place, and the next one to read it, which orders them. There are more places than a graph has nodes.
   static const array& place(size_t launch) {
     constexpr size_t places = 1024;
     static const auto* made = [] {

@@ -53,7 +53,7 @@ void Turn::compute(array& a) {
   }
   if (!is_view(a)) {
     // The next launch may read what this gives, in whatever memory, so MLX orders it.
-    launched_ = false;
+    in_row_ = false;
     kept_.insert(kept_.end(), a.inputs().begin(), a.inputs().end());
     kept_.insert(kept_.end(), outputs.begin(), outputs.end());
   }
@@ -67,7 +67,7 @@ std::optional<array> Turn::result(const mx::Shape& shape, mx::Dtype dtype) {
 void Turn::launch(
     const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs) {
   // MLX begins a new graph between operations, not within one.
-  launcher()->launch(what, inputs, outputs, stream_, std::exchange(launched_, true));
+  launcher()->launch(what, inputs, outputs, stream_, std::exchange(in_row_, true));
   for (auto& input : inputs) {
     if (!launcher()->owns(input)) {
       kept_.push_back(input);

@@ -26,7 +26,7 @@ class Turn {
  private:
   mx::Stream stream_;
   std::vector<array>& kept_;
-  bool launched_ = false;
+  bool in_row_ = false; // MLX has put nothing into its graph since the last launch of this turn
 };
 
 } // namespace mlxlm::cuda
