@@ -33,3 +33,8 @@ export class UserError extends Error {
     return this.options.hint;
   }
 }
+
+/** Whether an error, MLX's or another, says that there is no memory for something. */
+export function isLackOfMemory(error: unknown): boolean {
+  return error instanceof Error && /\bmalloc\b|unable to allocate|out of memory|bad_alloc/i.test(error.message);
+}

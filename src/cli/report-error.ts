@@ -1,7 +1,7 @@
 /** Errors as a user sees them: what, where, the next step. */
 import { isatty } from "node:tty";
 import { withDemoNamed } from "../demo/folder";
-import { ExitCode, UserError } from "../errors";
+import { ExitCode, isLackOfMemory, UserError } from "../errors";
 import { printable } from "../printable";
 import { systemError } from "../system-errors";
 import { fitting } from "./output";
@@ -34,7 +34,7 @@ function describe(error: unknown): { code: ExitCode; message: string; hint?: str
   const text = error instanceof Error ? error.message : String(error);
   const ofSystem = systemError(error);
   if (ofSystem) return { code: ofSystem.code, message: ofSystem.message, hint: ofSystem.hint };
-  if (/\bmalloc\b|unable to allocate|out of memory|bad_alloc/i.test(text)) {
+  if (isLackOfMemory(error)) {
     return {
       code: ExitCode.resources,
       message: `out of memory: ${text}`,

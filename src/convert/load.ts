@@ -1,5 +1,5 @@
 /** From a checkpoint folder to a model that is ready to run. */
-import { ExitCode, UserError } from "../errors";
+import { ExitCode, isLackOfMemory, UserError } from "../errors";
 import type { JsonObject } from "../json-file";
 import * as mx from "../mlx";
 import { architectureOf, createModel, type DraftHead, type LanguageModel, pipelineModel } from "../models";
@@ -177,8 +177,8 @@ function withoutEntries(config: QuantizationConfig, blocks?: ReadonlyMap<string,
 /** What to say of weights that do not make a model. */
 function explained(error: unknown, path: string, lacking: UserError | null): unknown {
   if (error instanceof UserError) return lacking ?? error;
-  if (!(error instanceof mx.MlxError)) return error;
-  return new UserError(`the weights of ${path} have shapes or dtypes that do not belong together`, {
+  if (!(error instanceof mx.MlxError) || isLackOfMemory(error)) return error;
+  return new UserError(`the weights of ${path} have shapes or dtypes that do not belong together: ${error.message}`, {
     hint: "Check that config.json and the weights belong together, or download the model again.",
     cause: error,
   });

@@ -1,5 +1,5 @@
 /** Errors as HTTP sees them. Each API writes them in its own shape. */
-import { ExitCode, UserError } from "../errors";
+import { ExitCode, isLackOfMemory, UserError } from "../errors";
 
 export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 503;
 
@@ -42,8 +42,7 @@ const statuses: Partial<Record<ExitCode, ErrorStatus>> = {
 export function apiErrorOf(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof UserError) return new ApiError(statuses[error.code] ?? 500, error.message, { cause: error });
-  const text = error instanceof Error ? error.message : "";
-  if (/\bmalloc\b|unable to allocate|out of memory|bad_alloc/i.test(text)) {
+  if (isLackOfMemory(error)) {
     return new ApiError(503, "out of memory", { code: "out_of_memory", cause: error });
   }
   return new ApiError(500, "internal error", { code: "internal_error", cause: error });
