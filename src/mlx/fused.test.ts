@@ -322,6 +322,8 @@ describe("along one axis", () => {
       const update = mx.zeros([2, 3, 2], "int32");
       const expected = x.put([mx.ellipsis, mx.slice(1, 3)], 0);
       expect(mx.updateAxis(x, update, 2, 1).toList()).toEqual(expected.toList());
+      const block = x.put([1, mx.slice(1, 3), mx.slice(2, 4)], 7);
+      expect(mx.updateBlock(x, mx.full([1, 2, 2], 7, "int32"), [1, 1, 2]).toList()).toEqual(block.toList());
     });
   });
 

@@ -77,7 +77,7 @@ export * as fft from "./fft";
 export * from "./files";
 export * as grammar from "./grammar";
 export { type HostArray, highestOf, type NestedList } from "./host";
-export { ellipsis, type Index, newaxis, type Slice, slice, sliceAxis, updateAxis } from "./indexing";
+export { ellipsis, type Index, newaxis, type Slice, slice, sliceAxis, updateAxis, updateBlock } from "./indexing";
 export * as linalg from "./linalg";
 export type { Operand } from "./operand";
 export * from "./products";

@@ -155,6 +155,20 @@ export function updateAxis(x: Tensor, update: Tensor, axis: number, start: numbe
   return wrap(abi.update_axis(x.handle, update.handle, axis, start));
 }
 
+/** `x[start:start + n, …] = update` along all axes, as a new tensor; n is the update's size there. */
+export function updateBlock(x: Tensor, update: Tensor, start: readonly number[]): Tensor {
+  const stop = start.map((from, axis) => from + update.dim(axis));
+  return wrap(
+    abi.slice_update(
+      x.handle,
+      update.handle,
+      start,
+      stop,
+      start.map(() => 1),
+    ),
+  );
+}
+
 /** `x[index] = value` and `x.at[index].<update>(value)`, as a new tensor. */
 export function indexUpdate(x: Tensor, index: Index | readonly Index[], value: Operand, update: Update): Tensor {
   if (update === "subtract") return indexUpdate(x, index, tensorOf(value, x.dtype).negative(), "add");

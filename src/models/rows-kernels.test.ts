@@ -71,7 +71,7 @@ describe.skipIf(!hasKernels)("a token of each of several sequences", () => {
     const taken = layers.mock.results.filter(({ value }) => value !== null).length;
     // Layers with experts are not one operation.
     const wholeLayers = "mlp_only_layers" in config ? config.mlp_only_layers.length : config.num_hidden_layers;
-    expect(taken).toBeGreaterThan(wholeLayers * (steps - 5));
+    expect(taken).toBe(wholeLayers * steps);
     layers.mockRestore();
     for (const one of [...cache, ...each.flat()]) one.dispose();
     for (const one of whole) one.dispose();

@@ -46,7 +46,7 @@ test("a mask is plain where it hides the padding of this batch and nothing else"
 test("rows are written in place only by who alone holds the buffers, and are awaited by who reads them", () => {
   const before = mx.liveHandles();
   const batch = batchOf([3, 5]);
-  expect(batch.room).toBeNull();
+  expect(batch.room).not.toBeNull();
   addToken(batch);
   const [keys] = batch.room!;
   expect(keys.shape).toEqual([2, 1, 261, 8]);
@@ -66,6 +66,48 @@ test("rows are written in place only by who alone holds the buffers, and are awa
   batch.extend(batchOf([2]));
   expect(batch.room).not.toBeNull();
   batch.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("rows are written in place too when padding has gone with the sequences that needed it", () => {
+  const before = mx.liveHandles();
+  const batch = batchOf([3, 4, 9, 5]);
+  addToken(batch);
+  const chosen = batch.select([0, 3]);
+  batch.filter([0, 1, 3]);
+  for (const [one, padding] of [
+    [batch, [2, 1, 0]],
+    [chosen, [2, 0]],
+  ] as const) {
+    expect(one.leftPadding).toEqual(padding);
+    expect(one.size).toBe(6);
+    expect(one.room).not.toBeNull();
+    const [keys] = one.state as [mx.Tensor];
+    const row = (of: number) => mx.scope(() => [...(keys.at(of, 0, mx.slice(0, 6), 0).toArray() as Float32Array)]);
+    expect(row(0)).toEqual([0, 0, 1, 1, 1, 2]);
+    expect(row(padding.length - 1)).toEqual([1, 1, 1, 1, 1, 2]);
+    one.dispose();
+  }
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("rows are written in place behind prompts of unequal length", () => {
+  const before = mx.liveHandles();
+  const batch = batchOf([3, 5]);
+  batch.prepare([1, 4]);
+  mx.scope(() => void batch.update(mx.full([2, 1, 4, 8], 2), mx.full([2, 1, 4, 8], 2)));
+  batch.finalize();
+  expect(batch.leftPadding).toEqual([5, 0]);
+  expect(batch.room).not.toBeNull();
+  const other = batchOf([3, 3]);
+  other.prepare([1, 2]);
+  mx.scope(() => void other.update(mx.full([2, 1, 4, 8], 2), mx.full([2, 1, 4, 8], 2)));
+  other.finalize();
+  expect(other.leftPadding).toEqual([1, 0]);
+  expect(other.size).toBe(5);
+  expect(other.room).not.toBeNull();
+  batch.dispose();
+  other.dispose();
   expect(mx.liveHandles()).toBe(before);
 });
 

@@ -4,7 +4,7 @@ import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask, windowedMask } from "../masks";
 import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
-import { Buffers, type Columns, joinBatches, roomFor, rows, writeRows } from "./buffer";
+import { Buffers, type Columns, joinBatches, roomFor, rows, step, writeRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
 /** The cache of one sequence that such a batch is made of, and gives back. */
@@ -50,7 +50,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
         values: values && rows(values, 0, offset),
         batchSize: 1,
       }));
-      batch.#buffers.set(...joinBatches(parts, length)!);
+      batch.#buffers.setOwn(...joinBatches(parts, length, step)!);
     });
     return batch;
   }
@@ -132,33 +132,43 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const padding = this.#rightPadding;
     this.#prepared = this.#rightPadding = null;
     if (!padding) return;
-    mx.scope(() => this.#buffers.map((buffer) => rollRows(rows(buffer, 0, this.#index), padding)));
-    this.#leftPadding = this.#leftPadding.map((before, i) => before + padding[i]!);
-    this.#cut(Math.min(...this.#leftPadding));
+    const all = this.#leftPadding.map((before, i) => before + padding[i]!);
+    const cut = Math.min(...all);
+    const moved = (buffer: Tensor) => rows(rollRows(rows(buffer, 0, this.#index), padding), cut, this.#index);
+    mx.scope(() => this.#buffers.mapOwn((buffer) => mx.contiguous(moved(buffer))));
+    this.#leftPadding = all.map((padding) => padding - cut);
+    this.#index -= cut;
   }
 
   select(chosen: readonly number[]): BatchKVCache {
     const batch = new BatchKVCache(chosen.length, this.single);
-    batch.#leftPadding = chosen.map((row) => this.#leftPadding[row]!);
-    batch.#index = this.#index;
-    if (!this.empty) mx.scope(() => batch.#buffers.setOwn(...this.#buffers.taken(chosen)));
-    batch.#cut(Math.min(...batch.#leftPadding));
+    const [padding, cut] = this.#paddingOf(chosen);
+    batch.#leftPadding = padding;
+    batch.#index = this.#index - cut;
+    if (!this.empty) mx.scope(() => batch.#buffers.setOwn(...this.#buffers.taken(chosen, cut)));
     return batch;
   }
 
   filter(kept: readonly number[]): void {
     if (kept.length === 0) this.dispose();
-    this.#leftPadding = kept.map((row) => this.#leftPadding[row]!);
-    if (this.empty) return;
-    mx.scope(() => this.#buffers.setOwn(...this.#buffers.taken(kept)));
-    this.#cut(Math.min(...this.#leftPadding));
+    const [padding, cut] = this.#paddingOf(kept);
+    this.#leftPadding = padding;
+    this.#index -= cut;
+    if (!this.empty) mx.scope(() => this.#buffers.setOwn(...this.#buffers.taken(kept, cut)));
+  }
+
+  /** The padding of these rows, and how many columns are padding in all of them. */
+  #paddingOf(chosen: readonly number[]): [padding: number[], cut: number] {
+    const all = chosen.map((row) => this.#leftPadding[row]!);
+    const cut = this.empty ? 0 : Math.min(...all);
+    return [all.map((padding) => padding - cut), cut];
   }
 
   extend(other: BatchKVCache): void {
     const index = Math.max(this.#index, other.#index);
     const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
     mx.scope(() => {
-      const joined = joinBatches([this.#columns(), other.#columns()], index);
+      const joined = joinBatches([this.#columns(), other.#columns()], index, step);
       if (joined) this.#buffers.setOwn(...joined);
     });
     this.#leftPadding = [...own!, ...others!];

@@ -38,6 +38,19 @@ export function roomFor(added: Tensor, buffer: Tensor | null, used: number): Ten
   return joinRows(used % step === 0 ? buffer : rows(buffer, 0, used), more);
 }
 
+/** A copy of these sequences of x. As slices they take a GPU a tenth of the time of a gather; a single slice would be no copy. */
+function copyOf(x: Tensor, sequences: readonly number[]): Tensor {
+  if (sequences.length === 1) return mx.take(x, sequences, { axis: 0 });
+  const middle = sequences.length >> 1;
+  const begins = (i: number) => i === 0 || i === middle || sequences[i] !== sequences[i - 1]! + 1;
+  const starts = sequences.flatMap((_, i) => (begins(i) ? [i] : []));
+  const slices = starts.map((start, i) => {
+    const first = sequences[start]!;
+    return mx.sliceAxis(x, 0, first, first + (starts[i + 1] ?? sequences.length) - start);
+  });
+  return mx.concatenate(slices, { axis: 0 });
+}
+
 /** Keys and values of some sequences; null where they hold nothing. */
 export interface Columns {
   keys: Tensor | null;
@@ -45,25 +58,23 @@ export interface Columns {
   batchSize: number;
 }
 
-/** All sequences as one batch, with zeros before the shorter ones; null where none holds anything. */
-export function joinBatches(parts: readonly Columns[], length: number): [Tensor, Tensor] | null {
+/**
+ * All sequences as one batch in new buffers, with zeros before the shorter ones and `room` more rows behind all; null where none
+ * holds anything.
+ */
+export function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
   const like = parts.find(({ keys }) => keys);
   if (!like) return null;
+  const sequences = parts.reduce((count, { batchSize }) => count + batchSize, 0);
   const joined = (which: "keys" | "values") => {
     const [, heads, , dims] = like[which]!.shape as [number, number, number, number];
-    const padded = parts.map(({ [which]: own, batchSize }) => {
-      if (!own) return mx.zeros([batchSize, heads, length, dims], like[which]!.dtype);
-      const missing = length - own.dim(2);
-      return missing === 0
-        ? own
-        : mx.pad(own, [
-            [0, 0],
-            [0, 0],
-            [missing, 0],
-            [0, 0],
-          ]);
-    });
-    return mx.concatenate(padded, { axis: 0 });
+    let all = mx.zeros([sequences, heads, length + room, dims], like[which]!.dtype);
+    let first = 0;
+    for (const { [which]: own, batchSize } of parts) {
+      if (own) all = mx.updateBlock(all, own, [first, 0, length - own.dim(2), 0]);
+      first += batchSize;
+    }
+    return all;
   };
   return [joined("keys"), joined("values")];
 }
@@ -180,9 +191,15 @@ export class Buffers {
     this.set(next(this.keys!), next(this.values!));
   }
 
-  /** Both, of these sequences alone. They must not be empty. */
-  taken(sequences: readonly number[]): [Tensor, Tensor] {
-    return [mx.take(this.keys!, sequences, { axis: 0 }), mx.take(this.values!, sequences, { axis: 0 })];
+  /** Copies of both, of these sequences alone and without their first `from` rows. They must not be empty. */
+  taken(sequences: readonly number[], from = 0): [Tensor, Tensor] {
+    const copy = (x: Tensor) => copyOf(rows(x, from, x.dim(2)), sequences);
+    return [copy(this.keys!), copy(this.values!)];
+  }
+
+  /** The same to new buffers that nobody else will hold. */
+  mapOwn(next: (buffer: Tensor) => Tensor): void {
+    this.setOwn(next(this.keys!), next(this.values!));
   }
 
   /** Both, up to a row, for an operation that sees no later one. They must not be empty, and have been changed last. */
