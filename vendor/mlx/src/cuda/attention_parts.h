@@ -97,10 +97,16 @@ struct Heads {
   static constexpr int turned = (QUERIES + 2) * DIMS;
   static constexpr int merged = workers * QUERIES * part;
 
-  // One head of `joint`, normed and turned by half of its features.
-  template <bool NORMED, bool BY_FREQS>
+  // Number i of a head, which another multiprocessor may just have written.
+  static __device__ float written(const T* head, int i) {
+    const unsigned short bits = __ldcg(reinterpret_cast<const unsigned short*>(head) + i);
+    return static_cast<float>(*reinterpret_cast<const T*>(&bits));
+  }
+
+  // One head, whose numbers `number(i)` gives, normed and turned by half of its features.
+  template <bool NORMED, bool BY_FREQS, typename Number>
   static __device__ void turn(
-      float* to, const T* head, bool turns, const T* gains, const float* freqs, int position, int lane) {
+      float* to, Number number, bool turns, const T* gains, const float* freqs, int position, int lane) {
     constexpr int pairs = DIMS / 64; // of a lane
     float first[pairs];
     float second[pairs];
@@ -113,10 +119,8 @@ struct Heads {
       const bool moves = pair < ROTATED / 2;
       at[i] = moves ? pair : ROTATED + 2 * (pair - ROTATED / 2);
       beside[i] = moves ? pair + ROTATED / 2 : at[i] + 1;
-      const unsigned short a = __ldcg(reinterpret_cast<const unsigned short*>(head) + at[i]);
-      const unsigned short b = __ldcg(reinterpret_cast<const unsigned short*>(head) + beside[i]);
-      first[i] = static_cast<float>(*reinterpret_cast<const T*>(&a));
-      second[i] = static_cast<float>(*reinterpret_cast<const T*>(&b));
+      first[i] = number(at[i]);
+      second[i] = number(beside[i]);
       squares += first[i] * first[i] + second[i] * second[i];
     }
     if constexpr (NORMED) {

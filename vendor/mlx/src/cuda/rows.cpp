@@ -40,7 +40,7 @@ Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {
   int number = normed << 2 | by_freqs << 1 | in_parts;
   auto& kernel = kernels[number];
   if (!kernel) {
-    std::vector<std::string> inputs = {"joint", "keys", "values", "sizes"};
+    std::vector<std::string> inputs = {"keys", "values", "joint", "sizes"};
     if (normed) {
       inputs.insert(inputs.end(), {"query_norm", "key_norm"});
     }
@@ -77,8 +77,13 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
   if (traced(joint) || !takes_attend_rows(joint.shape(), joint.dtype(), rows, s)) {
     return std::nullopt;
   }
+  return attend_rows_to(joint, 1, rows, s);
+}
+
+array attend_rows_to(const array& joint, int joint_parts, const AttendedRows& rows, mx::StreamOrDevice s) {
   auto& heads = rows.heads;
-  int batch = joint.shape(0);
+  int batch = rows.keys.shape(0);
+  auto dtype = rows.keys.dtype();
   int team = heads_a_block(heads);
   int teams = heads.heads / team;
   int multiprocessors = streaming_gpu(s)->multiprocessors;
@@ -86,7 +91,7 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
   int parts = parts_for(heads.used, blocks, multiprocessors);
   // A block that has a multiprocessor to itself has the registers to read ahead.
   int depth = blocks * parts <= multiprocessors ? 4 : 1;
-  std::vector<array> inputs = {joint, rows.keys, rows.values, sizes_of(heads.used, rows.starts, s)};
+  std::vector<array> inputs = {rows.keys, rows.values, joint, sizes_of(heads.used, rows.starts, s)};
   for (auto* more : {&rows.query_weight, &rows.key_weight, &rows.freqs}) {
     if (*more) {
       inputs.push_back(**more);
@@ -105,7 +110,8 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
        {"ROPE_SCALE", bits_of(angles.scale)},
        {"LOG2_BASE", bits_of(std::log2(angles.base.value_or(1.0f)))},
        {"SCORE_SCALE", bits_of(heads.scale)},
-       {"DEPTH", depth}}};
+       {"DEPTH", depth},
+       {"JOINT_PARTS", joint_parts}}};
   auto& kernel = kernel_of(heads.normed, rows.freqs.has_value(), parts > 1);
   mx::Shape result = {batch, 1, heads.heads * heads.dims};
   if (parts == 1) {
@@ -114,9 +120,9 @@ std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, m
   mx::Shape in_parts = {batch, teams, parts, team, heads.dims + 4};
   auto all = kernel(inputs, {in_parts}, {mx::float32}, launch, s)[0];
   static Kernel together(
-      "mlxlm_join_parts", {"joint", "parts"}, {"out"}, join_parts_source, stream_header() + token_header + attention_header);
+      "mlxlm_join_parts", {"parts"}, {"out"}, join_parts_source, stream_header() + token_header + attention_header);
   return together(
-      {joint, all}, {result}, {{teams, batch, 1}, 128, {{"HEAD_DIMS", heads.dims}, {"HEADS_A_BLOCK", team}}}, s)[0];
+      {all}, {result}, {dtype}, {{teams, batch, 1}, 128, {{"HEAD_DIMS", heads.dims}, {"HEADS_A_BLOCK", team}}}, s)[0];
 }
 
 } // namespace mlxlm::cuda

@@ -150,10 +150,10 @@ struct Plan {
     } else {
       normed = ours::rms_norm(x, first_norm, first_eps, s);
     }
-    auto joint = product(normed, attention.joint[0], s);
-    auto attended = attend_rows(
-        mx::reshape(joint, {shape[0], 1, joint.shape(1)}, s), rows(inputs[adds + 1], inputs[adds + 2]), s);
-    auto rows = mx::reshape(attended.value(), {shape[0], attended->shape(2)}, s);
+    auto joint = product_or_parts(normed, attention.joint[0], s);
+    int joint_parts = joint.ndim() == 3 ? joint.shape(0) : 1;
+    auto attended = attend_rows_to(joint, joint_parts, rows(inputs[adds + 1], inputs[adds + 2]), s);
+    auto rows = mx::reshape(attended, {shape[0], attended.shape(2)}, s);
     auto own = product_or_parts(rows, attention.last, s);
     auto parts = add_and_norm(x, own, group, second_norm, second_eps, s);
     if (group) {

@@ -6,14 +6,16 @@
 namespace mlxlm::cuda {
 
 // A block for a part of the keys (x), some queries of one head of keys (y) and a sequence (z). PARTS: others attend to the rest.
-// Inputs, in this order, those in brackets where the layer has them: joint (B, (HEADS + 2 KV_HEADS) HEAD_DIMS), keys, values
-// (B, KV_HEADS, rows, HEAD_DIMS), sizes (1 + B: rows in use, and each sequence's first), [query_norm, key_norm], [freqs].
+// Inputs, in this order, those in brackets where the layer has them: keys, values (B, KV_HEADS, rows, HEAD_DIMS), joint
+// (B, (HEADS + 2 KV_HEADS) HEAD_DIMS), or JOINT_PARTS of it in float32, sizes (1 + B: rows in use, and each sequence's first),
+// [query_norm, key_norm], [freqs].
 // Output out: (B, HEADS, HEAD_DIMS), or the parts, (B, teams, parts of the keys, HEADS_A_BLOCK, HEAD_DIMS + 4).
 constexpr const char* attend_rows_source = R"(
   using namespace mlxlm_token;
   constexpr int D = HEAD_DIMS;
   constexpr int G = HEADS_A_BLOCK;
   constexpr int TEAMS = HEADS / G;
+  constexpr int WIDTH = (HEADS + 2 * KV_HEADS) * D;
   using Here = Heads<T, D, G, ROTATED, HEAD_EPS, ROPE_SCALE, LOG2_BASE, SCORE_SCALE>;
   __shared__ float turned[Here::turned];
   __shared__ float merged[Here::merged];
@@ -31,6 +33,18 @@ constexpr const char* attend_rows_source = R"(
   const int share = (used - start + splits - 1) / splits;
   const int begin = start + split * share;
   const int end = min(used, begin + share);
+  auto joint_number = [&](int at) {
+    if constexpr (JOINT_PARTS == 1) {
+      return Here::written(reinterpret_cast<const T*>(joint), at);
+    } else {
+      float sum = 0;
+#pragma unroll
+      for (int part = 0; part < JOINT_PARTS; ++part) {
+        sum += __ldcg(reinterpret_cast<const float*>(joint) + part * gridDim.z * WIDTH + at);
+      }
+      return rounded<T>(sum);
+    }
+  };
   T* own_keys = const_cast<T*>(keys) + row * keys_strides[0] + head * keys_strides[1];
   T* own_values = const_cast<T*>(values) + row * values_strides[0] + head * values_strides[1];
   const int64_t key_stride = keys_strides[2];
@@ -38,11 +52,11 @@ constexpr const char* attend_rows_source = R"(
   Here::prefetch(own_keys, key_stride, begin, end, thread);
   Here::prefetch(own_values, value_stride, begin, end, thread);
 )" MLXLM_BEHIND_LAUNCH R"(
-  const T* heads = joint + row * (HEADS + 2 * KV_HEADS) * D;
   for (int h = warp; h < G + (newest ? 2 : 0); h += workers) {
     const int from = h < G ? team * G + h : h == G ? HEADS + head : HEADS + KV_HEADS + head;
     Here::template turn<NORMS, FREQS>(
-        turned + h * D, heads + from * D, h <= G, h < G ? QUERY_NORM : KEY_NORM, WAVES, used - start, lane);
+        turned + h * D, [&](int i) { return joint_number(row * WIDTH + from * D + i); }, h <= G,
+        h < G ? QUERY_NORM : KEY_NORM, WAVES, used - start, lane);
   }
   join();
   if (newest && team % (TEAMS / KV_HEADS) == 0) {
@@ -64,7 +78,7 @@ constexpr const char* attend_rows_source = R"(
   }
 )";
 
-// A block for some queries (x) and a sequence (y). Inputs parts as above, and joint for its dtype. Output out (B, HEADS, HEAD_DIMS).
+// A block for some queries (x) and a sequence (y). Input parts as above. Output out (B, HEADS, HEAD_DIMS).
 constexpr const char* join_parts_source = MLXLM_BEHIND_LAUNCH R"(
   using namespace mlxlm_token;
   constexpr int D = HEAD_DIMS;

@@ -125,7 +125,8 @@ constexpr const char* token_layer_source = R"(
     for (int h = warp; h < G + (newest ? 2 : 0); h += workers) {
       const int from = h < G ? team * G + h : h == G ? HEADS + head : HEADS + KV_HEADS + head;
       Here::template turn<NORMS, FREQS>(
-          turned + h * D, heads + from * D, h <= G, h < G ? QUERY_NORM : KEY_NORM, WAVES, sizes[1], lane);
+          turned + h * D, [&](int i) { return Here::written(heads + from * D, i); }, h <= G,
+          h < G ? QUERY_NORM : KEY_NORM, WAVES, sizes[1], lane);
     }
     join();
     if (newest && team % (TEAMS / KV_HEADS) == 0) {
