@@ -101,11 +101,19 @@ __device__ inline void release(char* at, unsigned v) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
 }
 
-// Piece `index` of x: a slice may begin anywhere.
-template <class Piece, class T>
+template <class Piece>
+__device__ inline bool is_aligned(const void* at) {
+  return reinterpret_cast<uintptr_t>(at) % sizeof(Piece) == 0;
+}
+
+// Piece `index` of x. A slice may begin anywhere, where it is not said that this one is ALIGNED.
+template <class Piece, bool ALIGNED = false, class T>
 __device__ inline Piece piece_of(const T* x, size_t index) {
   constexpr int EACH = sizeof(Piece) / sizeof(T);
-  if (reinterpret_cast<uintptr_t>(x) % sizeof(Piece) == 0) {
+  if constexpr (ALIGNED) {
+    return reinterpret_cast<const Piece*>(x)[index];
+  }
+  if (is_aligned<Piece>(x)) {
     return reinterpret_cast<const Piece*>(x)[index];
   }
   Piece piece;
@@ -162,9 +170,9 @@ struct Joint {
 };
 
 // Has all ranks send each other x, a chunk a block and round, `unit` pieces of 16 bytes never apart, and calls take(first, length,
-// round) with a block's pieces of each round when they are there. A block sends a round ahead of the one that it takes, so that
-// the link is never idle.
-template <int RANKS, int RANK, int BLOCKS, int THREADS, int CHUNK, class T, class Take>
+// round) with a block's pieces of each round when they are there. A block sends a round ahead of the one that it takes, and each
+// multiprocessor has two blocks, so that the link is seldom idle.
+template <int RANKS, int RANK, bool ALIGNED, int BLOCKS, int THREADS, int CHUNK, class T, class Take>
 __device__ void exchange_chunks(
     const Peers<RANKS, BLOCKS, THREADS, CHUNK>& peers, const T* x, size_t pieces, size_t unit, Take take) {
   const size_t share = (pieces / unit + gridDim.x - 1) / gridDim.x * unit;
@@ -176,14 +184,29 @@ __device__ void exchange_chunks(
   const int other = threadIdx.x;
   const bool talks = other < RANKS && other != RANK;
   Wait wait(peers.patience());
-  auto length_from = [&](size_t first) { return first >= pieces ? 0 : pieces - first < each ? pieces - first : each; };
+  auto length_from = [&](size_t first) {
+    return static_cast<int>(first >= pieces ? 0 : pieces - first < each ? pieces - first : each);
+  };
   auto send = [&](unsigned round, size_t done) {
+    constexpr int AT_ONCE = ALIGNED ? CHUNK / 16 / THREADS : 1;
     const size_t first = done + blockIdx.x * each;
-    const size_t length = length_from(first);
-    for (size_t i = threadIdx.x; i < length; i += THREADS) {
-      const uint4 own = piece_of<uint4>(x, first + i);
+    const int length = length_from(first);
+    for (int i = threadIdx.x; i < length; i += AT_ONCE * THREADS) {
+      uint4 own[AT_ONCE];
+#pragma unroll
+      for (int n = 0; n < AT_ONCE; ++n) {
+        if (i + n * THREADS < length) {
+          own[n] = piece_of<uint4, ALIGNED>(x, first + i + n * THREADS);
+        }
+      }
       for (int step = 1; step < RANKS; ++step) {
-        reinterpret_cast<uint4*>(peers.chunk((RANK + step) % RANKS, round, RANK))[i] = own;
+        uint4* at = reinterpret_cast<uint4*>(peers.chunk((RANK + step) % RANKS, round, RANK));
+#pragma unroll
+        for (int n = 0; n < AT_ONCE; ++n) {
+          if (i + n * THREADS < length) {
+            at[i + n * THREADS] = own[n];
+          }
+        }
       }
     }
     __syncthreads();
@@ -192,19 +215,22 @@ __device__ void exchange_chunks(
       release(peers.arrival(other, RANK), round);
     }
   };
-  send(round + 1, 0);
-  for (size_t done = 0; done < pieces; done += step) {
-    ++round;
-    if (done + step < pieces) {
-      send(round + 1, done + step);
+  unsigned sent = round;
+  for (size_t next = 0; next < pieces + step; next += step) {
+    if (next < pieces) {
+      send(++sent, next);
     }
+    if (next == 0) {
+      continue;
+    }
+    ++round;
     if (talks) {
       // Another rank may be further.
       while (static_cast<int>(acquire(peers.arrival(RANK, other)) - round) < 0 && !wait.is_over()) {
       }
     }
     __syncthreads();
-    const size_t first = done + blockIdx.x * each;
+    const size_t first = next - step + blockIdx.x * each;
     take(first, length_from(first), round);
   }
   if (threadIdx.x == 0) {
@@ -213,15 +239,27 @@ __device__ void exchange_chunks(
 }
 
 // Piece `index` of a chunk that exchange_chunks gives, from all ranks.
-template <bool GATHER, int RANKS, int RANK, class P, class T>
+template <bool GATHER, int RANKS, int RANK, bool ALIGNED, class P, class T>
 __device__ Joint<GATHER, uint4, T> chunk_piece(
-    const P& peers, const T* x, size_t first, size_t index, unsigned round, T* out, size_t pieces) {
+    const P& peers, const T* x, size_t first, int index, unsigned round, T* out, size_t pieces) {
   Joint<GATHER, uint4, T> joined;
   for (int rank = 0; rank < RANKS; ++rank) {
-    const uint4 piece = rank == RANK ? piece_of<uint4>(x, first + index) : read_now(peers.chunk(RANK, round, rank) + index * 16);
+    const uint4 piece =
+        rank == RANK ? piece_of<uint4, ALIGNED>(x, first + index) : read_now(peers.chunk(RANK, round, rank) + index * 16);
     joined.take(rank, piece, out, first + index, pieces);
   }
   return joined;
+}
+
+// The sum of all ranks' x, or with GATHER all of them.
+template <bool GATHER, int RANKS, int RANK, bool ALIGNED, int BLOCKS, int THREADS, int CHUNK, class T>
+__device__ void join_chunks(const Peers<RANKS, BLOCKS, THREADS, CHUNK>& peers, const T* x, size_t pieces, T* joint) {
+  exchange_chunks<RANKS, RANK, ALIGNED>(peers, x, pieces, 1, [&](size_t first, int length, unsigned round) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < length; i += THREADS) {
+      chunk_piece<GATHER, RANKS, RANK, ALIGNED>(peers, x, first, i, round, joint, pieces).end(joint, first + i);
+    }
+  });
 }
 
 // Rows of one token that a kernel sums over ranks as it goes, four numbers a line, each line by whichever threads have it. Each
@@ -323,11 +361,11 @@ constexpr const char* peer_long_source = R"(
     count *= x_shape[axis];
   }
   const size_t pieces = count * sizeof(T) / 16;
-  mlxlm::exchange_chunks<RANKS, RANK>(peers, x, pieces, 1, [&](size_t first, size_t length, unsigned round) {
-    for (size_t i = threadIdx.x; i < length; i += THREADS) {
-      mlxlm::chunk_piece<GATHER, RANKS, RANK>(peers, x, first, i, round, joint, pieces).end(joint, first + i);
-    }
-  });
+  if (mlxlm::is_aligned<uint4>(x)) {
+    mlxlm::join_chunks<GATHER, RANKS, RANK, true>(peers, x, pieces, joint);
+  } else {
+    mlxlm::join_chunks<GATHER, RANKS, RANK, false>(peers, x, pieces, joint);
+  }
 )";
 
 } // namespace mlxlm::cuda

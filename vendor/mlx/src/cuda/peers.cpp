@@ -14,12 +14,13 @@ namespace mlxlm::cuda {
 namespace {
 
 constexpr int max_ranks = 8;
-constexpr int blocks = 128;
+// Two for each multiprocessor: one sends while the other adds up.
+constexpr int blocks = 256;
 constexpr int threads = 512;
 constexpr int chunk = 32 << 10;
 constexpr int row_lines = 4096;
 // Of what a rank sends to all others by lines: from there on chunks are quicker.
-constexpr size_t short_bytes = static_cast<size_t>(blocks) * threads * 8;
+constexpr size_t short_bytes = 512 << 10;
 
 // As cuda/peer_sources.h has it.
 size_t memory_bytes(int ranks) {
@@ -154,7 +155,7 @@ class Peers {
     static const std::vector<std::string> outputs = {"sum", "normed", "after"};
     static const auto header = std::string(peer_header) + peer_norm_header;
     static Kernel by_lines("mlxlm_peer_norm_short", inputs, outputs, peer_norm_short_source, header);
-    static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header);
+    static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header + two_blocks());
     int dims = x.shape(-1);
     bool is_short = goes_by_lines(x);
     std::vector<std::pair<std::string, int>> constants = {{"DIMS", dims}, {"EPS", bits_of(eps)}};
@@ -188,7 +189,7 @@ class Peers {
     static Kernel by_lines(
         "mlxlm_peer_short", {"x", "table", "before"}, {"joint", "after"}, peer_short_source, peer_header);
     static Kernel by_chunks(
-        "mlxlm_peer_long", {"x", "table", "before"}, {"joint", "after"}, peer_long_source, peer_header);
+        "mlxlm_peer_long", {"x", "table", "before"}, {"joint", "after"}, peer_long_source, peer_header + two_blocks());
     int taken = is_short ? static_cast<int>((bytes / 8 + threads - 1) / threads) : blocks;
     // Messages go in the order in which they were asked for, the same on all ranks.
     auto earlier = newest_meeting();
@@ -199,6 +200,11 @@ class Peers {
     newest_.reset();
     if (!gathers) newest_ = Sum{results[0].id(), results[0].primitive_ptr(), x, results[1].id(), std::move(earlier)};
     return results[0];
+  }
+
+  // Keeps registers so few that a multiprocessor has two blocks at a time.
+  static std::string two_blocks() {
+    return launch_bounds(threads, 2);
   }
 
   Launch launch(std::vector<std::pair<std::string, int>> constants, int taken) const {
