@@ -22,12 +22,15 @@ const { values, positionals } = parseArgs({
     prompt: { type: "string", default: "128" },
     tokens: { type: "string", default: "256" },
     batch: { type: "string", default: "1" },
+    "prefill-step-size": { type: "string" },
   },
 });
 const config = shapes[positionals[0] as keyof typeof shapes];
 const promptLength = Number(values.prompt);
 const maxTokens = Number(values.tokens);
 const batch = Number(values.batch);
+const step = values["prefill-step-size"];
+const prefillStepSize = step ? Number(step) : undefined;
 
 const group = joinedGroup();
 mx.random.seed(0);
@@ -59,7 +62,7 @@ async function runOne(): Promise<Speed> {
   let cpuBegan = cpuSeconds();
   let promptTime = 0;
   let promptCpu = 0;
-  for await (const step of generateSteps(model, promptOf(0), { maxTokens })) {
+  for await (const step of generateSteps(model, promptOf(0), { maxTokens, prefillStepSize })) {
     step.logprobs?.dispose();
     if (promptTime === 0) {
       promptTime = performance.now() - began;
@@ -83,7 +86,7 @@ const run = (): Promise<Speed> =>
     : batchGenerate(
         model,
         Array.from({ length: batch }, (_, row) => promptOf(row)),
-        { maxTokens },
+        { maxTokens, prefillStepSize },
       );
 
 await run();

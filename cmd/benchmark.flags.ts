@@ -1,6 +1,7 @@
 /** The flags of `mlxlm benchmark`: mlx-lm's, with its defaults, and `--against`. */
 import { flag } from "../src/cli/flags";
 import { ggufFileFlags } from "../src/cli/gguf-file";
+import { promptStepFlags } from "../src/cli/prompt-steps";
 
 export const benchmarkFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
@@ -16,7 +17,7 @@ export const benchmarkFlags = {
   }),
   batchSize: flag.integer("how many prompts at a time", { alias: ["b"], default: 1, min: 1 }),
   numTrials: flag.integer("how many timed runs, after one to warm up", { alias: ["n"], default: 5, min: 1 }),
-  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  ...promptStepFlags,
   delay: flag.integer("seconds to wait before each run", { default: 0, min: 0 }),
   against: flag.path("measure the mlx-lm of this Python too, in turn, and print the ratio", { placeholder: "PYTHON" }),
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),

@@ -4,6 +4,7 @@ import { settingFlags } from "../src/cli/chat/settings";
 import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { ggufFileFlags } from "../src/cli/gguf-file";
+import { promptStepFlags } from "../src/cli/prompt-steps";
 
 export const chatFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
@@ -16,7 +17,7 @@ export const chatFlags = {
   ...answerFormatFlags,
   maxKvSize: flag.integer("keep only so many tokens in the KV cache, and forget the oldest", { min: 1 }),
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
-  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  ...promptStepFlags,
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   ...draftFlags,
   adapterPath: flag.path("folder of a LoRA adapter"),

@@ -4,6 +4,7 @@ import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { ggufFileFlags } from "../src/cli/gguf-file";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
+import { promptStepFlags } from "../src/cli/prompt-steps";
 
 export const generateFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
@@ -35,7 +36,7 @@ export const generateFlags = {
   verbose: flag.truth("print figures beside the answer", { default: true }),
   maxKvSize: flag.integer("keep only so many tokens in the KV cache", { min: 1 }),
   maxMemory: flag.number("stop with an error when more GB of memory are in use", { min: 0, placeholder: "GB" }),
-  prefillStepSize: flag.integer("process the prompt in steps of so many tokens", { default: 2048, min: 1 }),
+  ...promptStepFlags,
   trustRemoteCode: flag.switch("accepted; mlxlm runs no code that comes with a model"),
   pipeline: flag.switch("under mlxlm launch: give each rank some layers, not a part of each layer"),
   adapterPath: flag.path("folder of a LoRA adapter"),

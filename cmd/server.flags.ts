@@ -3,6 +3,7 @@ import { draftFlags } from "../src/cli/drafts";
 import { flag } from "../src/cli/flags";
 import { ggufFileFlags } from "../src/cli/gguf-file";
 import { kvQuantizationFlags } from "../src/cli/kv-quantization";
+import { promptStepFlags } from "../src/cli/prompt-steps";
 
 export const serverFlags = {
   model: flag.path("folder, or repo of the Hugging Face hub; demo is the model inside mlxlm", {
@@ -43,7 +44,7 @@ export const serverFlags = {
   useDefaultChatTemplate: flag.switch("accepted for mlx-lm's sake, without effect there as here"),
   decodeConcurrency: flag.integer("how many requests are answered side by side", { default: 32, min: 1, max: 4096 }),
   promptConcurrency: flag.integer("how many prompts are read side by side", { default: 8, min: 1, max: 4096 }),
-  prefillStepSize: flag.integer("read prompts in steps of at most so many tokens", { default: 2048, min: 1 }),
+  ...promptStepFlags,
   maxQueue: flag.integer("how many requests may wait; the next one is told to come again later", {
     default: 256,
     min: 0,

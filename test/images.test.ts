@@ -65,7 +65,7 @@ test("chat: the first message is about them, and the conversation goes on", asyn
   // Without the type's defaults, by which answers begin with a header.
   const tokenizer = await loadTokenizer(talking);
   const images = imagesOf(loaded.model, await readImages([first, second]));
-  const answerer = new ChatAnswerer(loaded.model, tokenizer, { contextLength: null, prefillStepSize: 2048, images });
+  const answerer = new ChatAnswerer(loaded.model, tokenizer, { contextLength: null, images });
   const settings = { temp: 0, topP: 1, minP: 0, topK: 0, xtcProbability: 0, xtcThreshold: 0, seed: 0, maxTokens: 12 };
   const events = { onText() {}, onThought() {}, onPrefill() {}, signal: new AbortController().signal };
   const say = (messages: Message[]) => answerer.answer(messages, { ...settings, thinking: undefined }, events);

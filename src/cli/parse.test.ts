@@ -31,7 +31,7 @@ const reference: Record<string, unknown> = {
   chatTemplateConfig: undefined,
   verbose: true,
   maxKvSize: undefined,
-  prefillStepSize: 2048,
+  prefillStepSize: undefined,
   promptCacheFile: undefined,
   quantizeActivations: false,
   kvBits: undefined,

@@ -12,7 +12,7 @@ import type { Speed, Trial } from "./speed";
 export interface TrialOptions {
   promptTokens: number;
   generationTokens: number;
-  prefillStepSize: number;
+  prefillStepSize?: number;
   signal: AbortSignal;
 }
 

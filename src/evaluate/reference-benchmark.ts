@@ -8,7 +8,7 @@ export interface ReferenceOptions {
   promptTokens: number;
   generationTokens: number;
   batchSize: number;
-  prefillStepSize: number;
+  prefillStepSize?: number;
   signal: AbortSignal;
 }
 
@@ -47,7 +47,8 @@ export async function runReferenceTrial({ python }: Reference, options: Referenc
   const { model, promptTokens, generationTokens, batchSize, prefillStepSize, signal } = options;
   const words = ["-m", "mlx_lm", "benchmark", "--model", model, "--num-trials", "1"];
   words.push("--prompt-tokens", `${promptTokens}`, "--generation-tokens", `${generationTokens}`);
-  words.push("--batch-size", `${batchSize}`, "--prefill-step-size", `${prefillStepSize}`);
+  words.push("--batch-size", `${batchSize}`);
+  if (prefillStepSize !== undefined) words.push("--prefill-step-size", `${prefillStepSize}`);
   const { out, problems, code } = await runPython(python, words, signal);
   if (signal.aborted) return null;
   if (code !== 0) {

@@ -4,13 +4,13 @@ import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache, LanguageModel } from "../models";
-import { checkKvQuantization } from "../nn";
+import { checkKvQuantization, groupOf } from "../nn";
 import { ChunkRunner } from "./chunk-runner";
 import { type KvQuantizationOptions, quantizeCaches } from "./kv-quantization";
 import { checkMemory } from "./memory-cap";
 
 export interface PrefillOptions {
-  /** How many prompt tokens are processed at a time. */
+  /** How many prompt tokens are processed at a time; `usualStepSize` where absent. */
   prefillStepSize?: number;
   /** Pack the KV cache from some length on. */
   kvQuantization?: KvQuantizationOptions;
@@ -22,6 +22,15 @@ export interface PrefillOptions {
   onPrefill?: (done: number, total: number) => void;
   /** Ends the loop between two steps. */
   signal?: AbortSignal;
+}
+
+/**
+ * mlx-lm's 2,048 tokens; on several GPUs so many for each. Then a rank has as much to do in a step as one GPU has, and two of them make half as
+ * many sums.
+ */
+export function usualStepSize(model: object): number {
+  const group = groupOf(model);
+  return 2048 * (group?.isNccl ? group.size : 1);
 }
 
 /** @throws UserError for an empty prompt, or ids that a model with so many does not know */
@@ -56,8 +65,16 @@ export async function prefill(
   model: Pick<LanguageModel, "forward">,
   prompt: readonly number[],
   cache: Cache[],
-  { prefillStepSize = 2048, kvQuantization, maxMemory, inputEmbeddings, onPrefill, signal }: PrefillOptions,
+  options: PrefillOptions,
 ): Promise<Tensor> {
+  const {
+    prefillStepSize = usualStepSize(model),
+    kvQuantization,
+    maxMemory,
+    inputEmbeddings,
+    onPrefill,
+    signal,
+  } = options;
   if (kvQuantization) checkKvQuantization(kvQuantization);
   const tokens = mx.array(prompt, "uint32");
   const chunks = new ChunkRunner();

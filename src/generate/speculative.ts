@@ -17,7 +17,7 @@ import { canReturn, ReturnPoint } from "./draft/return-point";
 import { quantizeCaches } from "./kv-quantization";
 import { acceptChosen, allowed, isOver, maskAlong } from "./masks";
 import { checkMemory } from "./memory-cap";
-import { checkPrompt, prefill } from "./prefill";
+import { checkPrompt, prefill, usualStepSize } from "./prefill";
 import { everywhere, forgetAlike } from "./ranks/alike";
 import { checkLogits, isStepToCheck, samplingStep } from "./sampling-step";
 import type { StepOptions } from "./step";
@@ -147,7 +147,8 @@ export async function* draftedSteps(
   const restoreWiredLimit = withWiredLimit();
   try {
     await drafter.prefill?.(prompt);
-    (await prefill(reader, prompt, cache, { ...options, onPrefill: onChunk })).dispose();
+    const { prefillStepSize = usualStepSize(model) } = options;
+    (await prefill(reader, prompt, cache, { ...options, prefillStepSize, onPrefill: onChunk })).dispose();
     let ended = isOver(constraint, model.vocabSize);
     for (let made = 0; !ended && made !== maxTokens && !signal?.aborted; ) {
       // Text that must follow needs no draft: it is read with the newest token.

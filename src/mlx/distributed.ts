@@ -17,11 +17,16 @@ export class Group {
 
   constructor(
     readonly id: number,
-    /** Whether two of them can exchange something without the others: MLX's NCCL has no `send` and `recv`. */
-    readonly sends = true,
+    /** Whether they are connected by NCCL, so that each has an NVIDIA GPU. */
+    readonly isNccl = false,
   ) {
     this.rank = checked(native.mlxlm_group_rank(id));
     this.size = checked(native.mlxlm_group_size(id));
+  }
+
+  /** Whether two of them can exchange something without the others: MLX's NCCL has no `send` and `recv`. */
+  get sends(): boolean {
+    return !this.isNccl;
   }
 
   /**
@@ -29,7 +34,7 @@ export class Group {
    * @throws MlxError on the backends ring and jaccl, which have no such groups
    */
   split(color: number, key = -1): Group {
-    return new Group(checked(native.mlxlm_group_split(this.id, color, key)), this.sends);
+    return new Group(checked(native.mlxlm_group_split(this.id, color, key)), this.isNccl);
   }
 }
 
@@ -79,7 +84,7 @@ function begin(strict: boolean, backend: DistributedBackend): Group {
   const id = checked(native.mlxlm_distributed_init(strict, cString(named === "tcp" ? "any" : named)));
   // As MLX chooses for "any".
   const isNccl = named === "nccl" || ((named === "any" || named === "tcp") && isForNccl() && hasCuda());
-  return new Group(id, !isNccl);
+  return new Group(id, isNccl);
 }
 
 const hasCuda = () => checked(native.mlxlm_cuda_available()) === 1;

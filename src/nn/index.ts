@@ -71,6 +71,7 @@ export {
   divideHeads,
   divideInner,
   divideNamedHeads,
+  groupOf,
   type Headed,
   type HeadShare,
   innerPart,

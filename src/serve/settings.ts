@@ -17,7 +17,7 @@ export interface RequestDefaults {
 export interface EngineSettings {
   decodeConcurrency: number;
   promptConcurrency: number;
-  prefillStepSize: number;
+  prefillStepSize?: number;
   /** How many requests may wait for a place. */
   maxQueue: number;
   kvQuantization?: KvQuantizationOptions;
@@ -42,7 +42,6 @@ export const requestDefaults: RequestDefaults = {
 export const engineDefaults: EngineSettings = {
   decodeConcurrency: 32,
   promptConcurrency: 8,
-  prefillStepSize: 2048,
   maxQueue: 256,
   numDraftTokens: 3,
   promptCacheSize: 10,

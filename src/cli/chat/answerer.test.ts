@@ -13,7 +13,7 @@ const animals = ["fox", "frog", "bear", "duck", "cat", "dog", "owl"];
 
 /** Its answers, and how many tokens each found in the cache. @param fresh each from an empty cache */
 async function conversation(temp: number, fresh: boolean) {
-  const answerer = new ChatAnswerer(model, tokenizer, { contextLength, prefillStepSize: 2048 });
+  const answerer = new ChatAnswerer(model, tokenizer, { contextLength });
   const settings = { temp, topP: 1, minP: 0, topK: 0, xtcProbability: 0, xtcThreshold: 0.1, seed: 0, maxTokens: 110 };
   const messages: Message[] = [];
   const cached: number[] = [];

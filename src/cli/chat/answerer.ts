@@ -20,7 +20,7 @@ export interface ChatAnswererOptions {
   contextLength: number | null;
   /** Keep only so many tokens: then the conversation may be longer than the context. */
   maxKvSize?: number;
-  prefillStepSize: number;
+  prefillStepSize?: number;
   /** Bytes that may be in use. */
   maxMemory?: number;
   /** Who drafts tokens, if anyone. */

@@ -39,7 +39,7 @@ async function thinkingTokenizer(): Promise<Tokenizer> {
 const tokenizer = await thinkingTokenizer();
 const vocabSize = 400;
 const eos = tokenizer.idOf("<|close|>")!;
-const unbounded: ChatAnswererOptions = { contextLength: null, prefillStepSize: 2048 };
+const unbounded: ChatAnswererOptions = { contextLength: null };
 
 /** A layer's memory that only counts. */
 class Counter implements Cache {

@@ -6,6 +6,7 @@ import { greedy } from "../../sample";
 import type { Constraint } from "../../sample/grammar/constraint";
 import type { AdapterPool } from "../../tune/adapter-pool";
 import { acceptChosen } from "../masks";
+import { usualStepSize } from "../prefill";
 import { type FailureEvent, GenerationBatch, type TokenEvent } from "./generation-batch";
 import { disposeLayers } from "./layers";
 import type { Lead, Lockstep } from "./lockstep";
@@ -86,7 +87,7 @@ export class BatchGenerator {
     private readonly model: LanguageModel,
     options: BatchGeneratorOptions = {},
   ) {
-    const { completionBatchSize = 32, prefillBatchSize = 8, prefillStepSize = 2048 } = options;
+    const { completionBatchSize = 32, prefillBatchSize = 8, prefillStepSize = usualStepSize(model) } = options;
     const { maxKvSize = null, maxCacheBytes = Number.POSITIVE_INFINITY } = options;
     const { promptPace = () => Number.POSITIVE_INFINITY } = options;
     this.#options = {

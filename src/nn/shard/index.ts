@@ -25,6 +25,11 @@ export interface Divisible extends Module {
 const isDivisible = (module: Module): module is Divisible =>
   typeof (module as Module & { shard?: unknown }).shard === "function";
 
+const dividedAmong = new WeakMap<object, distributed.Group>();
+
+/** The processes that a model's layers are divided among; undefined where this one has them whole. */
+export const groupOf = (model: object): distributed.Group | undefined => dividedAmong.get(model);
+
 /**
  * Divides a model among the processes of a group, which all must call it. What does not know how it is divided stays
  * whole on each of them. Lazy: of weights that are still in their files, only this rank's part is read.
@@ -37,6 +42,7 @@ export function shardModel(model: Module, group: distributed.Group): void {
     else for (const [, child] of module.children()) visit(child);
   };
   visit(model);
+  dividedAmong.set(model, group);
   const { lm_head: head } = model as { lm_head?: Module };
   if (isSliceable(head)) model.replace("lm_head", new GatherOfParts(head as never, split));
 }
