@@ -4,7 +4,9 @@
  * eight seconds, and a first start needs four to ten. They are kept by all that decides their code (vendor/mlx/src/cuda/nvrtc_cache.cpp),
  * so that one of another MLX or for another GPU is never taken, only of no use.
  *
- *   bun release/cuda-kernels.ts EXECUTABLE    on a machine with an NVIDIA GPU: adds what answers compile there
+ *   bun release/cuda-kernels.ts EXECUTABLE    on a machine with an NVIDIA GPU: packs what answers compile there
+ *
+ * The executable is one that ships none, as build.ts makes it without --kernels: what it compiles is all that today's texts need.
  */
 import { cpSync, globSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -52,7 +54,8 @@ async function make(shape: string, packing: readonly string[], folder: string): 
 async function collect(executable: string): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), "mlxlm-kernels-"));
   try {
-    const folder = unpackedKernels(scratch);
+    const folder = join(scratch, "kernels");
+    mkdirSync(folder);
     const all = shapes.flatMap((shape) => packings.map((packing) => ({ shape, packing })));
     let next = 0;
     const work = async () => {
