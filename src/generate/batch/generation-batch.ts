@@ -71,7 +71,7 @@ export class GenerationBatch {
 
   /** Takes over the sequences of another batch. */
   extend(other: GenerationBatch): void {
-    extendLayers(this.#layers, other.#layers);
+    extendLayers(this.#layers, other.#layers, true);
     const steps = [this.#pending, other.#pending];
     this.#replace({
       tokens: mx.concatenate(steps.map(({ tokens }) => tokens)),

@@ -7,8 +7,9 @@ export function mergeLayers(sequences: readonly (readonly Cache[])[]): BatchCach
   return sequences[0]!.map((_, layer) => mergeCaches(sequences.map((caches) => caches[layer]!)));
 }
 
-export function extendLayers(layers: readonly BatchCache[], others: readonly BatchCache[]): void {
-  for (const [i, layer] of layers.entries()) layer.extend(others[i]!);
+/** @param areAnswered whether a token is added to each sequence next, in room that is left for it */
+export function extendLayers(layers: readonly BatchCache[], others: readonly BatchCache[], areAnswered = false): void {
+  for (const [i, layer] of layers.entries()) layer.extend(others[i]!, areAnswered);
 }
 
 export function filterLayers(layers: readonly BatchCache[], rows: readonly number[]): void {

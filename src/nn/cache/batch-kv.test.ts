@@ -91,6 +91,33 @@ test("rows are written in place too when padding has gone with the sequences tha
   expect(mx.liveHandles()).toBe(before);
 });
 
+test("rows are taken in any order, and twice", () => {
+  const before = mx.liveHandles();
+  const batch = batchOf([3, 5, 4]);
+  const chosen = batch.select([2, 0, 0, 1]);
+  expect(chosen.leftPadding).toEqual([1, 2, 2, 0]);
+  const [keys] = chosen.state as [mx.Tensor];
+  expect(mx.scope(() => keys.at(":", 0, ":", 0).toList())).toEqual([
+    [0, 1, 1, 1, 1],
+    [0, 0, 1, 1, 1],
+    [0, 0, 1, 1, 1],
+    [1, 1, 1, 1, 1],
+  ]);
+  for (const one of [batch, chosen]) one.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
+test("caches of different models are no batch", () => {
+  const before = mx.liveHandles();
+  const wide = new KVCache();
+  mx.scope(() => void wide.update(mx.ones([1, 2, 3, 8]), mx.ones([1, 2, 3, 8])));
+  const narrow = new KVCache();
+  mx.scope(() => void narrow.update(mx.ones([1, 1, 3, 8]), mx.ones([1, 1, 3, 8])));
+  expect(() => BatchKVCache.merge([narrow, wide], () => new KVCache())).toThrow("of different models");
+  for (const cache of [wide, narrow]) cache.dispose();
+  expect(mx.liveHandles()).toBe(before);
+});
+
 test("rows are written in place behind prompts of unequal length", () => {
   const before = mx.liveHandles();
   const batch = batchOf([3, 5]);
@@ -106,6 +133,18 @@ test("rows are written in place behind prompts of unequal length", () => {
   expect(other.leftPadding).toEqual([1, 0]);
   expect(other.size).toBe(5);
   expect(other.room).not.toBeNull();
+  const held = (batch: BatchKVCache, row: number, from: number) => {
+    const [keys] = batch.state as [mx.Tensor];
+    return mx.scope(() => [...(keys.at(row, 0, mx.slice(from, batch.size), 0).toArray() as Float32Array)]);
+  };
+  expect([held(batch, 0, 5), held(batch, 1, 0)]).toEqual([
+    [1, 1, 1, 2],
+    [1, 1, 1, 1, 1, 2, 2, 2, 2],
+  ]);
+  expect([held(other, 0, 1), held(other, 1, 0)]).toEqual([
+    [1, 1, 1, 2],
+    [1, 1, 1, 2, 2],
+  ]);
   batch.dispose();
   other.dispose();
   expect(mx.liveHandles()).toBe(before);

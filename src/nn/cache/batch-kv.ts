@@ -50,7 +50,10 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
         values: values && rows(values, 0, offset),
         batchSize: 1,
       }));
-      batch.#buffers.setOwn(...joinBatches(parts, length, step)!);
+      const joined = joinBatches(parts, length)!;
+      // Of one sequence alone these are its own cache's.
+      if (parts.length > 1) batch.#buffers.setOwn(...joined);
+      else batch.#buffers.set(...joined);
     });
     return batch;
   }
@@ -132,17 +135,17 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const padding = this.#rightPadding;
     this.#prepared = this.#rightPadding = null;
     if (!padding) return;
-    const all = this.#leftPadding.map((before, i) => before + padding[i]!);
+    const all = this.#leftPadding.map((before, row) => before + padding[row]!);
     const cut = Math.min(...all);
     const moved = (buffer: Tensor) => rows(rollRows(rows(buffer, 0, this.#index), padding), cut, this.#index);
     mx.scope(() => this.#buffers.mapOwn((buffer) => mx.contiguous(moved(buffer))));
-    this.#leftPadding = all.map((padding) => padding - cut);
+    this.#leftPadding = all.map((own) => own - cut);
     this.#index -= cut;
   }
 
   select(chosen: readonly number[]): BatchKVCache {
     const batch = new BatchKVCache(chosen.length, this.single);
-    const [padding, cut] = this.#paddingOf(chosen);
+    const [padding, cut] = this.#withoutCommon(chosen);
     batch.#leftPadding = padding;
     batch.#index = this.#index - cut;
     if (!this.empty) mx.scope(() => batch.#buffers.setOwn(...this.#buffers.taken(chosen, cut)));
@@ -151,24 +154,24 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
 
   filter(kept: readonly number[]): void {
     if (kept.length === 0) this.dispose();
-    const [padding, cut] = this.#paddingOf(kept);
+    const [padding, cut] = this.#withoutCommon(kept);
     this.#leftPadding = padding;
     this.#index -= cut;
     if (!this.empty) mx.scope(() => this.#buffers.setOwn(...this.#buffers.taken(kept, cut)));
   }
 
-  /** The padding of these rows, and how many columns are padding in all of them. */
-  #paddingOf(chosen: readonly number[]): [padding: number[], cut: number] {
+  /** The padding of these rows without the columns that are padding in all of them, and how many those are. */
+  #withoutCommon(chosen: readonly number[]): [padding: number[], cut: number] {
     const all = chosen.map((row) => this.#leftPadding[row]!);
     const cut = this.empty ? 0 : Math.min(...all);
     return [all.map((padding) => padding - cut), cut];
   }
 
-  extend(other: BatchKVCache): void {
+  extend(other: BatchKVCache, hasRoom = false): void {
     const index = Math.max(this.#index, other.#index);
     const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
     mx.scope(() => {
-      const joined = joinBatches([this.#columns(), other.#columns()], index, step);
+      const joined = joinBatches([this.#columns(), other.#columns()], index, hasRoom ? step : 0);
       if (joined) this.#buffers.setOwn(...joined);
     });
     this.#leftPadding = [...own!, ...others!];

@@ -9,8 +9,11 @@ export interface BatchCache extends Cache {
   select(rows: readonly number[]): BatchCache;
   /** Keeps these rows, in this order. */
   filter(rows: readonly number[]): void;
-  /** Takes over the rows of another batch of its kind, behind its own. The other one is empty afterwards. */
-  extend(other: BatchCache): void;
+  /**
+   * Takes over the rows of another batch of its kind, behind its own. The other one is empty afterwards.
+   * @param hasRoom leaves room behind all rows, for who adds a token to each of them next
+   */
+  extend(other: BatchCache, hasRoom?: boolean): void;
   /** A copy of one row's cache, which the caller disposes of. */
   extract(row: number): Cache;
   /** Says how many tokens each row of the next update really has; what stands behind them is padding. */

@@ -59,16 +59,20 @@ export interface Columns {
 }
 
 /**
- * All sequences as one batch in new buffers, with zeros before the shorter ones and `room` more rows behind all; null where none
- * holds anything.
+ * All sequences as one batch, with zeros before the shorter ones and `room` more rows behind all; null where none holds anything. New
+ * tensors, but for one that fills all by itself.
+ * @throws MlxError for caches of different models
  */
 export function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
-  const like = parts.find(({ keys }) => keys);
-  if (!like) return null;
+  if (parts.every(({ keys }) => !keys)) return null;
   const sequences = parts.reduce((count, { batchSize }) => count + batchSize, 0);
   const joined = (which: "keys" | "values") => {
-    const [, heads, , dims] = like[which]!.shape as [number, number, number, number];
-    let all = mx.zeros([sequences, heads, length + room, dims], like[which]!.dtype);
+    const held = parts.flatMap(({ [which]: own }) => own ?? []);
+    const [{ shape }] = held as [Tensor, ...Tensor[]];
+    const [, heads, , dims] = shape as [number, number, number, number];
+    const other = held.find((own) => own.dim(1) !== heads || own.dim(3) !== dims);
+    if (other) throw new mx.MlxError(`caches of shapes (${shape}) and (${other.shape}) are of different models`);
+    let all = mx.zeros([sequences, heads, length + room, dims], held.map(({ dtype }) => dtype).reduce(mx.promoteTypes));
     let first = 0;
     for (const { [which]: own, batchSize } of parts) {
       if (own) all = mx.updateBlock(all, own, [first, 0, length - own.dim(2), 0]);
@@ -191,15 +195,15 @@ export class Buffers {
     this.set(next(this.keys!), next(this.values!));
   }
 
+  /** The same where `next` gives new buffers, which nobody else will hold. */
+  mapOwn(next: (buffer: Tensor) => Tensor): void {
+    this.setOwn(next(this.keys!), next(this.values!));
+  }
+
   /** Copies of both, of these sequences alone and without their first `from` rows. They must not be empty. */
   taken(sequences: readonly number[], from = 0): [Tensor, Tensor] {
     const copy = (x: Tensor) => copyOf(rows(x, from, x.dim(2)), sequences);
     return [copy(this.keys!), copy(this.values!)];
-  }
-
-  /** The same to new buffers that nobody else will hold. */
-  mapOwn(next: (buffer: Tensor) => Tensor): void {
-    this.setOwn(next(this.keys!), next(this.values!));
   }
 
   /** Both, up to a row, for an operation that sees no later one. They must not be empty, and have been changed last. */

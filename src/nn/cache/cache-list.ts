@@ -82,8 +82,8 @@ export class BatchCacheList extends CacheList<BatchCache> implements BatchCache 
     for (const part of this.parts) part.filter(rows);
   }
 
-  extend(other: BatchCacheList): void {
-    for (const [i, part] of this.parts.entries()) part.extend(other.parts[i]!);
+  extend(other: BatchCacheList, hasRoom = false): void {
+    for (const [i, part] of this.parts.entries()) part.extend(other.parts[i]!, hasRoom);
   }
 
   extract(row: number): CacheList {
