@@ -29,8 +29,8 @@ const config = shapes[positionals[0] as keyof typeof shapes];
 const promptLength = Number(values.prompt);
 const maxTokens = Number(values.tokens);
 const batch = Number(values.batch);
-const step = values["prefill-step-size"];
-const prefillStepSize = step ? Number(step) : undefined;
+const stepSize = values["prefill-step-size"];
+const prefillStepSize = stepSize ? Number(stepSize) : undefined;
 
 const group = joinedGroup();
 mx.random.seed(0);

@@ -31,7 +31,7 @@ const reference: Record<string, unknown> = {
   chatTemplateConfig: undefined,
   verbose: true,
   maxKvSize: undefined,
-  prefillStepSize: undefined,
+  prefillStepSize: undefined, // 2048 in mlx-lm, and here but where GPUs share layers
   promptCacheFile: undefined,
   quantizeActivations: false,
   kvBits: undefined,

@@ -2,7 +2,10 @@
 import { flag } from "./flags";
 
 export const promptStepFlags = {
-  prefillStepSize: flag.integer("process prompts in steps of so many tokens; 2048, on several GPUs so many for each", {
-    min: 1,
-  }),
+  prefillStepSize: flag.integer(
+    "process prompts in steps of so many tokens; 2048, or 4096 where GPUs share each layer",
+    {
+      min: 1,
+    },
+  ),
 };

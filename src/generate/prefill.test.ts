@@ -21,8 +21,8 @@ test("a process alone reads 2,048 tokens at a time", async () => {
 });
 
 test.each([
-  ["GPUs that share a model read as many each", true, 4096],
-  ["other processes that share one go on alike", false, 2048],
+  ["GPUs that share a model read twice as many", true, 4096],
+  ["processes without NCCL keep 2,048", false, 2048],
 ])("%s", async (_, isNccl, tokens) => {
   const model = await tiny();
   // Its messages are never sent.

@@ -147,6 +147,7 @@ export async function* draftedSteps(
   const restoreWiredLimit = withWiredLimit();
   try {
     await drafter.prefill?.(prompt);
+    // Of the model, for a drafter's reader is none of its own.
     const { prefillStepSize = usualStepSize(model) } = options;
     (await prefill(reader, prompt, cache, { ...options, prefillStepSize, onPrefill: onChunk })).dispose();
     let ended = isOver(constraint, model.vocabSize);

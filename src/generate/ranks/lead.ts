@@ -8,6 +8,7 @@ import { dropsNothing, greedy } from "../../sample";
 import type { PooledAdapter } from "../../tune/adapter-pool";
 import { agreedTokens } from "../agreed-tokens";
 import { type BatchGeneratorOptions, BatchStepper, type Joining, type Lead, type StepPlan } from "../batch";
+import { usualStepSize } from "../prefill";
 import type { Step, Stepper, StepRequest } from "../stepper";
 import { numberOfAdapter } from "./adapters";
 import { forgetAlike } from "./alike";
@@ -88,7 +89,7 @@ export class LeadingBatchStepper implements LeadingSteps {
     readonly model: LanguageModel,
     options: BatchGeneratorOptions,
   ) {
-    const { completionBatchSize, prefillBatchSize, prefillStepSize } = options;
+    const { completionBatchSize, prefillBatchSize, prefillStepSize = usualStepSize(model) } = options;
     tell({ type: "batch", model: numberOf(model), completionBatchSize, prefillBatchSize, prefillStepSize });
     this.#others = new Others(model);
     const lead = new BatchLead(this.#others);

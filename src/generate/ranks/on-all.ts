@@ -1,5 +1,5 @@
 /** Work that all processes of a group do, and that may fail on some of them. */
-import { ExitCode, UserError } from "../../errors";
+import { ExitCode, isLackOfMemory, UserError } from "../../errors";
 import * as mx from "../../mlx";
 import { gatherJson } from "../../mlx/group-messages";
 
@@ -11,7 +11,8 @@ interface Failure {
 
 const told = (error: unknown): Failure => {
   if (error instanceof UserError) return { message: error.message, hint: error.hint, code: error.code };
-  return { message: error instanceof Error ? error.message : String(error) };
+  const message = error instanceof Error ? error.message : String(error);
+  return isLackOfMemory(error) ? { message: `out of memory: ${message}`, code: ExitCode.resources } : { message };
 };
 
 /** Milliseconds between two looks for the others. */
