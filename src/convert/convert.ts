@@ -1,5 +1,5 @@
 /** From one checkpoint to another: its dtype changed, its layers quantized or unpacked. */
-import { ExitCode, UserError } from "../errors";
+import { ExitCode, isLackOfMemory, UserError } from "../errors";
 import type { QuantizationMode } from "../mlx";
 import * as mx from "../mlx";
 import { architectureOf, type LanguageModel } from "../models";
@@ -122,7 +122,7 @@ async function quantizeWith(
   try {
     return quantizeModel(model, config, { groupSize, bits, mode, predicate });
   } catch (error) {
-    if (!(error instanceof mx.MlxError)) throw error;
+    if (!(error instanceof mx.MlxError) || isLackOfMemory(error)) throw error;
     throw new UserError(`this model cannot be quantized so: ${error.message}`, {
       code: ExitCode.usage,
       hint: "Take another --q-mode, or other bits.",

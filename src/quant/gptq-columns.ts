@@ -2,6 +2,7 @@
  * The heart of GPTQ: a weight is rounded column by column, and each column's error is made good in those that follow, as
  * far as the inputs' second moments say that they can. Frantar et al. 2022, arXiv:2210.17323.
  */
+import { isLackOfMemory } from "../errors";
 import { breathe } from "../macrotask";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
@@ -41,7 +42,7 @@ function isSound(R: Tensor): boolean {
     mx.eval(R);
     return mx.scope(() => mx.isfinite(R).all().logicalAnd(mx.diag(R).greater(0).all()).item() === 1);
   } catch (error) {
-    if (error instanceof mx.MlxError) return false;
+    if (error instanceof mx.MlxError && !isLackOfMemory(error)) return false;
     throw error;
   }
 }
