@@ -13,6 +13,7 @@ export interface AdamWOptions {
 }
 
 export class AdamW extends Optimizer {
+  override readonly isElementwise = true;
   private readonly options: Required<AdamWOptions>;
 
   constructor(

@@ -28,6 +28,9 @@ export abstract class Optimizer {
     ) => [Tensor, Memory][]
   >;
 
+  /** Whether its rule treats each number by itself, so that parameters may be put together to one row. */
+  readonly isElementwise: boolean = false;
+
   constructor(readonly learningRate: LearningRate) {
     // Fused on the GPU: else each parameter would cost a kernel for every sum and product of the rule.
     this.changes = mx.compile((parameters, gradients, memories, moment) =>

@@ -13,6 +13,7 @@ export interface SgdOptions {
 }
 
 export class Sgd extends Optimizer {
+  override readonly isElementwise = true;
   private readonly options: Required<SgdOptions>;
 
   /** @throws RangeError for Nesterov's rule without momentum or with dampening */

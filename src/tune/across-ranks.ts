@@ -49,18 +49,18 @@ interface Outcome {
 export function meanOverRanks({ loss, count, gradients }: Outcome, group: mx.distributed.Group | null): Outcome {
   if (!group) return { loss, count, gradients };
   const weight = count.astype("float32");
-  const own = mx.concatenate([mx.array([1]), ...[loss, ...gradients].map((x) => x.astype("float32").flatten())]);
+  const own = mx.concatenate([...[...gradients, loss].map((x) => x.astype("float32").flatten()), mx.array([1])]);
   // A rank without a token that counts has a loss of 0 / 0.
   const weighted = mx.where(weight.greater(0), own.multiply(weight), 0);
   const sums = mx.distributed.allSum(weighted, { group });
-  const total = sums.at(0);
-  const sizes = gradients.map(({ size }) => size);
-  const ends = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((a, b) => a + b, 2));
-  const [, mean, ...means] = sums.divide(total).split([1, 2, ...ends.slice(0, -1)]) as [Tensor, Tensor, ...Tensor[]];
+  const total = sums.at(-1);
+  let end = 0;
+  const ends = gradients.map(({ size }) => (end += size));
+  const means = sums.divide(total).split([...ends, end + 1]);
   return {
-    loss: mean.squeeze().astype(loss.dtype),
+    loss: means[gradients.length]!.squeeze().astype(loss.dtype),
     count: total.astype(count.dtype),
-    gradients: means.map((x, i) => x.reshape(gradients[i]!.shape).astype(gradients[i]!.dtype)),
+    gradients: gradients.map(({ shape, dtype }, i) => means[i]!.reshape(...shape).astype(dtype)),
   };
 }
 

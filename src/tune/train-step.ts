@@ -6,7 +6,9 @@ import type { Optimizer } from "../optim";
 import { meanOverRanks, ownRows } from "./across-ranks";
 import { trainableParameters } from "./linear-to-lora";
 import { defaultLoss } from "./loss";
+import { ParameterRow } from "./parameter-row";
 import { type DeviceBatch, type TokenBatch, toDevice } from "./token-batch";
+import type { TrainingState } from "./training-state";
 
 export interface StepResult {
   loss: number;
@@ -20,10 +22,20 @@ interface Outcome {
   gradients: Tensor[];
 }
 
+/** What goes on with a training beside its parameters, by path. */
+export interface StepState extends Pick<TrainingState, "gradients"> {
+  optimizer: ReadonlyMap<string, Tensor>;
+  dispose(): void;
+}
+
 export class TrainStep {
   /** Sums of gradients since the last update, by path; kept. */
-  gradients: Map<string, Tensor> | null = null;
+  private gradients: Map<string, Tensor> | null = null;
   private readonly paths: readonly string[];
+  /** How parameters and gradients lie side by side, where they do. */
+  private readonly row: ParameterRow | null;
+  /** The parameters as of the last step, in a row; kept. */
+  private joined: Tensor | null = null;
   /** What is trained, as of the last step: walking a model for it takes as long as a small step on a GPU. */
   private trained: [path: string, tensor: Tensor][] | null = null;
   private readonly outcome: mx.Compiled<
@@ -37,7 +49,9 @@ export class TrainStep {
     private readonly accumulation: number,
     private readonly group: mx.distributed.Group | null = null,
   ) {
-    this.paths = trainableParameters(model).map(([path]) => path);
+    const parameters = trainableParameters(model);
+    this.paths = parameters.map(([path]) => path);
+    this.row = group && ParameterRow.fits(parameters, optimizer) ? new ParameterRow(parameters) : null;
     const trained = new Set(this.paths);
     const others = model.namedParameters().filter(([path]) => !trained.has(path));
     // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
@@ -66,7 +80,8 @@ export class TrainStep {
         this.model.update(before);
       }
     };
-    const [[loss, count], gradients] = mx.valueAndGrad(lossOf)(parameters) as [[Tensor, Tensor], Tensor[]];
+    const [[loss, count], each] = mx.valueAndGrad(lossOf)(parameters) as [[Tensor, Tensor], Tensor[]];
+    const gradients = this.row ? [this.row.join(each)] : each;
     const all = meanOverRanks({ loss, count, gradients }, this.group);
     return { ...all, gradients: earlier ? all.gradients.map((x, i) => x.add(earlier[i]!)) : all.gradients };
   }
@@ -81,31 +96,74 @@ export class TrainStep {
     const [loss, count] = mx.scope(() => {
       this.trained ??= trainableParameters(this.model);
       const parameters = this.trained;
-      const earlier = this.gradients && this.paths.map((path) => this.gradients!.get(path)!);
+      const names = this.row ? [ParameterRow.path] : this.paths;
+      const earlier = this.gradients && names.map((name) => this.gradients!.get(name)!);
       const outcome = this.outcome(
         parameters.map(([, tensor]) => tensor),
         toDevice(ownRows(batch, this.group), this.model.vocabSize),
         earlier,
       );
-      const summed = new Map(this.named(outcome.gradients));
+      const summed = new Map(names.map((name, i) => [name, outcome.gradients[i]!]));
       this.setGradients(updates ? null : summed);
       // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host writes down the update.
       if (this.group) mx.asyncEval(outcome);
       if (updates) {
-        this.trained = this.optimizer.update(parameters, this.means(summed));
+        this.trained = this.changed(parameters, this.means(summed));
         this.model.update(this.trained);
       }
       return [outcome.loss, outcome.count];
     });
-    mx.eval(loss, count, this.trained, this.optimizer.state, this.gradients, mx.random.state.get());
+    mx.eval(loss, count, this.trained, this.joined, this.optimizer.state, this.gradients, mx.random.state.get());
     const result = { loss: loss!.item(), tokens: count!.item() };
     loss!.dispose();
     count!.dispose();
     return result;
   }
 
-  /** Takes the sums over from another run, or drops them. */
-  setGradients(sums: Map<string, Tensor> | null): void {
+  /** The parameters after an update by these gradients, lazily. */
+  private changed(parameters: [string, Tensor][], gradients: ReadonlyMap<string, Tensor>): [string, Tensor][] {
+    const { row, optimizer } = this;
+    if (!row) return optimizer.update(parameters, gradients);
+    const before = this.joined ?? mx.keep(row.join(parameters.map(([, tensor]) => tensor)));
+    const [[, after]] = optimizer.update([[ParameterRow.path, before]], gradients) as [[string, Tensor]];
+    this.joined = mx.keep(after);
+    mx.release(before);
+    return row.split(after);
+  }
+
+  /** As it is saved; the caller disposes of it. */
+  state(): StepState {
+    const { row, gradients } = this;
+    const { state } = this.optimizer;
+    if (!row) return { optimizer: new Map(state), gradients, dispose() {} };
+    const [optimizer, sums] = mx.scope(() =>
+      mx.keep([row.splitState(state), gradients && row.split(gradients.get(ParameterRow.path)!)] as const),
+    );
+    return {
+      optimizer: new Map(optimizer),
+      gradients: sums && new Map(sums),
+      dispose: () => mx.release([optimizer, sums]),
+    };
+  }
+
+  /** Goes on as another run was saved, whose tensors it takes over. @throws Error where some are missing */
+  resume({ optimizer: { step, tensors }, gradients }: Pick<TrainingState, "optimizer" | "gradients">): void {
+    const { row, optimizer } = this;
+    optimizer.step = step;
+    if (!row) {
+      optimizer.load(tensors);
+      this.setGradients(gradients && new Map(gradients));
+      return;
+    }
+    mx.scope(() => {
+      optimizer.load(row.joinState(tensors));
+      this.setGradients(gradients && new Map([[ParameterRow.path, row.joinNamed(gradients)]]));
+    });
+    for (const tensor of [...tensors.values(), ...(gradients?.values() ?? [])]) tensor.dispose();
+  }
+
+  /** Takes these sums, or none, in the place of the last ones. */
+  private setGradients(sums: Map<string, Tensor> | null): void {
     if (sums) mx.keep(sums);
     if (this.gradients) mx.release(this.gradients);
     this.gradients = sums;
@@ -118,6 +176,8 @@ export class TrainStep {
 
   dispose(): void {
     this.setGradients(null);
+    if (this.joined) mx.release(this.joined);
+    this.joined = null;
     this.outcome.dispose();
   }
 }

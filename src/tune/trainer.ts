@@ -267,15 +267,20 @@ class Trainer {
     const parameters = new Map(trainableParameters(this.model));
     this.checkFinite(parameters);
     if (!this.isSaving) return;
-    await writeTrainingState(folder, {
-      progress: this.progress,
-      rate: this.rate,
-      settings,
-      parameters,
-      optimizer: { step: this.optimizer.step, tensors: new Map(this.optimizer.state) },
-      gradients: this.step.gradients,
-      random: mx.random.state.get(),
-    });
+    const state = this.step.state();
+    try {
+      await writeTrainingState(folder, {
+        progress: this.progress,
+        rate: this.rate,
+        settings,
+        parameters,
+        optimizer: { step: this.optimizer.step, tensors: state.optimizer },
+        gradients: state.gradients,
+        random: mx.random.state.get(),
+      });
+    } finally {
+      state.dispose();
+    }
     const path = join(folder, weightsName);
     await writeAdapterWeights(path, parameters);
     if (announce) this.emit({ type: "saved", iteration: this.progress.iteration, path });
@@ -320,9 +325,7 @@ class Trainer {
     this.progress = structuredClone(progress);
     this.rate = state.rate;
     this.model.loadWeights(state.parameters, { strict: false });
-    this.optimizer.step = state.optimizer.step;
-    this.optimizer.load(state.optimizer.tensors);
-    this.step.setGradients(state.gradients ? new Map(state.gradients) : null);
+    this.step.resume(state);
     mx.random.state.set(state.random);
   }
 }

@@ -1,0 +1,85 @@
+/**
+ * What is trained as one row of numbers. Ranks sum their gradients in one message anyway, and an optimizer that treats each number by itself
+ * changes a row by one operation. One for each of hundreds of adapters takes the host longer than a GPU, and nothing else is left to compute then.
+ */
+import type { Tensor } from "../mlx";
+import * as mx from "../mlx";
+import type { Optimizer } from "../optim";
+
+type Named = [path: string, tensor: Tensor];
+
+/** Each begins at a multiple of so many numbers: a view of the row is aligned as a tensor of its own would be. */
+const step = 64;
+
+/** Old and new numbers are there together while they change, which is for adapters: 1 GB. */
+const mostNumbers = 1 << 28;
+
+export class ParameterRow {
+  /** What an optimizer knows the row as. */
+  static readonly path = "row";
+  private readonly places: { path: string; shape: readonly number[]; size: number; start: number }[] = [];
+
+  constructor(parameters: readonly Named[]) {
+    let start = 0;
+    for (const [path, { shape, size }] of parameters) {
+      this.places.push({ path, shape, size, start });
+      start += Math.ceil(size / step) * step;
+    }
+  }
+
+  /** Whether the optimizer may change these as one row. */
+  static fits(parameters: readonly Named[], optimizer: Optimizer): boolean {
+    const numbers = parameters.reduce((sum, [, { size }]) => sum + size, 0);
+    return (
+      optimizer.isElementwise && numbers <= mostNumbers && parameters.every(([, { dtype }]) => dtype === "float32")
+    );
+  }
+
+  /** Tensors in the order of the parameters as a row (N), with zeros where the next one begins later. */
+  join(tensors: readonly Tensor[]): Tensor {
+    const pieces = tensors.flatMap((tensor) => {
+      const missing = -tensor.size & (step - 1);
+      return missing > 0 ? [tensor.flatten(), mx.zeros([missing], tensor.dtype)] : [tensor.flatten()];
+    });
+    return mx.concatenate(pieces);
+  }
+
+  /** Views of a row (N), by path. */
+  split(row: Tensor): Named[] {
+    return this.places.map(({ path, shape, size, start }) => [
+      path,
+      mx.sliceAxis(row, 0, start, start + size).reshape(...shape),
+    ]);
+  }
+
+  /** What an optimizer remembers of the row, by path, as it would remember it of each parameter. */
+  splitState(state: Iterable<readonly [string, Tensor]>): Named[] {
+    return [...state].flatMap(([name, memory]) => {
+      const ending = name.slice(ParameterRow.path.length);
+      return this.split(memory).map(([path, own]): Named => [path + ending, own]);
+    });
+  }
+
+  /** The same the other way: what it remembered of each parameter, as of the row. @throws Error where one is missing */
+  joinState(tensors: ReadonlyMap<string, Tensor>): Named[] {
+    const first = `${this.places[0]!.path}.`;
+    const endings = [...tensors.keys()]
+      .filter((name) => name.startsWith(first))
+      .map((name) => name.slice(first.length - 1));
+    return endings.map((ending) => [
+      ParameterRow.path + ending,
+      this.join(this.places.map(({ path }) => present(tensors, path + ending))),
+    ]);
+  }
+
+  /** Tensors by path as a row. @throws Error where one is missing */
+  joinNamed(tensors: ReadonlyMap<string, Tensor>): Tensor {
+    return this.join(this.places.map(({ path }) => present(tensors, path)));
+  }
+}
+
+function present(tensors: ReadonlyMap<string, Tensor>, name: string): Tensor {
+  const tensor = tensors.get(name);
+  if (!tensor) throw new Error(`the training's state has no ${name}`);
+  return tensor;
+}
