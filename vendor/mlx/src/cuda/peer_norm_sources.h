@@ -103,7 +103,7 @@ __device__ void add_and_norm(
   });
 }
 
-// How many of a block's threads share a row of so many pieces: each has two or more, or registers do not suffice for two blocks.
+// How many of a block's threads share a row of so many pieces: so few that each has at least two, but a warp.
 constexpr __device__ int threads_of_row(int threads, int pieces) {
   int group = threads;
   while (group > 32 && pieces <= group) {
@@ -141,8 +141,8 @@ __device__ void add_and_norm_chunks(
 } // namespace mlxlm
 )";
 
-// Inputs x (rows, DIMS), part (rows, DIMS): this rank's, or PARTS of that in float32, (PARTS, rows, DIMS) weight (DIMS), table, before: as those of peer_short_source. Outputs sum, normed
-// (rows, DIMS). A block a row, with channels of its own.
+// Inputs x (rows, DIMS), part (rows, DIMS): this rank's, or PARTS of that in float32, (PARTS, rows, DIMS), weight (DIMS), table and before
+// as those of peer_short_source. Outputs sum, normed (rows, DIMS). A block a row, with channels of its own.
 constexpr const char* peer_norm_short_source = MLXLM_BEHIND_LAUNCH R"(
   const mlxlm::Peers<RANKS, BLOCKS, THREADS, CHUNK> peers{table};
   constexpr int LINES = DIMS / 4;

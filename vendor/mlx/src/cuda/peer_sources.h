@@ -106,7 +106,7 @@ __device__ inline bool is_aligned(const void* at) {
   return reinterpret_cast<uintptr_t>(at) % sizeof(Piece) == 0;
 }
 
-// Piece `index` of x. A slice may begin anywhere, where it is not said that this one is ALIGNED.
+// Piece `index` of x, which may begin anywhere unless ALIGNED.
 template <class Piece, bool ALIGNED = false, class T>
 __device__ inline Piece piece_of(const T* x, size_t index) {
   constexpr int EACH = sizeof(Piece) / sizeof(T);
@@ -216,6 +216,7 @@ __device__ void exchange_chunks(
     }
   };
   unsigned sent = round;
+  // `send` stands once, or the compiler would write it out twice and run out of registers.
   for (size_t next = 0; next < pieces + step; next += step) {
     if (next < pieces) {
       send(++sent, next);

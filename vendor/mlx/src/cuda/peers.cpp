@@ -14,7 +14,8 @@ namespace mlxlm::cuda {
 namespace {
 
 constexpr int max_ranks = 8;
-// Two for each multiprocessor: one sends while the other adds up.
+// Two for each multiprocessor of an H200: one sends while the other adds up. A smaller GPU takes the last ones later: they begin in order, so
+// that those of all ranks find each other.
 constexpr int blocks = 256;
 constexpr int threads = 512;
 constexpr int chunk = 32 << 10;

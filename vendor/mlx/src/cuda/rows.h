@@ -24,7 +24,7 @@ bool takes_attend_rows(const mx::Shape& joint, mx::Dtype dtype, const AttendedRo
 // and value are written to row `used` in place, as by cpu::attend_token. Nothing where no kernel takes these.
 std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, mx::StreamOrDevice s);
 
-// The same for who has asked whether it takes them. Joint may be in `parts` that are added, (parts, B, (H + 2 Hkv) D) in float32.
-array attend_rows_to(const array& joint, int parts, const AttendedRows& rows, mx::StreamOrDevice s);
+// The same for callers that have asked takes_attend_rows. Joint may come in parts, (joint_parts, B, (H + 2 Hkv) D) in float32.
+array attend_rows_to(const array& joint, int joint_parts, const AttendedRows& rows, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cuda
