@@ -73,8 +73,15 @@ async function collect(executable: string): Promise<void> {
     ]);
     for (const path of globSync(join(scratch, "home-*/.cache/mlxlm/*/kernels/*.kernel")))
       cpSync(path, join(folder, path.split("/").at(-1)!));
-    await pack(archive, { folder, names: readdirSync(folder), prefix: "", time: new Date(0) });
-    console.log(`${readdirSync(folder).length} kernels in ${archive}`);
+    const names = readdirSync(folder);
+    // Each model has kernels of its own shapes.
+    if (names.length <= all.length) {
+      throw new Error(
+        `${executable} compiled ${names.length} kernels only: take one that ships none, on a machine with an NVIDIA GPU`,
+      );
+    }
+    await pack(archive, { folder, names, prefix: "", time: new Date(0) });
+    console.log(`${names.length} kernels in ${archive}`);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
