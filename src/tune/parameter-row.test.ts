@@ -34,7 +34,7 @@ test("tensors lie side by side in a row, each at a multiple of 64, and come back
     const [[name, again]] = row.joinState(new Map(state)) as [[string, mx.Tensor]];
     expect(name).toBe("row.m");
     expect(mx.arrayEqual(again, joined).item()).toBe(1);
-    expect(() => row.joinState(new Map(state.slice(0, 2)))).toThrow("the training's state has no c.x.m");
+    expect(() => row.joinState(new Map(state.slice(0, 2)))).toThrow("the state of this training has no c.x.m");
   });
   expect(mx.liveHandles()).toBe(before);
 });

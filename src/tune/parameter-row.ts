@@ -2,6 +2,7 @@
  * What is trained as one row of numbers. Ranks sum their gradients in one message anyway, and an optimizer that treats each number by itself
  * changes a row by one operation. One for each of hundreds of adapters takes the host longer than a GPU, and nothing else is left to compute then.
  */
+import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Optimizer } from "../optim";
@@ -60,7 +61,7 @@ export class ParameterRow {
     });
   }
 
-  /** The same the other way: what it remembered of each parameter, as of the row. @throws Error where one is missing */
+  /** The same the other way: what it remembered of each parameter, as of the row. @throws UserError where one is missing */
   joinState(tensors: ReadonlyMap<string, Tensor>): Named[] {
     const first = `${this.places[0]!.path}.`;
     const endings = [...tensors.keys()]
@@ -72,7 +73,7 @@ export class ParameterRow {
     ]);
   }
 
-  /** Tensors by path as a row. @throws Error where one is missing */
+  /** Tensors by path as a row. @throws UserError where one is missing */
   joinNamed(tensors: ReadonlyMap<string, Tensor>): Tensor {
     return this.join(this.places.map(({ path }) => present(tensors, path)));
   }
@@ -80,6 +81,10 @@ export class ParameterRow {
 
 function present(tensors: ReadonlyMap<string, Tensor>, name: string): Tensor {
   const tensor = tensors.get(name);
-  if (!tensor) throw new Error(`the training's state has no ${name}`);
+  if (!tensor) {
+    throw new UserError(`the state of this training has no ${name}`, {
+      hint: "It was saved with another optimizer or other adapters: start anew, without --resume.",
+    });
+  }
   return tensor;
 }

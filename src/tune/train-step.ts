@@ -146,7 +146,7 @@ export class TrainStep {
     };
   }
 
-  /** Goes on as another run was saved, whose tensors it takes over. @throws Error where some are missing */
+  /** Goes on as another run was saved, whose tensors it takes over. @throws UserError where some are missing */
   resume({ optimizer: { step, tensors }, gradients }: Pick<TrainingState, "optimizer" | "gradients">): void {
     const { row, optimizer } = this;
     optimizer.step = step;
