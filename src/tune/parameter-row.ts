@@ -12,7 +12,7 @@ type Named = [path: string, tensor: Tensor];
 /** Each begins at a multiple of so many numbers: a view of the row is aligned as a tensor of its own would be. */
 const step = 64;
 
-/** Old and new numbers are there together while they change, which is for adapters: 1 GB. */
+/** 1 GB: old and new ones, gradients and an optimizer's memory of them are there at once. */
 const mostNumbers = 1 << 28;
 
 export class ParameterRow {

@@ -124,7 +124,8 @@ export class TrainStep {
   private changed(parameters: [string, Tensor][], gradients: ReadonlyMap<string, Tensor>): [string, Tensor][] {
     const { row, optimizer } = this;
     if (!row) return optimizer.update(parameters, gradients);
-    const before = this.joined ?? mx.keep(row.join(parameters.map(([, tensor]) => tensor)));
+    this.joined ??= mx.keep(row.join(parameters.map(([, tensor]) => tensor)));
+    const before = this.joined;
     const [[, after]] = optimizer.update([[ParameterRow.path, before]], gradients) as [[string, Tensor]];
     this.joined = mx.keep(after);
     mx.release(before);
@@ -155,11 +156,16 @@ export class TrainStep {
       this.setGradients(gradients && new Map(gradients));
       return;
     }
-    mx.scope(() => {
-      optimizer.load(row.joinState(tensors));
-      this.setGradients(gradients && new Map([[ParameterRow.path, row.joinNamed(gradients)]]));
-    });
-    for (const tensor of [...tensors.values(), ...(gradients?.values() ?? [])]) tensor.dispose();
+    try {
+      mx.scope(() => {
+        const memory = row.joinState(tensors);
+        const sums = gradients && new Map([[ParameterRow.path, row.joinNamed(gradients)]]);
+        optimizer.load(memory);
+        this.setGradients(sums);
+      });
+    } finally {
+      for (const tensor of [...tensors.values(), ...(gradients?.values() ?? [])]) tensor.dispose();
+    }
   }
 
   /** Takes these sums, or none, in the place of the last ones. */
