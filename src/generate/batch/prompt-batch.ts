@@ -21,7 +21,7 @@ export class PromptBatch {
     return bytesOf(this.#layers ?? []);
   }
 
-  /** @param caches what each of the sequences begins with; they are copied */
+  /** @param caches what each of the sequences begins with; they stay as they are */
   add(sequences: readonly Sequence[], caches: readonly (readonly Cache[])[]): void {
     if (sequences.length === 0) return;
     const layers = mergeLayers(caches);

@@ -102,8 +102,8 @@ export class BatchChunkedKVCache implements ChunkedCache, BatchCache {
     this.starts = kept.map((row) => this.starts[row]!);
   }
 
-  extend(other: BatchChunkedKVCache): void {
-    this.held.extend(other.held);
+  extend(other: BatchChunkedKVCache, hasRoom = false): void {
+    this.held.extend(other.held, hasRoom);
     this.starts = [...this.starts, ...other.starts];
     other.starts = [];
   }

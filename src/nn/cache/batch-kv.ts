@@ -37,7 +37,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     this.#leftPadding = new Array<number>(batchSize).fill(0);
   }
 
-  /** A batch that begins with copies of what these caches hold. */
+  /** A batch that begins with what these caches hold, which stay as they are. */
   static merge(caches: readonly Pick<Single, "offset" | "state">[], single: () => Single): BatchKVCache {
     const batch = new BatchKVCache(caches.length, single);
     const length = Math.max(...caches.map(({ offset }) => offset));
