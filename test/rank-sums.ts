@@ -42,18 +42,20 @@ for (const dtype of ["bfloat16", "float16", "float32", "int32"] as const) {
       const sums = [0, 1, 2].map((round) =>
         mx.distributed.allSum(partOf(group.rank, count, round).astype(dtype), { group }),
       );
+      // One behind the other on a GPU, with nothing of the host's between them.
+      mx.eval(sums);
       const isRight = sums.map((sum, round) => areEqual(sum, sumOf(count, round)));
       say(`three sums of ${count} numbers in ${dtype}`, isRight.every(Boolean));
       const aside = partOf(group.rank, count + 1)
         .astype(dtype)
         .at(mx.slice(1));
       say(
-        `one that begins beside 16 bytes`,
+        `one of ${count} in ${dtype} that begins beside 16 bytes`,
         areEqual(mx.distributed.allSum(aside, { group }), sumOf(count + 1).at(mx.slice(1))),
       );
       const all = mx.distributed.allGather(partOf(group.rank, count).astype(dtype), { group });
       const each = mx.concatenate(Array.from({ length: group.size }, (_, rank) => partOf(rank, count)));
-      say(`all ranks' numbers`, areEqual(all, each));
+      say(`${count} numbers in ${dtype} of all ranks`, areEqual(all, each));
     });
   }
 }

@@ -41,9 +41,9 @@ const statuses: Partial<Record<ExitCode, ErrorStatus>> = {
 /** What a client is told of any error. What happened inside is no client's business: it goes to the log. */
 export function apiErrorOf(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
-  if (error instanceof UserError) return new ApiError(statuses[error.code] ?? 500, error.message, { cause: error });
   if (isLackOfMemory(error)) {
     return new ApiError(503, "out of memory", { code: "out_of_memory", cause: error });
   }
+  if (error instanceof UserError) return new ApiError(statuses[error.code] ?? 500, error.message, { cause: error });
   return new ApiError(500, "internal error", { code: "internal_error", cause: error });
 }

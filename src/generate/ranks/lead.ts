@@ -93,7 +93,11 @@ export class LeadingBatchStepper implements LeadingSteps {
     tell({ type: "batch", model: numberOf(model), completionBatchSize, prefillBatchSize, prefillStepSize });
     this.#others = new Others(model);
     const lead = new BatchLead(this.#others);
-    this.#batch = new BatchStepper(model, { ...options, lockstep: { lead, share: agreedTokens, told } });
+    this.#batch = new BatchStepper(model, {
+      ...options,
+      prefillStepSize,
+      lockstep: { lead, share: agreedTokens, told },
+    });
   }
 
   steps(request: StepRequest): AsyncGenerator<Step, void, void> {

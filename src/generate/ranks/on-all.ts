@@ -12,7 +12,9 @@ interface Failure {
 const told = (error: unknown): Failure => {
   if (error instanceof UserError) return { message: error.message, hint: error.hint, code: error.code };
   const message = error instanceof Error ? error.message : String(error);
-  return isLackOfMemory(error) ? { message: `out of memory: ${message}`, code: ExitCode.resources } : { message };
+  if (!isLackOfMemory(error)) return { message };
+  const hint = "Take a smaller or a quantized model, or more ranks.";
+  return { message: `out of memory: ${message}`, hint, code: ExitCode.resources };
 };
 
 /** Milliseconds between two looks for the others. */
