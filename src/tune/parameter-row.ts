@@ -67,15 +67,12 @@ export class ParameterRow {
     const endings = [...tensors.keys()]
       .filter((name) => name.startsWith(first))
       .map((name) => name.slice(first.length - 1));
-    return endings.map((ending) => [
-      ParameterRow.path + ending,
-      this.join(this.places.map(({ path }) => present(tensors, path + ending))),
-    ]);
+    return endings.map((ending) => [ParameterRow.path + ending, this.joinNamed(tensors, ending)]);
   }
 
-  /** Tensors by path as a row. @throws UserError where one is missing */
-  joinNamed(tensors: ReadonlyMap<string, Tensor>): Tensor {
-    return this.join(this.places.map(({ path }) => present(tensors, path)));
+  /** Tensors by path, or by path and ending, as a row. @throws UserError where one is missing */
+  joinNamed(tensors: ReadonlyMap<string, Tensor>, ending = ""): Tensor {
+    return this.join(this.places.map(({ path }) => present(tensors, path + ending)));
   }
 }
 
