@@ -83,6 +83,7 @@ async function trained(makeOptimizer: () => Optimizer, group: mx.distributed.Gro
     const saved = {
       optimizer: { step: 1, tensors: copied(state.optimizer) },
       gradients: copied(state.gradients!),
+      random: mx.array(numbersOf(state.random), "uint32"),
     };
     expect([...saved.gradients.keys()]).toEqual(trainableParameters(model).map(([path]) => path));
     state.dispose();

@@ -22,8 +22,16 @@ interface Outcome {
   gradients: Tensor[];
 }
 
+/** A step that is described and not computed. */
+interface Described {
+  batch: TokenBatch;
+  outcome: Outcome;
+  /** The random generator's key before it. */
+  random: Tensor;
+}
+
 /** What goes on with a training beside its parameters, by path. */
-export interface StepState extends Pick<TrainingState, "gradients"> {
+export interface StepState extends Pick<TrainingState, "gradients" | "random"> {
   optimizer: ReadonlyMap<string, Tensor>;
   dispose(): void;
 }
@@ -32,12 +40,16 @@ export class TrainStep {
   /** Sums of gradients since the last update, by path; kept. */
   private gradients: Map<string, Tensor> | null = null;
   private readonly paths: readonly string[];
+  /** What gradients are summed by: a path each, or the row's. */
+  private readonly names: readonly string[];
   /** How parameters and gradients lie side by side, where they do. */
   private readonly row: ParameterRow | null;
   /** The parameters as of the last step, in a row; kept. */
   private joined: Tensor | null = null;
   /** What is trained, as of the last step: walking a model for it takes as long as a small step on a GPU. */
   private trained: [path: string, tensor: Tensor][] | null = null;
+  /** The next step; its tensors are kept. */
+  private next: Described | null = null;
   private readonly outcome: mx.Compiled<
     (parameters: Tensor[], batch: DeviceBatch, earlier: Tensor[] | null) => Outcome
   >;
@@ -51,9 +63,10 @@ export class TrainStep {
   ) {
     const parameters = trainableParameters(model);
     this.paths = parameters.map(([path]) => path);
-    this.row = group && ParameterRow.fits(parameters, optimizer) ? new ParameterRow(parameters) : null;
     const trained = new Set(this.paths);
     const others = model.namedParameters().filter(([path]) => !trained.has(path));
+    this.row = group && ParameterRow.fits(parameters, optimizer) ? new ParameterRow(parameters) : null;
+    this.names = this.row ? [ParameterRow.path] : this.paths;
     // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
     const frozen = {
       get: () => others,
@@ -89,35 +102,81 @@ export class TrainStep {
   /**
    * Runs the step and waits for it.
    * @param number of the step, from 1
+   * @param following the batch of the step behind it, if there is one: it is described while a device computes this one
    * @throws UserError where the batch has tokens that the model lacks
    */
-  run(batch: TokenBatch, number: number): StepResult {
+  run(batch: TokenBatch, number: number, following: TokenBatch | null = null): StepResult {
     const updates = number % this.accumulation === 0;
     const [loss, count] = mx.scope(() => {
-      this.trained ??= trainableParameters(this.model);
-      const parameters = this.trained;
-      const names = this.row ? [ParameterRow.path] : this.paths;
-      const earlier = this.gradients && names.map((name) => this.gradients!.get(name)!);
-      const outcome = this.outcome(
-        parameters.map(([, tensor]) => tensor),
-        toDevice(ownRows(batch, this.group), this.model.vocabSize),
-        earlier,
-      );
-      const summed = new Map(names.map((name, i) => [name, outcome.gradients[i]!]));
+      const outcome = this.taken(batch);
+      const parameters = this.parameters();
+      const summed = new Map(this.names.map((name, i) => [name, outcome.gradients[i]!]));
       this.setGradients(updates ? null : summed);
-      // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host writes down the update.
+      // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host describes the update.
       if (this.group) mx.asyncEval(outcome);
       if (updates) {
         this.trained = this.changed(parameters, this.means(summed));
         this.model.update(this.trained);
       }
-      return [outcome.loss, outcome.count];
+      return [outcome.loss, outcome.count] as const;
     });
-    mx.eval(loss, count, this.trained, this.joined, this.optimizer.state, this.gradients, mx.random.state.get());
-    const result = { loss: loss!.item(), tokens: count!.item() };
-    loss!.dispose();
-    count!.dispose();
+    const { trained, joined, optimizer, gradients } = this;
+    const all = [loss, count, trained, joined, optimizer.state, gradients, mx.random.state.get()];
+    mx.asyncEval(all);
+    if (following) this.describe(following);
+    mx.eval(all);
+    const result = { loss: loss.item(), tokens: count.item() };
+    loss.dispose();
+    count.dispose();
     return result;
+  }
+
+  private parameters(): [path: string, tensor: Tensor][] {
+    this.trained ??= trainableParameters(this.model);
+    return this.trained;
+  }
+
+  /** Loss and gradients of a batch, lazily; to be called in a scope. */
+  private outcomeOf(batch: TokenBatch): Outcome {
+    return this.outcome(
+      this.parameters().map(([, tensor]) => tensor),
+      toDevice(ownRows(batch, this.group), this.model.vocabSize),
+      this.gradients && this.names.map((name) => this.gradients!.get(name)!),
+    );
+  }
+
+  /** Describes the next step, which takes a host as long as a GPU needs for a tenth of it. */
+  private describe(batch: TokenBatch): void {
+    const random = mx.keep(mx.random.state.get());
+    try {
+      const outcome = mx.scope(() => mx.keep(this.outcomeOf(batch)));
+      this.next = { batch, outcome, random };
+    } catch {
+      // It fails again in its own step, which says so.
+      mx.random.state.set(random);
+      mx.release(random);
+    }
+  }
+
+  /** The outcome of a batch, as described before or now; to be called in a scope. */
+  private taken(batch: TokenBatch): Outcome {
+    const { next } = this;
+    if (next?.batch !== batch) {
+      this.forget();
+      return this.outcomeOf(batch);
+    }
+    this.next = null;
+    mx.release([next.outcome, next.random]);
+    return next.outcome;
+  }
+
+  /** Forgets the next step: random numbers go on as if it had not been described. */
+  private forget(): void {
+    if (!this.next) return;
+    const { outcome, random } = this.next;
+    this.next = null;
+    mx.random.state.set(random);
+    mx.release([outcome, random]);
   }
 
   /** The parameters after an update by these gradients, lazily. */
@@ -132,25 +191,31 @@ export class TrainStep {
     return row.split(after);
   }
 
-  /** As it is saved; the caller disposes of it. */
+  /** As it is saved, behind the last step that was run; the caller disposes of it. */
   state(): StepState {
+    this.forget();
     const { row, gradients } = this;
     const { state } = this.optimizer;
-    if (!row) return { optimizer: new Map(state), gradients, dispose() {} };
+    const random = mx.random.state.get();
+    if (!row) return { optimizer: new Map(state), gradients, random, dispose() {} };
     const [optimizer, sums] = mx.scope(() =>
       mx.keep([row.splitState(state), gradients && row.split(gradients.get(ParameterRow.path)!)] as const),
     );
     return {
       optimizer: new Map(optimizer),
       gradients: sums && new Map(sums),
+      random,
       dispose: () => mx.release([optimizer, sums]),
     };
   }
 
   /** Goes on as another run was saved, whose tensors it takes over. @throws UserError where some are missing */
-  resume({ optimizer: { step, tensors }, gradients }: Pick<TrainingState, "optimizer" | "gradients">): void {
+  resume(state: Pick<TrainingState, "optimizer" | "gradients" | "random">): void {
     const { row, optimizer } = this;
+    const { step, tensors } = state.optimizer;
+    const { gradients, random } = state;
     optimizer.step = step;
+    mx.random.state.set(random);
     if (!row) {
       optimizer.load(tensors);
       this.setGradients(gradients && new Map(gradients));
@@ -181,6 +246,7 @@ export class TrainStep {
   }
 
   dispose(): void {
+    this.forget();
     this.setGradients(null);
     if (this.joined) mx.release(this.joined);
     this.joined = null;

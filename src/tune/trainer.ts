@@ -143,11 +143,13 @@ class Trainer {
   async run(): Promise<TrainingEnd> {
     const { iterations, batches, signal, resume, group = null } = this.options;
     if (resume) this.resume(resume);
+    let following: TokenBatch | null = null;
     for (let iteration = this.progress.iteration + 1; iteration <= iterations; iteration++) {
-      const batch = nextOf(batches);
+      const batch: TokenBatch = following ?? nextOf(batches);
       await this.maybeValidate(iteration);
       if (anyAborted(signal, group)) return this.interrupted();
-      const figures = this.runStep(batch, iteration);
+      following = iteration < iterations ? nextOf(batches) : null;
+      const figures = this.runStep(batch, iteration, following);
       this.options.onStep?.(iteration, figures);
       if (iteration % this.options.stepsPerReport === 0 || iteration === iterations) this.report();
       if (iteration % this.options.stepsPerSave === 0) await this.save();
@@ -197,11 +199,11 @@ class Trainer {
     this.emit({ type: "val", iteration: iteration - 1, loss, time: (performance.now() - began) / 1000 });
   }
 
-  private runStep(batch: TokenBatch, iteration: number): StepFigures {
+  private runStep(batch: TokenBatch, iteration: number, following: TokenBatch | null): StepFigures {
     const began = performance.now();
     const rate = this.optimizer.currentRate;
     const updates = this.optimizer.step;
-    const result = this.memory.run(() => this.step.run(batch, iteration));
+    const result = this.memory.run(() => this.step.run(batch, iteration, following));
     const { loss, tokens } = result;
     if (!Number.isFinite(loss)) throw this.diverged(result, batch, iteration);
     if (this.optimizer.step > updates) this.rate = rate;
@@ -276,7 +278,7 @@ class Trainer {
         parameters,
         optimizer: { step: this.optimizer.step, tensors: state.optimizer },
         gradients: state.gradients,
-        random: mx.random.state.get(),
+        random: state.random,
       });
     } finally {
       state.dispose();
@@ -326,7 +328,6 @@ class Trainer {
     this.rate = state.rate;
     this.model.loadWeights(state.parameters, { strict: false });
     this.step.resume(state);
-    mx.random.state.set(state.random);
   }
 }
 
