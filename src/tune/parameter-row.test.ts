@@ -39,13 +39,16 @@ test("tensors lie side by side in a row, each at a multiple of 64, and come back
   expect(mx.liveHandles()).toBe(before);
 });
 
-test("a row is for rules that treat each number by itself, and for float32", () => {
+test("a row is for rules that treat each number by itself, for float32, and for little beside a model", () => {
   mx.scope(() => {
     const wide: [string, mx.Tensor][] = [["a", mx.zeros([4])]];
-    expect(ParameterRow.fits(wide, new AdamW(1))).toBe(true);
-    expect(ParameterRow.fits(wide, new Adafactor(1))).toBe(false);
-    expect(ParameterRow.fits([...wide, ["b", mx.zeros([4], "float16")]], new AdamW(1))).toBe(false);
-    expect(ParameterRow.fits([["a", mx.zeros([1]).broadcastTo([1 << 15, 1 << 14])]], new AdamW(1))).toBe(false);
+    expect(ParameterRow.fits(wide, [], new AdamW(1))).toBe(true);
+    expect(ParameterRow.fits(wide, [], new Adafactor(1))).toBe(false);
+    expect(ParameterRow.fits([...wide, ["b", mx.zeros([4], "float16")]], [], new AdamW(1))).toBe(false);
+    const many = (millions: number): [string, mx.Tensor] => ["x", mx.zeros([1]).broadcastTo([millions, 1 << 20])];
+    expect(ParameterRow.fits([many(5)], [], new AdamW(1))).toBe(false);
+    expect(ParameterRow.fits([many(5)], [many(39)], new AdamW(1))).toBe(false);
+    expect(ParameterRow.fits([many(5)], [many(40)], new AdamW(1))).toBe(true);
   });
 });
 
@@ -67,8 +70,17 @@ const batch = (step: number): TokenBatch => ({
 /** A group of this process alone takes the way of several. */
 const alone = () => mx.distributed.init();
 
-/** Six steps, an update every second one; saved and gone on with behind the third, between two updates, where `isResumed`. */
-async function trained(makeOptimizer: () => Optimizer, group: mx.distributed.Group | null, isResumed = false) {
+/** The optimizer as one that may not put parameters together. */
+const apart = (optimizer: Optimizer): Optimizer => Object.assign(optimizer, { isElementwise: false });
+
+interface Way {
+  group?: mx.distributed.Group | null;
+  /** Saved and gone on with behind the third step, between two updates. */
+  isResumed?: boolean;
+}
+
+/** Six steps, an update every second one. */
+async function trained(makeOptimizer: () => Optimizer, { group = null, isResumed = false }: Way = {}) {
   let model = await prepared();
   let optimizer = makeOptimizer();
   let step = new TrainStep(model, optimizer, 2, group);
@@ -104,11 +116,13 @@ test.each([
   ["AdamW", () => new AdamW(1e-2, { weightDecay: 0.1, biasCorrection: true })],
   ["SGD with momentum", () => new Sgd(1e-1, { momentum: 0.9 })],
 ])("%s changes a row as it changes each parameter, and goes on from its state", async (_, optimizer) => {
-  const each = await trained(optimizer, null);
+  const each = await trained(() => apart(optimizer()));
   const before = mx.liveHandles();
-  const row = await trained(optimizer, alone());
-  const resumed = await trained(optimizer, alone(), true);
-  for (const { losses, parameters } of [row, resumed]) {
+  const row = await trained(optimizer);
+  const resumed = await trained(optimizer, { isResumed: true });
+  const ofGroup = await trained(optimizer, { group: alone() });
+  const resumedOfGroup = await trained(optimizer, { group: alone(), isResumed: true });
+  for (const { losses, parameters } of [row, resumed, ofGroup, resumedOfGroup]) {
     each.losses.forEach((loss, i) => void expect(losses[i]!).toBeCloseTo(loss, 5));
     expect([...parameters.keys()]).toEqual([...each.parameters.keys()]);
     for (const [path, values] of each.parameters) {
@@ -117,5 +131,6 @@ test.each([
     }
   }
   expect(row.losses).toEqual(resumed.losses);
+  expect(ofGroup.losses).toEqual(resumedOfGroup.losses);
   expect(mx.liveHandles()).toBe(before);
 });

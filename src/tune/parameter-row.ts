@@ -1,6 +1,6 @@
 /**
- * What is trained as one row of numbers. Ranks sum their gradients in one message anyway, and an optimizer that treats each number by itself
- * changes a row by one operation. One for each of hundreds of adapters takes the host longer than a GPU, and nothing else is left to compute then.
+ * What is trained as one row of numbers: an optimizer that treats each number by itself changes a row by one operation. One for each of
+ * hundreds of adapters takes the host longer than a GPU. Ranks sum their gradients in one message anyway.
  */
 import { UserError } from "../errors";
 import type { Tensor } from "../mlx";
@@ -12,8 +12,11 @@ type Named = [path: string, tensor: Tensor];
 /** Each begins at a multiple of so many numbers: a view of the row is aligned as a tensor of its own would be. */
 const step = 64;
 
-/** 1 GB: old and new ones, gradients and an optimizer's memory of them are there at once. */
-const mostNumbers = 1 << 28;
+/** Bytes that a row may have whatever the model has, and the share of the bytes that are not trained. */
+const small = 1 << 24;
+const share = 1 / 8;
+
+const bytesOf = (tensors: readonly Named[]) => tensors.reduce((sum, [, { nbytes }]) => sum + nbytes, 0);
 
 export class ParameterRow {
   /** What an optimizer knows the row as. */
@@ -28,11 +31,16 @@ export class ParameterRow {
     }
   }
 
-  /** Whether the optimizer may change these as one row. */
-  static fits(parameters: readonly Named[], optimizer: Optimizer): boolean {
-    const numbers = parameters.reduce((sum, [, { size }]) => sum + size, 0);
+  /**
+   * Whether the optimizer may change these as one row: adapters rather than whole layers. All gradients and the new values are in memory
+   * at once, which whole layers have no room for.
+   * @param others what is not trained
+   */
+  static fits(parameters: readonly Named[], others: readonly Named[], optimizer: Optimizer): boolean {
     return (
-      optimizer.isElementwise && numbers <= mostNumbers && parameters.every(([, { dtype }]) => dtype === "float32")
+      optimizer.isElementwise &&
+      bytesOf(parameters) <= Math.max(small, bytesOf(others) * share) &&
+      parameters.every(([, { dtype }]) => dtype === "float32")
     );
   }
 

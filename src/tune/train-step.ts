@@ -65,7 +65,7 @@ export class TrainStep {
     this.paths = parameters.map(([path]) => path);
     const trained = new Set(this.paths);
     const others = model.namedParameters().filter(([path]) => !trained.has(path));
-    this.row = group && ParameterRow.fits(parameters, optimizer) ? new ParameterRow(parameters) : null;
+    this.row = ParameterRow.fits(parameters, others, optimizer) ? new ParameterRow(parameters) : null;
     this.names = this.row ? [ParameterRow.path] : this.paths;
     // A compiled function must get the frozen weights as inputs, or it would hold them for the process's whole life.
     const frozen = {
@@ -112,8 +112,8 @@ export class TrainStep {
       const parameters = this.parameters();
       const summed = new Map(this.names.map((name, i) => [name, outcome.gradients[i]!]));
       this.setGradients(updates ? null : summed);
-      // With other ranks nothing of the update can begin ahead of all gradients: a GPU computes these while the host describes the update.
-      if (this.group) mx.asyncEval(outcome);
+      // In a row, or with other ranks, an update needs all gradients: a GPU computes these while the host describes the update.
+      if (this.row || this.group) mx.asyncEval(outcome);
       if (updates) {
         this.trained = this.changed(parameters, this.means(summed));
         this.model.update(this.trained);

@@ -99,6 +99,8 @@ export async function train(
   optimizer: Optimizer,
   options: TrainingOptions,
 ): Promise<TrainingEnd> {
+  // Ahead of the trainer, which asks for the type of what it trains.
+  if (options.resume) model.loadWeights(options.resume.parameters, { strict: false });
   const restoreLimit = withWiredLimit();
   const undo = options.gradientCheckpoint ? checkpointBlocks(model.layers) : () => {};
   const trainer = new Trainer(model, optimizer, options);
@@ -326,7 +328,6 @@ class Trainer {
     }
     this.progress = structuredClone(progress);
     this.rate = state.rate;
-    this.model.loadWeights(state.parameters, { strict: false });
     this.step.resume(state);
   }
 }
