@@ -12,6 +12,20 @@ const cases = [
   ["Llama", llama, null, [20, 33, 7]],
   ["Llama, rows of the same length", llama, null, [40, 40]],
   ["Llama, keys in parts", llama, null, [700, 300, 1]],
+  ["Llama, gates in teams of 4 warps", { ...llama, intermediate_size: 5200 }, null, [20, 33, 7]],
+  [
+    "Llama, gates in teams of 8 warps",
+    { ...llama, intermediate_size: 7168 },
+    null,
+    Array.from({ length: 19 }, (_, i) => i + 5),
+  ],
+  [
+    "Llama, gates in one team",
+    { ...llama, intermediate_size: 14336 },
+    null,
+    Array.from({ length: 10 }, (_, i) => i + 5),
+  ],
+  ["Llama, gates in one small team", { ...llama, hidden_size: 256 }, null, [20, 33, 7]],
   [
     "Llama with other frequencies, 4 bits",
     { ...llama, rope_scaling: llama3Scaling },

@@ -1,12 +1,15 @@
 #include "cuda/dense.h"
 
 #include <algorithm>
+#include <map>
 
+#include "cuda/dense_parts.h"
 #include "cuda/dense_sources.h"
 #include "cuda/kernel.h"
 #include "cuda/product_sources.h"
 #include "cuda/products.h"
 #include "cuda/stream.h"
+#include "cuda/token_parts.h"
 
 namespace mlxlm::cuda {
 
@@ -36,13 +39,36 @@ Shape shape_for(int rows, int inputs, int outputs, int multiprocessors) {
   return {tile, small_warps, std::clamp((3 * multiprocessors + small / 2) / small, 1, most)};
 }
 
+// How many blocks of so many warps a multiprocessor has room for, by their registers.
+int blocks_of(int warps) {
+  return warps <= small_warps ? 3 : warps <= large_warps ? 2 : 1;
+}
+
 Kernel& kernel_of(int warps) {
-  auto made = [](const char* name, int warps, int blocks) {
-    return Kernel(name, {"x", "w"}, {"product"}, dense_rows_source, product_header + launch_bounds(32 * warps, blocks));
+  auto made = [](const char* name, int warps) {
+    auto header = std::string(product_header) + dense_header + launch_bounds(32 * warps, blocks_of(warps));
+    return Kernel(name, {"x", "w"}, {"product"}, dense_rows_source, header);
   };
-  static Kernel large = made("mlxlm_dense_rows", large_warps, 2);
-  static Kernel small = made("mlxlm_dense_rows_small", small_warps, 3);
+  static Kernel large = made("mlxlm_dense_rows", large_warps);
+  static Kernel small = made("mlxlm_dense_rows_small", small_warps);
   return warps == large_warps ? large : small;
+}
+
+Kernel& gated_kernel_of(int warps) {
+  static std::map<int, Kernel> kernels;
+  auto known = kernels.find(warps);
+  if (known == kernels.end()) {
+    auto header = std::string(product_header) + dense_header + stream_header() + token_header +
+        launch_bounds(32 * warps, blocks_of(warps));
+    auto name = "mlxlm_gated_rows_" + std::to_string(warps);
+    Kernel made(name, {"x", "w"}, {"out"}, gated_rows_source, header);
+    known = kernels.emplace(warps, std::move(made)).first;
+  }
+  return known->second;
+}
+
+Shape shape_for(int rows, const array& w, mx::StreamOrDevice s) {
+  return shape_for(rows, w.shape(0), w.shape(1), streaming_gpu(s)->multiprocessors);
 }
 
 int rows_of(const array& x) {
@@ -76,23 +102,41 @@ bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
 }
 
 int dense_parts(int rows, const array& w, mx::StreamOrDevice s) {
-  return shape_for(rows, w.shape(0), w.shape(1), streaming_gpu(s)->multiprocessors).parts;
+  return shape_for(rows, w, s).parts;
 }
 
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
   int rows = rows_of(x);
   int inputs = w.shape(0);
   int outputs = w.shape(1);
-  auto shape = shape_for(rows, inputs, outputs, streaming_gpu(s)->multiprocessors);
+  auto shape = shape_for(rows, w, s);
   auto flat = x.ndim() == 2 ? x : mx::reshape(x, {rows, inputs}, s);
   int tile = 16 * shape.warps;
   Launch launch = {
       {(outputs + tile - 1) / tile, shape.parts, 1},
       shape.warps * 32,
-      {{"ROWS", shape.rows}, {"MTILES", 1}, {"WARPS", shape.warps}}};
+      {{"ROWS", shape.rows}, {"WARPS", shape.warps}}};
   bool whole = shape.parts == 1;
   auto result = whole ? mx::Shape{rows, outputs} : mx::Shape{shape.parts, rows, outputs};
   return kernel_of(shape.warps)({flat, transposed(w)}, {result}, {whole ? x.dtype() : mx::float32}, launch, s)[0];
+}
+
+bool takes_gated_rows(int rows, const array& w, mx::StreamOrDevice s) {
+  // As many teams in a block leave room for their tiles.
+  return w.shape(1) % 16 == 0 && dense_parts(rows, w, s) <= 2;
+}
+
+array gated_rows(const array& x, const array& w, bool gelu, mx::StreamOrDevice s) {
+  int rows = x.shape(0);
+  int outputs = w.shape(1) / 2;
+  auto shape = shape_for(rows, w, s);
+  int warps = shape.warps * shape.parts;
+  int tile = 8 * shape.warps;
+  Launch launch = {
+      {(outputs + tile - 1) / tile, 1, 1},
+      warps * 32,
+      {{"ROWS", shape.rows}, {"WARPS", shape.warps}, {"TEAMS", shape.parts}, {"GELU", gelu ? 1 : 0}}};
+  return gated_kernel_of(warps)({x, transposed(w)}, {{rows, outputs}}, launch, s)[0];
 }
 
 array dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {

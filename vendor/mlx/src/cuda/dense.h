@@ -18,4 +18,8 @@ array dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
 int dense_parts(int rows, const array& w, mx::StreamOrDevice s);
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s);
 
+// x (rows, K) times w (K, 2 N), gates and then values, for which `takes_dense_rows` holds: what the gates let through, (rows, N).
+bool takes_gated_rows(int rows, const array& w, mx::StreamOrDevice s);
+array gated_rows(const array& x, const array& w, bool gelu, mx::StreamOrDevice s);
+
 } // namespace mlxlm::cuda

@@ -70,6 +70,12 @@ array product_or_parts(const array& x, const cpu::Matrix& matrix, mx::StreamOrDe
 
 // The gated products of x (B, K): (B, M)
 array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::StreamOrDevice s) {
+  if (comes_in_parts(joint, x.shape(0), s)) {
+    auto w = transposed(joint.arrays[0]);
+    if (takes_gated_rows(x.shape(0), w, s)) {
+      return gated_rows(x, w, gelu, s);
+    }
+  }
   auto both = product_or_parts(x, joint, s);
   static Kernel kernel(
       "mlxlm_gate_rows", {"joint"}, {"out"}, gate_rows_source, stream_header() + token_header + attention_header);
