@@ -47,8 +47,10 @@ test("a row is for rules that treat each number by itself, for float32, and for 
     expect(ParameterRow.fits([...wide, ["b", mx.zeros([4], "float16")]], [], new AdamW(1))).toBe(false);
     const many = (millions: number): [string, mx.Tensor] => ["x", mx.zeros([1]).broadcastTo([millions, 1 << 20])];
     expect(ParameterRow.fits([many(5)], [], new AdamW(1))).toBe(false);
-    expect(ParameterRow.fits([many(5)], [many(39)], new AdamW(1))).toBe(false);
-    expect(ParameterRow.fits([many(5)], [many(40)], new AdamW(1))).toBe(true);
+    expect(ParameterRow.fits([many(5)], [many(79)], new AdamW(1))).toBe(false);
+    expect(ParameterRow.fits([many(5)], [many(80)], new AdamW(1))).toBe(true);
+    expect(ParameterRow.fits([many(1024), many(1023)], [many(40_000)], new AdamW(1))).toBe(true);
+    expect(ParameterRow.fits([many(1024), many(1024)], [many(40_000)], new AdamW(1))).toBe(false);
   });
 });
 

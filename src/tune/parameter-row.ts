@@ -14,8 +14,13 @@ const step = 64;
 
 /** Bytes that a row may have whatever the model has, and the share of the bytes that are not trained. */
 const small = 1 << 24;
-const share = 1 / 8;
+const share = 1 / 16;
 
+/** As many as one axis may have. */
+const mostNumbers = 2 ** 31 - 1;
+
+const padded = (size: number) => Math.ceil(size / step) * step;
+const lengthOf = (tensors: readonly Named[]) => tensors.reduce((sum, [, { size }]) => sum + padded(size), 0);
 const bytesOf = (tensors: readonly Named[]) => tensors.reduce((sum, [, { nbytes }]) => sum + nbytes, 0);
 
 export class ParameterRow {
@@ -27,18 +32,19 @@ export class ParameterRow {
     let start = 0;
     for (const [path, { shape, size }] of parameters) {
       this.places.push({ path, shape, size, start });
-      start += Math.ceil(size / step) * step;
+      start += padded(size);
     }
   }
 
   /**
-   * Whether the optimizer may change these as one row: adapters rather than whole layers. All gradients and the new values are in memory
-   * at once, which whole layers have no room for.
+   * Whether the optimizer may change these as one row: adapters rather than whole layers. Gradients are in memory twice, and new values
+   * beside the old ones, which whole layers have no room for.
    * @param others what is not trained
    */
   static fits(parameters: readonly Named[], others: readonly Named[], optimizer: Optimizer): boolean {
     return (
       optimizer.isElementwise &&
+      lengthOf(parameters) <= mostNumbers &&
       bytesOf(parameters) <= Math.max(small, bytesOf(others) * share) &&
       parameters.every(([, { dtype }]) => dtype === "float32")
     );
@@ -47,7 +53,7 @@ export class ParameterRow {
   /** Tensors in the order of the parameters as a row (N), with zeros where the next one begins later. */
   join(tensors: readonly Tensor[]): Tensor {
     const pieces = tensors.flatMap((tensor) => {
-      const missing = -tensor.size & (step - 1);
+      const missing = padded(tensor.size) - tensor.size;
       return missing > 0 ? [tensor.flatten(), mx.zeros([missing], tensor.dtype)] : [tensor.flatten()];
     });
     return mx.concatenate(pieces);

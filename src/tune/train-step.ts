@@ -145,7 +145,7 @@ export class TrainStep {
     );
   }
 
-  /** Describes the next step, which takes a host as long as a GPU needs for a tenth of it. */
+  /** Describes the next step. That takes a host 9 ms where a GPU computes one in 140. */
   private describe(batch: TokenBatch): void {
     const random = mx.keep(mx.random.state.get());
     try {
@@ -193,10 +193,9 @@ export class TrainStep {
 
   /** As it is saved, behind the last step that was run; the caller disposes of it. */
   state(): StepState {
-    this.forget();
     const { row, gradients } = this;
     const { state } = this.optimizer;
-    const random = mx.random.state.get();
+    const random = this.next?.random ?? mx.random.state.get();
     if (!row) return { optimizer: new Map(state), gradients, random, dispose() {} };
     const [optimizer, sums] = mx.scope(() =>
       mx.keep([row.splitState(state), gradients && row.split(gradients.get(ParameterRow.path)!)] as const),
