@@ -36,7 +36,8 @@ export function ownRows(batch: TokenBatch, group: mx.distributed.Group | null): 
   };
 }
 
-interface Outcome {
+/** Of a step: its loss, how many tokens that is the mean of, and gradients in the order of the parameters, or of all as a row. */
+export interface Outcome {
   loss: Tensor;
   count: Tensor;
   gradients: Tensor[];

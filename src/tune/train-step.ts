@@ -3,7 +3,7 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { LanguageModel } from "../models";
 import type { Optimizer } from "../optim";
-import { meanOverRanks, ownRows } from "./across-ranks";
+import { meanOverRanks, type Outcome, ownRows } from "./across-ranks";
 import { trainableParameters } from "./linear-to-lora";
 import { defaultLoss } from "./loss";
 import { ParameterRow } from "./parameter-row";
@@ -14,12 +14,6 @@ export interface StepResult {
   loss: number;
   /** How many tokens the loss is the mean of. */
   tokens: number;
-}
-
-interface Outcome {
-  loss: Tensor;
-  count: Tensor;
-  gradients: Tensor[];
 }
 
 /** A step that is described and not computed. */
