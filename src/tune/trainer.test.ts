@@ -166,6 +166,8 @@ test("500 steps leave nothing behind: neither tensors nor functions nor memory",
   const model = await prepared(curve);
   const optimizer = adam();
   const figures = new Map<number, number[]>();
+  // A freed buffer that is used again may be larger than what is asked for; which one is a matter of time.
+  const limit = mx.setCacheLimit(0);
   await train(
     model,
     optimizer,
@@ -175,11 +177,10 @@ test("500 steps leave nothing behind: neither tensors nor functions nor memory",
       gradientAccumulation: 2,
       onEvent(event) {
         if (event.type !== "train") return;
-        mx.clearCache();
         figures.set(event.iteration, [mx.liveHandles(), mx.liveFunctions(), mx.activeMemory()]);
       },
     }),
-  );
+  ).finally(() => mx.setCacheLimit(limit));
   // The 500th has no step behind it that would be described already.
   expect(figures.get(400)).toEqual(figures.get(100)!);
   optimizer.dispose();
