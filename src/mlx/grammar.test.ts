@@ -77,6 +77,26 @@ test("forced text without an end, or of gigabytes, comes in pieces", async () =>
   }
 });
 
+test("forced text of ambiguous grammars is looked for in so many steps", async () => {
+  for (const [language, text] of [
+    ["regex", "(((a){1,3}){200,}){2}"],
+    ["ebnf", 'root ::= (("a"){1,3} root | (root | root [b-z]))'],
+    ["ebnf", 'root ::= b root\nb ::= (c{0,}){0,200} "a"\nc ::= "a" (="a")'],
+  ] as const) {
+    const matcher = await matcherOf(language, text);
+    const forced = matcher.forced();
+    // Without an end to the steps there would be 1,024 or, of the last one, none within hours.
+    expect(forced.length).toBeWithin(1, 500);
+    expect(new Set(forced)).toEqual(new Set([0x61]));
+    expect(matcher.forced()).toEqual(forced);
+    for (const token of forced.slice(0, 8)) expect(matcher.accept(token)).toBe(true);
+    matcher.dispose();
+  }
+  const plain = await matcherOf("ebnf", `root ::= "${"ab".repeat(700)}"`);
+  expect(plain.forced().length).toBe(1024);
+  plain.dispose();
+});
+
 test("rows without a matcher, extra tokens and tokens left out", async () => {
   const matcher = await matcherOf("ebnf", 'root ::= "yes"');
   mx.scope(() => {
@@ -168,6 +188,8 @@ describe("bad input is an error", () => {
     ["ebnf", "root ::= (", "EBNF"],
     ["ebnf", "root ::= other", "other"],
     ["ebnf", `root ::= ${"(".repeat(200_000)}`, "maximum"],
+    ["ebnf", "root ::= root{1,3}", 'Rule "root" is nothing but repetitions of itself'],
+    ["ebnf", "root ::= a{2}\na ::= b{1,2}\nb ::= a{0,5}", 'Rule "a" is nothing but repetitions of itself'],
     ["regex", "(", "parenthesis"],
     ["regex", "a\0b", "null"],
     ["structural_tag", "{}", "format"],

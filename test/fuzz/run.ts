@@ -26,7 +26,7 @@ const limits = { ms: 10_000, bytes: 2 ** 30 };
 export const kinds = ["gguf", "checkpoint"] as const;
 
 /** Kinds that have scripts of their own, which take a count and a seed. */
-const scripts = ["datasets", "hub-answers", "prompt-caches", "templates", "tokenizers"] as const;
+const scripts = ["datasets", "grammars", "hub-answers", "prompt-caches", "templates", "tokenizers"] as const;
 
 export interface Tally {
   sound: number;

@@ -54,7 +54,8 @@ export function source(cache: string): string {
 /** What decides the library's bytes, beside the compiler: a change compiles it anew. */
 function keyOf(compiler: readonly string[]): string {
   const hash = new Bun.CryptoHasher("sha256").update(sha256).update(compiler.join("\n"));
-  for (const file of ["CMakeLists.txt", "src/logging.h"]) hash.update(readFileSync(join(import.meta.dir, file)));
+  for (const file of ["CMakeLists.txt", "src/logging.h", "src/steps.h"])
+    hash.update(readFileSync(join(import.meta.dir, file)));
   return hash.digest("hex").slice(0, 12);
 }
 
