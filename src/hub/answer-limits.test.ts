@@ -129,7 +129,11 @@ test("a wait of some seconds is told, once", async () => {
     count === 0 ? new Response("", { status: 429, headers: { "Retry-After": "5" } }) : Response.json([]),
   );
   const told: string[] = [];
-  const stop = AbortSignal.timeout(200);
-  await failure(() => resolveModel("org/name", { signal: stop, onWarning: (line) => told.push(line) }));
+  const stop = new AbortController();
+  const onWarning = (line: string) => {
+    told.push(line);
+    setTimeout(() => stop.abort(), 200);
+  };
+  await failure(() => resolveModel("org/name", { signal: stop.signal, onWarning }));
   expect(told).toEqual(["the hub asks to wait 5 s"]);
 });
