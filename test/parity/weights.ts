@@ -13,13 +13,15 @@ function fnv1a(text: string): number {
 /** `size` values in [-1, 1), multiples of 2^-23: a Weyl sequence from the key, mixed as in MurmurHash3. */
 export function uniform(key: string, size: number): Float32Array {
   const start = fnv1a(key);
-  return Float32Array.from({ length: size }, (_, i) => {
+  const values = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
     let x = (start + Math.imul(i, 0x9e3779b9)) | 0;
     x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
     x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
     x ^= x >>> 16;
-    return (x >>> 8) / 2 ** 23 - 1;
-  });
+    values[i] = (x >>> 8) / 2 ** 23 - 1;
+  }
+  return values;
 }
 
 /**
@@ -46,5 +48,7 @@ function scale(name: string, shape: readonly number[], salt: number): [number, n
 export function weight(name: string, shape: readonly number[], salt = 0): Float32Array {
   const [centre, spread] = scale(name, shape, salt).map(Math.fround) as [number, number];
   const size = shape.reduce((product, dim) => product * dim, 1);
-  return uniform(`${salt}/${name}`, size).map((u) => centre + Math.fround(u * spread));
+  const values = uniform(`${salt}/${name}`, size);
+  for (let i = 0; i < size; i++) values[i] = centre + Math.fround(values[i]! * spread);
+  return values;
 }
