@@ -103,10 +103,17 @@ export class Constraint {
       : [];
   }
 
+  /** Whether the grammar is too ambiguous for an answer as long as this: no token may follow. */
+  get isLost(): boolean {
+    return this.#matcher.state === "lost";
+  }
+
   /** Whether the answer may end here. */
   get isComplete(): boolean {
     const phase = this.#phase;
-    return phase.type === "free" ? phase.end === null : this.#matcher.state !== "open";
+    if (phase.type === "free") return phase.end === null;
+    const { state } = this.#matcher;
+    return state === "complete" || state === "ended";
   }
 
   dispose(): void {
