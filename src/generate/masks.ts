@@ -23,9 +23,7 @@ export function stepMask(constraints: readonly (Constraint | null | undefined)[]
     vocabularySize,
   );
   const isOver = mask.choices.map((choices) => choices === "none");
-  const errors = isOver.map((over, row) =>
-    over && !constraints[row]!.isComplete ? problemOf(constraints[row]!) : null,
-  );
+  const errors = isOver.map((over, row) => (over && !constraints[row]!.isComplete ? noToken() : null));
   return { bits: mask.bits, isOver, errors };
 }
 
@@ -76,20 +74,12 @@ export function isOver(constraint: Constraint | null | undefined, vocabularySize
 /** Goes along with a token that was chosen under a mask. */
 export function acceptChosen(constraint: Constraint | null | undefined, token: number): void {
   if (!constraint || constraint.accept(token)) return;
-  if (constraint.isLost) throw problemOf(constraint);
   throw new UserError(`token ${token} was chosen, which the grammar does not allow`, {
     hint: "xgrammar allows some too early behind more than 128 repetitions: write ([a-z]{100}){5} for [a-z]{500}.",
   });
 }
 
-/** Why no token may follow in an answer that has to go on. */
-function problemOf(constraint: Constraint): UserError {
-  if (constraint.isLost) {
-    return new UserError("the answer cannot go on: too many readings of it fit the grammar", {
-      code: ExitCode.usage,
-      hint: "Write the grammar so that a text has one reading: x+ rather than (x+)+ or (x | x x)+.",
-    });
-  }
+function noToken(): UserError {
   return new UserError("the answer cannot go on: no token of the model writes what the grammar asks for", {
     code: ExitCode.usage,
     hint: "The model's vocabulary lacks a character of it. Change the grammar, or take another model.",

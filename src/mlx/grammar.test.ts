@@ -97,26 +97,6 @@ test("forced text of ambiguous grammars is looked for in so many steps", async (
   plain.dispose();
 });
 
-test("where too many readings fit, no token may follow at last", async () => {
-  const before = liveGrammars();
-  const matcher = await matcherOf("ebnf", 'root ::= b root\nb ::= (c{0,}){0,200} "a"\nc ::= "a" (="a")');
-  let taken = 0;
-  while (taken < 100 && matcher.accept(0x61)) taken++;
-  expect(taken).toBeWithin(5, 40);
-  expect(matcher.state).toBe("lost");
-  // A row that is lost is none of the others' business.
-  const other = await matcherOf("ebnf", 'root ::= "a"');
-  const { bits, choices } = maskOf([{ matcher }, { matcher: other }, { matcher }], tokens.length);
-  bits.dispose();
-  expect(choices).toEqual(["none", 0x61, "none"]);
-  expect(matcher.forced()).toEqual([]);
-  expect(matcher.forcedText()).toBe("");
-  matcher.rollback(taken + 1);
-  expect(matcher.accept(0x61)).toBe(false);
-  for (const one of [matcher, other]) one.dispose();
-  expect(liveGrammars()).toBe(before);
-});
-
 test("rows without a matcher, extra tokens and tokens left out", async () => {
   const matcher = await matcherOf("ebnf", 'root ::= "yes"');
   mx.scope(() => {

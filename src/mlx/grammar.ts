@@ -114,13 +114,10 @@ export class Grammar extends Held {
   }
 }
 
-/**
- * Where a text stands: it has to go on, it may end, or a stop token has ended it. Of a grammar that is too ambiguous the place is lost at last: no
- * token may follow then.
- */
-export type MatcherState = "open" | "complete" | "ended" | "lost";
+/** Where a text stands: it has to go on, it may end, or a stop token has ended it. */
+export type MatcherState = "open" | "complete" | "ended";
 
-const states: readonly MatcherState[] = ["open", "complete", "ended", "lost"];
+const states: readonly MatcherState[] = ["open", "complete", "ended"];
 
 /** A walk through a grammar, token by token. */
 export class Matcher extends Held {

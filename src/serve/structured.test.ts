@@ -85,17 +85,10 @@ describe("response_format", () => {
     expect(many).toContain(await textOf({ guided_choice: many }));
   });
 
-  test("a grammar that is nothing but itself is a 400, one with too many readings ends its own answer alone", async () => {
+  test("a grammar that is nothing but itself is a 400", async () => {
     const error = await ask({ guided_grammar: "root ::= root{1,3}" }).catch((one) => one);
     expect(error).toMatchObject({ status: 400, param: "guided_grammar" });
     expect(error.message).toContain('Rule "root" is nothing but repetitions of itself');
-    const ambiguous = 'root ::= b root\nb ::= (c{0,}){0,200} "x"\nc ::= "x" (="x")';
-    const [lost, held] = await Promise.all([
-      ask({ guided_grammar: ambiguous }).catch((one) => one),
-      ask({ guided_grammar: 'root ::= "ab" root', max_tokens: 100 }),
-    ]);
-    expect(lost.message).toContain("too many readings of it fit the grammar");
-    expect(held.choices[0]!.message.content).toMatch(/^(ab){40,}a?$/);
   });
 
   test("json_object", async () => {

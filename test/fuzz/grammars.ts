@@ -125,21 +125,24 @@ function walk(roll: Dice, matcher: Matcher): void {
   matcher.rollback(taken);
 }
 
-/** @throws Error with the seed, for anything but a grammar that works or words of xgrammar's */
+/** @throws Error with the seed, for anything but a grammar that works or is refused when it is compiled */
 export async function fuzzGrammar(seed: number): Promise<"sound" | "refused"> {
   const roll = dice(seed);
   const [language, text] = grammar(roll);
+  const compiled = await vocabulary.compile(language, text, { timeout: 5000 }).catch((error) => {
+    if (error instanceof mx.MlxError) return null;
+    throw new Error(`the grammar of seed ${seed}: ${error}`, { cause: error });
+  });
+  if (!compiled) return "refused";
+  const matcher = compiled.matcher();
+  compiled.dispose();
   try {
-    const compiled = await vocabulary.compile(language, text, { timeout: 5000 });
-    const matcher = compiled.matcher();
-    compiled.dispose();
     walk(roll, matcher);
-    matcher.dispose();
-    return "sound";
   } catch (error) {
-    if (!(error instanceof mx.MlxError)) throw new Error(`the grammar of seed ${seed}: ${error}`, { cause: error });
-    return "refused";
+    throw new Error(`the walk of seed ${seed}: ${error}`, { cause: error });
   }
+  matcher.dispose();
+  return "sound";
 }
 
 if (import.meta.main) await fuzzMain(import.meta.path, fuzzGrammar);

@@ -103,17 +103,10 @@ export class Constraint {
       : [];
   }
 
-  /** Whether the grammar is too ambiguous for an answer as long as this: no token may follow. */
-  get isLost(): boolean {
-    return this.#matcher.state === "lost";
-  }
-
   /** Whether the answer may end here. */
   get isComplete(): boolean {
     const phase = this.#phase;
-    if (phase.type === "free") return phase.end === null;
-    const { state } = this.#matcher;
-    return state === "complete" || state === "ended";
+    return phase.type === "free" ? phase.end === null : this.#matcher.state !== "open";
   }
 
   dispose(): void {

@@ -15,7 +15,6 @@
 #include "cpu/thread_pool.h"
 #include "logging.h"
 #include "mlx/allocator.h"
-#include "steps.h"
 
 namespace mlxlm {
 namespace {
@@ -37,27 +36,7 @@ struct Walk {
   xgrammar::GrammarMatcher matcher;
   // How many tokens its vocabulary has.
   int32_t size;
-  // Whether its parser took too many steps: then nothing is asked of it any more, and no token may follow.
-  bool lost = false;
 };
-
-// Steps of a parser for one token. Usual grammars take some hundreds, and 400,000 for a mask at most.
-constexpr uint64_t most_steps = uint64_t{1} << 23;
-
-// What `work` gives of a walk's matcher, or `otherwise` where the walk is lost.
-template <class T, class F>
-T asked(Walk& walk, T otherwise, F&& work) {
-  if (walk.lost) {
-    return otherwise;
-  }
-  xgrammar::StepLimit limit(most_steps);
-  try {
-    return work(walk.matcher);
-  } catch (const xgrammar::TooManySteps&) {
-    walk.lost = true;
-    return otherwise;
-  }
-}
 
 using Thing = std::variant<std::monostate, std::shared_ptr<Vocabulary>, std::shared_ptr<Compilation>, Walk>;
 
@@ -310,42 +289,35 @@ int32_t mlxlm_grammar_matcher(int32_t grammar) {
 // 1: the token was taken; 0: the grammar does not allow it, and nothing has changed.
 int32_t mlxlm_grammar_accept(int32_t matcher, int32_t token) {
   return guarded([&] {
-    return asked(table().at<Walk>(matcher), 0, [&](auto& state) {
-      return !state.IsTerminated() && state.AcceptToken(token) ? 1 : 0;
-    });
+    auto& state = table().at<Walk>(matcher).matcher;
+    return !state.IsTerminated() && state.AcceptToken(token) ? 1 : 0;
   });
 }
 
 int32_t mlxlm_grammar_rollback(int32_t matcher, int32_t tokens) {
   return guarded([&] {
-    return asked(table().at<Walk>(matcher), 0, [&](auto& state) {
-      state.Rollback(tokens);
-      return 0;
-    });
+    table().at<Walk>(matcher).matcher.Rollback(tokens);
+    return 0;
   });
 }
 
-// 0: more must follow; 1: the text may end here; 2: it has ended; 3: the grammar is so ambiguous that the walk is lost.
+// 0: more must follow; 1: the text may end here; 2: it has ended.
 int32_t mlxlm_grammar_state(int32_t matcher) {
   return guarded([&] {
-    return asked(
-        table().at<Walk>(matcher), 3, [](auto& state) { return state.IsTerminated() ? 2 : state.IsCompleted() ? 1 : 0; });
+    auto& state = table().at<Walk>(matcher).matcher;
+    return state.IsTerminated() ? 2 : state.IsCompleted() ? 1 : 0;
   });
 }
 
 // Posts the tokens that write what must follow.
 int32_t mlxlm_grammar_forced(int32_t matcher) {
-  return guarded([&] {
-    return post(asked(table().at<Walk>(matcher), std::vector<int32_t>(), [](auto& state) {
-      return state.FindJumpForwardTokens();
-    }));
-  });
+  return guarded([&] { return post(table().at<Walk>(matcher).matcher.FindJumpForwardTokens()); });
 }
 
 // The text that must follow, one field.
 int32_t mlxlm_grammar_forced_text(int32_t matcher) {
   return guarded([&] {
-    auto text = asked(table().at<Walk>(matcher), std::string(), [](auto& state) { return state.FindJumpForwardString(); });
+    auto text = table().at<Walk>(matcher).matcher.FindJumpForwardString();
     return post_text(text + '\0');
   });
 }
@@ -378,16 +350,8 @@ int32_t mlxlm_grammar_mask(int32_t rows, int32_t extras, int32_t without, int32_
       try {
         if (!walks[row]) {
           std::fill_n(bits, words, ~uint32_t{0});
-        } else if (firsts[row] == row) {
-          bool is_lost = !asked(*walks[row], false, [&](auto& matcher) {
-            if (!matcher.IsTerminated()) {
-              fill(matcher, walks[row]->size, bits, vocabulary);
-            }
-            return true;
-          });
-          if (is_lost) {
-            std::fill_n(bits, words, 0);
-          }
+        } else if (firsts[row] == row && !walks[row]->matcher.IsTerminated()) {
+          fill(walks[row]->matcher, walks[row]->size, bits, vocabulary);
         }
       } catch (...) {
         errors[row] = std::current_exception();
