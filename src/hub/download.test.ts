@@ -215,7 +215,7 @@ describe("a connection", () => {
     const began = performance.now();
     const error = await failure({ signal: AbortSignal.timeout(100) });
     expect(error.code).toBe(ExitCode.interrupted);
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect(performance.now() - began).toBeLessThan(10_000);
   });
 });
 
@@ -309,11 +309,11 @@ describe("a hub that", () => {
 test("several files are fetched at a time", async () => {
   const names = [1, 2, 3, 4].map((i) => `model-0000${i}-of-00004.safetensors`);
   const files = Object.fromEntries(names.map((name, i) => [name, weights.map((byte) => byte + i)]));
-  hub.serve({ "org/name": { files: { "config.json": "{}", ...files }, large: names, slowly: 4 } });
+  hub.serve({ "org/name": { files: { "config.json": "{}", ...files }, large: names, slowly: 12 } });
   const began = performance.now();
   await resolveModel("org/name");
-  // Each of the four takes 0.4 s.
-  expect(performance.now() - began).toBeLessThan(1200);
+  // Each of the four takes 1.2 s.
+  expect(performance.now() - began).toBeLessThan(3600);
 });
 
 describe("the disk", () => {
