@@ -34,15 +34,17 @@ const processors: readonly { env: Record<string, string>; needs?: string }[] = [
 
 type Kind = (typeof processors)[number];
 
-/** Runs the suites as on that kind of processor: the lines to print, and how many tests failed. */
-async function run({ env }: Kind): Promise<{ lines: string[]; failures: number }> {
+const nameOf = ({ env }: Kind) => Object.entries(env)[0]!.join("=");
+
+/** Runs the suites as on that kind of processor and says how they went: how many tests failed. */
+async function run(kind: Kind): Promise<number> {
   const began = performance.now();
   let passed = 0;
   const failed: string[] = [];
   for (const suite of suites) {
     const child = Bun.spawn([process.execPath, "test", "--timeout", "120000", ...suite], {
       cwd: join(import.meta.dir, ".."),
-      env: { ...process.env, ...env },
+      env: { ...process.env, ...kind.env },
       stdout: "ignore",
       stderr: "pipe",
     });
@@ -53,29 +55,23 @@ async function run({ env }: Kind): Promise<{ lines: string[]; failures: number }
     passed += Number(/^ *(\d+) pass$/m.exec(report)?.[1] ?? 0);
   }
   const seconds = ((performance.now() - began) / 1000).toFixed(0);
-  const line = `${nameOf(env)}: ${passed} passed, ${failed.length} failed, ${seconds} s`;
-  return { lines: [line, ...failed.map((title) => `  ${title}`)], failures: failed.length };
+  console.log(`${nameOf(kind)}: ${passed} passed, ${failed.length} failed, ${seconds} s`);
+  for (const title of failed) console.log(`  ${title}`);
+  return failed.length;
 }
 
-const nameOf = (env: Kind["env"]) =>
-  Object.entries(env)
-    .map((setting) => setting.join("="))
-    .join(" ");
-
 const able = abilities();
-const waiting = processors.filter(({ env, needs }) => {
-  const can = !needs || able.has(needs);
-  if (!can) console.log(`${nameOf(env)}: left out, this processor has no ${needs}`);
+const waiting = processors.filter((kind) => {
+  const can = !kind.needs || able.has(kind.needs);
+  if (!can) console.log(`${nameOf(kind)}: left out, this processor has no ${kind.needs}`);
   return can;
 });
-let failures = 0;
-/** Most of these tests keep one core busy. */
-const side = async () => {
-  for (let kind = waiting.shift(); kind; kind = waiting.shift()) {
-    const outcome = await run(kind);
-    for (const line of outcome.lines) console.log(line);
-    failures += outcome.failures;
-  }
-};
-await Promise.all([side(), side()]);
-process.exit(failures > 0 ? 1 : 0);
+
+/** One kind after the other. Most of these tests keep one core busy, so there are two such rows. */
+async function failuresOfRow(): Promise<number> {
+  let failures = 0;
+  for (let kind = waiting.shift(); kind; kind = waiting.shift()) failures += await run(kind);
+  return failures;
+}
+const failures = await Promise.all([failuresOfRow(), failuresOfRow()]);
+process.exit(failures.some((count) => count > 0) ? 1 : 0);

@@ -85,7 +85,7 @@ test("forced text of ambiguous grammars is looked for in so many steps", async (
   ] as const) {
     const matcher = await matcherOf(language, text);
     const forced = matcher.forced();
-    // Without an end to the steps there would be 1,024 or, of the last one, none within hours.
+    // Without this bound the first two have 1,024 tokens after seconds; the last one had none after two minutes.
     expect(forced.length).toBeWithin(1, 500);
     expect(new Set(forced)).toEqual(new Set([0x61]));
     expect(matcher.forced()).toEqual(forced);

@@ -125,22 +125,18 @@ function walk(roll: Dice, matcher: Matcher): void {
   matcher.rollback(taken);
 }
 
-/** @throws Error with the seed, for anything but a grammar that works or is refused when it is compiled */
+/** @throws whatever is no refusal of xgrammar's to compile the grammar */
 export async function fuzzGrammar(seed: number): Promise<"sound" | "refused"> {
   const roll = dice(seed);
   const [language, text] = grammar(roll);
   const compiled = await vocabulary.compile(language, text, { timeout: 5000 }).catch((error) => {
     if (error instanceof mx.MlxError) return null;
-    throw new Error(`the grammar of seed ${seed}: ${error}`, { cause: error });
+    throw error;
   });
   if (!compiled) return "refused";
   const matcher = compiled.matcher();
   compiled.dispose();
-  try {
-    walk(roll, matcher);
-  } catch (error) {
-    throw new Error(`the walk of seed ${seed}: ${error}`, { cause: error });
-  }
+  walk(roll, matcher);
   matcher.dispose();
   return "sound";
 }

@@ -1,5 +1,5 @@
-// How much work xgrammar's parser has done: CMakeLists.txt makes it count, and end a search that takes too many steps. Time
-// would not do: the same request must have the same answer.
+// Counts the work of xgrammar's parser, so that a search can end after so many steps. CMakeLists.txt puts both into its sources. A limit of
+// time would not do: the same request must have the same answer.
 #ifndef MLXLM_XGRAMMAR_STEPS_H_
 #define MLXLM_XGRAMMAR_STEPS_H_
 
