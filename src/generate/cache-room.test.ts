@@ -1,7 +1,10 @@
 import { expect, test } from "bun:test";
+import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import { tinyHybrid, tinyMamba, tinyModel } from "../../test/tiny-model";
 import * as mx from "../mlx";
 import { cacheBytes, checkCacheRoom } from "./cache-room";
+
+countExactBytes();
 
 const window = {
   model_type: "gemma3_text",
@@ -13,13 +16,13 @@ const window = {
 
 test("the bytes of caches follow from shapes, and nothing is computed", async () => {
   const model = await tinyModel();
-  const before = { handles: mx.liveHandles(), bytes: mx.activeMemory() };
+  const before = { handles: mx.liveHandles(), bytes: bytesInUse() };
   // Two layers, keys and values, two heads of 8 float32.
   const perToken = 2 * 2 * 2 * 8 * 4;
   for (const tokens of [256, 16_384, 20_000, 1e12]) expect(cacheBytes(model, tokens)).toBe(tokens * perToken);
   // Buffers grow by 256 tokens.
   expect(cacheBytes(model, 1)).toBe(256 * perToken);
-  expect({ handles: mx.liveHandles(), bytes: mx.activeMemory() }).toEqual(before);
+  expect({ handles: mx.liveHandles(), bytes: bytesInUse() }).toEqual(before);
 });
 
 test("a sliding window and a recurrent state do not grow", async () => {

@@ -1,7 +1,10 @@
 /** Matrices in ggml's blocks: unpacked to the bit, and multiplied, against what the gguf package makes of the same bytes. */
 import { describe, expect, test } from "bun:test";
+import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import { blocksOf, unpackedBlocks } from "../../test/parity/gguf-blocks";
 import * as mx from ".";
+
+countExactBytes();
 
 const dtypes = ["float32", "float16", "bfloat16"] as const;
 type Floats = (typeof dtypes)[number];
@@ -194,10 +197,10 @@ test("frees what it makes", () => {
   const { w, x } = mx.scope(() => ({ w: matrix(example, 64, 512).w, x: mx.ones([12, 512], "float16") }));
   const once = () => mx.scope(() => mx.eval(mx.blockMatmul(x, w, example.code), mx.unpackBlocks(w, example.code)));
   once();
-  const [handles, bytes] = [mx.liveHandles(), mx.activeMemory()];
+  const [handles, bytes] = [mx.liveHandles(), bytesInUse()];
   for (let i = 0; i < 50; i++) once();
   expect(mx.liveHandles()).toBe(handles);
-  expect(mx.activeMemory()).toBeLessThanOrEqual(bytes);
+  expect(bytesInUse()).toBeLessThanOrEqual(bytes);
   w.dispose();
   x.dispose();
 });

@@ -1,5 +1,6 @@
 /** One token as one operation: the same bits as the long way, and rows that are written in place only where nobody sees. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import { attention, joinHeads, projectHeads } from "./attention";
@@ -13,6 +14,8 @@ import { quantize } from "./quantize";
 import { type Norm, Residual } from "./residual";
 import { initializeRope, RoPE, type RotaryEmbedding } from "./rope";
 import { attendToken, feedToken, layerToken } from "./token-steps";
+
+countExactBytes();
 
 interface Sizes {
   dims: number;
@@ -336,9 +339,9 @@ describe("rows in place", () => {
         mx.scope(() => mx.eval(attendToken(inputs[1]!, layer, null, cache) ?? layer.long(inputs[1]!, cache)));
     };
     run(20);
-    const [handles, memory] = [mx.liveHandles(), mx.activeMemory()];
+    const [handles, memory] = [mx.liveHandles(), bytesInUse()];
     run(200);
-    expect([mx.liveHandles(), mx.activeMemory()]).toEqual([handles, memory]);
+    expect([mx.liveHandles(), bytesInUse()]).toEqual([handles, memory]);
     cache.dispose();
   });
 });

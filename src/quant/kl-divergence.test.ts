@@ -1,8 +1,11 @@
 /** The divergence in parts is the one by the definition, in either pass, and parts are all that it takes of memory. */
 import { expect, test } from "bun:test";
+import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { klDivergence } from "./kl-divergence";
+
+countExactBytes();
 
 type Divergence = (student: Tensor, teacher: Tensor) => Tensor;
 
@@ -60,9 +63,8 @@ test("parts take less memory than all at once", () => {
   const [student, teacher] = mx.scope(() => [logits([1, 512, 4096], 1), logits([1, 512, 4096], 2)]);
   mx.eval(student!, teacher!);
   const peak = (most: number) => {
-    mx.clearCache();
     mx.resetPeakMemory();
-    const before = mx.activeMemory();
+    const before = bytesInUse();
     mx.scope(() => mx.eval(bothPasses((a, b) => klDivergence(a, b, { most }), student!, teacher!)));
     return (mx.peakMemory() - before) / student!.nbytes;
   };

@@ -3,11 +3,14 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import { convertModel } from "../convert/convert";
 import { loadModel } from "../convert/load";
 import * as mx from "../mlx";
 import { crossEntropy } from "../nn";
 import { adviceWhereWorse, type Quality, reportQuality } from "./quality-report";
+
+countExactBytes();
 
 const scratch = mkdtempSync(join(tmpdir(), "mlxlm-quality-"));
 const [source, quantized] = [join(scratch, "source"), join(scratch, "quantized")];
@@ -51,8 +54,7 @@ test("perplexity and divergence are those of the models side by side", async () 
 });
 
 test("holds one model at a time, and leaves neither tensors nor files", async () => {
-  mx.clearCache();
-  const [live, active] = [mx.liveHandles(), mx.activeMemory()];
+  const [live, active] = [mx.liveHandles(), bytesInUse()];
   const folder = `${quantized}.report`;
   // What a killed run left is not taken for this one's.
   mkdirSync(folder);
@@ -66,7 +68,7 @@ test("holds one model at a time, and leaves neither tensors nor files", async ()
   const atOnce = original!.size + 12 * logits;
   expect(together).toBeGreaterThan(1.5 * atOnce);
   expect(mx.peakMemory() - active).toBeLessThan(atOnce);
-  expect([mx.liveHandles(), mx.activeMemory()]).toEqual([live, active]);
+  expect([mx.liveHandles(), bytesInUse()]).toEqual([live, active]);
   expect(existsSync(folder)).toBe(false);
 
   const stop = new AbortController();

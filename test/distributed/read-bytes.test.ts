@@ -10,6 +10,9 @@ import { demoFolder } from "../../src/demo/folder";
 import * as mx from "../../src/mlx";
 import { architectureOf, createModel } from "../../src/models";
 import { quantize, shardModel } from "../../src/nn";
+import { bytesInUse, countExactBytes } from "../exact-bytes";
+
+countExactBytes();
 
 const folder = mkdtempSync(join(tmpdir(), "mlxlm-read-bytes-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -177,10 +180,9 @@ async function open(path: string, rank: number, size: number) {
   makeReady(model, await architectureOf(config));
   const read = bytesRead() - before;
   const bytes = model.namedParameters().reduce((sum, [, { nbytes }]) => sum + nbytes, 0);
-  const memory = mx.activeMemory();
+  const memory = bytesInUse();
   model.dispose();
-  mx.clearCache();
-  return { read, bytes, memory: memory - mx.activeMemory() };
+  return { read, bytes, memory: memory - bytesInUse() };
 }
 
 describe.skipIf(process.platform !== "linux")("a rank reads little more than it keeps", () => {
