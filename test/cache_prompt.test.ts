@@ -98,10 +98,13 @@ describe("a prompt's cache", () => {
     const model = copyWithoutEnd(demoFolder(), join(folder, "model"));
     const command = ["cache_prompt", "--model", model, "--prompt-cache-file", join(folder, "kept"), "--prompt", "-"];
     const child = Bun.spawn([process.execPath, main, ...command, "--prefill-step-size", "1"], {
-      stdin: new Blob(["a fox and ".repeat(30_000)]),
+      stdin: "pipe",
       stderr: "pipe",
     });
-    await Bun.sleep(700);
+    // A pipe holds less: once all is written, the command has begun to read.
+    child.stdin.write("a fox and ".repeat(30_000));
+    await child.stdin.end();
+    await Bun.sleep(300);
     child.kill("SIGINT");
     expect(await child.exited).toBe(130);
     expect(child.signalCode).toBe(null);

@@ -280,7 +280,7 @@ describe("generate", () => {
     child.kill("SIGINT");
     const began = performance.now();
     expect(await child.exited).toBe(130);
-    expect(performance.now() - began).toBeLessThan(3000);
+    expect(performance.now() - began).toBeLessThan(10_000);
     expect(await child.stderr.text()).toMatch(/Generation: \d+ tokens/);
     rmSync(model, { recursive: true });
   });

@@ -17,6 +17,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { hubEnvironment } from "../../test/hub-environment";
 import { commit, type HubRepo } from "../../test/hub-server";
+import { until } from "../../test/until";
 import { ExitCode, UserError } from "../errors";
 import { fetchCard } from "./download";
 import { type ResolveOptions, resolveModel } from "./resolve";
@@ -196,13 +197,11 @@ describe("a connection", () => {
   test("that is interrupted leaves what came, for the next time", async () => {
     const slow = hub.serve({ "org/name": model({ slowly: 10 }) });
     const controller = new AbortController();
-    const began = performance.now();
     const error = await failure({
       signal: controller.signal,
       onProgress: ({ done }) => done > 50_000 && controller.abort(),
     });
     expect(error).toMatchObject({ code: ExitCode.interrupted, hint: expect.stringContaining("continues") });
-    expect(performance.now() - began).toBeLessThan(2000);
     expect(parts().length).toBe(1);
     slow.stop();
     const { seen } = hub.serve({ "org/name": model() });
@@ -215,7 +214,7 @@ describe("a connection", () => {
     const began = performance.now();
     const error = await failure({ signal: AbortSignal.timeout(100) });
     expect(error.code).toBe(ExitCode.interrupted);
-    expect(performance.now() - began).toBeLessThan(1000);
+    expect(performance.now() - began).toBeLessThan(10_000);
   });
 });
 
@@ -265,7 +264,7 @@ describe("a hub that", () => {
       const { seen } = hub.serve({ "org/name": model({ busy: { times: 1, headers } }) });
       await succeed();
       expect(seen[1]!.at - seen[0]!.at).toBeGreaterThanOrEqual(wait);
-      expect(seen[1]!.at - seen[0]!.at).toBeLessThan(wait + 800);
+      expect(seen[1]!.at - seen[0]!.at).toBeLessThan(wait + 5000);
     });
   }
 
@@ -282,8 +281,9 @@ describe("a hub that", () => {
     const { seen } = hub.serve({ "org/name": model({ status: 503 }) });
     expect((await failure()).message).toMatch(/has trouble \(503\)/);
     const waits = seen.slice(1).map(({ at }, i) => at - seen[i]!.at);
-    expect(waits.map((ms) => ms > 150)).toEqual([true, true, true]);
-    expect(waits[2]!).toBeGreaterThan(waits[0]! * 2);
+    expect(waits.length).toBe(3);
+    // A timer may be early by a millisecond.
+    for (const [i, wait] of waits.entries()) expect(wait).toBeGreaterThan(200 * 2 ** i - 5);
   });
 
   test("knows the repo, but not the revision", async () => {
@@ -428,7 +428,7 @@ describe("two processes", () => {
     const slow = hub.serve({ "org/name": model({ slowly: 20 }) });
     const child = start();
     const arrived = () => parts().some((name) => lstatSync(join(hub.cache, name)).size > 20_000);
-    for (let i = 0; i < 300 && !arrived(); i++) await Bun.sleep(20);
+    await until(arrived);
     child.kill("SIGKILL");
     await child.exited;
     expect(parts().length).toBe(1);

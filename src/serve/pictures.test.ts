@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { answer, pictures, saveSeeingModel } from "../../test/seeing-model";
 import { testServer } from "../../test/serve";
+import { until } from "../../test/until";
 import { openModel } from "../generate/open-model";
 import * as mx from "../mlx";
 import { loadTokenizer } from "../text/tokenizer";
@@ -142,9 +143,7 @@ test("other pictures in the same places are other prompts, and nothing stays beh
   await stream.body!.getReader().read();
   cut.abort();
   const { scheduler } = server.context.models.loaded[0]!.served;
-  for (let i = 0; i < 1000 && scheduler.running > 0; i++) await Bun.sleep(2);
-  await Bun.sleep(10);
-  expect(mx.liveHandles()).toBe(live);
+  await until(() => scheduler.running === 0 && mx.liveHandles() === live);
 });
 
 test("tokens of pictures are counted", async () => {

@@ -4,6 +4,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { Ollama } from "ollama";
 import OpenAI from "openai";
 import { testServer } from "../../test/serve";
+import { until } from "../../test/until";
 
 const server = testServer();
 beforeAll(async () => (await server.context.models.lease()).release());
@@ -16,10 +17,6 @@ const messages = [{ role: "user" as const, content: "Tell me a story about a fox
 const schema = { type: "object" as const, properties: { ok: { type: "boolean" } }, required: ["ok"] };
 
 const scheduler = () => server.context.models.loaded[0]!.served.scheduler;
-const until = async (isSo: () => boolean) => {
-  for (let i = 0; i < 2000 && !isSo(); i++) await Bun.sleep(5);
-  expect(isSo()).toBe(true);
-};
 
 /** Asks, reads a piece, and leaves. */
 const leaving: [string, () => Promise<void>][] = [

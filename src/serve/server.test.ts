@@ -1,6 +1,7 @@
 /** The life of a server: many clients, a full queue, failures, its end. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { testServer } from "../../test/serve";
+import { until } from "../../test/until";
 import { ExitCode, UserError } from "../errors";
 import * as mx from "../mlx";
 
@@ -51,11 +52,12 @@ describe("many at once", () => {
         }),
       );
     await round();
+    const { scheduler } = server.context.models.loaded[0]!.served;
+    await until(() => scheduler.running === 0);
     await Bun.sleep(20);
     const before = mx.liveHandles();
     for (let i = 0; i < 3; i++) await round();
-    await Bun.sleep(20);
-    expect(mx.liveHandles()).toBe(before);
+    await until(() => scheduler.running === 0 && mx.liveHandles() === before);
   });
 
   test("a full queue answers 429 with Retry-After", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { type TestServerOptions, testServer } from "../../../test/serve";
 import { thinkingTokenizer } from "../../../test/thinking-tokenizer";
 import { tinyDraftHead, tinyHybrid, tinyModel } from "../../../test/tiny-model";
+import { until } from "../../../test/until";
 import { demoFolder } from "../../demo/folder";
 import { openModel } from "../../generate/open-model";
 
@@ -45,8 +46,7 @@ describe.each(kinds)("with %s", (_, options) => {
     const cut = server.post("/v1/chat/completions", { ...sum, stream: true }, controller);
     await (await cut).body!.getReader().read();
     controller.abort();
-    for (let i = 0; i < 200 && scheduler.running > 0; i++) await Bun.sleep(5);
-    expect(scheduler.running).toBe(0);
+    await until(() => scheduler.running === 0);
     expect(textOf(await ask(server, sum))).toBe(expected[0]!);
     await Promise.all([plain.stop(), server.stop()]);
   });

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { Ollama } from "ollama";
 import { type Script, ScriptStepper, scriptedModel } from "../../../../test/script-stepper";
 import { testServer } from "../../../../test/serve";
+import { until } from "../../../../test/until";
 
 const demo = testServer();
 const scripted = testServer({ open: scriptedModel });
@@ -112,10 +113,9 @@ describe("models", () => {
     expect(Date.parse(String(one!.expires_at)) - Date.now()).toBeGreaterThan(500_000);
     expect((await client.generate({ model: "demo", prompt: "", keep_alive: 0 })).done_reason).toBe("unload");
     expect((await client.ps()).models).toEqual([]);
-    await client.chat({ model: "demo", messages: sum, options: { num_predict: 1 }, keep_alive: 0.05 });
+    await client.chat({ model: "demo", messages: sum, options: { num_predict: 1 }, keep_alive: 1 });
     expect((await client.ps()).models).toHaveLength(1);
-    await Bun.sleep(150);
-    expect((await client.ps()).models).toEqual([]);
+    await until(async () => (await client.ps()).models.length === 0);
   });
 
   test("texts become vectors of length 1, near to each other where they are alike", async () => {

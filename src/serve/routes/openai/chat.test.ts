@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import OpenAI from "openai";
 import { type Script, ScriptStepper, scriptedModel } from "../../../../test/script-stepper";
 import { testServer } from "../../../../test/serve";
+import { until } from "../../../../test/until";
 
 const server = testServer();
 const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "any", maxRetries: 0 });
@@ -261,10 +262,6 @@ describe("what is wrong is refused by name", () => {
 
 describe("a client that goes away", () => {
   const scheduler = () => server.context.models.loaded[0]!.served.scheduler;
-  const until = async (isSo: () => boolean) => {
-    for (let i = 0; i < 300 && !isSo(); i++) await Bun.sleep(5);
-    expect(isSo()).toBe(true);
-  };
 
   test.each([true, false])("ends its answer: stream %p", async (stream) => {
     const controller = new AbortController();
