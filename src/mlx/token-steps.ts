@@ -1,7 +1,6 @@
 /** One token through a layer, or half of one, as one operation: on a CPU a step of a small model is mostly its operations. */
 import type { Group } from "./distributed";
 import * as abi from "./generated/ops";
-import type { Handle } from "./native";
 import { handlesOf, wrap, wrapAll } from "./operand";
 import type { QuantizationMode } from "./quantized";
 import type { Tensor } from "./tensor";
@@ -29,21 +28,6 @@ export interface TokenMatrix {
 const modes: readonly QuantizationMode[] = ["affine", "mxfp4", "mxfp8", "nvfp4"];
 const inBlocks = modes.length;
 
-function described({ matrix, packing }: TokenMatrix): [arrays: Handle[], how: number[]] {
-  const { weight, scales, biases, bias } = matrix;
-  const arrays = [weight, scales, biases, bias].filter((tensor) => tensor !== undefined);
-  const biased = bias ? 1 : 0;
-  if (!packing) return [handlesOf(arrays), [0, 0, 0, biased]];
-  if ("blockType" in packing) return [handlesOf(arrays), [packing.blockType, 0, inBlocks, biased]];
-  return [handlesOf(arrays), [packing.groupSize, packing.bits, modes.indexOf(packing.mode), biased]];
-}
-
-/** Several, one after the other. */
-function allDescribed(matrices: readonly TokenMatrix[]): [arrays: Handle[], how: number[]] {
-  const each = matrices.map(described);
-  return [each.flatMap(([arrays]) => arrays), each.flatMap(([, how]) => how)];
-}
-
 export interface TokenFeedForward {
   /** Of gates and values side by side: (2 M, D), in one matrix or several */
   joint: readonly TokenMatrix[];
@@ -52,90 +36,21 @@ export interface TokenFeedForward {
   kind: "silu" | "gelu";
 }
 
-/** last(gate(g) · v) of x (1, 1, D), where `joint` gives g and v side by side → (1, 1, N). Null where no kernel takes these. */
-export function feedToken(x: Tensor, { joint, last, kind }: TokenFeedForward): Tensor | null {
-  const [out] = abi.feed_token(kind === "gelu", x.handle, ...allDescribed(joint), ...described(last));
-  return out === undefined ? null : wrap(out);
-}
-
 export interface TokenAttention {
   /** Of queries, keys and values side by side: ((H + 2 · Hkv) · D, C), in one matrix or several */
   joint: readonly TokenMatrix[];
   /** (N, H · D) */
   last: TokenMatrix;
-  /** (1, Hkv, S, D). Nobody else may hold them: row `used` is written in place. */
-  keys: Tensor;
-  values: Tensor;
-  /** How many rows are attended to beside the token's own. */
-  used: number;
   heads: number;
   kvHeads: number;
   /** Weights of an RMS norm over each head, (D), ahead of the rotation. */
   norms?: { queries: Tensor; keys: Tensor; eps: number };
   /** How heads are turned by halves; null where they are not. */
   rotation: { dims: number; base: number | null; scale: number; freqs: Tensor | null } | null;
-  /** Position of the token. */
-  offset: number;
   /** Factor on the scores. */
   scale: number;
   /** Ranks that each have some of the heads, and of a layer's feed-forward block a part: results are summed over them. */
   group: Group | null;
-}
-
-function headArguments({ norms, rotation, scale }: Pick<TokenAttention, "norms" | "rotation" | "scale">) {
-  return [
-    norms?.queries.handle ?? null,
-    norms?.keys.handle ?? null,
-    norms?.eps ?? 0,
-    rotation?.base ?? null,
-    rotation?.scale ?? 1,
-    rotation?.freqs?.handle ?? null,
-    scale,
-  ] as const;
-}
-
-function attentionArguments(attention: TokenAttention) {
-  const { joint, last, keys, values, used, heads, kvHeads, rotation, offset, group } = attention;
-  return [
-    ...allDescribed(joint),
-    ...described(last),
-    keys.handle,
-    values.handle,
-    [used, heads, kvHeads, rotation?.dims ?? 0, offset],
-    ...headArguments(attention),
-    group?.id ?? null,
-  ] as const;
-}
-
-/**
- * Attention of one token x (1, 1, C) with its projections → (1, 1, N). Its own key and value are written to row `used` of
- * `keys` and `values` when the result is evaluated, and not before. Null where no kernel takes these.
- */
-export function attendToken(x: Tensor, attention: TokenAttention): Tensor | null {
-  const [out] = abi.attend_token(x.handle, ...attentionArguments(attention));
-  return out === undefined ? null : wrap(out);
-}
-
-export interface RowsAttention extends Omit<TokenAttention, "joint" | "last" | "offset" | "group"> {
-  /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
-  starts: readonly number[];
-}
-
-/**
- * Attention of one token of each of B sequences, given the joint projections (B, 1, (H + 2 · Hkv) · D) and keys and values
- * (B, Hkv, S, D) → (B, 1, H · D). Keys and values are written as by `attendToken`. Null where no kernel takes these.
- */
-export function attendRows(joint: Tensor, attention: RowsAttention): Tensor | null {
-  const { keys, values, used, heads, kvHeads, rotation, starts } = attention;
-  const [out] = abi.attend_rows(
-    joint.handle,
-    keys.handle,
-    values.handle,
-    [used, heads, kvHeads, rotation?.dims ?? 0, 0],
-    starts,
-    ...headArguments(attention),
-  );
-  return out === undefined ? null : wrap(out);
 }
 
 /** An RMS norm: weight (C). */
@@ -151,39 +66,141 @@ export interface TokenLayer {
   feed: TokenFeedForward;
 }
 
-function layerArguments({ first, attention, second, feed }: TokenLayer) {
-  return [
-    first.weight.handle,
-    first.eps,
-    second.weight.handle,
-    second.eps,
-    ...attentionArguments(attention),
-    feed.kind === "gelu",
-    ...allDescribed(feed.joint),
-    ...described(feed.last),
-  ] as const;
+declare const of: unique symbol;
+
+/**
+ * What stays the same from token to token, in the order in which vendor/mlx/src/description.cpp reads it: numbers, and handles of
+ * tensors, which it does not keep alive. To make it takes longer than a GPU takes for a small layer; so it is made once, and again
+ * where a tensor is another.
+ */
+export type Description<Of> = readonly number[] & { readonly [of]?: Of };
+
+const floatBits = new Float32Array(new ArrayBuffer(4));
+const intBits = new Int32Array(floatBits.buffer);
+
+function bitsOf(value: number): number {
+  floatBits[0] = value;
+  return intBits[0]!;
+}
+
+function matrixWords({ matrix, packing }: TokenMatrix): number[] {
+  const { weight, scales, biases, bias } = matrix;
+  const arrays = handlesOf([weight, scales, biases, bias].filter((tensor) => tensor !== undefined));
+  const biased = bias ? 1 : 0;
+  if (!packing) return [0, 0, 0, biased, ...arrays];
+  if ("blockType" in packing) return [packing.blockType, 0, inBlocks, biased, ...arrays];
+  return [packing.groupSize, packing.bits, modes.indexOf(packing.mode), biased, ...arrays];
+}
+
+const jointWords = (matrices: readonly TokenMatrix[]) => [matrices.length, ...matrices.flatMap(matrixWords)];
+
+export const describeFeedForward = ({ joint, last, kind }: TokenFeedForward): Description<TokenFeedForward> => [
+  Number(kind === "gelu"),
+  ...jointWords(joint),
+  ...matrixWords(last),
+];
+
+export type TokenHeads = Pick<TokenAttention, "heads" | "kvHeads" | "norms" | "rotation" | "scale">;
+
+export const describeHeads = ({ heads, kvHeads, norms, rotation, scale }: TokenHeads): Description<TokenHeads> => [
+  heads,
+  kvHeads,
+  rotation?.dims ?? 0,
+  norms?.queries.handle ?? 0,
+  norms?.keys.handle ?? 0,
+  bitsOf(norms?.eps ?? 0),
+  bitsOf(rotation?.base ?? Number.NaN),
+  bitsOf(rotation?.scale ?? 1),
+  rotation?.freqs?.handle ?? 0,
+  bitsOf(scale),
+];
+
+export const describeAttention = (attention: TokenAttention): Description<TokenAttention> => [
+  ...describeHeads(attention),
+  attention.group?.id ?? -1,
+  ...jointWords(attention.joint),
+  ...matrixWords(attention.last),
+];
+
+const normWords = ({ weight, eps }: TokenNorm) => [weight.handle, bitsOf(eps)];
+
+export const describeLayer = ({ first, attention, second, feed }: TokenLayer): Description<TokenLayer> => [
+  ...normWords(first),
+  ...normWords(second),
+  ...describeAttention(attention),
+  ...describeFeedForward(feed),
+];
+
+/** The rows that a token attends to, and where its own go. */
+export interface TokenRows {
+  /** (B, Hkv, S, D). Nobody else may hold them: row `used` is written in place. */
+  keys: Tensor;
+  values: Tensor;
+  /** How many rows are attended to beside the token's own. */
+  used: number;
+}
+
+export interface OneTokenRows extends TokenRows {
+  /** Position of the token. */
+  offset: number;
+}
+
+export interface SequenceRows extends TokenRows {
+  /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
+  starts: readonly number[];
+}
+
+/** last(gate(g) · v) of x (1, 1, D), where `joint` gives g and v side by side → (1, 1, N). Null where no kernel takes these. */
+export function feedToken(x: Tensor, feed: Description<TokenFeedForward>): Tensor | null {
+  const [out] = abi.feed_token(x.handle, feed);
+  return out === undefined ? null : wrap(out);
+}
+
+/**
+ * Attention of one token x (1, 1, C) with its projections → (1, 1, N). Its own key and value are written to row `used` of
+ * `keys` and `values` when the result is evaluated, and not before. Null where no kernel takes these.
+ */
+export function attendToken(x: Tensor, attention: Description<TokenAttention>, rows: OneTokenRows): Tensor | null {
+  const { keys, values, used, offset } = rows;
+  const [out] = abi.attend_token(x.handle, keys.handle, values.handle, used, offset, attention);
+  return out === undefined ? null : wrap(out);
+}
+
+/**
+ * Attention of one token of each of B sequences, given the joint projections (B, 1, (H + 2 · Hkv) · D) → (B, 1, H · D). Keys and
+ * values are written as by `attendToken`. Null where no kernel takes these.
+ */
+export function attendRows(joint: Tensor, heads: Description<TokenHeads>, rows: SequenceRows): Tensor | null {
+  const { keys, values, used, starts } = rows;
+  const [out] = abi.attend_rows(joint.handle, keys.handle, values.handle, used, starts, heads);
+  return out === undefined ? null : wrap(out);
 }
 
 /**
  * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C).
  * Keys and values are written as by `attendToken`. Null where no kernel takes these.
  */
-export function layerToken(x: Tensor, delta: Tensor | null, layer: TokenLayer): [sum: Tensor, delta: Tensor] | null {
-  const parts = abi.layer_token(x.handle, delta?.handle ?? null, ...layerArguments(layer));
+export function layerToken(
+  x: Tensor,
+  delta: Tensor | null,
+  layer: Description<TokenLayer>,
+  { keys, values, used, offset }: OneTokenRows,
+): [sum: Tensor, delta: Tensor] | null {
+  const parts = abi.layer_token(x.handle, delta?.handle ?? null, keys.handle, values.handle, used, offset, layer);
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
 
 /**
- * The same of one token of each of B sequences, each (B, 1, C), with keys and values (B, Hkv, S, D) and where each sequence's
- * begin, as in `RowsAttention`. Keys and values are written when h is evaluated. Null where no kernel takes these.
+ * The same of one token of each of B sequences, each (B, 1, C). Keys and values are written when h is evaluated. Null where no
+ * kernel takes these.
  */
 export function layerRows(
   x: Tensor,
   delta: Tensor | null,
-  layer: TokenLayer,
-  starts: readonly number[],
+  layer: Description<TokenLayer>,
+  { keys, values, used, starts }: SequenceRows,
 ): [sum: Tensor, delta: Tensor] | null {
-  const parts = abi.layer_rows(x.handle, delta?.handle ?? null, starts, ...layerArguments(layer));
+  const parts = abi.layer_rows(x.handle, delta?.handle ?? null, keys.handle, values.handle, used, starts, layer);
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
 
@@ -196,14 +213,22 @@ export interface TokenExperts {
   kind: "silu" | "gelu";
 }
 
+export const describeExperts = ({ gate, up, down, kind }: TokenExperts): Description<TokenExperts> => [
+  Number(kind === "gelu"),
+  ...[gate, up, down].flatMap(matrixWords),
+];
+
 /**
  * One token x (1, 1, C) through the experts that it uses, (…, k), and their results' sum by `weights`, (…, k) → (1, 1, C). Null
  * where no kernel takes these.
  */
-export function expertsToken(x: Tensor, chosen: Tensor, weights: Tensor, experts: TokenExperts): Tensor | null {
-  const { gate, up, down, kind } = experts;
-  const matrices = [...described(gate), ...described(up), ...described(down)] as const;
-  const [out] = abi.experts_token(kind === "gelu", x.handle, chosen.handle, weights.handle, ...matrices);
+export function expertsToken(
+  x: Tensor,
+  chosen: Tensor,
+  weights: Tensor,
+  experts: Description<TokenExperts>,
+): Tensor | null {
+  const [out] = abi.experts_token(x.handle, chosen.handle, weights.handle, experts);
   return out === undefined ? null : wrap(out);
 }
 

@@ -7,7 +7,7 @@ import { attention, joinHeads, projectHeads } from "./attention";
 import { KVCache } from "./cache";
 import { type Layer, Linear } from "./linear";
 import { GatedMLP } from "./mlp";
-import { Module } from "./module";
+import { Module, parameter } from "./module";
 import { LayerNorm, RMSNorm } from "./norms";
 import { fuseProjections } from "./projection";
 import { quantize } from "./quantize";
@@ -218,7 +218,9 @@ class Block extends Module {
 
   long(x: Residual, cache: KVCache): Residual {
     const h = x.plus(this.plainAttention.long(x.branch(this.input_layernorm), cache));
-    return h.plus(this.plainFeedForward.forward(h.branch(this.post_attention_layernorm)));
+    const normed = h.branch(this.post_attention_layernorm);
+    const { gate_proj, up_proj, down_proj, activation } = this.plainFeedForward;
+    return h.plus(down_proj.forward(activation(gate_proj.forward(normed), up_proj.forward(normed))));
   }
 }
 
@@ -273,6 +275,119 @@ describe("a whole layer", () => {
       expect(layerToken(new Residual(x), plain, null, cache)).not.toBeNull();
     });
     for (const one of [other, plain, cache]) one.dispose();
+  });
+});
+
+describe("what is another since the last token", () => {
+  const x = () => mx.full([1, 1, 192], 0.3);
+  const tokenOf = (block: Block, cache: KVCache) => layerToken(new Residual(x()), block, null, cache);
+  const longOf = (block: Block, cache: KVCache) => block.long(new Residual(x()), cache);
+
+  /** Whether a layer that has computed tokens and is then changed is still one operation; its result is that of the long way. */
+  function isTaken(block: Block, change: () => void): boolean {
+    const [short, long] = [new KVCache(), new KVCache()];
+    for (const cache of [short, long]) mx.scope(() => void bits(longOf(block, cache).value));
+    mx.scope(() => expect(bits(tokenOf(block, short)!.value)).toEqual(bits(longOf(block, long).value)));
+    change();
+    const taken = mx.scope(() => {
+      const out = tokenOf(block, short);
+      expect(bits((out ?? longOf(block, short)).value)).toEqual(bits(longOf(block, long).value));
+      return out !== null;
+    });
+    for (const cache of [short, long]) cache.dispose();
+    return taken;
+  }
+
+  const change = (block: Block, name: string) =>
+    mx.scope(() => {
+      const held = new Map(block.namedParameters()).get(name)!;
+      block.update([[name, held.dtype.startsWith("uint") ? mx.rightShift(held, 1) : held.multiply(1.25)]]);
+      mx.eval(block.parameters());
+    });
+
+  test.each(packings)("each tensor, %s", (_, how) => {
+    const block = ready(new Block(swiglu), "float32", how);
+    const bytes = bytesInUse();
+    for (const [name] of block.namedParameters()) {
+      // With such a tensor layers that were one go their own ways.
+      if (/[qkv]_proj|gate_proj|up_proj/.test(name)) {
+        const joined = ready(new Block(swiglu), "float32", how);
+        expect({ name, taken: isTaken(joined, () => change(joined, name)) }).toEqual({ name, taken: false });
+        joined.dispose();
+      } else {
+        expect({ name, taken: isTaken(block, () => change(block, name)) }).toEqual({ name, taken: true });
+      }
+    }
+    // Nobody keeps what was replaced.
+    expect(bytesInUse()).toBe(bytes);
+    block.dispose();
+  });
+
+  test.each<[string, (block: Block) => void, boolean]>([
+    [
+      "a layer",
+      ({ plainFeedForward }) => {
+        plainFeedForward.down_proj.dispose();
+        plainFeedForward.down_proj = new Linear(320, 192, { bias: false });
+      },
+      true,
+    ],
+    [
+      "a layer's way",
+      ({ plainFeedForward: { down_proj } }) => {
+        down_proj.forward = (x) => x.at("...", mx.slice(0, 192));
+      },
+      false,
+    ],
+    [
+      "a norm's way",
+      ({ post_attention_layernorm }) => {
+        post_attention_layernorm.forward = (x) => x;
+      },
+      false,
+    ],
+    ["the activation", ({ plainFeedForward }) => Object.assign(plainFeedForward, { activation: geglu }), true],
+    ["the factor on scores", ({ plainAttention }) => Object.assign(plainAttention, { scale: 2 }), true],
+    ["the rotation", ({ plainAttention }) => Object.assign(plainAttention, { rope: new RoPE(16, { base: 70 }) }), true],
+    ["a norm's eps", ({ post_attention_layernorm }) => Object.assign(post_attention_layernorm, { eps: 0.1 }), true],
+    ["the eps of norms over heads", ({ plainAttention: { q_norm } }) => Object.assign(q_norm!, { eps: 0.1 }), true],
+    [
+      "a bias",
+      ({ plainFeedForward: { down_proj } }) => Object.assign(down_proj, { bias: parameter(mx.full([192], 0.1)) }),
+      true,
+    ],
+    [
+      "the norms over heads",
+      ({ plainAttention }) => {
+        for (const norm of [plainAttention.q_norm, plainAttention.k_norm]) norm?.dispose();
+        Object.assign(plainAttention, { q_norm: undefined, k_norm: undefined });
+      },
+      true,
+    ],
+  ])("%s", (_, change, taken) => {
+    const block = ready(new Block(swiglu), "float32", { bits: 4, groupSize: 32 });
+    expect(isTaken(block, () => mx.scope(() => void change(block)))).toBe(taken);
+    block.dispose();
+  });
+
+  test("attention and feed-forward by themselves", () => {
+    const block = ready(new Block(swiglu), "float32");
+    const { plainAttention: attention, plainFeedForward: feed } = block;
+    const [short, long] = [new KVCache(), new KVCache()];
+    mx.scope(() => {
+      for (const cache of [short, long]) mx.eval(attention.long(x(), cache));
+      const step = () => {
+        expect(bits(attendToken(x(), attention, null, short)!)).toEqual(bits(attention.long(x(), long)));
+        const [gate, up] = [feed.gate_proj.forward(x()), feed.up_proj.forward(x())];
+        expect(bits(feedToken(x(), feed)!)).toEqual(bits(feed.down_proj.forward(swiglu(gate, up))));
+      };
+      step();
+      for (const layer of [attention.o_proj, feed.down_proj] as Linear[])
+        layer.update([["weight", mx.contiguous(layer.weight.multiply(-2))]]);
+      mx.eval(block.parameters());
+      step();
+    });
+    for (const one of [short, long, block]) one.dispose();
   });
 });
 

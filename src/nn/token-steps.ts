@@ -9,6 +9,7 @@ import { geglu, swiglu } from "./activations";
 import { type HeadLayout, headNorms } from "./attention";
 import { BlockLinear } from "./blocks";
 import { BatchKVCache, type KeyValueCache, KVCache } from "./cache";
+import { Kept } from "./kept";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
 import { RMSNorm } from "./norms";
@@ -61,6 +62,49 @@ function lastOf(layer: Layer): LastMatrix | null {
   return last && { last, group: shared?.group ?? null };
 }
 
+/** Adds what a layer's description is made of: the layer, what it computes by, and its tensors. */
+function factsOfMatrix(facts: unknown[], layer: Layer | ExpertLayer): unknown[] {
+  facts.push(layer, layer.forward);
+  // By kind, though each has a weight: the engine finds fields of one kind at once.
+  if (layer instanceof QuantizedLinear) {
+    facts.push(layer.weight, layer.scales, layer.biases, layer.bias, layer._joint, layer.quantizesInputs);
+  } else if (layer instanceof Linear) {
+    facts.push(layer.weight, layer.bias, layer._joint);
+  } else if (layer instanceof BlockLinear) {
+    facts.push(layer.weight, layer.bias, layer._joint);
+  } else if (layer instanceof QuantizedSwitchLinear) {
+    facts.push(layer.weight, layer.scales, layer.biases, layer.bias, layer.global_scale);
+  } else if (layer instanceof SwitchLinear) {
+    facts.push(layer.weight, layer.bias);
+  } else if (layer instanceof SumOfParts) {
+    facts.push(layer.bias);
+    factsOfMatrix(facts, layer.layer);
+  }
+  return facts;
+}
+
+function factsOfFeedForward(facts: unknown[], { gate_proj, up_proj, down_proj, activation }: GatedLayers): unknown[] {
+  facts.push(activation);
+  factsOfMatrix(facts, gate_proj);
+  factsOfMatrix(facts, up_proj);
+  return factsOfMatrix(facts, down_proj);
+}
+
+function factsOfAttention(facts: unknown[], layers: AttentionLayers): unknown[] {
+  const { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, rope, heads, kvHeads, scale } = layers;
+  facts.push(rope?.plain, heads, kvHeads, scale, q_norm?.gain, q_norm?.eps, k_norm?.gain);
+  factsOfMatrix(facts, q_proj);
+  factsOfMatrix(facts, k_proj);
+  factsOfMatrix(facts, v_proj);
+  return factsOfMatrix(facts, o_proj);
+}
+
+function factsOfNorm(facts: unknown[], norm: Norm): unknown[] {
+  const { forward, weight, eps } = norm as Norm & Partial<RMSNorm>;
+  facts.push(norm, forward, weight, eps);
+  return facts;
+}
+
 /** What a gated feed-forward block consists of. */
 export interface GatedLayers {
   readonly gate_proj: Layer;
@@ -77,9 +121,15 @@ function feedForward(x: Tensor, layers: GatedLayers): (mx.fast.TokenFeedForward 
   return last && { joint, ...last, kind };
 }
 
+const describedFeeds = new Kept<mx.fast.Description<mx.fast.TokenFeedForward> | null>();
+
 export function feedToken(x: Tensor, layers: GatedLayers): Tensor | null {
-  const block = isToken(x) && onCpu() ? feedForward(x, layers) : null;
-  return block && !block.group ? mx.fast.feedToken(x, block) : null;
+  if (!isToken(x) || !onCpu()) return null;
+  const described = describedFeeds.of(layers, factsOfFeedForward([], layers), () => {
+    const block = feedForward(x, layers);
+    return block && !block.group ? mx.fast.describeFeedForward(block) : null;
+  });
+  return described && mx.fast.feedToken(x, described);
 }
 
 /** What attention to grouped heads consists of. */
@@ -91,27 +141,30 @@ export interface AttentionLayers extends HeadLayout {
   readonly scale: number;
 }
 
-function attentionOf(
-  x: Tensor,
-  layers: AttentionLayers,
-  room: readonly [Tensor, Tensor] | null,
-  [used, offset]: readonly [used: number, offset: number],
-): mx.fast.TokenAttention | null {
+function attentionOf(x: Tensor, layers: AttentionLayers): mx.fast.TokenAttention | null {
   const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope } = layers;
-  if (!room || (rope && !rope.plain)) return null;
+  if (rope && !rope.plain) return null;
   const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
   const last = joint && lastOf(o_proj);
-  if (!last) return null;
-  const norms = headNorms(layers);
-  const [keys, values] = room;
-  const rotation = rope?.plain ?? null;
-  return { joint, ...last, keys, values, used, offset, heads, kvHeads, norms, rotation, scale };
+  return last && { joint, ...last, heads, kvHeads, norms: headNorms(layers), rotation: rope?.plain ?? null, scale };
 }
+
+/** Where a cache has room for one token of one sequence. */
+function rowsOf(cache: KVCache) {
+  const { room, offset } = cache;
+  return room && { keys: room[0], values: room[1], used: offset, offset };
+}
+
+const describedAttentions = new Kept<mx.fast.Description<mx.fast.TokenAttention> | null>();
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
   if (mask || !(cache instanceof KVCache) || !isToken(x) || refusedByGpu.has(layers)) return null;
-  const attention = attentionOf(x, layers, cache.room, [cache.offset, cache.offset]);
-  const out = attention && orRemembered(layers, mx.fast.attendToken(x, attention));
+  const described = describedAttentions.of(layers, factsOfAttention([], layers), () => {
+    const attention = attentionOf(x, layers);
+    return attention && mx.fast.describeAttention(attention);
+  });
+  const rows = described && rowsOf(cache);
+  const out = rows && orRemembered(layers, mx.fast.attendToken(x, described, rows));
   if (out) cache.filledBy(out);
   return out;
 }
@@ -124,18 +177,25 @@ const layerRowsRefused = new WeakSet<object>();
 export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
   if (onCpu() || !(cache instanceof BatchKVCache) || x.dim(1) !== 1 || rowsRefused.has(layers)) return null;
   const { q_proj, k_proj, v_proj, heads, kvHeads, scale, rope } = layers;
-  const { room, size, leftPadding } = cache;
-  if (!room || (rope && !rope.plain) || !cache.isPlain(mask)) return null;
-  const joint = projectJointly(x, [q_proj, k_proj, v_proj]);
+  const rows = cache.isPlain(mask) && (!rope || rope.plain) ? batchRowsOf(cache) : null;
+  const joint = rows && projectJointly(x, [q_proj, k_proj, v_proj]);
   if (!joint) return null;
-  const norms = headNorms(layers);
-  const [keys, values] = room;
-  const rotation = rope?.plain ?? null;
-  const sizes = { used: size, starts: leftPadding, heads, kvHeads, scale };
-  const asked = { keys, values, norms, rotation, ...sizes };
-  const out = orRemembered(layers, mx.fast.attendRows(joint, asked), rowsRefused);
+  const described = mx.fast.describeHeads({
+    heads,
+    kvHeads,
+    norms: headNorms(layers),
+    rotation: rope?.plain ?? null,
+    scale,
+  });
+  const out = orRemembered(layers, mx.fast.attendRows(joint, described, rows), rowsRefused);
   if (out) cache.filledBy(out);
   return out;
+}
+
+/** Where a cache has room for one token of each sequence. */
+function batchRowsOf(cache: BatchKVCache) {
+  const { room, size, leftPadding } = cache;
+  return room && { keys: room[0], values: room[1], used: size, starts: leftPadding };
 }
 
 /** What a pre-norm layer consists of. */
@@ -153,28 +213,36 @@ function normOf(norm: Norm): mx.fast.TokenNorm | null {
   return norm.constructor === RMSNorm && !Object.hasOwn(norm, "forward") ? (norm as RMSNorm) : null;
 }
 
-/** A layer whose attention is told; null where its parts are of other kinds. */
-function layerOf(
-  x: Tensor,
-  layers: BlockLayers,
-  attentionFor: (layers: AttentionLayers) => mx.fast.TokenAttention | null,
-): mx.fast.TokenLayer | null {
+function layerOf(x: Tensor, layers: BlockLayers): mx.fast.TokenLayer | null {
   const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
   const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
   if (!plainAttention || !plainFeedForward || !first || !second) return null;
-  const attention = attentionFor(plainAttention);
+  const attention = attentionOf(x, plainAttention);
   const feed = attention && feedForward(x, plainFeedForward);
   return feed && attention.group === feed.group ? { first, attention, second, feed } : null;
+}
+
+const describedLayers = new Kept<mx.fast.Description<mx.fast.TokenLayer> | null>();
+
+/** The layer's description for x (B, 1, C); null where its parts are of other kinds. */
+function describedLayer(x: Tensor, layers: BlockLayers): mx.fast.Description<mx.fast.TokenLayer> | null {
+  const { plainAttention, plainFeedForward } = layers;
+  if (!plainAttention || !plainFeedForward) return null;
+  const facts = factsOfFeedForward(factsOfAttention([], plainAttention), plainFeedForward);
+  for (const norm of [layers.input_layernorm, layers.post_attention_layernorm]) factsOfNorm(facts, norm);
+  return describedLayers.of(layers, facts, () => {
+    const layer = layerOf(x, layers);
+    return layer && mx.fast.describeLayer(layer);
+  });
 }
 
 /** The stream behind a whole layer. */
 export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
   if (mask || !(cache instanceof KVCache) || refusedByGpu.has(layers)) return null;
   return x.through((base, delta) => {
-    if (!isToken(base)) return null;
-    const places = [cache.offset, cache.offset] as const;
-    const layer = layerOf(base, layers, (attention) => attentionOf(base, attention, cache.room, places));
-    const parts = layer && orRemembered(layers, mx.fast.layerToken(base, delta, layer));
+    const described = isToken(base) ? describedLayer(base, layers) : null;
+    const rows = described && rowsOf(cache);
+    const parts = rows && orRemembered(layers, mx.fast.layerToken(base, delta, described, rows));
     if (parts) cache.filledBy(parts[1]);
     return parts;
   });
@@ -184,10 +252,9 @@ export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?:
 export function layerRows(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
   if (onCpu() || !(cache instanceof BatchKVCache) || !cache.isPlain(mask) || layerRowsRefused.has(layers)) return null;
   return x.through((base, delta) => {
-    if (base.dim(1) !== 1) return null;
-    const layer = layerOf(base, layers, (attention) => attentionOf(base, attention, cache.room, [cache.size, 0]));
-    const asked = layer && mx.fast.layerRows(base, delta, layer, cache.leftPadding);
-    const parts = layer && orRemembered(layers, asked, layerRowsRefused);
+    const described = base.dim(1) === 1 ? describedLayer(base, layers) : null;
+    const rows = described && batchRowsOf(cache);
+    const parts = rows && orRemembered(layers, mx.fast.layerRows(base, delta, described, rows), layerRowsRefused);
     if (parts) cache.filledBy(parts[0]);
     return parts;
   });
@@ -209,14 +276,20 @@ export interface GatedExperts {
   readonly activation: (gate: Tensor, x: Tensor) => Tensor;
 }
 
+const describedExperts = new Kept<mx.fast.Description<mx.fast.TokenExperts> | null>();
+
 /** The sum of the results of a token's experts, (…, k), by their weights. On a GPU alone: a CPU's products are not waiting for it. */
 export function expertsToken(x: Tensor, layers: GatedExperts, experts: Tensor, weights: Tensor): Tensor | null {
   if (!isToken(x) || onCpu() || weights.dtype !== x.dtype || refusedByGpu.has(layers)) return null;
   const { gate_proj, up_proj, down_proj, activation } = layers;
-  const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
-  const [gate, up, down] = [stackOf(gate_proj), stackOf(up_proj), stackOf(down_proj)];
-  if (!kind || !gate || !up || !down) return null;
-  return orRemembered(layers, mx.fast.expertsToken(x, experts, weights, { gate, up, down, kind }));
+  const facts: unknown[] = [activation];
+  for (const layer of [gate_proj, up_proj, down_proj]) factsOfMatrix(facts, layer);
+  const described = describedExperts.of(layers, facts, () => {
+    const kind = activation === swiglu ? "silu" : activation === geglu ? "gelu" : null;
+    const [gate, up, down] = [stackOf(gate_proj), stackOf(up_proj), stackOf(down_proj)];
+    return kind && gate && up && down ? mx.fast.describeExperts({ gate, up, down, kind }) : null;
+  });
+  return described && orRemembered(layers, mx.fast.expertsToken(x, experts, weights, described));
 }
 
 /** The k highest of a softmax over logits (…, E), and their weights, by one kernel; null where there is none. */

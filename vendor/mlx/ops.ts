@@ -339,37 +339,24 @@ const ours = [
     "array[]",
     { ours: true },
   ),
-  op(
-    "experts_token",
-    "gelu: bool, x: array, experts: array, weights: array, gate: array[], gateHow: ints, up: array[], upHow: ints, down: array[], downHow: ints",
-    "array[]",
-    { ours: true },
-  ),
+  op("experts_token", "x: array, experts: array, weights: array, stacks: ints", "array[]", { ours: true }),
   op("route_tokens", "logits: array, count: int, normalize: bool", "array[]", { ours: true }),
-  op("feed_token", "gelu: bool, x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints", "array[]", {
+  op("feed_token", "x: array, feed: ints", "array[]", { ours: true }),
+  op("attend_token", "x: array, keys: array, values: array, used: int, offset: int, attention: ints", "array[]", {
+    ours: true,
+  }),
+  op("attend_rows", "joint: array, keys: array, values: array, used: int, starts: ints, heads: ints", "array[]", {
     ours: true,
   }),
   op(
-    "attend_token",
-    "x: array, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?",
-    "array[]",
-    { ours: true },
-  ),
-  op(
-    "attend_rows",
-    "joint: array, keys: array, values: array, shape: ints, starts: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float",
-    "array[]",
-    { ours: true },
-  ),
-  op(
     "layer_token",
-    "x: array, delta: array?, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
+    "x: array, delta: array?, keys: array, values: array, used: int, offset: int, layer: ints",
     "array[]",
     { ours: true },
   ),
   op(
     "layer_rows",
-    "x: array, delta: array?, starts: ints, firstNorm: array, firstEps: float, secondNorm: array, secondEps: float, joint: array[], jointHow: ints, last: array[], lastHow: ints, keys: array, values: array, shape: ints, queryWeight: array?, keyWeight: array?, eps: float, base: float?, rotationScale: float, freqs: array?, scale: float, group: group?, gelu: bool, feedJoint: array[], feedJointHow: ints, feedLast: array[], feedLastHow: ints",
+    "x: array, delta: array?, keys: array, values: array, used: int, starts: ints, layer: ints",
     "array[]",
     { ours: true },
   ),

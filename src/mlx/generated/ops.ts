@@ -987,38 +987,38 @@ export function rotate_heads(joint: Handle, heads: number, kvHeads: number, quer
   return readHandles(native.mlxlm_rotate_heads(joint, heads, kvHeads, queryWeight ?? 0, keyWeight ?? 0, eps, rotated, base ?? Number.NaN, scale, offset, freqs ?? 0));
 }
 
-export function experts_token(gelu: boolean, x: Handle, experts: Handle, weights: Handle, gate: readonly Handle[], gateHow: readonly number[], up: readonly Handle[], upHow: readonly number[], down: readonly Handle[], downHow: readonly number[]): Handle[] {
+export function experts_token(x: Handle, experts: Handle, weights: Handle, stacks: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_experts_token(gelu, x, experts, weights, writeInts(gate), writeInts(gateHow), writeInts(up), writeInts(upHow), writeInts(down), writeInts(downHow)));
+  return readHandles(native.mlxlm_experts_token(x, experts, weights, writeInts(stacks)));
 }
 
 export function route_tokens(logits: Handle, count: number, normalize: boolean): Handle[] {
   return readHandles(native.mlxlm_route_tokens(logits, count, normalize));
 }
 
-export function feed_token(gelu: boolean, x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[]): Handle[] {
+export function feed_token(x: Handle, feed: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_feed_token(gelu, x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow)));
+  return readHandles(native.mlxlm_feed_token(x, writeInts(feed)));
 }
 
-export function attend_token(x: Handle, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null): Handle[] {
+export function attend_token(x: Handle, keys: Handle, values: Handle, used: number, offset: number, attention: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_token(x, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1));
+  return readHandles(native.mlxlm_attend_token(x, keys, values, used, offset, writeInts(attention)));
 }
 
-export function attend_rows(joint: Handle, keys: Handle, values: Handle, shape: readonly number[], starts: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number): Handle[] {
+export function attend_rows(joint: Handle, keys: Handle, values: Handle, used: number, starts: readonly number[], heads: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_rows(joint, keys, values, writeInts(shape), writeInts(starts), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale));
+  return readHandles(native.mlxlm_attend_rows(joint, keys, values, used, writeInts(starts), writeInts(heads)));
 }
 
-export function layer_token(x: Handle, delta: Handle | null, firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
+export function layer_token(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, offset: number, layer: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
+  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, keys, values, used, offset, writeInts(layer)));
 }
 
-export function layer_rows(x: Handle, delta: Handle | null, starts: readonly number[], firstNorm: Handle, firstEps: number, secondNorm: Handle, secondEps: number, joint: readonly Handle[], jointHow: readonly number[], last: readonly Handle[], lastHow: readonly number[], keys: Handle, values: Handle, shape: readonly number[], queryWeight: Handle | null, keyWeight: Handle | null, eps: number, base: number | null, rotationScale: number, freqs: Handle | null, scale: number, group: number | null, gelu: boolean, feedJoint: readonly Handle[], feedJointHow: readonly number[], feedLast: readonly Handle[], feedLastHow: readonly number[]): Handle[] {
+export function layer_rows(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, starts: readonly number[], layer: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_layer_rows(x, delta ?? 0, writeInts(starts), firstNorm, firstEps, secondNorm, secondEps, writeInts(joint), writeInts(jointHow), writeInts(last), writeInts(lastHow), keys, values, writeInts(shape), queryWeight ?? 0, keyWeight ?? 0, eps, base ?? Number.NaN, rotationScale, freqs ?? 0, scale, group ?? -1, gelu, writeInts(feedJoint), writeInts(feedJointHow), writeInts(feedLast), writeInts(feedLastHow)));
+  return readHandles(native.mlxlm_layer_rows(x, delta ?? 0, keys, values, used, writeInts(starts), writeInts(layer)));
 }
 
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {

@@ -21,6 +21,7 @@
 #include "cuda/rows.h"
 #include "cuda/rows_layer.h"
 #include "cuda/token.h"
+#include "description.h"
 #include "file_slices.h"
 
 namespace mlxlm::ours {
@@ -34,35 +35,6 @@ int axis_of(const array& a, int axis) {
         "axis " + std::to_string(axis) + " of an array with " + std::to_string(a.ndim()) + " axes");
   }
   return from_start;
-}
-
-// `shape`: rows in use, heads of queries, of keys, how many numbers of a head turn, the token's position.
-cpu::Heads heads_of(
-    const array& keys, const std::vector<int>& shape, float scale, float eps, std::optional<float> base,
-    float rotation_scale, bool normed) {
-  if (shape.size() != 5 || keys.ndim() != 4) {
-    throw std::invalid_argument("a token's attention has five sizes, and keys (B, H, S, D)");
-  }
-  return {shape[1], shape[2], keys.shape(3), shape[3], shape[0], scale, eps, {base, rotation_scale, shape[4]}, normed};
-}
-
-// A layer as the ABI describes it.
-cpu::TokenLayer layer_of(
-    const array& first_norm, float first_eps,
-    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
-    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
-    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how) {
-  return {
-      first_norm,
-      {cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
-       heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group},
-      second_norm,
-      {cpu::matrices(feed_joint, feed_joint_how), {feed_last, feed_last_how}, gelu},
-      first_eps,
-      second_eps};
 }
 
 } // namespace
@@ -266,10 +238,8 @@ std::vector<array> rotate_heads(
       joint, heads, kv_heads, query_weight, key_weight, eps, rotated, base, scale, offset, freqs, s);
 }
 
-std::vector<array> feed_token(
-    bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s) {
-  cpu::FeedForward block = {cpu::matrices(joint, joint_how), {last, last_how}, gelu};
+std::vector<array> feed_token(const array& x, const Words& feed, mx::StreamOrDevice s) {
+  auto block = feed_forward_of(feed);
   if (!cpu::takes_feed_token(x, block, s)) {
     return {};
   }
@@ -277,69 +247,42 @@ std::vector<array> feed_token(
 }
 
 std::vector<array> attend_token(
-    const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
-    const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
-    std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s) {
-  cpu::TokenAttention attention = {
-      cpu::matrices(joint, joint_how), {last, last_how}, keys, values, query_weight, key_weight, freqs,
-      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), group};
-  if (cpu::takes_attend_token(x, attention, s)) {
-    return {cpu::attend_token(x, attention, s)};
+    const array& x, const array& keys, const array& values, int used, int offset, const Words& attention,
+    mx::StreamOrDevice s) {
+  auto whole = attention_of(attention, {keys, values, used, offset});
+  if (cpu::takes_attend_token(x, whole, s)) {
+    return {cpu::attend_token(x, whole, s)};
   }
-  auto out = cuda::attend_token(x, attention, s);
+  auto out = cuda::attend_token(x, whole, s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 
 std::vector<array> attend_rows(
-    const array& joint, const array& keys, const array& values, const std::vector<int>& shape,
-    const std::vector<int>& starts, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    mx::StreamOrDevice s) {
-  cuda::AttendedRows rows = {
-      keys, values, query_weight, key_weight, freqs,
-      heads_of(keys, shape, scale, eps, base, rotation_scale, query_weight.has_value()), starts};
-  auto out = cuda::attend_rows(joint, rows, s);
+    const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
+    const Words& heads, mx::StreamOrDevice s) {
+  auto out = cuda::attend_rows(joint, attended_rows_of(heads, {keys, values, used, 0}, starts), s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 
 std::vector<array> layer_token(
-    const array& x, const std::optional<array>& delta, const array& first_norm, float first_eps,
-    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
-    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
-    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
-  auto layer = layer_of(
-      first_norm, first_eps, second_norm, second_eps, joint, joint_how, last, last_how, keys, values, shape, query_weight,
-      key_weight, eps, base, rotation_scale, freqs, scale, group, gelu, feed_joint, feed_joint_how, feed_last, feed_last_how);
-  if (cpu::takes_layer_token(x, delta, layer, s)) {
-    return cpu::layer_token(x, delta, layer, s);
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int offset,
+    const Words& layer, mx::StreamOrDevice s) {
+  auto whole = layer_of(layer, {keys, values, used, offset});
+  if (cpu::takes_layer_token(x, delta, whole, s)) {
+    return cpu::layer_token(x, delta, whole, s);
   }
-  return cuda::layer_token(x, delta, layer, s);
+  return cuda::layer_token(x, delta, whole, s);
 }
 
 std::vector<array> layer_rows(
-    const array& x, const std::optional<array>& delta, const std::vector<int>& starts, const array& first_norm, float first_eps,
-    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
-    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
-    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s) {
-  auto layer = layer_of(
-      first_norm, first_eps, second_norm, second_eps, joint, joint_how, last, last_how, keys, values, shape, query_weight,
-      key_weight, eps, base, rotation_scale, freqs, scale, group, gelu, feed_joint, feed_joint_how, feed_last, feed_last_how);
-  return cuda::layer_rows(x, delta, layer, starts, s);
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used,
+    const std::vector<int>& starts, const Words& layer, mx::StreamOrDevice s) {
+  return cuda::layer_rows(x, delta, layer_of(layer, {keys, values, used, 0}), starts, s);
 }
 
 std::vector<array> experts_token(
-    bool gelu, const array& x, const array& experts, const array& weights, const std::vector<array>& gate,
-    const std::vector<int>& gate_how, const std::vector<array>& up, const std::vector<int>& up_how,
-    const std::vector<array>& down, const std::vector<int>& down_how, mx::StreamOrDevice s) {
-  auto out = cuda::experts_token(x, experts, weights, {{gate, gate_how}, {up, up_how}, {down, down_how}, gelu}, s);
+    const array& x, const array& experts, const array& weights, const Words& stacks, mx::StreamOrDevice s) {
+  auto out = cuda::experts_token(x, experts, weights, experts_of(stacks), s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 

@@ -58,60 +58,37 @@ std::vector<array> rotate_heads(
     const std::optional<array>& key_weight, float eps, int rotated, std::optional<float> base, float scale, int offset,
     const std::optional<array>& freqs, mx::StreamOrDevice s);
 
-// One token through its experts: see cuda/experts.h. Empty where no kernel takes these.
+// One token through its experts: see cuda/experts.h; `stacks` as in description.h. Empty where no kernel takes these.
 std::vector<array> experts_token(
-    bool gelu, const array& x, const array& experts, const array& weights, const std::vector<array>& gate,
-    const std::vector<int>& gate_how, const std::vector<array>& up, const std::vector<int>& up_how,
-    const std::vector<array>& down, const std::vector<int>& down_how, mx::StreamOrDevice s);
+    const array& x, const array& experts, const array& weights, const std::vector<int>& stacks, mx::StreamOrDevice s);
 std::vector<array> route_tokens(const array& logits, int count, bool normalize, mx::StreamOrDevice s);
 
+// One token x (1, 1, D) through a gated feed-forward block; `feed` as in description.h. Empty where no kernel takes it.
+std::vector<array> feed_token(const array& x, const std::vector<int>& feed, mx::StreamOrDevice s);
 
-// One token x (1, 1, D) through a gated feed-forward block: a joint matrix of gates and values, silu or gelu by tanh, the
-// last matrix. Matrices as in cpu/token_primitives.h. Empty where no kernel takes it.
-std::vector<array> feed_token(
-    bool gelu, const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, mx::StreamOrDevice s);
-
-// One token through attention: a joint matrix of queries, keys and values, norms over heads, rotation, attention to the
-// rows in use and itself, the last matrix. Its key and value are written behind the rows in use, in place. `shape`: rows
-// in use, heads of queries, of keys, how many numbers of a head turn, the position. `group`: ranks that each have some heads,
-// over which results are summed. Empty where no kernel takes it.
+// One token through attention: queries, keys and values, norms over heads, rotation, attention to the first `used` rows of
+// keys and values (1, Hkv, S, D) and itself, the last matrix; `attention` as in description.h. Its key and value are written to
+// row `used`, in place. Where ranks have some heads each, results are summed over them. Empty where no kernel takes it.
 std::vector<array> attend_token(
-    const array& x, const std::vector<array>& joint, const std::vector<int>& joint_how, const std::vector<array>& last,
-    const std::vector<int>& last_how, const array& keys, const array& values, const std::vector<int>& shape,
-    const std::optional<array>& query_weight, const std::optional<array>& key_weight, float eps,
-    std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);
+    const array& x, const array& keys, const array& values, int used, int offset, const std::vector<int>& attention,
+    mx::StreamOrDevice s);
 
-// Attention of one token of each of several sequences: see cuda/rows.h; `shape` as below, whose position is not looked at.
+// Attention of one token of each of several sequences: see cuda/rows.h; `heads` as in description.h.
 std::vector<array> attend_rows(
-    const array& joint, const array& keys, const array& values, const std::vector<int>& shape,
-    const std::vector<int>& starts, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    mx::StreamOrDevice s = {});
+    const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
+    const std::vector<int>& heads, mx::StreamOrDevice s = {});
 
 // One token through a layer: norm, attention, norm, feed-forward block, on x + delta → what the block's result still has
-// to be added to, and that result. `group` as above: ranks have a part of the feed-forward block, too. Empty where no kernel
-// takes it.
+// to be added to, and that result; `layer` as in description.h. Where ranks have some heads, they have a part of the
+// feed-forward block, too. Empty where no kernel takes it.
 std::vector<array> layer_token(
-    const array& x, const std::optional<array>& delta, const array& first_norm, float first_eps,
-    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
-    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
-    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int offset,
+    const std::vector<int>& layer, mx::StreamOrDevice s);
 
-// The same of one token of each of several sequences, x (B, 1, D): see cuda/rows_layer.h; `shape` as there, whose position is not
-// looked at.
+// The same of one token of each of several sequences, x (B, 1, D): see cuda/rows_layer.h.
 std::vector<array> layer_rows(
-    const array& x, const std::optional<array>& delta, const std::vector<int>& starts, const array& first_norm, float first_eps,
-    const array& second_norm, float second_eps, const std::vector<array>& joint, const std::vector<int>& joint_how,
-    const std::vector<array>& last, const std::vector<int>& last_how, const array& keys, const array& values,
-    const std::vector<int>& shape, const std::optional<array>& query_weight, const std::optional<array>& key_weight,
-    float eps, std::optional<float> base, float rotation_scale, const std::optional<array>& freqs, float scale,
-    const std::optional<mx::distributed::Group>& group, bool gelu, const std::vector<array>& feed_joint, const std::vector<int>& feed_joint_how,
-    const std::vector<array>& feed_last, const std::vector<int>& feed_last_how, mx::StreamOrDevice s);
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used,
+    const std::vector<int>& starts, const std::vector<int>& layer, mx::StreamOrDevice s);
 
 // mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda/peers.h).
 array all_sum(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);

@@ -225,38 +225,6 @@ size_t MatrixLayout::arrays() const {
   return 1 + (packing ? packing->is_affine() ? 2 : 1 : 0) + biased;
 }
 
-Matrix::Matrix(std::vector<array> given, const std::vector<int>& how) : arrays(std::move(given)) {
-  static const char* modes[] = {"affine", "mxfp4", "mxfp8", "nvfp4"};
-  constexpr int blocks = 4;
-  if (how.size() != 4 || how[2] < 0 || how[2] > blocks) {
-    throw std::invalid_argument("a matrix is described by its group, bits, mode, and whether it has a bias");
-  }
-  layout.biased = how[3] != 0;
-  layout.block_type = how[2] == blocks ? how[0] : 0;
-  if (how[0] > 0 && how[2] < blocks) {
-    layout.packing = quantization(how[0], how[1], modes[how[2]], true);
-  }
-}
-
-std::vector<Matrix> matrices(const std::vector<array>& arrays, const std::vector<int>& how) {
-  std::vector<Matrix> matrices;
-  auto next = arrays.begin();
-  for (auto words = how.begin(); how.end() - words >= 4; words += 4) {
-    Matrix matrix({}, {words, words + 4});
-    int64_t count = matrix.layout.arrays();
-    if (arrays.end() - next < count) {
-      throw std::invalid_argument("a matrix is described that has no arrays");
-    }
-    matrix.arrays.assign(next, next + count);
-    next += count;
-    matrices.push_back(std::move(matrix));
-  }
-  if (next != arrays.end()) {
-    throw std::invalid_argument("there are arrays that no matrix is described for");
-  }
-  return matrices;
-}
-
 bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s) {
   return is_token(x, s) && fit(block.joint, x.shape(2), x.dtype()) && rows_of(block.joint) % 2 == 0 &&
       fits(block.last, rows_of(block.joint) / 2, x.dtype());

@@ -18,17 +18,10 @@ struct MatrixLayout {
   size_t arrays() const;
 };
 
-// A matrix as the ABI gives it; `how`: group (0 where it is plain), bits, mode (as in `packings` of src/mlx; behind those
-// blocks, whose type is in the group's place), whether there is a bias.
 struct Matrix {
   std::vector<array> arrays;
   MatrixLayout layout;
-
-  Matrix(std::vector<array> arrays, const std::vector<int>& how);
 };
-
-// Several, described one after the other. @throws std::invalid_argument
-std::vector<Matrix> matrices(const std::vector<array>& arrays, const std::vector<int>& how);
 
 // What of a layer's attention is not in its matrices.
 struct Heads {
