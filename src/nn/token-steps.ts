@@ -90,9 +90,10 @@ function factsOfFeedForward(facts: unknown[], { gate_proj, up_proj, down_proj, a
   return factsOfMatrix(facts, down_proj);
 }
 
-function factsOfAttention(facts: unknown[], layers: AttentionLayers): unknown[] {
-  const { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm, rope, heads, kvHeads, scale } = layers;
-  facts.push(rope?.plain, heads, kvHeads, scale, q_norm?.gain, q_norm?.eps, k_norm?.gain);
+/** @param norms `headNorms` of the layers, which may be tensors that are made for each token */
+function factsOfAttention(facts: unknown[], layers: AttentionLayers, norms: HeadNorms): unknown[] {
+  const { q_proj, k_proj, v_proj, o_proj, rope, heads, kvHeads, scale } = layers;
+  facts.push(rope?.plain, heads, kvHeads, scale, norms?.queries, norms?.keys, norms?.eps);
   factsOfMatrix(facts, q_proj);
   factsOfMatrix(facts, k_proj);
   factsOfMatrix(facts, v_proj);
@@ -141,12 +142,14 @@ export interface AttentionLayers extends HeadLayout {
   readonly scale: number;
 }
 
-function attentionOf(x: Tensor, layers: AttentionLayers): mx.fast.TokenAttention | null {
+type HeadNorms = ReturnType<typeof headNorms>;
+
+function attentionOf(x: Tensor, layers: AttentionLayers, norms: HeadNorms): mx.fast.TokenAttention | null {
   const { q_proj, k_proj, v_proj, o_proj, heads, kvHeads, scale, rope } = layers;
   if (rope && !rope.plain) return null;
   const joint = jointMatrices(x, [q_proj, k_proj, v_proj]);
   const last = joint && lastOf(o_proj);
-  return last && { joint, ...last, heads, kvHeads, norms: headNorms(layers), rotation: rope?.plain ?? null, scale };
+  return last && { joint, ...last, heads, kvHeads, norms, rotation: rope?.plain ?? null, scale };
 }
 
 /** Where a cache has room for one token of one sequence. */
@@ -159,8 +162,9 @@ const describedAttentions = new Kept<mx.fast.Description<mx.fast.TokenAttention>
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
   if (mask || !(cache instanceof KVCache) || !isToken(x) || refusedByGpu.has(layers)) return null;
-  const described = describedAttentions.of(layers, factsOfAttention([], layers), () => {
-    const attention = attentionOf(x, layers);
+  const norms = headNorms(layers);
+  const described = describedAttentions.of(layers, factsOfAttention([], layers, norms), () => {
+    const attention = attentionOf(x, layers, norms);
     return attention && mx.fast.describeAttention(attention);
   });
   const rows = described && rowsOf(cache);
@@ -213,11 +217,11 @@ function normOf(norm: Norm): mx.fast.TokenNorm | null {
   return norm.constructor === RMSNorm && !Object.hasOwn(norm, "forward") ? (norm as RMSNorm) : null;
 }
 
-function layerOf(x: Tensor, layers: BlockLayers): mx.fast.TokenLayer | null {
+function layerOf(x: Tensor, layers: BlockLayers, norms: HeadNorms): mx.fast.TokenLayer | null {
   const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
   const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
   if (!plainAttention || !plainFeedForward || !first || !second) return null;
-  const attention = attentionOf(x, plainAttention);
+  const attention = attentionOf(x, plainAttention, norms);
   const feed = attention && feedForward(x, plainFeedForward);
   return feed && attention.group === feed.group ? { first, attention, second, feed } : null;
 }
@@ -228,10 +232,11 @@ const describedLayers = new Kept<mx.fast.Description<mx.fast.TokenLayer> | null>
 function describedLayer(x: Tensor, layers: BlockLayers): mx.fast.Description<mx.fast.TokenLayer> | null {
   const { plainAttention, plainFeedForward } = layers;
   if (!plainAttention || !plainFeedForward) return null;
-  const facts = factsOfFeedForward(factsOfAttention([], plainAttention), plainFeedForward);
+  const norms = headNorms(plainAttention);
+  const facts = factsOfFeedForward(factsOfAttention([], plainAttention, norms), plainFeedForward);
   for (const norm of [layers.input_layernorm, layers.post_attention_layernorm]) factsOfNorm(facts, norm);
   return describedLayers.of(layers, facts, () => {
-    const layer = layerOf(x, layers);
+    const layer = layerOf(x, layers, norms);
     return layer && mx.fast.describeLayer(layer);
   });
 }
