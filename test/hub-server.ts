@@ -43,6 +43,8 @@ export interface HubRepo {
   gated?: boolean;
   /** Send large files in so many pieces, with a pause before each. */
   slowly?: number;
+  /** How many are being sent so, and the most that were at a time. */
+  sending?: { now: number; most: number };
   /** Serve large files from here instead. */
   redirectTo?: string;
   /** Keep large files in Xet storage. */
@@ -145,12 +147,16 @@ function tree(repo: HubRepo) {
   });
 }
 
-function inPieces(bytes: Uint8Array, pieces: number): ReadableStream {
+function inPieces(bytes: Uint8Array, pieces: number, sending = { now: 0, most: 0 }): ReadableStream {
   const size = Math.ceil(bytes.length / pieces);
   let at = 0;
+  sending.most = Math.max(sending.most, ++sending.now);
   return new ReadableStream({
     async pull(controller) {
-      if (at >= bytes.length) return controller.close();
+      if (at >= bytes.length) {
+        sending.now--;
+        return controller.close();
+      }
       await Bun.sleep(100);
       controller.enqueue(bytes.slice(at, at + size));
       at += size;
@@ -196,6 +202,7 @@ function file(
   if (isLarge && spend("cuts")) body = half;
   if (isLarge && spend("stalls")) return new Response(andNoMore(half), { status, headers });
   if (isLarge && repo.surplus && !probe) body = new Uint8Array([...body, 1, 2, 3]);
-  if (isLarge && repo.slowly && !probe) return new Response(inPieces(body, repo.slowly), { status, headers });
+  if (isLarge && repo.slowly && !probe)
+    return new Response(inPieces(body, repo.slowly, repo.sending), { status, headers });
   return new Response(body, { status, headers });
 }

@@ -189,6 +189,8 @@ test("at a terminal the losses are drawn", async () => {
 }, 60_000);
 
 describe("a training that ended goes on as if it had not", () => {
+  // So many that it does not end by itself ahead of the signal.
+  const iterations = 120;
   const words = [
     ...small,
     "--steps-per-report",
@@ -198,7 +200,7 @@ describe("a training that ended goes on as if it had not", () => {
     "--save-every",
     "5",
     "--iters",
-    "40",
+    `${iterations}`,
     "--json",
   ];
   const options = ["--optimizer", "adamw", "--grad-accumulation-steps", "2"];
@@ -241,7 +243,9 @@ describe("a training that ended goes on as if it had not", () => {
     expect(parts).toEqual(whole);
     const third = await resumed(adapters);
     expect(third.code).toBe(0);
-    expect(third.problems).toContain("all 40 iterations are done already; to go on: --resume --iters 80");
+    expect(third.problems).toContain(
+      `all ${iterations} iterations are done already; to go on: --resume --iters ${2 * iterations}`,
+    );
   }, 120_000);
 
   test("kill -9 loses the steps since the last checkpoint, and nothing else", async () => {
@@ -256,11 +260,11 @@ describe("a training that ended goes on as if it had not", () => {
       readFileSync(join(adapters, "wandb", `${adapters.split("/").at(-1)}.jsonl`), "utf8"),
     );
     const steps = records.flatMap(({ iteration, train_loss }) => (train_loss === undefined ? [] : [iteration]));
-    expect(steps).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
+    expect(steps).toEqual(Array.from({ length: iterations }, (_, i) => i + 1));
     expect(
       readFileSync(join(adapters, "curve.svg"), "utf8")
         .match(/d="(M[^"]*)"/g)!
-        .some((line) => line.split("L").length === 40),
+        .some((line) => line.split("L").length === iterations),
     ).toBe(true);
   }, 120_000);
 

@@ -262,11 +262,10 @@ test("nothing stays behind", async () => {
     await expect(answered(stepper, formats[0]![0], { prompt: [] })).rejects.toThrow("prompt is empty");
   };
   await run();
-  // Tokenizers of other tests take their vocabularies along when they are collected.
-  Bun.gc(true);
-  await Bun.sleep(1);
-  const before = [mx.liveHandles(), mx.grammar.liveGrammars()];
+  const [handles, grammars] = [mx.liveHandles(), mx.grammar.liveGrammars()];
   await run();
-  expect([mx.liveHandles(), mx.grammar.liveGrammars()]).toEqual(before);
+  expect(mx.liveHandles()).toBe(handles);
+  // Tokenizers of other tests take their vocabularies along when they are collected.
+  expect(mx.grammar.liveGrammars()).toBeLessThanOrEqual(grammars);
   batch.dispose();
 });

@@ -309,11 +309,10 @@ describe("a hub that", () => {
 test("several files are fetched at a time", async () => {
   const names = [1, 2, 3, 4].map((i) => `model-0000${i}-of-00004.safetensors`);
   const files = Object.fromEntries(names.map((name, i) => [name, weights.map((byte) => byte + i)]));
-  hub.serve({ "org/name": { files: { "config.json": "{}", ...files }, large: names, slowly: 12 } });
-  const began = performance.now();
+  const sending = { now: 0, most: 0 };
+  hub.serve({ "org/name": { files: { "config.json": "{}", ...files }, large: names, slowly: 12, sending } });
   await resolveModel("org/name");
-  // Each of the four takes 1.2 s.
-  expect(performance.now() - began).toBeLessThan(3600);
+  expect(sending.most).toBeGreaterThan(1);
 });
 
 describe("the disk", () => {

@@ -283,7 +283,8 @@ test("texts by chance never crash, and nothing stays behind", async () => {
     ),
     { numRuns: 150 },
   );
-  expect(liveGrammars()).toBe(before);
+  // Those of other tests may be collected meanwhile.
+  expect(liveGrammars()).toBeLessThanOrEqual(before);
 }, 30_000);
 
 test("memory stays flat over many grammars", async () => {

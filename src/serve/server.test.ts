@@ -57,7 +57,7 @@ describe("many at once", () => {
     await Bun.sleep(20);
     const before = mx.liveHandles();
     for (let i = 0; i < 3; i++) await round();
-    await until(() => scheduler.running === 0 && mx.liveHandles() === before);
+    await until(() => scheduler.running === 0 && mx.liveHandles() <= before);
   });
 
   test("a full queue answers 429 with Retry-After", async () => {

@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { testServer } from "../../../test/serve";
+import { until } from "../../../test/until";
 import { demoFolder } from "../../demo/folder";
 import { openModel } from "../../generate/open-model";
 import * as mx from "../../mlx";
@@ -156,9 +157,7 @@ describe("memory", () => {
     const some = models({ main: named("main"), keepAlive: 0.02 });
     await use(some);
     expect(some.loaded).toHaveLength(1);
-    await Bun.sleep(60);
-    expect(some.loaded).toHaveLength(0);
-    expect(mx.liveHandles()).toBe(before);
+    await until(() => some.loaded.length === 0 && mx.liveHandles() === before);
   });
 
   test("there is rest once nobody has asked for a while, and not before", async () => {
