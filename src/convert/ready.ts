@@ -1,7 +1,7 @@
 /** Making a model with its weights ready to run: one order of steps for all who run models. */
 import * as mx from "../mlx";
 import type { Architecture } from "../models";
-import { fuseProjections, holdTransposes, type Module } from "../nn";
+import { fuseProjections, holdGains, holdTransposes, type Module } from "../nn";
 
 /** What the architecture says of it. */
 type Facts = Pick<Architecture, "joins">;
@@ -13,6 +13,7 @@ type Facts = Pick<Architecture, "joins">;
 const steps: readonly ((model: Module, facts: Facts) => void)[] = [
   (model, { joins }) => fuseProjections(model, joins),
   (model) => holdTransposes(model),
+  (model) => holdGains(model),
   (model) => mx.eval(model.parameters()),
   () => mx.random.settle(),
   (model) => mx.preferHugePages(model.parameters()),

@@ -70,8 +70,8 @@ declare const of: unique symbol;
 
 /**
  * What stays the same from token to token, in the order in which vendor/mlx/src/description.cpp reads it: numbers, and handles of
- * tensors, which it does not keep alive. To make it takes longer than a GPU takes for a small layer; so it is made once, and again
- * where a tensor is another.
+ * tensors, which it does not keep alive. To make it takes some 3 µs, and a step needs that of each layer: so it is made once, and
+ * again where a tensor is another.
  */
 export type Description<Of> = readonly number[] & { readonly [of]?: Of };
 

@@ -53,8 +53,24 @@ export class GroupedRMSNorm extends RMSNorm {
   }
 }
 
+/** What was made of a weight, once. */
+class HeldGain extends Module {
+  readonly _gain: Tensor;
+
+  constructor(
+    readonly _weight: Tensor,
+    offset: number,
+  ) {
+    super();
+    mx.keep(_weight);
+    this._gain = parameter(mx.add(offset, _weight));
+  }
+}
+
 /** RMSNorm with the weight stored as its distance from some number. */
 export class OffsetRMSNorm extends RMSNorm {
+  _held?: HeldGain;
+
   constructor(
     dims: number,
     eps: number,
@@ -64,15 +80,32 @@ export class OffsetRMSNorm extends RMSNorm {
   }
 
   override get gain(): Tensor {
-    return mx.add(this.offset, this.weight);
+    const { weight, _held: held } = this;
+    if (held?._weight === weight) return held._gain;
+    held?.dispose();
+    this._held = undefined;
+    return mx.add(this.offset, weight);
+  }
+
+  /** Makes the gain now, for as long as the weight is the same. Lazy. */
+  hold(): Tensor {
+    this._held?.dispose();
+    this._held = mx.scope(() => new HeldGain(this.weight, this.offset));
+    return this._held._gain;
   }
 }
 
 /** RMSNorm with the weight stored as its distance from one, as Gemma does. */
-export class ZeroCenteredRMSNorm extends RMSNorm {
-  override get gain(): Tensor {
-    return mx.add(1, this.weight);
+export class ZeroCenteredRMSNorm extends OffsetRMSNorm {
+  constructor(dims: number, eps?: number) {
+    super(dims, eps ?? 1e-5, 1);
   }
+}
+
+/** Makes the gains of a loaded model's norms, which would be made again for each token. */
+export function holdGains(model: Module): void {
+  const norms = model.namedModules().flatMap(([, module]) => (module instanceof OffsetRMSNorm ? module : []));
+  mx.eval(norms.map((norm) => norm.hold()));
 }
 
 /** (x − mean) / σ · weight + bias. Ba et al. 2016, arXiv:1607.06450. */
