@@ -2,23 +2,15 @@
 
 import type { Quantization, Tensor } from "../mlx";
 import * as mx from "../mlx";
+import type { HeldTensor } from "./held";
 import { normalWeight } from "./init";
-import {
-  linear,
-  type Packing,
-  pack,
-  packing,
-  type Quantizable,
-  quantizedLinear,
-  type TransposedWeight,
-  unpack,
-} from "./linear";
+import { linear, type Packing, pack, packing, type Quantizable, quantizedLinear, unpack } from "./linear";
 import { Module, parameter } from "./module";
 
 export class Embedding extends Module implements Quantizable {
   /** (count, dims) */
   weight: Tensor;
-  _transposed?: TransposedWeight;
+  _held?: HeldTensor;
 
   constructor(count: number, dims: number) {
     super();

@@ -2,6 +2,7 @@
 
 import type { Quantization, QuantizationMode, Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { type HeldTensor, type Holder, heldOr, hold } from "./held";
 import { uniformWeight } from "./init";
 import { Module, parameter } from "./module";
 
@@ -71,35 +72,23 @@ export function rounded(weight: Tensor, how: Quantization): Tensor {
   return unpack(pack(weight, packed), packed);
 }
 
-/** A weight's transpose, made once: with it a product is one operation of the graph, not two. */
-export class TransposedWeight extends Module {
-  readonly _view: Tensor;
-
-  constructor(readonly _weight: Tensor) {
-    super();
-    mx.keep(_weight);
-    this._view = parameter(_weight.T);
-  }
-}
-
-/** A layer with a dense weight. */
-interface Dense {
+/** A layer with a dense weight, which may hold its transpose: with that a product is one operation of the graph, not two. */
+interface Dense extends Holder {
   /** (N, K) */
   weight: Tensor;
   /** (N) */
   bias?: Tensor;
-  _transposed?: TransposedWeight;
 }
 
-/** x (…, K) → (…, N). The transpose that the layer holds is dropped when the weight is another by now. */
+const transposed = (weight: Tensor) => weight.T;
+
+/** Holds the weight's transpose, which is a view: no memory. */
+export const holdTranspose = (layer: Dense): Tensor => hold(layer, transposed);
+
+/** x (…, K) Wᵀ + b → (…, N) */
 export function linear(x: Tensor, layer: Dense): Tensor {
-  const { weight, bias, _transposed: held } = layer;
-  if (held && held._weight !== weight) {
-    held.dispose();
-    layer._transposed = undefined;
-  }
-  const transpose = layer._transposed?._view ?? weight.T;
-  return bias ? mx.addmm(bias, x, transpose) : x.matmul(transpose);
+  const transpose = heldOr(layer, transposed);
+  return layer.bias ? mx.addmm(layer.bias, x, transpose) : x.matmul(transpose);
 }
 
 /** x (…, K), packed weight (N, K · bits / 32), bias (N) → (…, N) */
@@ -119,7 +108,7 @@ export class Linear extends Module implements Layer, Quantizable {
   bias?: Tensor;
   /** This layer and its neighbours as one, where `fuseProjections` joined them. */
   _joint?: Module;
-  _transposed?: TransposedWeight;
+  _held?: HeldTensor;
 
   constructor(inputDims: number, outputDims: number, { bias = true }: { bias?: boolean } = {}) {
     super();

@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
+import { type HeldTensor, heldOr, hold } from "./held";
 import { Module, parameter } from "./module";
 import type { Norm } from "./residual";
 
@@ -53,23 +54,10 @@ export class GroupedRMSNorm extends RMSNorm {
   }
 }
 
-/** What was made of a weight, once. */
-class HeldGain extends Module {
-  readonly _gain: Tensor;
-
-  constructor(
-    readonly _weight: Tensor,
-    offset: number,
-  ) {
-    super();
-    mx.keep(_weight);
-    this._gain = parameter(mx.add(offset, _weight));
-  }
-}
-
 /** RMSNorm with the weight stored as its distance from some number. */
 export class OffsetRMSNorm extends RMSNorm {
-  _held?: HeldGain;
+  _held?: HeldTensor;
+  readonly #add = (weight: Tensor) => mx.add(this.offset, weight);
 
   constructor(
     dims: number,
@@ -80,18 +68,12 @@ export class OffsetRMSNorm extends RMSNorm {
   }
 
   override get gain(): Tensor {
-    const { weight, _held: held } = this;
-    if (held?._weight === weight) return held._gain;
-    held?.dispose();
-    this._held = undefined;
-    return mx.add(this.offset, weight);
+    return heldOr(this, this.#add);
   }
 
   /** Makes the gain now, for as long as the weight is the same. Lazy. */
   hold(): Tensor {
-    this._held?.dispose();
-    this._held = mx.scope(() => new HeldGain(this.weight, this.offset));
-    return this._held._gain;
+    return hold(this, this.#add);
   }
 }
 

@@ -8,7 +8,9 @@ import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import { BlockLinear, type BlockType, blockLinear } from "./blocks";
 import { Embedding } from "./embedding";
+import type { HeldTensor } from "./held";
 import {
+  holdTranspose,
   type Layer,
   Linear,
   linear,
@@ -16,7 +18,6 @@ import {
   QuantizedLinear,
   quantizedLinear,
   type StandIn,
-  TransposedWeight,
 } from "./linear";
 import { Module, parameter } from "./module";
 
@@ -59,7 +60,7 @@ export class JointProjection extends Module implements Rows {
   scales?: Tensor;
   biases?: Tensor;
   bias?: Tensor;
-  _transposed?: TransposedWeight;
+  _held?: HeldTensor;
 
   /** Takes over the members' tensors: they become views of the joint ones. Lazy. */
   constructor(members: readonly Projection[]) {
@@ -182,19 +183,14 @@ function packingOf(layer: Projection): unknown[] {
   return layer instanceof QuantizedLinear ? [layer.scales.dtype, ...Object.values(layer.packing)] : [];
 }
 
-/** Holds the transposes of a loaded model's dense weights. They are views: no memory. */
+/** Holds the transposes of a loaded model's dense weights. */
 export function holdTransposes(model: Module): void {
-  const held: TransposedWeight[] = [];
+  const views: Tensor[] = [];
   for (const [, module] of model.namedModules()) {
     const layers = module instanceof Linear ? [module, heldBy(module)] : module instanceof Embedding ? [module] : [];
-    for (const layer of layers) {
-      if (!layer) continue;
-      layer._transposed?.dispose();
-      layer._transposed = new TransposedWeight(layer.weight);
-      held.push(layer._transposed);
-    }
+    for (const layer of layers) if (layer) views.push(holdTranspose(layer));
   }
-  mx.eval(held.map(({ _view }) => _view));
+  mx.eval(views);
 }
 
 /** So many bytes of joint weights are made at a time. */
