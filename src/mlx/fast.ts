@@ -200,7 +200,6 @@ export {
   describeLayer,
   expertsToken,
   feedToken,
-  type LayerMatrix,
   layerRows,
   layerToken,
   routeTokens,

@@ -1,13 +1,10 @@
-import { freePorts } from "../../src/cli/launch/ports";
+import { freePorts, listenAt } from "../../src/cli/launch/ports";
 
-const isFree = (port: number) => {
-  try {
-    Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
-    return true;
-  } catch {
-    return false;
-  }
-};
+function isFree(port: number): boolean {
+  const server = listenAt(port);
+  server?.stop(true);
+  return server !== null;
+}
 
 /** The first of so many ports in a row that nobody listens at. */
 export function neighbouringPorts(count: number): number {

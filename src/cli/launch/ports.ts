@@ -17,13 +17,16 @@ function listener(): Bun.TCPSocketListener {
     const server = listenAt(lowest + Math.floor(Math.random() * (highest - lowest)));
     if (server) return server;
   }
-  // Whatever is up there takes nearly all.
-  return Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  // Something takes nearly all of these.
+  return listen(0);
 }
 
-function listenAt(port: number): Bun.TCPSocketListener | null {
+const listen = (port: number) => Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } });
+
+/** Null where somebody listens there already. */
+export function listenAt(port: number): Bun.TCPSocketListener | null {
   try {
-    return Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } });
+    return listen(port);
   } catch {
     return null;
   }
