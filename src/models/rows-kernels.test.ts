@@ -25,6 +25,7 @@ const cases = [
     null,
     Array.from({ length: 10 }, (_, i) => i + 5),
   ],
+  ["Llama, gates of other inputs", { ...llama, hidden_size: 576, intermediate_size: 7168 }, null, [20, 33, 7]],
   ["Llama, gates in one small team", { ...llama, hidden_size: 256 }, null, [20, 33, 7]],
   [
     "Llama with other frequencies, 4 bits",

@@ -68,7 +68,7 @@ Kernel& gated_kernel_of(int warps) {
 }
 
 Shape shape_for(int rows, const array& w, mx::StreamOrDevice s) {
-  return shape_for(rows, w.shape(0), w.shape(1), streaming_gpu(s)->multiprocessors);
+  return shape_for(rows, w.shape(1), w.shape(0), streaming_gpu(s)->multiprocessors);
 }
 
 int rows_of(const array& x) {
@@ -88,17 +88,26 @@ array transposed(const array& w) {
   return view;
 }
 
-bool takes_dense_rows(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s) {
+namespace {
+
+// Whether the matrix, whose axis `inputs` has the inputs, lies as a layer's weight does.
+bool lies_as_weight(int rows, mx::Dtype dtype, const array& w, int inputs, mx::StreamOrDevice s) {
   bool fits = rows > 1 && rows <= most_rows && is_half(dtype) && w.ndim() == 2 && w.dtype() == dtype &&
-      w.shape(0) >= 128 && w.shape(0) % 8 == 0 && w.shape(1) > 0 && !traced(w);
-  bool lies = fits && w.is_available() && w.strides(0) == 1 && w.strides(1) == w.shape(0) &&
+      w.shape(inputs) >= 128 && w.shape(inputs) % 8 == 0 && w.shape(1 - inputs) > 0 && !traced(w);
+  bool lies = fits && w.is_available() && w.strides(inputs) == 1 && w.strides(1 - inputs) == w.shape(inputs) &&
       w.offset() % 16 == 0;
   return lies && streaming_gpu(s);
 }
 
+} // namespace
+
 bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
   bool fits = x.ndim() > 0 && w.ndim() == 2 && x.shape(-1) == w.shape(0) && x.size() > 0 && !traced(x);
-  return fits && takes_dense_rows(rows_of(x), x.dtype(), w, s);
+  return fits && lies_as_weight(rows_of(x), x.dtype(), w, 0, s);
+}
+
+bool takes_dense_weight(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s) {
+  return lies_as_weight(rows, dtype, w, 1, s);
 }
 
 int dense_parts(int rows, const array& w, mx::StreamOrDevice s) {
@@ -107,8 +116,8 @@ int dense_parts(int rows, const array& w, mx::StreamOrDevice s) {
 
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
   int rows = rows_of(x);
-  int inputs = w.shape(0);
-  int outputs = w.shape(1);
+  int inputs = w.shape(1);
+  int outputs = w.shape(0);
   auto shape = shape_for(rows, w, s);
   auto flat = x.ndim() == 2 ? x : mx::reshape(x, {rows, inputs}, s);
   int tile = 16 * shape.warps;
@@ -118,17 +127,17 @@ array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s) {
       {{"ROWS", shape.rows}, {"WARPS", shape.warps}}};
   bool whole = shape.parts == 1;
   auto result = whole ? mx::Shape{rows, outputs} : mx::Shape{shape.parts, rows, outputs};
-  return kernel_of(shape.warps)({flat, transposed(w)}, {result}, {whole ? x.dtype() : mx::float32}, launch, s)[0];
+  return kernel_of(shape.warps)({flat, w}, {result}, {whole ? x.dtype() : mx::float32}, launch, s)[0];
 }
 
 bool takes_gated_rows(int rows, const array& w, mx::StreamOrDevice s) {
   // As many teams in a block leave room for their tiles.
-  return w.shape(1) % 16 == 0 && dense_parts(rows, w, s) <= 2;
+  return w.shape(0) % 16 == 0 && dense_parts(rows, w, s) <= 2;
 }
 
 array gated_rows(const array& x, const array& w, bool gelu, mx::StreamOrDevice s) {
   int rows = x.shape(0);
-  int outputs = w.shape(1) / 2;
+  int outputs = w.shape(0) / 2;
   auto shape = shape_for(rows, w, s);
   int warps = shape.warps * shape.parts;
   int tile = 8 * shape.warps;
@@ -136,11 +145,11 @@ array gated_rows(const array& x, const array& w, bool gelu, mx::StreamOrDevice s
       {(outputs + tile - 1) / tile, 1, 1},
       warps * 32,
       {{"ROWS", shape.rows}, {"WARPS", shape.warps}, {"TEAMS", shape.parts}, {"GELU", gelu ? 1 : 0}}};
-  return gated_kernel_of(warps)({x, transposed(w)}, {{rows, outputs}}, launch, s)[0];
+  return gated_kernel_of(warps)({x, w}, {{rows, outputs}}, launch, s)[0];
 }
 
 array dense_rows(const array& x, const array& w, mx::StreamOrDevice s) {
-  auto parts = dense_row_parts(x, w, s);
+  auto parts = dense_row_parts(x, transposed(w), s);
   auto shape = x.shape();
   shape.back() = w.shape(1);
   if (parts.ndim() == 3) {

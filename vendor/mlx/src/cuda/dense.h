@@ -11,14 +11,16 @@ array transposed(const array& w);
 
 // x (…, K) of 2 to 32 rows times w (K, N), whose columns lie one behind the other: the transpose of a layer's weight.
 bool takes_dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
-bool takes_dense_rows(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s);
 array dense_rows(const array& x, const array& w, mx::StreamOrDevice s);
 
-// The same before it is whole: (rows, N), or so many parts of it in float32, (parts, rows, N).
+// So many rows (rows, K) times a layer's weight w (N, K).
+bool takes_dense_weight(int rows, mx::Dtype dtype, const array& w, mx::StreamOrDevice s);
+
+// Their product before it is whole: (rows, N), or so many parts of it in float32, (parts, rows, N).
 int dense_parts(int rows, const array& w, mx::StreamOrDevice s);
 array dense_row_parts(const array& x, const array& w, mx::StreamOrDevice s);
 
-// x (rows, K) times w (K, 2 N), gates and then values, for which `takes_dense_rows` holds: what the gates let through, (rows, N).
+// The product with w (2 N, K), gates and then values: what the gates let through, (rows, N).
 bool takes_gated_rows(int rows, const array& w, mx::StreamOrDevice s);
 array gated_rows(const array& x, const array& w, bool gelu, mx::StreamOrDevice s);
 

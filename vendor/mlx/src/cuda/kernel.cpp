@@ -30,12 +30,12 @@ std::unordered_map<const mx::Primitive*, Function*>& places_of_functions() {
   return *made;
 }
 
-// A kernel's arguments, as MLX's own operation gives them.
+// A kernel's arguments, as MLX's own operation gives them. They are on the stack: memory for them would take longer than to fill it.
 class Arguments {
  public:
-  // An array has few axes; of a kernel that is told of them an input needs four of these.
-  explicit Arguments(size_t arrays) {
-    values_.reserve(4 * arrays);
+  // Whether there is room for so many arrays. Of a kernel that is told of its axes an input needs four arguments.
+  static constexpr bool fit(size_t arrays) {
+    return 4 * arrays <= most;
   }
 
   void add(const array& a, const Described& described) {
@@ -47,20 +47,15 @@ class Arguments {
       add_axes<int64_t>(a.strides());
     }
     if (described.ndim) {
-      values_.emplace_back().count = static_cast<int32_t>(a.ndim());
+      next().count = static_cast<int32_t>(a.ndim());
     }
   }
   void add(void* address) {
-    values_.emplace_back().address = address;
+    next().address = address;
   }
 
-  std::vector<void*> places() {
-    std::vector<void*> all;
-    all.reserve(values_.size());
-    for (auto& value : values_) {
-      all.push_back(&value);
-    }
-    return all;
+  void** places() {
+    return places_;
   }
 
  private:
@@ -73,14 +68,22 @@ class Arguments {
     char axes[most_axes * sizeof(int64_t)];
   };
 
+  Value& next() {
+    places_[count_] = &values_[count_];
+    return values_[count_++];
+  }
+
   template <class T, class Axes>
   void add_axes(const Axes& axes) {
-    auto* to = reinterpret_cast<T*>(values_.emplace_back().axes);
+    auto* to = reinterpret_cast<T*>(next().axes);
     std::fill_n(to, most_axes, T(0));
     std::copy_n(axes.begin(), std::min(axes.size(), most_axes), to);
   }
 
-  std::vector<Value> values_;
+  static constexpr size_t most = 96;
+  Value values_[most];
+  void* places_[most];
+  size_t count_ = 0;
 };
 
 } // namespace
@@ -129,7 +132,9 @@ std::vector<array> Kernel::operator()(
   }
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {
       {"T", inputs[0].dtype()}, {"Out", dtypes[0]}};
-  arguments.insert(arguments.end(), launch.constants.begin(), launch.constants.end());
+  for (auto& [name, value] : launch.constants) {
+    arguments.emplace_back(name, value);
+  }
   auto results = make_(
       inputs, shapes, dtypes, {x * launch.threads, y, z}, {launch.threads, 1, 1}, arguments, std::nullopt, false,
       stream);
@@ -142,10 +147,10 @@ std::optional<std::vector<array>> Kernel::launch_now(
     const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
     const std::vector<mx::Dtype>& dtypes, const Launch& launch) const {
   auto* turn = Turn::current();
-  if (!turn || !made.function) {
+  if (!turn || !made.function || !Arguments::fit(inputs.size() + shapes.size())) {
     return std::nullopt;
   }
-  Arguments arguments(inputs.size() + shapes.size());
+  Arguments arguments;
   for (size_t i = 0; i < inputs.size(); ++i) {
     auto input = inputs[i];
     turn->compute(input);
@@ -163,8 +168,7 @@ std::optional<std::vector<array>> Kernel::launch_now(
     arguments.add(gpu_address(*result));
     results.push_back(*std::move(result));
   }
-  auto places = arguments.places();
-  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, places.data(), waits_}, inputs, results);
+  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, arguments.places(), waits_}, inputs, results);
   return results;
 }
 

@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <map>
+#include <string_view>
 
 #include "abi.h"
 #include "cuda/launcher.h"
@@ -29,7 +30,7 @@ inline int bits_of(float value) {
 struct Launch {
   std::tuple<int, int, int> blocks;
   int threads;
-  std::vector<std::pair<std::string, int>> constants;
+  std::vector<std::pair<std::string_view, int>> constants; // names outlive the call
 };
 
 // What a kernel is told of an input beside its place, as its text asks for it.

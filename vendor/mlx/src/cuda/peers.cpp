@@ -159,7 +159,7 @@ class Peers {
     static Kernel by_chunks("mlxlm_peer_norm_long", inputs, outputs, peer_norm_long_source, header + two_blocks());
     int dims = x.shape(-1);
     bool is_short = goes_by_lines(x);
-    std::vector<std::pair<std::string, int>> constants = {{"DIMS", dims}, {"EPS", bits_of(eps)}};
+    std::vector<std::pair<std::string_view, int>> constants = {{"DIMS", dims}, {"EPS", bits_of(eps)}};
     if (is_short) constants.emplace_back("PARTS", parts);
     auto results = (is_short ? by_lines : by_chunks)(
         {x, part, weight, *table_, after_meetings(mx::to_stream(s))}, {x.shape(), x.shape(), {}},
@@ -208,7 +208,7 @@ class Peers {
     return launch_bounds(threads, 2);
   }
 
-  Launch launch(std::vector<std::pair<std::string, int>> constants, int taken) const {
+  Launch launch(std::vector<std::pair<std::string_view, int>> constants, int taken) const {
     constants.insert(
         constants.end(),
         {{"RANKS", ranks_}, {"RANK", rank_}, {"BLOCKS", blocks}, {"THREADS", threads}, {"CHUNK", chunk}});

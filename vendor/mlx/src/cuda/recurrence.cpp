@@ -64,7 +64,7 @@ class Call {
     if (known == kernels->end()) {
       known = kernels->try_emplace(full, full, names_, std::move(outputs), source.c_str(), header_).first;
     }
-    return known->second(arrays_, shapes, dtypes, {blocks, threads, constants_}, s);
+    return known->second(arrays_, shapes, dtypes, {blocks, threads, {constants_.begin(), constants_.end()}}, s);
   }
 
  private:

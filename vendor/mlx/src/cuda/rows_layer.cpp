@@ -60,21 +60,18 @@ array product(const array& x, const cpu::Matrix& matrix, mx::StreamOrDevice s) {
 // Whether the matrix's products with so many rows come in parts.
 bool comes_in_parts(const cpu::Matrix& matrix, int rows, mx::StreamOrDevice s) {
   bool plain = !matrix.layout.packing && !matrix.layout.biased;
-  return plain && takes_dense_rows(rows, matrix.arrays[0].dtype(), transposed(matrix.arrays[0]), s);
+  return plain && takes_dense_weight(rows, matrix.arrays[0].dtype(), matrix.arrays[0], s);
 }
 
 // x (B, K) → (B, N), or parts of it in float32, (parts, B, N)
 array product_or_parts(const array& x, const cpu::Matrix& matrix, mx::StreamOrDevice s) {
-  return comes_in_parts(matrix, x.shape(0), s) ? dense_row_parts(x, transposed(matrix.arrays[0]), s) : product(x, matrix, s);
+  return comes_in_parts(matrix, x.shape(0), s) ? dense_row_parts(x, matrix.arrays[0], s) : product(x, matrix, s);
 }
 
 // The gated products of x (B, K): (B, M)
 array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::StreamOrDevice s) {
-  if (comes_in_parts(joint, x.shape(0), s)) {
-    auto w = transposed(joint.arrays[0]);
-    if (takes_gated_rows(x.shape(0), w, s)) {
-      return gated_rows(x, w, gelu, s);
-    }
+  if (comes_in_parts(joint, x.shape(0), s) && takes_gated_rows(x.shape(0), joint.arrays[0], s)) {
+    return gated_rows(x, joint.arrays[0], gelu, s);
   }
   auto both = product_or_parts(x, joint, s);
   static Kernel kernel(
@@ -173,15 +170,14 @@ struct Plan {
 } // namespace
 
 std::vector<array> layer_rows(
-    const array& x, const std::optional<array>& delta, const cpu::TokenLayer& layer, const std::vector<int>& starts,
-    mx::StreamOrDevice s) {
-  auto& group = layer.attention.group;
+    const array& x, const std::optional<array>& delta, cpu::TokenLayer layer, std::vector<int> starts, mx::StreamOrDevice s) {
+  auto group = layer.attention.group;
   bool is_rows = x.ndim() == 3 && x.shape(1) == 1 && is_half(x.dtype()) && !traced(x) &&
       (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta)));
   if (!is_rows || (group && !row_peers(*group, x.shape(2)))) {
     return {};
   }
-  Plan plan = {layer, starts, delta.has_value(), false};
+  Plan plan = {std::move(layer), std::move(starts), delta.has_value(), false};
   if (!plan.fits(x, s)) {
     return {};
   }
@@ -192,14 +188,14 @@ std::vector<array> layer_rows(
     auto own = part ? *part : *delta;
     inputs.push_back(parts_of(own).value_or(own));
   }
-  inputs.insert(inputs.end(), {layer.attention.keys, layer.attention.values});
+  inputs.insert(inputs.end(), {plan.layer.attention.keys, plan.layer.attention.values});
   auto stream = mx::to_stream(s);
   if (group) {
     inputs.push_back(after_meetings(stream));
   }
-  auto& down = layer.feed.last;
+  auto& down = plan.layer.feed.last;
   int rows = x.shape(0);
-  int parts = comes_in_parts(down, rows, s) ? dense_parts(rows, transposed(down.arrays[0]), s) : 1;
+  int parts = comes_in_parts(down, rows, s) ? dense_parts(rows, down.arrays[0], s) : 1;
   bool whole = parts == 1;
   auto shape = whole ? x.shape() : mx::Shape{parts, rows, x.shape(2)};
   auto operations = [plan = std::move(plan), stream](const std::vector<array>& given) { return plan(given, stream); };
