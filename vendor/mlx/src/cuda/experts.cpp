@@ -101,7 +101,7 @@ std::optional<array> experts_token(
         .shared_memory = fixed + slots * slot_bytes,
         .blocks = gpu->multiprocessors,
         .threads = stream_threads,
-        .reads_rows = true};
+        .reads = Reads::copies};
     for (size_t i = 0; i < std::size(constants); ++i) {
       kernel.arguments.emplace_back(constants[i], key[i]);
     }

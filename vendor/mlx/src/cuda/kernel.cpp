@@ -33,9 +33,13 @@ std::unordered_map<const mx::Primitive*, Function*>& places_of_functions() {
 // A kernel's arguments, as MLX's own operation gives them. They are on the stack: memory for them would take longer than to fill it.
 class Arguments {
  public:
-  // Whether there is room for so many arrays. Of a kernel that is told of its axes an input needs four arguments.
-  static constexpr bool fit(size_t arrays) {
-    return 4 * arrays <= most;
+  // Whether there is room for them.
+  static bool fit(const std::vector<Described>& inputs, size_t outputs) {
+    size_t count = inputs.size() + outputs;
+    for (auto& [shape, strides, ndim] : inputs) {
+      count += shape + strides + ndim;
+    }
+    return count <= most;
   }
 
   void add(const array& a, const Described& described) {
@@ -80,7 +84,7 @@ class Arguments {
     std::copy_n(axes.begin(), std::min(axes.size(), most_axes), to);
   }
 
-  static constexpr size_t most = 96;
+  static constexpr size_t most = 64;
   Value values_[most];
   void* places_[most];
   size_t count_ = 0;
@@ -96,20 +100,60 @@ void remember_function(const mx::Primitive& operation, Function function) {
   }
 }
 
+KernelFacts::KernelFacts(const std::string& text, const std::vector<std::string>& names, Reads how, int bytes)
+    : waits(text.find(MLXLM_BEHIND_LAUNCH) != std::string::npos), reads(how), shared_memory(bytes) {
+  auto asks_for = [&](const std::string& what) { return text.find(what) != std::string::npos; };
+  for (auto& name : names) {
+    inputs.push_back({asks_for(name + "_shape"), asks_for(name + "_strides"), asks_for(name + "_ndim")});
+  }
+}
+
+MadeKernel::MadeKernel(
+    std::shared_ptr<mx::Primitive> operation, KernelFacts facts, std::tuple<int, int, int> blocks, int threads)
+    : operation_(std::move(operation)), facts_(std::move(facts)), blocks_(blocks), threads_(threads) {
+  places_of_functions().emplace(operation_.get(), &function_);
+}
+
+std::vector<array> MadeKernel::operator()(
+    const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes) const {
+  auto results = launch_now(inputs, shapes, dtypes);
+  return results ? *std::move(results) : array::make_arrays(shapes, dtypes, operation_, inputs);
+}
+
+std::optional<std::vector<array>> MadeKernel::launch_now(
+    const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes) const {
+  auto* turn = Turn::current();
+  if (!turn || !function_ || !Arguments::fit(facts_.inputs, shapes.size())) {
+    return std::nullopt;
+  }
+  Arguments arguments;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    auto input = inputs[i];
+    turn->compute(input);
+    if (facts_.reads == Reads::copies && !input.flags().row_contiguous) {
+      return std::nullopt;
+    }
+    arguments.add(input, facts_.inputs[i]);
+  }
+  std::vector<array> results;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    auto result = turn->result(shapes[i], dtypes[i]);
+    if (!result) {
+      return std::nullopt;
+    }
+    arguments.add(gpu_address(*result));
+    results.push_back(*std::move(result));
+  }
+  turn->launch({function_, blocks_, threads_, facts_.shared_memory, arguments.places(), facts_.waits}, inputs);
+  return results;
+}
+
 Kernel::Kernel(
     std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source, std::string header,
     int shared_memory, Reads reads)
     : make_(mx::fast::cuda_kernel(
           name, inputs, outputs, source, named_text(header), reads == Reads::copies, shared_memory)),
-      shared_memory_(shared_memory),
-      reads_(reads) {
-  std::string text = source;
-  auto names = [&](const std::string& what) { return text.find(what) != std::string::npos; };
-  waits_ = names(MLXLM_BEHIND_LAUNCH);
-  for (auto& input : inputs) {
-    described_.push_back({names(input + "_shape"), names(input + "_strides"), names(input + "_ndim")});
-  }
-}
+      facts_(source, inputs, reads, shared_memory) {}
 
 std::vector<array> Kernel::operator()(
     const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes,
@@ -127,8 +171,7 @@ std::vector<array> Kernel::operator()(
   }
   auto known = made_.find(key);
   if (known != made_.end()) {
-    auto results = launch_now(known->second, inputs, shapes, dtypes, launch);
-    return results ? *std::move(results) : array::make_arrays(shapes, dtypes, known->second.primitive, inputs);
+    return known->second(inputs, shapes, dtypes);
   }
   std::vector<std::pair<std::string, mx::fast::TemplateArg>> arguments = {
       {"T", inputs[0].dtype()}, {"Out", dtypes[0]}};
@@ -138,43 +181,13 @@ std::vector<array> Kernel::operator()(
   auto results = make_(
       inputs, shapes, dtypes, {x * launch.threads, y, z}, {launch.threads, 1, 1}, arguments, std::nullopt, false,
       stream);
-  auto& made = made_.emplace(std::move(key), Made{results[0].primitive_ptr()}).first->second;
-  places_of_functions().emplace(made.primitive.get(), &made.function);
-  return results;
-}
-
-std::optional<std::vector<array>> Kernel::launch_now(
-    const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
-    const std::vector<mx::Dtype>& dtypes, const Launch& launch) const {
-  auto* turn = Turn::current();
-  if (!turn || !made.function || !Arguments::fit(inputs.size() + shapes.size())) {
-    return std::nullopt;
-  }
-  Arguments arguments;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    auto input = inputs[i];
-    turn->compute(input);
-    if (reads_ == Reads::copies && !input.flags().row_contiguous) {
-      return std::nullopt;
-    }
-    arguments.add(input, described_[i]);
-  }
-  std::vector<array> results;
-  for (size_t i = 0; i < shapes.size(); ++i) {
-    auto result = turn->result(shapes[i], dtypes[i]);
-    if (!result) {
-      return std::nullopt;
-    }
-    arguments.add(gpu_address(*result));
-    results.push_back(*std::move(result));
-  }
-  turn->launch({made.function, launch.blocks, launch.threads, shared_memory_, arguments.places(), waits_}, inputs, results);
+  made_.try_emplace(std::move(key), results[0].primitive_ptr(), facts_, launch.blocks, launch.threads);
   return results;
 }
 
 bool Kernel::will_make(const array& a) const {
   return a.status() == array::Status::unscheduled && a.has_primitive() &&
-      std::any_of(made_.begin(), made_.end(), [&](auto& made) { return made.second.primitive == a.primitive_ptr(); });
+      std::any_of(made_.begin(), made_.end(), [&](auto& made) { return made.second.makes(a); });
 }
 
 } // namespace mlxlm::cuda

@@ -40,6 +40,45 @@ struct Described {
   bool ndim;
 };
 
+// Whether inputs that do not lie in rows are copied, or the kernel reads them, and may write to them, where they lie.
+enum class Reads { copies, in_place };
+
+// What a kernel's launches have in common, whatever its constants.
+struct KernelFacts {
+  std::vector<Described> inputs;
+  bool waits; // for the launch before it, by itself
+  Reads reads;
+  int shared_memory;
+
+  KernelFacts(const std::string& text, const std::vector<std::string>& inputs, Reads reads, int shared_memory);
+};
+
+// A kernel with its constants and the size of its launch: MLX's operation for it, and the function that this has been compiled to, once that is
+// known. It stays where it is.
+class MadeKernel {
+ public:
+  MadeKernel(std::shared_ptr<mx::Primitive> operation, KernelFacts facts, std::tuple<int, int, int> blocks, int threads);
+  MadeKernel(const MadeKernel&) = delete;
+
+  // Where an operation has its turn the kernel is launched here and now, if MLX has launched it before.
+  std::vector<array> operator()(
+      const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes) const;
+
+  bool makes(const array& a) const {
+    return a.primitive_ptr() == operation_;
+  }
+
+ private:
+  std::optional<std::vector<array>> launch_now(
+      const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes) const;
+
+  std::shared_ptr<mx::Primitive> operation_;
+  Function function_ = nullptr;
+  KernelFacts facts_;
+  std::tuple<int, int, int> blocks_;
+  int threads_;
+};
+
 // Ahead of a kernel's text: how many threads it has, and how many of its blocks a multiprocessor should have room for. MLX says neither,
 // so that the compiler takes more registers than that leaves.
 std::string launch_bounds(int threads, int blocks);
@@ -48,15 +87,11 @@ std::string launch_bounds(int threads, int blocks);
 // takes longer than all else on the host's side; the primitive that comes of it is the same each time.
 class Kernel {
  public:
-  // Whether inputs that do not lie in rows are copied, or the kernel reads them, and may write to them, where they lie.
-  enum class Reads { copies, in_place };
-
   Kernel(
       std::string name, std::vector<std::string> inputs, std::vector<std::string> outputs, const char* source,
       std::string header = "", int shared_memory = 0, Reads reads = Reads::copies);
 
-  // The source knows the first input's dtype as T, and the first output's as Out. Where an operation has its turn the kernel is
-  // launched here and now, if MLX has launched it before.
+  // The source knows the first input's dtype as T, and the first output's as Out.
   std::vector<array> operator()(
       const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes,
       const Launch& launch, mx::StreamOrDevice s);
@@ -72,21 +107,9 @@ class Kernel {
   bool will_make(const array& a) const;
 
  private:
-  struct Made {
-    std::shared_ptr<mx::Primitive> primitive;
-    Function function = nullptr; // once it is known
-  };
-
-  std::optional<std::vector<array>> launch_now(
-      const Made& made, const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes,
-      const std::vector<mx::Dtype>& dtypes, const Launch& launch) const;
-
   mx::fast::CustomKernelFunction make_;
-  std::map<std::vector<int>, Made> made_;
-  int shared_memory_;
-  Reads reads_;
-  bool waits_; // for the launch before it, by itself
-  std::vector<Described> described_; // by input
+  KernelFacts facts_;
+  std::map<std::vector<int>, MadeKernel> made_;
 };
 
 // What MLX loaded a kernel as, told by the operation that launches it. Nothing happens where that is not one of these kernels.

@@ -1,5 +1,5 @@
-// Kernels put into MLX's CUDA graph by the functions that MLX loaded them as. Its own operation for such a kernel puts the kernel's
-// text and name together in every call, which takes longer than the launch.
+// Kernels launched on MLX's stream by the functions that MLX loaded them as. Its own operation for such a kernel puts the kernel's
+// text and name together in every call, and the kernel into a CUDA graph: both take longer than the launch.
 #pragma once
 
 #include "abi.h"
@@ -28,20 +28,17 @@ class Launcher {
   virtual Function take_newest() = 0;
 
   // An array in memory of the GPU that goes back to this launcher; nothing where the GPU has none left, for much of it, or for a
-  // second stream. What one launch no longer needs may be given to a later one: each comes behind those before it, or waits for them.
+  // second stream. What one launch no longer needs is given to the next: each comes behind those before it, or waits for them.
   virtual std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype, mx::Stream stream) = 0;
 
   // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
   virtual bool owns(const array& a) = 0;
 
-  // Behind all earlier launches on this stream, and whatever makes the inputs. `in_row`: since the last of them MLX has put nothing into its
-  // graph, and not begun another. A kernel that waits by itself begins before that one has ended.
-  virtual void launch(
-      const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs, mx::Stream stream,
-      bool in_row) = 0;
+  // Behind all that is on this stream, MLX's graph too. A kernel that waits by itself begins before the launch ahead of it has ended.
+  virtual void launch(const FunctionLaunch& what, mx::Stream stream) = 0;
 };
 
-// Null in builds without CUDA.
+// Null in builds without CUDA, and with another MLX than the pinned one: where its stream is differs by version.
 Launcher*& launcher();
 
 } // namespace mlxlm::cuda

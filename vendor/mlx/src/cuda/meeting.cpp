@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "cuda/kernel.h"
 #include "cuda/kernel_texts.h"
 #include "mlx/ops.h"
 
@@ -69,22 +70,24 @@ std::vector<array> launch_meeting(
   inputs.add("state", counters(stream));
   inputs.add("after", after_meetings(stream));
   // MLX would put the kernel's text together in every call.
-  static std::map<std::pair<const char*, std::vector<int>>, std::shared_ptr<mx::Primitive>> made;
+  static std::map<std::pair<const char*, std::vector<int>>, MadeKernel> made;
   key.push_back(stream.index);
   auto which = std::pair(source, std::move(key));
   auto known = made.find(which);
   std::vector<array> results;
   if (known != made.end()) {
-    results = array::make_arrays(std::move(shapes), dtypes, known->second, inputs.arrays);
+    results = known->second(inputs.arrays, shapes, dtypes);
   } else {
     auto kernel = make();
+    std::vector<std::string> names(inputs.names.begin(), inputs.names.end());
     auto call = mx::fast::cuda_kernel(
-        kernel.name, {inputs.names.begin(), inputs.names.end()}, kernel.outputs, source, named_text(kernel.header),
-        kernel.reads_rows, kernel.shared_memory);
+        kernel.name, names, kernel.outputs, source, named_text(kernel.header), kernel.reads == Reads::copies, kernel.shared_memory);
     results = call(
         inputs.arrays, shapes, dtypes, {kernel.blocks * kernel.threads, 1, 1}, {kernel.threads, 1, 1}, kernel.arguments,
         std::nullopt, false, stream);
-    made.emplace(std::move(which), results[0].primitive_ptr());
+    KernelFacts facts(source, names, kernel.reads, kernel.shared_memory);
+    made.try_emplace(
+        std::move(which), results[0].primitive_ptr(), std::move(facts), std::tuple(kernel.blocks, 1, 1), kernel.threads);
   }
   remember_meeting(results[0]);
   return results;

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "abi.h"
+#include "cuda/kernel.h"
 
 namespace mlxlm::cuda {
 
@@ -41,7 +42,7 @@ struct MeetingKernel {
   int shared_memory;
   int blocks;
   int threads;
-  bool reads_rows; // inputs that do not lie in rows are copied
+  Reads reads;
 };
 
 // The outputs of a kernel with this source, of these shapes and dtypes. `key` decides all that `make` gives. Beside its own

@@ -49,7 +49,7 @@ Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {
     }
     kernel.emplace(
         "mlxlm_attend_rows_" + std::to_string(number), inputs, std::vector<std::string>{"out"}, attend_rows_source,
-        header(normed, by_freqs, in_parts), 0, Kernel::Reads::in_place);
+        header(normed, by_freqs, in_parts), 0, Reads::in_place);
   }
   return *kernel;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cuda/attention_parts.h"
+#include "cuda/composite.h"
 #include "cuda/heads.h"
 #include "cuda/kernel.h"
 #include "cuda/meeting.h"
@@ -116,6 +117,10 @@ struct Kind {
   int matrices() const {
     return whole ? 4 : 2;
   }
+  // For who asked: the stream where it is whole, and what is added to it next.
+  int results() const {
+    return whole ? 2 : 1;
+  }
   bool is_packed(int matrix) const {
     return packed >> matrix & 1;
   }
@@ -164,12 +169,11 @@ void add_matrix(NamedInputs& inputs, int which, const cpu::Matrix& matrix) {
 std::vector<array> launch(const Kind& kind, const Plan& plan, NamedInputs inputs, const array& x, mx::StreamOrDevice s) {
   auto key = plan.constants;
   key.insert(key.end(), {static_cast<int>(kind.number()), static_cast<int>(x.dtype().val())});
-  std::vector<mx::Shape> shapes(kind.whole ? 2 : 1, x.shape());
+  std::vector<mx::Shape> shapes(kind.results(), x.shape());
   shapes.push_back({plan.room});
   shapes.push_back({plan.parts});
   std::vector<mx::Dtype> dtypes(shapes.size() - 1, x.dtype());
   dtypes.push_back(mx::float32);
-  auto stream = mx::to_stream(s);
   auto make = [&] {
     MeetingKernel kernel = {
         .name = kind.name(),
@@ -179,7 +183,7 @@ std::vector<array> launch(const Kind& kind, const Plan& plan, NamedInputs inputs
         .shared_memory = plan.shared_memory,
         .blocks = streaming_gpu(s)->multiprocessors,
         .threads = stream_threads,
-        .reads_rows = false};
+        .reads = Reads::in_place};
     if (kind.whole) {
       kernel.outputs.insert(kernel.outputs.begin(), "sum");
     }
@@ -195,8 +199,28 @@ std::vector<array> launch(const Kind& kind, const Plan& plan, NamedInputs inputs
     return kernel;
   };
   auto results = launch_meeting(
-      token_layer_source, std::move(key), std::move(inputs), std::move(shapes), dtypes, stream, make);
-  results.resize(kind.whole ? 2 : 1, results[0]);
+      token_layer_source, std::move(key), std::move(inputs), std::move(shapes), dtypes, mx::to_stream(s), make);
+  results.resize(kind.results(), results[0]);
+  return results;
+}
+
+// The same as an operation of its own: in a model whose layers are all such kernels, MLX's own work for one takes as long as the kernel.
+std::vector<array> launch_in_turn(Kind kind, Plan plan, NamedInputs inputs, const array& x, mx::Stream stream) {
+  std::vector<array> awaited;
+  for (auto& input : inputs.arrays) {
+    if (input.status() == array::Status::unscheduled || input.event().valid()) {
+      awaited.push_back(input);
+    }
+  }
+  awaited.push_back(after_meetings(stream));
+  std::vector<mx::Shape> shapes(kind.results(), x.shape());
+  std::vector<mx::Dtype> dtypes(shapes.size(), x.dtype());
+  auto operations = [kind, plan = std::move(plan), inputs = std::move(inputs), x, stream](const std::vector<array>& given) {
+    MeetingsWithin within(given.back());
+    return launch(kind, plan, inputs, x, stream);
+  };
+  auto results = composite(std::move(shapes), std::move(dtypes), std::move(awaited), std::move(operations), stream);
+  remember_meeting(results[0]);
   return results;
 }
 
@@ -324,7 +348,7 @@ std::vector<array> layer_token(
   add_matrix(inputs, gates, layer.feed.joint[0]);
   add_matrix(inputs, down, layer.feed.last);
   add_peers(inputs, kind, peers);
-  return launch(kind, *plan, std::move(inputs), x, s);
+  return launch_in_turn(kind, *std::move(plan), std::move(inputs), x, mx::to_stream(s));
 }
 
 } // namespace mlxlm::cuda

@@ -1,6 +1,8 @@
 // One token through a whole layer as one CUDA kernel. cuda/stream_sources.h has the products, cuda/attention_parts.h attention, cuda/token_parts.h the rest.
 #pragma once
 
+#include "cuda/overlap_sources.h"
+
 namespace mlxlm::cuda {
 
 // WHOLE: a layer, else its attention alone, of a row that is normed already. SHARED: ranks have some of the heads and a part of the
@@ -54,11 +56,6 @@ constexpr const char* token_layer_source = R"(
     return;
   }
 
-  auto* counts = const_cast<unsigned long long*>(reinterpret_cast<const unsigned long long*>(state));
-  Meeting meet(counts, SHARED);
-#if SHARED
-  mlxlm::RowSum<T, PEERS> row_sum(table, RANK, RANKS);
-#endif
   const int used = sizes[0];
   const int splits = max(1, min(static_cast<int>(gridDim.x) / TEAMS, (used + 255) / 256));
   const bool attends = blockIdx.x < TEAMS * splits;
@@ -80,6 +77,12 @@ constexpr const char* token_layer_source = R"(
 
   Scales<T, Joint> joint_scale;
   joint_scale.begin(joint_matrix, warp, lane);
+)" MLXLM_BEHIND_LAUNCH R"(
+  auto* counts = const_cast<unsigned long long*>(reinterpret_cast<const unsigned long long*>(state));
+  Meeting meet(counts, SHARED);
+#if SHARED
+  mlxlm::RowSum<T, PEERS> row_sum(table, RANK, RANKS);
+#endif
   T* heads = room;
   T* attended = heads + JOINT_ROWS;
 #if WHOLE

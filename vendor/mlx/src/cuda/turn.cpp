@@ -52,8 +52,6 @@ void Turn::compute(array& a) {
     output.set_status(array::Status::evaluated);
   }
   if (!is_view(a)) {
-    // The next launch may read what this gives, in whatever memory, so MLX orders it.
-    in_row_ = false;
     kept_.insert(kept_.end(), a.inputs().begin(), a.inputs().end());
     kept_.insert(kept_.end(), outputs.begin(), outputs.end());
   }
@@ -64,10 +62,8 @@ std::optional<array> Turn::result(const mx::Shape& shape, mx::Dtype dtype) {
   return launcher()->result(shape, dtype, stream_);
 }
 
-void Turn::launch(
-    const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs) {
-  // MLX begins a new graph between operations, not within one.
-  launcher()->launch(what, inputs, outputs, stream_, std::exchange(in_row_, true));
+void Turn::launch(const FunctionLaunch& what, const std::vector<array>& inputs) {
+  launcher()->launch(what, stream_);
   for (auto& input : inputs) {
     if (!launcher()->owns(input)) {
       kept_.push_back(input);

@@ -21,12 +21,11 @@ class Turn {
   // What a launch gives; nothing where there is no memory for it.
   std::optional<array> result(const mx::Shape& shape, mx::Dtype dtype);
 
-  void launch(const FunctionLaunch& what, const std::vector<array>& inputs, const std::vector<array>& outputs);
+  void launch(const FunctionLaunch& what, const std::vector<array>& inputs);
 
  private:
   mx::Stream stream_;
   std::vector<array>& kept_;
-  bool in_row_ = false; // MLX has put nothing into its graph since the last launch of this turn
 };
 
 } // namespace mlxlm::cuda
