@@ -30,7 +30,7 @@ std::unordered_map<const mx::Primitive*, Function*>& places_of_functions() {
   return *made;
 }
 
-// A kernel's arguments, as MLX's own operation gives them. They are on the stack: memory for them would take longer than to fill it.
+// A kernel's arguments, as MLX's own operation gives them. They are on the stack: to allocate memory for them would take longer than to fill it.
 class Arguments {
  public:
   // Whether there is room for them.

@@ -54,13 +54,13 @@ struct KernelFacts {
 };
 
 // A kernel with its constants and the size of its launch: MLX's operation for it, and the function that this has been compiled to, once that is
-// known. It stays where it is.
+// known. It is never moved: its place is remembered.
 class MadeKernel {
  public:
   MadeKernel(std::shared_ptr<mx::Primitive> operation, KernelFacts facts, std::tuple<int, int, int> blocks, int threads);
   MadeKernel(const MadeKernel&) = delete;
 
-  // Where an operation has its turn the kernel is launched here and now, if MLX has launched it before.
+  // Where an operation has its turn the kernel is launched here and now, if MLX has launched it in a turn before.
   std::vector<array> operator()(
       const std::vector<array>& inputs, const std::vector<mx::Shape>& shapes, const std::vector<mx::Dtype>& dtypes) const;
 

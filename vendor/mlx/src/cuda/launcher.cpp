@@ -69,7 +69,8 @@ class Pool {
 
   bool has(const void* memory) const {
     auto* one = static_cast<const GpuBuffer*>(memory);
-    return std::greater_equal<>()(one, all_.data()) && std::less<>()(one, all_.data() + most);
+    bool is_own = std::greater_equal<>()(one, all_.data()) && std::less<>()(one, all_.data() + most);
+    return is_own && one->device == device;
   }
 
  private:
@@ -144,7 +145,8 @@ class StreamLauncher : public Launcher {
       throw std::runtime_error("CUDA's driver launches no kernels");
     }
     auto& encoder = mx::cu::get_command_encoder(stream);
-    if (encoder.node_count > 0) {
+    bool is_behind_graph = encoder.node_count > 0;
+    if (is_behind_graph) {
       encoder.commit();
     }
     auto [x, y, z] = what.blocks;
@@ -155,7 +157,7 @@ class StreamLauncher : public Launcher {
         .shared_memory = static_cast<unsigned>(what.shared_memory),
         .stream = encoder.stream,
         .attributes = &begins_early,
-        .attribute_count = what.waits ? 1u : 0u};
+        .attribute_count = what.waits && !is_behind_graph ? 1u : 0u};
     check_driver(launch(&configuration, what.function, what.arguments, nullptr), "a kernel cannot be launched");
   }
 

@@ -34,7 +34,8 @@ class Launcher {
   // Whether its memory goes back to this launcher, so that it need not be kept until launches have run.
   virtual bool owns(const array& a) = 0;
 
-  // Behind all that is on this stream, MLX's graph too. A kernel that waits by itself begins before the launch ahead of it has ended.
+  // Behind all that is on this stream, MLX's graph too. A kernel that waits by itself begins before a launch ahead of it has ended, but
+  // not before a graph: it may look ahead of its wait at what that gives, the sizes of a step for instance.
   virtual void launch(const FunctionLaunch& what, mx::Stream stream) = 0;
 };
 

@@ -43,11 +43,11 @@ void set_meetings_aside() {
 MeetingsWithin::MeetingsWithin(const array& before) {
   set_meetings_aside();
   newest.reset();
-  entered = before;
+  outer_ = std::exchange(entered, before);
 }
 
 MeetingsWithin::~MeetingsWithin() {
-  entered.reset();
+  entered = std::move(outer_);
   restore_meetings();
 }
 

@@ -70,6 +70,9 @@ class MeetingsWithin {
   explicit MeetingsWithin(const array& before);
   ~MeetingsWithin();
   MeetingsWithin(const MeetingsWithin&) = delete;
+
+ private:
+  std::optional<array> outer_;
 };
 
 // What is asked for between these two and not evaluated by then never is: what comes behind does not wait for it. They may be nested.

@@ -134,7 +134,27 @@ struct Plan {
         takes_attend_rows({x.shape(0), 1, *joint}, dtype, rows(attention.keys, attention.values), s);
   }
 
-  // x, [delta], keys, values, [what the kernels of ranks come behind] → h (B, K) and the block's own result, or parts of that
+  // Of its weights those that are not there yet.
+  void add_awaited(std::vector<array>& inputs) const {
+    auto add = [&](const array& a) {
+      if (is_awaited(a)) {
+        inputs.push_back(a);
+      }
+    };
+    auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
+    for (auto* matrix : {&attention.joint[0], &attention.last, &feed.joint[0], &feed.last}) {
+      std::for_each(matrix->arrays.begin(), matrix->arrays.end(), add);
+    }
+    for (auto* weight : {&attention.query_weight, &attention.key_weight, &attention.freqs}) {
+      if (*weight) {
+        add(**weight);
+      }
+    }
+    add(first_norm);
+    add(second_norm);
+  }
+
+  // x, [delta], keys, values, … , [what the kernels of ranks come behind] → h (B, K) and the block's own result, or parts of that
   std::vector<array> operator()(const std::vector<array>& inputs, mx::Stream s) const {
     auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
     auto& group = attention.group;
@@ -189,6 +209,7 @@ std::vector<array> layer_rows(
     inputs.push_back(parts_of(own).value_or(own));
   }
   inputs.insert(inputs.end(), {plan.layer.attention.keys, plan.layer.attention.values});
+  plan.add_awaited(inputs);
   auto stream = mx::to_stream(s);
   if (group) {
     inputs.push_back(after_meetings(stream));

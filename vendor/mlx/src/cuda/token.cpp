@@ -208,7 +208,7 @@ std::vector<array> launch(const Kind& kind, const Plan& plan, NamedInputs inputs
 std::vector<array> launch_in_turn(Kind kind, Plan plan, NamedInputs inputs, const array& x, mx::Stream stream) {
   std::vector<array> awaited;
   for (auto& input : inputs.arrays) {
-    if (input.status() == array::Status::unscheduled || input.event().valid()) {
+    if (is_awaited(input)) {
       awaited.push_back(input);
     }
   }

@@ -21,12 +21,10 @@ Launcher*& launcher() {
   return made;
 }
 
-Turn::Turn(mx::Stream stream, std::vector<array>& kept) : stream_(stream), kept_(kept) {
-  now = this;
-}
+Turn::Turn(mx::Stream stream, std::vector<array>& kept) : stream_(stream), kept_(kept), outer_(std::exchange(now, this)) {}
 
 Turn::~Turn() {
-  now = nullptr;
+  now = outer_;
 }
 
 Turn* Turn::current() {

@@ -26,6 +26,7 @@ class Turn {
  private:
   mx::Stream stream_;
   std::vector<array>& kept_;
+  Turn* outer_;
 };
 
 } // namespace mlxlm::cuda
