@@ -1,5 +1,5 @@
 /** Training on two processes takes the steps that one takes with all rows of a batch, and goes on where it ended. */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ const rows = Array.from({ length: 24 }, (_, i) =>
 );
 for (const split of ["train", "valid"]) writeFileSync(join(data, `${split}.jsonl`), `${rows.join("\n")}\n`);
 
-async function lora(ranks: number, name: string, words: readonly string[]) {
+function start(ranks: number, name: string, words: readonly string[]) {
   const launch = ranks > 1 ? ["launch", "-n", `${ranks}`] : [];
   const training = [
     "lora",
@@ -44,11 +44,15 @@ async function lora(ranks: number, name: string, words: readonly string[]) {
   ];
   // Adam divides by the size of gradients, and would make much of a rounding of the smallest.
   sizes.push("--optimizer", "sgd", "--learning-rate", "0.01");
-  const child = Bun.spawn([process.execPath, main, ...launch, ...training, ...sizes, ...words], {
+  return Bun.spawn([process.execPath, main, ...launch, ...training, ...sizes, ...words], {
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
   });
+}
+
+async function lora(ranks: number, name: string, words: readonly string[]) {
+  const child = start(ranks, name, words);
   const [out, problems, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   expect({ code, problems }).toMatchObject({ code: 0 });
   const lines = out.trim().split("\n");
@@ -65,8 +69,8 @@ function expectAlike(one: string, other: string) {
   }
 }
 
-/** Rounding to half precision is coarser than what is compared here. */
-async function wideModel() {
+// Rounding to half precision is coarser than what is compared here.
+beforeAll(async () => {
   const words = [
     "convert",
     "--hf-path",
@@ -79,10 +83,9 @@ async function wideModel() {
   ];
   const child = Bun.spawn([process.execPath, main, ...words], { stdout: "ignore", stderr: "pipe" });
   expect({ code: await child.exited, problems: await child.stderr.text() }).toMatchObject({ code: 0 });
-}
+}, 60_000);
 
 test("2 ranks with a part of each batch are one with all of it, to the end and from a checkpoint", async () => {
-  await wideModel();
   const alone = await lora(1, "alone", ["--iters", "3"]);
   const together = await lora(2, "together", ["--iters", "3"]);
   const figures = (events: typeof alone) => events.filter(({ type }) => type === "train" || type === "val");
@@ -104,4 +107,20 @@ test("2 ranks with a part of each batch are one with all of it, to the end and f
   await lora(2, "resumed", ["--iters", "2", "--save-every", "2"]);
   await lora(2, "resumed", ["--iters", "3", "--resume"]);
   expectAlike("together", "resumed");
+}, 120_000);
+
+test("an interrupt of the launcher ends all ranks when the training is saved", async () => {
+  const child = start(2, "interrupted", ["--iters", "100000"]);
+  const report = '"type":"train"';
+  let said = "";
+  for await (const chunk of child.stdout) {
+    const before = said;
+    said += new TextDecoder().decode(chunk);
+    if (said.includes(report) && !before.includes(report)) child.kill("SIGINT");
+  }
+  expect(await child.exited).toBe(130);
+  expect(adaptersOf("interrupted").size).toBeGreaterThan(0);
+  const steps = said.split("\n").filter((line) => line.includes(report)).length;
+  const resumed = await lora(2, "interrupted", ["--iters", `${steps + 1}`, "--resume"]);
+  expect(resumed.filter(({ type }) => type === "train")).toHaveLength(1);
 }, 120_000);

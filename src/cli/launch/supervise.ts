@@ -33,7 +33,7 @@ interface Running {
 }
 
 /**
- * Runs the ranks to their end. Where one fails, the others are ended.
+ * Runs the ranks to their end. Where one fails, the others are ended; after an interrupt they end by themselves.
  * @returns the exit code of the first that failed; 0 where all went well
  */
 export async function supervise(ranks: readonly PlannedRank[], options: SuperviseOptions): Promise<number> {
@@ -72,6 +72,8 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
         await one.process.exited;
         const code = codeOf(one.process);
         if (code === 0 && !failed) return;
+        // All ranks end of one interrupt. The first of them saves what all have, which may take longer.
+        if (code === interrupted && !failed && one.rank.rank !== 0) return;
         if (!failed) {
           failed = { code };
           if (code !== interrupted) note(describeEnd(one, code));
