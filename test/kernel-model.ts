@@ -42,15 +42,16 @@ export const withExperts = <T extends object>(config: T, inner: number) => ({
   norm_topk_prob: true,
 });
 
-/** Of random weights in bfloat16, or packed; this rank's part of it where there is a group. */
+/** Of random weights in bfloat16, or what the config names, or packed; this rank's part of it where there is a group. */
 export async function kernelModel(
-  config: { model_type: string } & Record<string, unknown>,
+  config: { model_type: string; torch_dtype?: mx.Dtype } & Record<string, unknown>,
   packing: { bits: number; groupSize: number } | null,
   group: mx.distributed.Group | null = null,
 ): Promise<LanguageModel> {
   mx.random.seed(3);
   const model = await createModel(config, "test");
-  mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype("bfloat16")])));
+  const dtype = config.torch_dtype ?? "bfloat16";
+  mx.scope(() => model.update(model.namedParameters().map(([name, x]) => [name, x.astype(dtype)])));
   if (packing) quantize(model, packing);
   if (group) shardModel(model, group);
   makeReady(model, await architecture(config.model_type));

@@ -10,6 +10,7 @@ setDefaultTimeout(120_000);
 const wide = { ...llama, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 128 };
 const cases = [
   ["Llama", llama, null, [20, 33, 7]],
+  ["Llama in float16", { ...llama, torch_dtype: "float16" }, null, [20, 33, 7]],
   ["Llama, rows of the same length", llama, null, [40, 40]],
   ["Llama, keys in parts", llama, null, [700, 300, 1]],
   ["Llama, gates in teams of 4 warps", { ...llama, intermediate_size: 5200 }, null, [20, 33, 7]],

@@ -18,6 +18,7 @@ const qwen3 = {
 const experts = withExperts(qwen3, 256);
 const cases = [
   ["Llama", llama, null],
+  ["Llama in float16", { ...llama, torch_dtype: "float16" }, null],
   ["Llama, 4 bits in groups of 32", llama, { bits: 4, groupSize: 32 }],
   ["Llama, 8 bits in groups of 64", llama, { bits: 8, groupSize: 64 }],
   ["Llama with other frequencies", { ...llama, rope_scaling: llama3Scaling }, null],
