@@ -4,7 +4,9 @@ import { backends } from "../src/cli/launch/plan";
 
 export const launchFlags = {
   command: flag.list("the command that each rank runs, with its flags", { bare: true, placeholder: "COMMAND …" }),
-  hosts: flag.text("where ranks run, with commas between: names for ssh, or IPs", { default: "127.0.0.1" }),
+  hosts: flag.text("where ranks run, with commas between: IPs, or names for ssh where the backend needs no IPs", {
+    default: "127.0.0.1",
+  }),
   repeatHosts: flag.integer("how many ranks each host gets", { alias: ["n"], default: 1, min: 1, max: 1024 }),
   hostfile: flag.path("a JSON file with hosts, their IPs and RDMA devices, as MLX's launcher has it"),
   backend: flag.choice(

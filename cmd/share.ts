@@ -36,7 +36,7 @@ export default command({
       {
         signal,
         onStart: ({ source, files, bytes }) =>
-          out.info(`Rank ${source} sends ${files} ${files === 1 ? "file" : "files"}, ${sizeInWords(bytes)}`),
+          out.info(`Rank ${source} sends ${files} ${files === 1 ? "file" : "files"}, ${sizeInWords(bytes)}B`),
         onProgress: (done, total) => bar.at(done, total),
       },
     );

@@ -2,6 +2,7 @@
 import { version } from "../../package.json";
 import { ExitCode, UserError } from "../errors";
 import { isLaunched, isLead } from "../mlx/group-environment";
+import { endWithParent } from "../mlx/system";
 import type { Command } from "./command";
 
 interface Member {
@@ -31,7 +32,7 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
   } catch (cause) {
     if (!(cause instanceof mx.MlxError)) throw cause;
     throw new UserError(`the processes of the group did not find each other: ${cause.message}`, {
-      hint: "Test the hosts with mlxlm launch --check, and see that no firewall is between them.",
+      hint: hintFor(cause.message),
       cause,
     });
   }
@@ -39,6 +40,12 @@ export async function joinGroup({ name, ranks }: Pick<Command, "name" | "ranks">
   if (!group.sends) joinPeerMemory(group);
   // What is drawn without a seed of the user's must be the same everywhere.
   mx.random.seed(broadcastJson(group, crypto.getRandomValues(new Uint32Array(1))[0]!));
+}
+
+function hintFor(problem: string): string {
+  if (problem.includes("cannot listen")) return "Take other ports: --starting-port PORT. On one machine leave it out.";
+  if (problem.includes("this build")) return "Leave out --backend.";
+  return "Test the hosts with mlxlm launch --check, and see that no firewall is between them.";
 }
 
 /**
@@ -62,6 +69,8 @@ function endWithLauncher(): void {
     if (process.ppid !== launcher) process.exit(ExitCode.failure);
   };
   setInterval(look, 1000).unref();
+  // It may wait for another rank for ever, and then no timer runs.
+  endWithParent(3);
 }
 
 /** @throws UserError that names what differs, and where */

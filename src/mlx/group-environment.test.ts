@@ -33,6 +33,8 @@ describe("the group in the environment", () => {
     ["[[]]", /must be a JSON list/],
     ['["127.0.0.1:1"]', /must be a JSON list/],
     ['[["127.0.0.1"]]', /must be a JSON list/],
+    ['[["127.0.0.1:65536"]]', /must be a JSON list/],
+    ['[["127.0.0.1:0"]]', /must be a JSON list/],
     ['[["127.0.0.1:1"]]', /names 1 processes, so there is no MLX_RANK "1"/],
   ])("%s is an error that says what is wrong", (text, message) => {
     expect(() => read(text, "1")).toThrow(message);

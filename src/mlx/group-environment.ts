@@ -15,7 +15,12 @@ export interface GroupAddresses {
 }
 
 /** Addresses of each rank: MLX's ring connects by all of them, mlxlm by the first. */
-const Hosts = z.array(z.array(z.string().regex(/.:\d+$/)).min(1)).min(1);
+const Hosts = z.array(z.array(z.string().refine(hasPort)).min(1)).min(1);
+
+function hasPort(address: string): boolean {
+  const port = Number(/.:(\d+)$/.exec(address)?.[1]);
+  return port >= 1 && port <= 65_535;
+}
 
 /**
  * What MLX_RANK and MLX_HOSTFILE say; null where one of them is not set.

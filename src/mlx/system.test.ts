@@ -61,3 +61,19 @@ describe("a signal in the middle of a step", () => {
     expect(await short.stderr.text()).toBe("ending\n");
   });
 });
+
+test("the end of the parent ends a process whose thread is held", async () => {
+  const child = `
+    import { endWithParent } from "${join(import.meta.dir, "system.ts")}";
+    endWithParent(0);
+    console.log("held");
+    while (true);
+  `;
+  const shell = Bun.spawn(["sh", "-c", '"$0" -e "$1"; :', process.execPath, child], { stdout: "pipe" });
+  const reader = shell.stdout.getReader();
+  expect(new TextDecoder().decode((await reader.read()).value)).toBe("held\n");
+  shell.kill("SIGKILL");
+  // The pipe ends with the last process that holds it.
+  const end = reader.read();
+  expect((await Promise.race([end, Bun.sleep(10_000)]))?.done).toBe(true);
+});

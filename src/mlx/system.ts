@@ -1,6 +1,6 @@
 /**
- * Calls of the system that Bun has no function for: what a signal does while native code computes, and a terminal that
- * echoes nothing but is not raw.
+ * Calls of the system that Bun has no function for: what a signal or a parent's end does while native code computes, and
+ * a terminal that echoes nothing but is not raw.
  */
 import { dlopen, ptr } from "bun:ffi";
 import { constants } from "node:os";
@@ -55,6 +55,12 @@ export function endOnSecond(signal: Signal): void {
 export function announceInterrupt(text: string): void {
   const { symbols } = dlopen(nativeLibrary(), { mlxlm_announce_interrupt: { args: ["ptr"], returns: "i32" } });
   symbols.mlxlm_announce_interrupt(ptr(new TextEncoder().encode(`${text}\0`)));
+}
+
+/** Ends this process so many seconds after its parent has ended, in the middle of native code too. */
+export function endWithParent(seconds: number): void {
+  const { symbols } = dlopen(nativeLibrary(), { mlxlm_end_with_parent: { args: ["i32"], returns: "void" } });
+  symbols.mlxlm_end_with_parent(seconds);
 }
 
 /** In `struct termios`: where the local modes are; those for echoed keys, for whole lines, and for what Ctrl-C keeps. */

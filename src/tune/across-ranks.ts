@@ -15,7 +15,7 @@ export function trainingGroup(batchSize: number): mx.distributed.Group | null {
   if (batchSize < group.size) {
     throw new UserError(`a batch of ${batchSize} has no row for each of ${group.size} ranks`, {
       code: ExitCode.usage,
-      hint: `Take larger batches: --batch-size ${group.size}`,
+      hint: `Take larger batches: --batch-size ${group.size}. Or fewer ranks.`,
     });
   }
   return group.size > 1 ? group : null;

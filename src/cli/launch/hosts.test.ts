@@ -35,6 +35,7 @@ describe("a hostfile", () => {
     '{"hosts":[]}',
     '[{"ips":["1.2.3.4"]}]',
     '[{"ssh":""}]',
+    '[{"ssh":"-oProxyCommand=x"}]',
     '[{"ssh":"a","ips":"x"}]',
   ])("%s is an error that names it", async (text) => {
     expect(readHostfile(fileOf(text))).rejects.toThrow(/^the hostfile .*hosts.json can't be used/);
@@ -47,8 +48,9 @@ describe("a hostfile", () => {
 
 describe("--hosts", () => {
   test("has names and IPs", () => {
-    expect(listedHosts("studio, 10.0.0.2").hosts).toEqual([
+    expect(listedHosts("studio, localhost, 10.0.0.2").hosts).toEqual([
       { ssh: "studio", ips: [], rdma: [] },
+      { ssh: "localhost", ips: ["127.0.0.1"], rdma: [] },
       { ssh: "10.0.0.2", ips: ["10.0.0.2"], rdma: [] },
     ]);
   });

@@ -21,8 +21,11 @@ export interface Hosts {
   envs: readonly string[];
 }
 
+/** ssh takes what begins with a dash for an option. */
+const isName = (ssh: string) => ssh !== "" && !ssh.startsWith("-");
+
 const HostEntry = z.object({
-  ssh: z.string().min(1),
+  ssh: z.string().refine(isName),
   ips: z.array(z.string().min(1)).default([]),
   rdma: z.array(z.union([z.string(), z.array(z.string()), z.null()])).default([]),
 });
@@ -39,7 +42,12 @@ const Hostfile = z.union([
 /** @throws UserError for a file that is missing or has another form */
 export async function readHostfile(path: string): Promise<Hosts> {
   const text = await readText(path);
-  if (text === null) throw new UserError(`there is no hostfile ${path}`, { code: ExitCode.notFound });
+  if (text === null) {
+    throw new UserError(`there is no hostfile ${path}`, {
+      code: ExitCode.notFound,
+      hint: `It is a JSON file: ${hostfileExample}`,
+    });
+  }
   let content: unknown;
   try {
     content = JSON.parse(text);
@@ -47,30 +55,33 @@ export async function readHostfile(path: string): Promise<Hosts> {
     throw wrongFile(path, "it is not JSON");
   }
   const read = Hostfile.safeParse(content);
-  if (!read.success) throw wrongFile(path, 'it must hold a list of hosts, each with at least "ssh"');
+  if (!read.success) throw wrongFile(path, 'it must hold a list of hosts, each with at least "ssh", a name');
   const { data } = read;
   if (Array.isArray(data)) return { hosts: data, envs: [] };
   return { hosts: data.hosts, backend: data.backend || undefined, envs: data.envs };
 }
 
+export const hostfileExample = '[{"ssh": "studio1", "ips": ["10.0.0.1"]}, {"ssh": "studio2", "ips": ["10.0.0.2"]}]';
+
 function wrongFile(path: string, problem: string): UserError {
   return new UserError(`the hostfile ${path} can't be used: ${problem}`, {
     code: ExitCode.usage,
-    hint: 'For example: [{"ssh": "studio1", "ips": ["10.0.0.1"]}, {"ssh": "studio2", "ips": ["10.0.0.2"]}]',
+    hint: `For example: ${hostfileExample}`,
   });
 }
 
-/** Hosts from "a,b,c". An IP is its own address. @throws UserError for an empty name */
+/** Hosts from "a,b,c". An IP is its own address, and localhost has one. @throws UserError for an empty name */
 export function listedHosts(list: string): Hosts {
   const hosts = list.split(",").map((name) => {
     const ssh = name.trim();
-    if (ssh === "" || ssh.startsWith("-")) {
+    if (!isName(ssh)) {
       throw new UserError(`--hosts ${JSON.stringify(list)} has a name that no host can have`, {
         code: ExitCode.usage,
         hint: "Names or IPs with commas between them: --hosts 10.0.0.1,10.0.0.2",
       });
     }
-    return { ssh, ips: isIP(ssh) ? [ssh] : [], rdma: [] };
+    const ip = ssh === "localhost" ? "127.0.0.1" : ssh;
+    return { ssh, ips: isIP(ip) ? [ip] : [], rdma: [] };
   });
   return { hosts, envs: [] };
 }

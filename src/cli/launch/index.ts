@@ -1,6 +1,6 @@
 /** Starts the ranks of a group: where, with what, and by which backend. */
 import { randomBytes } from "node:crypto";
-import { writeSync } from "node:fs";
+import { statSync, writeSync } from "node:fs";
 import { availableParallelism, machine, platform } from "node:os";
 import { resolve } from "node:path";
 import { bundles } from "../../embedded-files";
@@ -52,6 +52,12 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
   const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend(hosts));
   const own = Object.fromEntries([...named.envs, ...flags.env].map(variable));
   const cwd = flags.cwd === undefined ? process.cwd() : resolve(flags.cwd);
+  if (hosts.some(isHere) && !statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new UserError(`--cwd ${flags.cwd} is no folder of this machine`, {
+      code: ExitCode.notFound,
+      hint: "Make it, or leave out --cwd.",
+    });
+  }
   const note = (line: string) => out.warn(line);
   const self = bundles.native ? [process.execPath] : [process.execPath, Bun.main];
   if (backend === "mpi") {
@@ -108,12 +114,14 @@ async function usualBackend(hosts: readonly Host[]): Promise<Backend> {
 
 /** @throws UserError for what is no NAME=VALUE */
 function variable(text: string): [name: string, value: string] {
-  const equals = text.indexOf("=");
-  const name = text.slice(0, equals);
-  if (!/^\w+$/.test(name)) {
-    throw new UserError(`--env ${JSON.stringify(text)} is not NAME=VALUE`, { code: ExitCode.usage });
+  const [, name, value] = /^(\w+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined || value === undefined) {
+    throw new UserError(`--env ${JSON.stringify(text)} is not NAME=VALUE`, {
+      code: ExitCode.usage,
+      hint: 'The same holds for "envs" of a hostfile. For example: --env MLXLM_THREADS=4',
+    });
   }
-  return [name, text.slice(equals + 1)];
+  return [name, value];
 }
 
 /** The executable on each of the other hosts, by its name; copied where it is missing. */

@@ -37,6 +37,7 @@ export interface PlannedRank {
 }
 
 const usualPort = 32323;
+const highestPort = 65_535;
 const usualNcclPort = 12345;
 
 /** @throws UserError where a host lacks what the backend needs to know of it */
@@ -132,10 +133,14 @@ function addressesOf(hosts: readonly Host[], { backend, startingPort, connection
   }
   const counts = hosts.map(({ ips }) => ips.length * connectionsPerIp);
   const total = counts.reduce((a, b) => a + b, 0);
+  const first = startingPort ?? usualPort;
+  if (first + total - 1 > highestPort) {
+    throw refused(`${total} ports from ${first} on go past ${highestPort}`, "Take a lower --starting-port.");
+  }
   const ports =
     startingPort === undefined && hosts.every(isHere)
       ? freePorts(total)
-      : Array.from({ length: total }, (_, i) => (startingPort ?? usualPort) + i);
+      : Array.from({ length: total }, (_, i) => first + i);
   return hosts.map(({ ips }) =>
     ips.flatMap((ip) =>
       Array.from({ length: connectionsPerIp }, () => `${ip.includes(":") ? `[${ip}]` : ip}:${ports.shift()}`),

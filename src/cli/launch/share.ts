@@ -3,7 +3,7 @@ import { ExitCode, UserError } from "../../errors";
 import type { ShareRequest } from "../../hub/share";
 import type { Output } from "../output";
 import { launch } from ".";
-import { readHostfile } from "./hosts";
+import { hostfileExample, readHostfile } from "./hosts";
 import type { Backend } from "./plan";
 
 /** Those that a hostfile may name for this; files have no use for GPUs. */
@@ -15,7 +15,7 @@ export async function launchShare(
   out: Output,
   signal?: AbortSignal,
 ): Promise<number> {
-  const hint = 'For example: [{"ssh": "studio1", "ips": ["10.0.0.1"]}, {"ssh": "studio2", "ips": ["10.0.0.2"]}]';
+  const hint = `For example: ${hostfileExample}`;
   if (hostfile === undefined) {
     throw new UserError("share needs hosts to copy to", {
       code: ExitCode.usage,

@@ -37,9 +37,13 @@ test("what the first rank fails with is the end, also after an interrupt", async
   expect(notes).toEqual(["rank 0 (127.0.0.1) ended with code 5. The other ranks are ended"]);
 });
 
+test("where the first rank ends well, so do all", async () => {
+  expect(await run("exit 0", "sleep 0.3; exit 1")).toEqual({ code: 0, notes: [] });
+});
+
 test.each([
-  ["the first rank", "exit 130", "sleep 20"],
-  ["another rank", "sleep 20", "echo 'mlxlm: no such thing' >&2; exit 3"],
+  ["the first rank", "exit 130", "exec sleep 20"],
+  ["another rank", "exec sleep 20", "echo 'mlxlm: no such thing' >&2; exit 3"],
 ])("the end of %s ends the others", async (_, first, second) => {
   const began = performance.now();
   const { code, notes } = await run(first, second);

@@ -74,6 +74,8 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
         if (code === 0 && !failed) return;
         // All ranks end of one interrupt. The first of them saves what all have, which may take longer.
         if (code === interrupted && !failed && one.rank.rank !== 0) return;
+        // Whoever reads has enough, and the first rank has ended well: the others miss it.
+        if (!failed && running.some(({ rank, process }) => rank.rank === 0 && process.exitCode === 0)) return;
         if (!failed) {
           failed = { code };
           if (code !== interrupted) note(describeEnd(one, code));

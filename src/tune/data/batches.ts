@@ -41,7 +41,7 @@ export function* iterateBatches(dataset: Dataset, options: BatchesOptions): Gene
   if (count === 0) {
     throw new UserError(`the dataset has ${counted(dataset.length, "sample")}, fewer than a batch of ${batchSize}`, {
       code: ExitCode.usage,
-      hint: `Take smaller batches: --batch-size ${Math.max(1, dataset.length)}`,
+      hint: `Take smaller batches: --batch-size ${Math.max(1, dataset.length)}. Or more data.`,
     });
   }
   do {

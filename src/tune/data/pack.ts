@@ -73,7 +73,7 @@ export function* iteratePacked(dataset: Dataset, options: BatchesOptions): Gener
     const size = `${counted(dataset.length, "sample")} in ${counted(rows.length, "packed row")}`;
     throw new UserError(`the dataset has ${size}, fewer than a batch of ${batchSize}`, {
       code: ExitCode.usage,
-      hint: `Take smaller batches: --batch-size ${Math.max(1, rows.length)}`,
+      hint: `Take smaller batches: --batch-size ${Math.max(1, rows.length)}. Or more data.`,
     });
   }
   let waiting: number[] = [];
