@@ -81,7 +81,7 @@ describe.each([
       expect.stringContaining("rank 1: there is no adapter folder ./adapters/late"),
       expect.stringContaining("the ranks have different adapters: rank 1 has another adapter"),
       expect.stringContaining("rank 1: "),
-      expect.stringContaining("rank 1: "),
+      expect.stringContaining("the ranks have different models: rank 1 has another model.safetensors"),
     ]);
     expect(first!.refused[2]).toContain("./late");
     const [tokens, embedded, left] = first!.answers;
