@@ -133,19 +133,20 @@ function addressesOf(hosts: readonly Host[], { backend, startingPort, connection
   }
   const counts = hosts.map(({ ips }) => ips.length * connectionsPerIp);
   const total = counts.reduce((a, b) => a + b, 0);
-  const first = startingPort ?? usualPort;
-  if (first + total - 1 > highestPort) {
-    throw refused(`${total} ports from ${first} on go past ${highestPort}`, "Take a lower --starting-port.");
-  }
   const ports =
-    startingPort === undefined && hosts.every(isHere)
-      ? freePorts(total)
-      : Array.from({ length: total }, (_, i) => first + i);
+    startingPort === undefined && hosts.every(isHere) ? freePorts(total) : portsFrom(startingPort ?? usualPort, total);
   return hosts.map(({ ips }) =>
     ips.flatMap((ip) =>
       Array.from({ length: connectionsPerIp }, () => `${ip.includes(":") ? `[${ip}]` : ip}:${ports.shift()}`),
     ),
   );
+}
+
+function portsFrom(first: number, count: number): number[] {
+  if (first + count - 1 > highestPort) {
+    throw refused(`${count} ports from ${first} on go past ${highestPort}`, "Take a lower --starting-port.");
+  }
+  return Array.from({ length: count }, (_, i) => first + i);
 }
 
 function firstAddress(hosts: readonly Host[], backend: Backend): string {

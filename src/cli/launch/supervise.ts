@@ -42,19 +42,19 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
   const running = ranks.map((rank) => start(rank, folder, options));
   for (const { rank, process } of running) options.onStart?.(rank, process.pid);
   const pumps = running.flatMap((one) => pumpsOf(one, options));
+  const [first] = running;
   let failed: { code: number } | null = null;
   let wasInterrupted = false;
   let timer: Timer | undefined;
 
-  const endAll = (first: NodeJS.Signals) => {
-    for (const { process } of running) if (process.exitCode === null) process.kill(first);
+  const endAll = () => {
+    for (const { process } of running) if (process.exitCode === null) process.kill("SIGTERM");
     timer ??= setTimeout(() => killAll(), grace);
   };
   /** The first rank tells the others, between two steps; a terminal tells it itself. */
   const interrupt = () => {
-    const [first] = running;
     if (!first || (isForeground(first.rank) && process.stdin.isTTY)) return;
-    if (wasInterrupted) endAll("SIGTERM");
+    if (wasInterrupted) endAll();
     else first.process.kill("SIGINT");
     wasInterrupted = true;
   };
@@ -71,16 +71,16 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
       running.map(async (one) => {
         await one.process.exited;
         const code = codeOf(one.process);
-        if (code === 0 && !failed) return;
-        // All ranks end of one interrupt. The first of them saves what all have, which may take longer.
-        if (code === interrupted && !failed && one.rank.rank !== 0) return;
-        // Whoever reads has enough, and the first rank has ended well: the others miss it.
-        if (!failed && running.some(({ rank, process }) => rank.rank === 0 && process.exitCode === 0)) return;
         if (!failed) {
+          if (code === 0) return;
+          // All ranks end of one interrupt. The first of them saves what all have, which may take longer.
+          if (code === interrupted && one !== first) return;
+          // Whoever reads has enough, and the first rank has ended well: the others miss it.
+          if (first?.process.exitCode === 0) return;
           failed = { code };
           if (code !== interrupted) note(describeEnd(one, code));
         }
-        endAll("SIGTERM");
+        endAll();
       }),
     );
     await Promise.all(pumps);
