@@ -70,18 +70,53 @@ describe("a rank that is lost", () => {
     expect(stdout).toMatch(/^rank 1 \(127\.0\.0\.1:\d+\) did not come to 127\.0\.0\.1:\d+$/m);
   });
 
-  test("a stranger is turned away", async () => {
-    const [port] = freePorts(1);
-    const [first] = startRanks("stranger-rank.ts", 1, { args: [`${port}`] });
-    const { stdout } = await first!.ended;
-    expect(stdout).toContain("[3,3]");
-    // Where the group is whole already, nobody answers any more.
-    expect(stdout).toMatch(/is not rank 0 of this group|rank 0 did not answer/);
-  });
-
   test("at another step is an error on both", async () => {
     const ends = await Promise.all(startRanks("steps-rank.ts", 2).map(({ ended }) => ended));
     for (const { stdout } of ends) expect(stdout).toMatch(/is at another step|was lost/);
     expect(ends.map(({ stdout }) => stdout).join()).toMatch(/it sends \d+ bytes where \d+ are expected/);
   });
+});
+
+describe("strangers", () => {
+  const member = (rank: number, ports: readonly number[], key: string) =>
+    startRanks("stranger-rank.ts", 1, { args: [`${rank}`, `${ports}`, key] })[0]!.ended;
+
+  test("are turned away", async () => {
+    const [port, friends, strangers] = freePorts(3) as [number, number, number];
+    const ends = [
+      member(0, [port, friends], "right"),
+      member(1, [port, strangers], "wrong"),
+      member(1, [port, friends], "right"),
+    ];
+    const [first, stranger, friend] = (await Promise.all(ends)).map(({ stdout }) => stdout.trim());
+    expect([first, friend]).toEqual(["[3,3]", "[3,3]"]);
+    // Where the group is whole already, nobody answers any more.
+    expect(stranger).toMatch(/is not rank 0 of this group|rank 0 did not answer/);
+  });
+
+  test("who say nothing hold up nobody", async () => {
+    const ports = freePorts(2);
+    const first = member(0, ports, "right");
+    const silent = await Promise.all(Array.from({ length: 100 }, () => connected(ports[0]!)));
+    const friend = member(1, ports, "right");
+    expect((await Promise.all([first, friend])).map(({ stdout }) => stdout.trim())).toEqual(["[3,3]", "[3,3]"]);
+    for (const socket of silent) socket.end();
+  });
+});
+
+/** A connection to this port, once somebody listens there. */
+async function connected(port: number): Promise<Bun.Socket> {
+  while (true) {
+    try {
+      return await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } });
+    } catch {
+      await Bun.sleep(20);
+    }
+  }
+}
+
+test("a rank may compute for longer than a host may be silent, while another sends to it", async () => {
+  const cases = ["sum", "message", "messages"];
+  const results = await Promise.all(cases.map((name) => runRanks("slow-rank.ts", 2, { args: ["10000", name] })));
+  expect(results).toEqual(cases.map(() => [true, true]));
 });

@@ -2,19 +2,13 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <mutex>
 #include <string>
 #include <vector>
 
-namespace mlxlm {
+#include "mesh_members.h"
 
-struct MeshOptions {
-  int rank;
-  std::vector<std::string> addresses; // "host:port" of each rank
-  std::string key;                    // who does not say it is no member
-  double seconds;                     // how long to wait for the others
-};
+namespace mlxlm {
 
 class Mesh {
  public:
@@ -48,20 +42,14 @@ class Mesh {
 
  private:
   struct Leg;
-  void listen();
-  int connect_to(int rank);
-  int accept_one();
-  void greet(int socket, int expected, int& rank);
   [[noreturn]] void fail(const std::string& reason);
   void lost(int rank);
   bool advance(Leg& leg);
+  void wait(const std::vector<Leg>& legs);
 
   int rank_;
   std::vector<std::string> addresses_;
-  std::string key_;
-  double deadline_;
-  int listener_ = -1;
-  std::vector<int> sockets_; // by rank; -1 for this one
+  std::vector<Connection> sockets_; // by rank
   std::mutex one_at_a_time_;
   std::string failure_;
 };
