@@ -1,6 +1,7 @@
 /** `mlxlm perplexity`: how well a model predicts the texts of a dataset. */
 import { command } from "../src/cli/command";
 import { ExitCode, UserError } from "../src/errors";
+import { isLaunched } from "../src/mlx/group-environment";
 import { perplexityFlags } from "./perplexity.flags";
 
 export default command({
@@ -35,7 +36,9 @@ export default command({
     out.text(`Loading model from ${flags.model}...\n`);
     const { model, tokenizer } = await openModel(flags.model, out, signal);
     try {
-      out.text(`Model loaded: ${(parameterCount(model) / 1e6).toFixed(1)}M parameters\n`);
+      out.text(
+        `Model loaded: ${(parameterCount(model) / 1e6).toFixed(1)}M parameters${isLaunched() ? " on each rank" : ""}\n`,
+      );
       out.text(`\nLoading dataset...\n  Sequence length: ${sequenceLength}\n`);
       const bar = out.progress(`Downloading ${dataPath}`, { unit: "bytes" });
       const onProgress = (done: number, total: number) => bar.at(done, total);

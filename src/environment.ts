@@ -120,6 +120,12 @@ export const variables = {
     from: "mlxlm",
     readBy: "typescript",
   },
+  MLXLM_LAST_WORDS: {
+    meaning: "a file for the error that a process of a group ends with; mlxlm launch sets it",
+    standard: "",
+    from: "mlxlm",
+    readBy: "typescript",
+  },
 
   HF_TOKEN: {
     meaning: "the access token for gated and private repositories",

@@ -1,6 +1,8 @@
 /** Errors as a user sees them: what, where, the next step. */
+import { writeFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { withDemoNamed } from "../demo/folder";
+import { environment } from "../environment";
 import { ExitCode, isLackOfMemory, UserError } from "../errors";
 import { printable } from "../printable";
 import { systemError } from "../system-errors";
@@ -25,8 +27,20 @@ export function reportError(error: unknown, { json, debug }: ReportOptions): Exi
     console.error(fitting(`mlxlm: ${shown(message)}`));
     if (hint) console.error(fitting(`       ${shown(hint)}`));
   }
+  tellLauncher(message);
   if (debug && error instanceof Error) console.error(shown(error.stack ?? ""));
   return code;
+}
+
+/** The launcher of a group compares what its processes end with, so that a user reads it once. */
+function tellLauncher(message: string): void {
+  const file = environment("MLXLM_LAST_WORDS");
+  if (file === undefined) return;
+  try {
+    writeFileSync(file, message);
+  } catch {
+    // The launcher may be gone, and the file is no more than a convenience.
+  }
 }
 
 function describe(error: unknown): { code: ExitCode; message: string; hint?: string } {

@@ -114,11 +114,20 @@ describe("ranks on this machine", () => {
     expect(code).toBe(0);
   });
 
-  test("end with the code of the one that fails, and its last words", async () => {
-    const { code, problems } = await run(["-n", "2", "generate", "--model", "/nowhere/at/all", "--prompt", "x"]);
+  test.each([
+    ["of all ranks", ["--prompt", "x", "--model", "/nowhere/at/all"], "there is no folder /nowhere/at/all"],
+    ["of the first rank", ["--prompt-cache-file", "/nowhere"], "there is no prompt-cache file /nowhere.safetensors"],
+  ])("end with the code of an error %s, which is said once", async (_, flags, error) => {
+    const { code, problems } = await run(["-n", "3", "generate", "--model", "demo", ...flags]);
     expect(code).toBe(3);
-    expect(problems).toContain("/nowhere/at/all");
-    expect(problems).toMatch(/rank \d \(127\.0\.0\.1\) ended with code 3/);
+    expect(problems.split("\n").filter((line) => line.startsWith("mlxlm: "))).toEqual([`mlxlm: ${error}`]);
+    expect(problems).not.toContain("[1]");
+  });
+
+  test("take flags of all commands ahead of the command, too", async () => {
+    const words = ["generate", "--model", "demo", "--prompt", "What is 27 + 58?", "--temp", "0"];
+    const { out } = await run(["-n", "2", "--json", "--device", "cpu", ...words]);
+    expect(JSON.parse(out)).toMatchObject({ text: expect.stringContaining(answer) });
   });
 
   test.each([0, 1])("end where rank %i is killed", async (victim) => {
@@ -145,6 +154,7 @@ describe("ranks on this machine", () => {
   test.each([
     [["-n", "2"], /launch needs a command/],
     [["-n", "2", "nonsense"], /there is no command "nonsense"/],
+    [["--hosts", "10.0.0.1", "--hostfile", "hosts.json", "chat"], /--hosts and --hostfile both say/],
     [["--env", "A B", "--", "generate"], /is not NAME=VALUE/],
     [["--env", "FOO", "--", "generate"], /is not NAME=VALUE/],
     [["-n", "2", "-p", "65535", "chat"], /2 ports from 65535 on go past 65535/],

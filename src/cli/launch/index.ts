@@ -8,6 +8,7 @@ import { environment } from "../../environment";
 import { ExitCode, UserError } from "../../errors";
 import { isLaunched } from "../../mlx/group-environment";
 import type { Output } from "../output";
+import { wasGiven } from "../parse";
 import { type Host, type Hosts, isHere, listedHosts, readHostfile } from "./hosts";
 import { mpiWords } from "./mpi";
 import { type Backend, backends, graphOperationsFor, type PlannedRank, plan } from "./plan";
@@ -31,6 +32,8 @@ export interface LaunchFlags {
   check: boolean;
   verbose: boolean;
   json: boolean;
+  debug: boolean;
+  device?: string;
 }
 
 /** Runs the command on all ranks and returns its exit code. @throws UserError for hosts that can't be used */
@@ -40,13 +43,19 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
     checkAsRank(out);
     return ExitCode.ok;
   }
-  const command = flags.check ? ["launch", "--check", ...(flags.json ? ["--json"] : [])] : flags.command;
-  if (command.length === 0) {
+  if (flags.command.length === 0 && !flags.check) {
     throw new UserError("launch needs a command that the ranks run", {
       code: ExitCode.usage,
       hint: "For example: mlxlm launch -n 2 generate --model demo",
     });
   }
+  if (flags.hostfile !== undefined && wasGiven(flags, "hosts")) {
+    throw new UserError("--hosts and --hostfile both say where ranks run", {
+      code: ExitCode.usage,
+      hint: "Leave one out, or write all hosts into the hostfile.",
+    });
+  }
+  const command = withGlobalFlags(flags.check ? ["launch", "--check"] : flags.command, flags);
   const named: Hosts = flags.hostfile === undefined ? listedHosts(flags.hosts) : await readHostfile(flags.hostfile);
   const hosts = named.hosts.flatMap((host) => Array.from({ length: flags.repeatHosts }, () => host));
   const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend(hosts));
@@ -93,6 +102,17 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
       if (flags.verbose) out.info(`rank ${rank} on ${host.ssh} by ${backend}: process ${pid}`);
     },
   });
+}
+
+/** The command with the flags of all commands that stand ahead of it: they mean what the ranks do. */
+function withGlobalFlags([name, ...words]: readonly string[], { json, debug, device }: LaunchFlags): string[] {
+  const passed = [
+    ...(json ? ["--json"] : []),
+    ...(debug ? ["--debug"] : []),
+    ...(device ? [`--device=${device}`] : []),
+  ];
+  const isThere = (flag: string) => words.some((word) => word.split("=", 1)[0] === flag.split("=", 1)[0]);
+  return [name!, ...passed.filter((flag) => !isThere(flag)), ...words];
 }
 
 /** The backend that a hostfile names. @throws UserError where there is no such one */

@@ -27,7 +27,7 @@ export async function launchShare(
   const words = Object.entries(request).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, value]));
   return await launch(
     {
-      command: ["share", ...words, ...(out.json ? ["--json"] : [])],
+      command: ["share", ...words],
       hosts: "",
       repeatHosts: 1,
       hostfile,
@@ -38,6 +38,7 @@ export async function launchShare(
       check: false,
       verbose: false,
       json: out.json,
+      debug: false,
     },
     out,
     signal,

@@ -1,9 +1,10 @@
 /** Ranks as processes: their output, their signals, and the end of all with the end of one. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { takeInterrupts } from "../interrupt";
 import { isHere } from "./hosts";
+import { ErrorLines, isRepeated, missedRank } from "./last-words";
 import type { PlannedRank } from "./plan";
 import { rankScript, sshWords } from "./ssh";
 
@@ -21,15 +22,25 @@ export interface SuperviseOptions {
 }
 
 const interrupted = 130;
+const terminated = 143;
 
 /** How long ranks have to end by themselves, once one is lost. */
 const grace = 5000;
 
+/** How long a rank that others miss, or that says the same as another, has to end. */
+const causePatience = 1000;
+
+/** After how long without an end a user is told how to have one at once. */
+const interruptPatience = 10_000;
+
 interface Running {
   rank: PlannedRank;
   process: Bun.Subprocess;
-  /** The last line that it wrote to stderr, of those that are not indented. */
-  lastWords: string;
+  errors: ErrorLines;
+  /** Settles when all that it wrote is read. */
+  isRead: Promise<unknown>;
+  /** Where it leaves its error, if it is on this machine. */
+  wordsFile: string;
 }
 
 /**
@@ -41,11 +52,11 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
   const folder = mkdtempSync(join(tmpdir(), "mlxlm-launch-"));
   const running = ranks.map((rank) => start(rank, folder, options));
   for (const { rank, process } of running) options.onStart?.(rank, process.pid);
-  const pumps = running.flatMap((one) => pumpsOf(one, options));
-  const [first] = running;
-  let failed: { code: number } | null = null;
+  const [first] = running as [Running, ...Running[]];
+  let cause: Promise<Running> | null = null;
   let wasInterrupted = false;
   let timer: Timer | undefined;
+  let reminder: Timer | undefined;
 
   const endAll = () => {
     for (const { process } of running) if (process.exitCode === null) process.kill("SIGTERM");
@@ -53,10 +64,14 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
   };
   /** The first rank tells the others, between two steps; a terminal tells it itself. */
   const interrupt = () => {
-    if (!first || (isForeground(first.rank) && process.stdin.isTTY)) return;
+    if (isForeground(first.rank) && process.stdin.isTTY) return;
     if (wasInterrupted) endAll();
     else first.process.kill("SIGINT");
     wasInterrupted = true;
+    reminder ??= setTimeout(
+      () => note("the ranks have not ended yet. A second interrupt ends them at once"),
+      interruptPatience,
+    );
   };
   const release = takeInterrupts(interrupt);
   options.signal?.addEventListener("abort", interrupt);
@@ -71,43 +86,100 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
       running.map(async (one) => {
         await one.process.exited;
         const code = codeOf(one.process);
-        if (!failed) {
+        if (!cause) {
           if (code === 0) return;
           // All ranks end of one interrupt. The first of them saves what all have, which may take longer.
           if (code === interrupted && one !== first) return;
           // Whoever reads has enough, and the first rank has ended well: the others miss it.
-          if (first?.process.exitCode === 0) return;
-          failed = { code };
-          if (code !== interrupted) note(describeEnd(one, code));
+          if (first.process.exitCode === 0) return;
+          cause = causeOf(one, running);
+          void cause.then((cause) => {
+            tell(cause, options);
+            endAll();
+          });
         }
-        endAll();
       }),
     );
-    await Promise.all(pumps);
+    const failed = await (cause as Promise<Running> | null);
+    await Promise.all(running.map(({ isRead }) => isRead));
+    for (const one of running) showRest(one, failed ? [failed, first] : [first]);
+    return failed ? codeOf(failed.process) : 0;
   } finally {
     clearTimeout(timer);
+    clearTimeout(reminder);
     release();
     options.signal?.removeEventListener("abort", interrupt);
     process.off("exit", killAll);
     rmSync(folder, { recursive: true, force: true });
   }
-  return (failed as { code: number } | null)?.code ?? 0;
 }
 
 /** The first rank, on this machine, has this terminal. */
 const isForeground = ({ rank, host }: PlannedRank) => rank === 0 && isHere(host);
 
-function start(rank: PlannedRank, folder: string, { commandOf, cwd }: SuperviseOptions): Running {
+/** The rank that is to blame where `one` has failed: it may miss another, or say what the first one says too. */
+async function causeOf(one: Running, running: readonly Running[]): Promise<Running> {
+  await Promise.race([one.isRead, Bun.sleep(causePatience)]);
+  const words = lastWords(one);
+  const other = running[missedRank(words) ?? 0];
+  if (words === "" || !other || other === one) return one;
+  await Promise.race([other.process.exited, Bun.sleep(causePatience)]);
+  const hasFailed = other.process.exitCode !== null || other.process.signalCode !== null;
+  const isEnded = [0, interrupted, terminated].includes(codeOf(other.process));
+  if (!hasFailed || isEnded) return one;
+  await Promise.race([other.isRead, Bun.sleep(causePatience)]);
+  return missedRank(words) !== undefined || isRepeated(words, [lastWords(other)]) ? other : one;
+}
+
+/** Tells the user of the rank that failed, unless it has done so itself. */
+function tell(cause: Running, { note }: SuperviseOptions): void {
+  if (codeOf(cause.process) === interrupted) return;
+  const isTold = cause.errors.show() || (isForeground(cause.rank) && lastWords(cause) !== "");
+  if (isTold && cause.rank.rank === 0) return;
+  note(describeEnd(cause, isTold ? "" : lastWords(cause)));
+}
+
+/** What a rank said at its end, unless others have said it. */
+function showRest(one: Running, others: readonly Running[]): void {
+  const words = lastWords(one);
+  const said = others.filter((other) => other !== one).map(lastWords);
+  if (missedRank(words) !== undefined || isRepeated(words, said)) one.errors.forget();
+  else one.errors.show();
+}
+
+function lastWords({ errors, wordsFile }: Running): string {
+  return existsSync(wordsFile) ? readFileSync(wordsFile, "utf8") : errors.last;
+}
+
+function start(rank: PlannedRank, folder: string, options: SuperviseOptions): Running {
+  const wordsFile = join(folder, `last-words-${rank.rank}`);
+  const process = spawn(rank, folder, { ...options, wordsFile });
+  const write = (stream: "stdout" | "stderr", text: string) => options.line(stream, `[${rank.rank}] ${text}`);
+  const errors = new ErrorLines(
+    (text) => write("stderr", text),
+    () => process.exitCode === null && process.signalCode === null,
+  );
+  const isRead = Promise.all([
+    pump(process.stdout, (text) => write("stdout", text)),
+    pump(process.stderr, (text) => errors.take(text)),
+  ]);
+  return { rank, process, errors, isRead, wordsFile };
+}
+
+function spawn(
+  rank: PlannedRank,
+  folder: string,
+  { commandOf, cwd, wordsFile }: SuperviseOptions & { wordsFile: string },
+): Bun.Subprocess {
   const command = commandOf(rank);
   if (!isHere(rank.host)) {
-    const process_ = Bun.spawn(sshWords(rank.host.ssh, rankScript(rank, command, cwd)), {
+    return Bun.spawn(sshWords(rank.host.ssh, rankScript(rank, command, cwd)), {
       stdin: rank.rank === 0 ? "inherit" : "pipe",
       stdout: rank.rank === 0 ? "inherit" : "pipe",
       stderr: "pipe",
       // Ctrl-C is passed on; ssh itself must live to bring what the rank says.
       detached: true,
     });
-    return { rank, process: process_, lastWords: "" };
   }
   const files = Object.entries(rank.files).map(([name, text]) => {
     const path = join(folder, `${name}-${rank.rank}.json`);
@@ -115,32 +187,19 @@ function start(rank: PlannedRank, folder: string, { commandOf, cwd }: SuperviseO
     return [name, path];
   });
   const first = isForeground(rank);
-  const process_ = Bun.spawn([...command], {
+  return Bun.spawn([...command], {
     cwd,
-    env: { ...process.env, ...rank.env, ...Object.fromEntries(files) },
+    env: { ...process.env, ...rank.env, ...Object.fromEntries(files), MLXLM_LAST_WORDS: wordsFile },
     stdin: first ? "inherit" : "ignore",
     stdout: first ? "inherit" : "pipe",
     stderr: first ? "inherit" : "pipe",
     detached: !(first && process.stdin.isTTY),
   });
-  return { rank, process: process_, lastWords: "" };
-}
-
-/** What carries a rank's lines to this process's streams. */
-function pumpsOf(one: Running, { line }: SuperviseOptions): Promise<void>[] {
-  return (["stdout", "stderr"] as const).flatMap((stream) => {
-    const from = one.process[stream];
-    if (!(from instanceof ReadableStream)) return [];
-    return pump(from, (text) => {
-      // An error's hint stands below it.
-      if (stream === "stderr" && /^\S/.test(text)) one.lastWords = text.trim();
-      line(stream, `[${one.rank.rank}] ${text}`);
-    });
-  });
 }
 
 /** Calls `take` for each line, the last without an end too. */
-async function pump(from: ReadableStream<Uint8Array>, take: (line: string) => void): Promise<void> {
+async function pump(from: Bun.Subprocess["stdout"], take: (line: string) => void): Promise<void> {
+  if (!(from instanceof ReadableStream)) return;
   let rest = "";
   for await (const text of from.pipeThrough(new TextDecoderStream() as never) as unknown as AsyncIterable<string>) {
     const lines = (rest + text).split("\n");
@@ -155,8 +214,8 @@ function codeOf({ exitCode, signalCode }: Bun.Subprocess): number {
   return exitCode ?? 1;
 }
 
-function describeEnd({ rank: { rank, host }, process, lastWords }: Running, code: number): string {
-  const how = process.signalCode === null ? `ended with code ${code}` : `was ended by ${process.signalCode}`;
-  const words = lastWords === "" ? "" : `: ${lastWords.replace(/^mlxlm: /, "")}`;
-  return `rank ${rank} (${host.ssh}) ${how}${words}. The other ranks are ended`;
+function describeEnd({ rank: { rank, host }, process }: Running, words: string): string {
+  const how =
+    process.signalCode === null ? `ended with code ${process.exitCode}` : `was ended by ${process.signalCode}`;
+  return `rank ${rank} (${host.ssh}) ${how}${words && `: ${words}`}. The other ranks are ended`;
 }

@@ -32,7 +32,7 @@ struct Hello {
   uint32_t rank;
   uint32_t size;
   uint32_t is_pulse;
-  char key[64];
+  char key[68];
 };
 
 class Members {
