@@ -40,7 +40,7 @@ export default command({
       const text = flags.prompt === "-" ? await fromLead(() => pipedText(limit, mx.availableMemory())) : flags.prompt;
       checkPromptText(text);
       checkPromptLength(text.length, limit, mx.availableMemory());
-      const prompt = await encodeOpenPrompt(tokenizer, text);
+      const prompt = await fromLead(() => encodeOpenPrompt(tokenizer, text));
       checkContext(prompt.length, limit);
       const began = performance.now();
       const steps = endingTogether(signal, (signal) =>

@@ -78,14 +78,15 @@ export default command({
     checkPromptText(asked);
     checkPromptLength(asked.length, contextLength, mx.availableMemory());
     const images = pictures.length > 0 ? sharedImagesOf(model, pictures) : null;
-    const prompt = await encodePrompt(tokenizer, images?.placed(asked) ?? asked, {
+    const written = {
       system: flags.systemPrompt,
       prefill: flags.prefillResponse,
       raw: flags.ignoreChatTemplate,
       templateVariables: flags.chatTemplateConfig,
       continues: saved !== null,
       rewrite: images?.written,
-    });
+    };
+    const prompt = await fromLead(() => encodePrompt(tokenizer, images?.placed(asked) ?? asked, written));
     checkContext(prompt.length + (saved?.tokens ?? 0), contextLength);
     const inputEmbeddings = images?.embed(prompt);
     images?.dispose();

@@ -1,7 +1,7 @@
 /** A process that was launched with others: it finds them, and makes sure that all do the same thing. */
 import { version } from "../../package.json";
 import { ExitCode, UserError } from "../errors";
-import { isLaunched, isLead } from "../mlx/group-environment";
+import { isLaunched } from "../mlx/group-environment";
 import { endWithParent } from "../mlx/system";
 import type { Command } from "./command";
 
@@ -102,7 +102,6 @@ function differing(message: string): UserError {
 /** What the first process reads, on all of them: only it has the user's terminal, or pipe. */
 export async function fromLead<T>(read: () => T | Promise<T>): Promise<T> {
   if (!isLaunched()) return await read();
-  const mx = await import("../mlx");
-  const { broadcastJson } = await import("../mlx/group-messages");
-  return broadcastJson(mx.distributed.init({ strict: true }), isLead() ? await read() : null);
+  const { fromLead } = await import("../generate/ranks/from-lead");
+  return await fromLead(read);
 }

@@ -20,6 +20,8 @@ export interface RankEnd {
 export interface RanksOptions {
   backend?: "tcp" | "ring";
   env?: Record<string, string>;
+  /** What each rank has besides, by rank. */
+  ownEnv?: readonly Record<string, string>[];
   args?: readonly string[];
   /** What the first rank reads. */
   stdin?: string;
@@ -29,14 +31,14 @@ export interface RanksOptions {
 export function startRanks(
   script: string,
   count: number,
-  { backend = "tcp", env, args = [], stdin }: RanksOptions = {},
+  { backend = "tcp", env, ownEnv, args = [], stdin }: RanksOptions = {},
 ): Rank[] {
   const hosts = join(mkdtempSync(join(tmpdir(), "mlxlm-ranks-")), "hosts.json");
   writeFileSync(hosts, JSON.stringify(freePorts(count).map((port) => [`127.0.0.1:${port}`])));
   return Array.from({ length: count }, (_, rank) => {
     const group = { MLX_RANK: `${rank}`, MLX_HOSTFILE: hosts, MLXLM_DISTRIBUTED: backend, MLXLM_GROUP_KEY: "test" };
     const process_ = Bun.spawn([process.execPath, join(import.meta.dir, script), ...args], {
-      env: { ...process.env, MLXLM_THREADS: "1", ...group, ...env },
+      env: { ...process.env, MLXLM_THREADS: "1", ...group, ...env, ...ownEnv?.[rank] },
       stdin: rank === 0 && stdin !== undefined ? new Blob([stdin]) : "ignore",
       stdout: "pipe",
       stderr: "pipe",

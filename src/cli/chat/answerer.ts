@@ -12,6 +12,7 @@ import * as mx from "../../mlx";
 import type { LanguageModel } from "../../models";
 import type { AnswerFormat } from "../../sample/grammar/formats";
 import type { Tokenizer } from "../../text/tokenizer";
+import { fromLead } from "../group";
 import { asChat, type Message } from "./conversation";
 import type { Settings } from "./settings";
 
@@ -145,7 +146,12 @@ export class ChatAnswerer {
     return messages.length === 0 ? 0 : (await this.#encoded(messages, settings, false)).length;
   }
 
+  /** The same on all ranks, though a template may tell the time. */
   #encoded(messages: readonly Message[], settings: Settings, addGenerationPrompt: boolean): Promise<number[]> {
+    return fromLead(() => this.#encodedHere(messages, settings, addGenerationPrompt));
+  }
+
+  #encodedHere(messages: readonly Message[], settings: Settings, addGenerationPrompt: boolean): Promise<number[]> {
     const kwargs = settings.thinking && { enable_thinking: settings.thinking === "on" };
     const options = { addGenerationPrompt, kwargs };
     const images = this.#images;

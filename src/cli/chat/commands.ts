@@ -2,6 +2,7 @@
 import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
 import { nearest } from "../../nearest";
+import { fromLead } from "../group";
 import { columnsOf, wrapped } from "../width";
 import type { ChatAnswerer } from "./answerer";
 import { type Conversation, readConversation, saveConversation, savedThere } from "./conversation";
@@ -103,12 +104,12 @@ const commands: readonly SlashCommand[] = [
       if (file === "") throw new UserError("/save needs a file", { hint: "For example /save fox.json" });
       const { conversation, model } = session;
       const messages = conversation.messages();
-      const there = await savedThere(file);
+      const there = await fromLead(() => savedThere(file));
       if (there !== null && there !== session.file) {
         const replaces = await session.confirmed(`${there} is there already. Replace it?`);
         if (!replaces) return session.tell("Nothing is saved.");
       }
-      const path = await saveConversation(file, model, messages);
+      const path = await fromLead(() => saveConversation(file, model, messages));
       session.file = path;
       session.tell(`${counted(messages.length, "message")} in ${path}`);
     },
@@ -119,8 +120,8 @@ const commands: readonly SlashCommand[] = [
     summary: "go on with a saved conversation in place of this one",
     async run(session, file) {
       if (file === "") throw new UserError("/load needs a file", { hint: "For example /load fox.json" });
-      const { model, messages } = await readConversation(file);
-      session.file = await savedThere(file);
+      const { model, messages } = await fromLead(() => readConversation(file));
+      session.file = await fromLead(() => savedThere(file));
       const { conversation } = session;
       const before = conversation.system;
       conversation.replace(messages);

@@ -1,6 +1,7 @@
 /** A chat: messages in, answers out, commands in between. It outlives whatever goes wrong with one message. */
 import { counted } from "../../counted";
 import { ExitCode, UserError } from "../../errors";
+import { isLaunched, isLead } from "../../mlx/group-environment";
 import { coloursOf } from "../colour";
 import { draftLine } from "../drafts";
 import { takeInterrupts } from "../interrupt";
@@ -139,6 +140,9 @@ export class ChatSession implements CommandedChat {
     try {
       if (!(await carryOut(message, this))) await this.#answer(message);
     } catch (error) {
+      // What a user can act on fails on all ranks, and one says it. Anything else may have failed here alone: the ranks have parted.
+      if (isLaunched() && !(error instanceof UserError)) throw error;
+      if (!isLead()) return;
       const code = reportError(error, { json: this.options.out.json, debug: false });
       if (!this.options.interactive) process.exitCode = code;
     }

@@ -1,21 +1,8 @@
 /** Work that all processes of a group do, and that may fail on some of them. */
-import { ExitCode, isLackOfMemory, UserError } from "../../errors";
+import { UserError } from "../../errors";
 import * as mx from "../../mlx";
 import { gatherJson } from "../../mlx/group-messages";
-
-interface Failure {
-  message: string;
-  hint?: string;
-  code?: ExitCode;
-}
-
-const told = (error: unknown): Failure => {
-  if (error instanceof UserError) return { message: error.message, hint: error.hint, code: error.code };
-  const message = error instanceof Error ? error.message : String(error);
-  if (!isLackOfMemory(error)) return { message };
-  const hint = "Take a smaller or a quantized model, or more ranks.";
-  return { message: `out of memory: ${message}`, hint, code: ExitCode.resources };
-};
+import { errorOfRank, type Failure, failureOf } from "./failures";
 
 /** Milliseconds between two looks for the others. */
 const look = 10;
@@ -48,7 +35,7 @@ export async function onAll<T>(
   try {
     made = { value: await work() };
   } catch (error) {
-    [own, cause] = [told(error), error];
+    [own, cause] = [failureOf(error), error];
   }
   await allHere(group);
   const failures = gatherJson(group, own);
@@ -56,6 +43,5 @@ export async function onAll<T>(
   if (rank < 0) return made!.value;
   if (made) undo?.(made.value);
   if (cause instanceof UserError) throw cause;
-  const { message, hint, code = ExitCode.failure } = own ?? failures[rank]!;
-  throw new UserError(own ? message : `rank ${rank}: ${message}`, { code, hint, cause });
+  throw own ? new UserError(own.message, { ...own, cause }) : errorOfRank(rank, failures[rank]!);
 }
