@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -44,8 +45,12 @@ describe("the group in the environment", () => {
     expect(() => read('[["127.0.0.1:1"], ["127.0.0.1:2"]]', rank)).toThrow(/there is no MLX_RANK/);
   });
 
-  test("a file that is not there is an error", () => {
-    const env = { MLX_RANK: "0", MLX_HOSTFILE: join(folder, "absent") };
-    expect(() => groupFromEnvironment(env)).toThrow(/can't be read: ENOENT/);
+  test("a file that is not there, or none, is an error", () => {
+    const read = (file: string) => groupFromEnvironment({ MLX_RANK: "0", MLX_HOSTFILE: file });
+    expect(() => read(join(folder, "absent"))).toThrow(/can't be read: ENOENT/);
+    const pipe = join(folder, "pipe");
+    spawnSync("mkfifo", [pipe]);
+    expect(() => read(pipe)).toThrow("is a named pipe, not a file");
+    expect(() => read(folder)).toThrow("is a folder, not a file");
   });
 });

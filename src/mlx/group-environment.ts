@@ -1,8 +1,8 @@
 /** The group that a launcher describes in the environment, as MLX's own launchers do. */
-import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { environment } from "../environment";
 import { ExitCode, UserError } from "../errors";
+import { inputTextSync } from "../input-file";
 
 export interface GroupAddresses {
   rank: number;
@@ -65,12 +65,14 @@ export function isLead(env = process.env): boolean {
 
 /** What a JSON file says; undefined where it is none. @throws UserError where it can't be read */
 function contentOf(file: string): unknown {
-  let text: string;
+  let text: string | null;
   try {
-    text = readFileSync(file, "utf8");
+    text = inputTextSync(file);
   } catch (error) {
+    if (error instanceof UserError) throw error;
     throw refused(file, `can't be read: ${(error as NodeJS.ErrnoException).code}`);
   }
+  if (text === null) throw refused(file, "can't be read: ENOENT");
   try {
     return JSON.parse(text);
   } catch {

@@ -63,6 +63,8 @@ const same = await outcome({ path: "one", dst: "other" });
 if (group.rank === 2) writeFileSync("other", "2");
 const different = await outcome({ path: "one", dst: "other" });
 const absent = await outcome({ path: "nowhere", model: "org/nothing" });
+if (isSource) mkdirSync("bare/inner", { recursive: true });
+const bare = await outcome({ path: "bare", dst: "nothing" });
 const blocked = await outcome({ path: "one", dst: "copy/rows.jsonl/x" });
 
 const snapshot = (name: string) => {
@@ -74,7 +76,7 @@ const snapshot = (name: string) => {
   return facts.sort(([a], [b]) => (a < b ? -1 : 1));
 };
 report({
-  outcomes: { first, again, update, folder, file, same, different, absent, blocked },
+  outcomes: { first, again, update, folder, file, same, different, absent, bare, blocked },
   snapshots: commits.map(snapshot),
   isWhole: Buffer.from(weights).equals(readFileSync(join(root, "snapshots", commits[0]!, "model.safetensors"))),
   ref: readFileSync(join(root, "refs/main"), "utf8"),

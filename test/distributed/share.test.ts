@@ -24,6 +24,7 @@ test("repos go from cache to cache, files and folders to where they are wanted, 
       same: { source: 1, files: 0, bytes: 0, had: [0, 2] },
       different: { message: "rank 2: /host-2/other exists already, and is something else", code: 2 },
       absent: { message: "no host has nowhere", code: 3 },
+      bare: { message: "/host-1/bare has no files", code: 2 },
       blocked: { message: expect.stringMatching(/^rank 0: .*rows\.jsonl: a file is where a folder is to be/), code: 2 },
     });
     expect(result.isWhole).toBe(true);

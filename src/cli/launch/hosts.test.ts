@@ -37,7 +37,8 @@ describe("a hostfile", () => {
     '[{"ssh":""}]',
     '[{"ssh":"-oProxyCommand=x"}]',
     '[{"ssh":"a","ips":"x"}]',
-  ])("%s is an error that names it", async (text) => {
+    JSON.stringify(Array.from({ length: 1025 }, () => ({ ssh: "a" }))),
+  ])("%.40s is an error that names it", async (text) => {
     expect(readHostfile(fileOf(text))).rejects.toThrow(/^the hostfile .*hosts.json can't be used/);
   });
 

@@ -30,12 +30,15 @@ const HostEntry = z.object({
   rdma: z.array(z.union([z.string(), z.array(z.string()), z.null()])).default([]),
 });
 
+/** As many as ranks may be. */
+const Entries = z.array(HostEntry).min(1).max(1024);
+
 const Hostfile = z.union([
-  z.array(HostEntry).min(1),
+  Entries,
   z.object({
     backend: z.string().default(""),
     envs: z.array(z.string()).default([]),
-    hosts: z.array(HostEntry).min(1),
+    hosts: Entries,
   }),
 ]);
 
@@ -55,7 +58,8 @@ export async function readHostfile(path: string): Promise<Hosts> {
     throw wrongFile(path, "it is not JSON");
   }
   const read = Hostfile.safeParse(content);
-  if (!read.success) throw wrongFile(path, 'it must hold a list of hosts, each with at least "ssh", a name');
+  if (!read.success)
+    throw wrongFile(path, 'it must hold a list of at most 1,024 hosts, each with at least "ssh", a name');
   const { data } = read;
   if (Array.isArray(data)) return { hosts: data, envs: [] };
   return { hosts: data.hosts, backend: data.backend || undefined, envs: data.envs };

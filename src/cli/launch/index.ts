@@ -36,6 +36,8 @@ export interface LaunchFlags {
   device?: string;
 }
 
+const mostRanks = 1024;
+
 /** Runs the command on all ranks and returns its exit code. @throws UserError for hosts that can't be used */
 export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSignal): Promise<number> {
   if (flags.check && isLaunched()) {
@@ -58,6 +60,12 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
   const command = withGlobalFlags(flags.check ? ["launch", "--check"] : flags.command, flags);
   const named: Hosts = flags.hostfile === undefined ? listedHosts(flags.hosts) : await readHostfile(flags.hostfile);
   const hosts = named.hosts.flatMap((host) => Array.from({ length: flags.repeatHosts }, () => host));
+  if (hosts.length > mostRanks) {
+    throw new UserError(`${hosts.length} ranks are more than the ${mostRanks} that launch starts`, {
+      code: ExitCode.usage,
+      hint: "Name fewer hosts, or a lower -n.",
+    });
+  }
   const backend = flags.backend ?? backendNamed(named.backend) ?? (await usualBackend(hosts));
   const own = Object.fromEntries([...named.envs, ...flags.env].map(variable));
   const cwd = flags.cwd === undefined ? process.cwd() : resolve(flags.cwd);

@@ -72,6 +72,9 @@ export async function share(
   const isSource = group.rank === source;
   const own = await together(group, () => (isSource ? entriesOf(root) : []));
   const entries = await together(group, () => checkedEntries(gatherJson(group, own)[source]));
+  if (!entries.some(({ type }) => type === "file")) {
+    throw new UserError(`${root} has no files`, { code: ExitCode.usage, hint: "Name a folder with files." });
+  }
   const place = isSource ? root : placeOf(request, root, repo);
   const places = gatherJson(group, place);
   const wanted = await wantedFiles(group, { source, entries, place, isCache: repo !== null });
