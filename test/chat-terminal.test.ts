@@ -165,6 +165,12 @@ test("Ctrl-C stops an answer, which stays as it was printed", async () => {
   await program.until(prompt);
   program.type(`/save ${file}\r`);
   await program.until("2 messages in");
+  // Another answer is stopped as the first was.
+  program.type("/retry\r");
+  await program.until(begin);
+  program.type("\x03");
+  await program.until("tokens ·");
+  await program.until(prompt);
   program.type("/exit\r");
   expect(await program.ended()).toBe(0);
   const stopped = JSON.parse(readFileSync(file, "utf8")).messages[1].content as string;

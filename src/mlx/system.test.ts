@@ -23,6 +23,28 @@ async function start(milliseconds: number, notice = "") {
   return { child, reader };
 }
 
+test("a handler that wants more signals gets all of them", async () => {
+  const handling = `
+    import { endOnSecond } from "${join(import.meta.dir, "system.ts")}";
+    process.on("SIGINT", () => {
+      console.log("seen");
+      endOnSecond("SIGINT");
+    });
+    endOnSecond("SIGINT");
+    console.log("ready");
+    await Bun.sleep(20_000);
+  `;
+  const child = Bun.spawn([process.execPath, "-e", handling], { stdout: "pipe" });
+  const reader = child.stdout.getReader();
+  const said = async () => new TextDecoder().decode((await reader.read()).value);
+  expect(await said()).toBe("ready\n");
+  for (let i = 0; i < 4; i++) {
+    child.kill("SIGINT");
+    expect(await said()).toBe("seen\n");
+  }
+  child.kill("SIGKILL");
+});
+
 describe("a signal in the middle of a step", () => {
   test("the second ends the process at once", async () => {
     const { child } = await start(10_000);

@@ -35,17 +35,31 @@ function libc(): Calls {
   return calls;
 }
 
+/** What handles a signal, before it was used once. */
+const handlers = new Map<Signal, Uint8Array<ArrayBuffer>>();
+
+/** The `struct sigaction` of the handler that there is, or was before a signal took it away; null where there is none. */
+function handlerOf(signal: Signal): Uint8Array<ArrayBuffer> | null {
+  const known = handlers.get(signal);
+  if (known) return known;
+  const action = new Uint8Array(new ArrayBuffer(structBytes));
+  if (libc().sigaction(constants.signals[signal], null, ptr(action)) !== 0) return null;
+  // The address is ahead of all else in the struct.
+  if (action.subarray(0, 8).every((byte) => byte === 0)) return null;
+  handlers.set(signal, action);
+  return action;
+}
+
 /**
  * The next such signal goes to the handler that there is, and the one after it ends the process at once, whatever the
- * process does. To be called again where it should not. Nothing where the system does not take it.
+ * process does. To be called again, in the handler, where it should not. Nothing where the system does not take it.
  */
 export function endOnSecond(signal: Signal): void {
-  const number = constants.signals[signal];
-  const action = new Uint8Array(new ArrayBuffer(structBytes));
-  if (libc().sigaction(number, null, ptr(action)) !== 0) return;
+  const action = handlerOf(signal);
+  if (!action) return;
   const flags = new DataView(action.buffer);
   flags.setUint32(flagsAt, (flags.getUint32(flagsAt, true) | resetHand) >>> 0, true);
-  libc().sigaction(number, ptr(action), null);
+  libc().sigaction(constants.signals[signal], ptr(action), null);
 }
 
 /**
@@ -53,6 +67,7 @@ export function endOnSecond(signal: Signal): void {
  * there is; the one after it ends the process, as with `endOnSecond`.
  */
 export function announceInterrupt(text: string): void {
+  handlerOf("SIGINT");
   const { symbols } = dlopen(nativeLibrary(), { mlxlm_announce_interrupt: { args: ["ptr"], returns: "i32" } });
   symbols.mlxlm_announce_interrupt(ptr(new TextEncoder().encode(`${text}\0`)));
 }
