@@ -57,10 +57,13 @@ async function main([name, ...words]: string[]): Promise<void> {
 
   const command = await commandNamed(name);
   const [own, wrapped] = command.wraps ? splitCommand(words, command.flags) : [words, []];
-  if (own.includes("--help") || own.includes("-h")) return print(commandHelp(command, columnsOf(1)));
+  const help = () => {
+    if (isLead()) print(commandHelp(command, columnsOf(1)));
+  };
+  if (own.includes("--help") || own.includes("-h")) return help();
   const flags = parseFlags(own, command.flags, command.name);
   if (command.wraps) flags.command = wrapped;
-  if (flags.help) return print(commandHelp(command, columnsOf(1)));
+  if (flags.help) return help();
   report.json = flags.json === true;
   report.debug = flags.debug === true;
   const out = new Output(flags.json === true, { isSilent: !isLead() });

@@ -14,7 +14,7 @@ import { WordWrap } from "./word-wrap";
 const stdout = 1;
 const stderr = 2;
 
-/** Writes all of the text, at once. A reader that has gone away ends the program quietly, as in any pipe. */
+/** Writes all of the text, at once. A reader of answers that has gone away ends the program quietly, as in any pipe. */
 function write(descriptor: number, text: string): void {
   let bytes = Buffer.from(text);
   while (bytes.length > 0) {
@@ -22,6 +22,7 @@ function write(descriptor: number, text: string): void {
       bytes = bytes.subarray(writeSync(descriptor, bytes));
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE" && descriptor === stderr) return;
       if (code === "EPIPE") process.exit(ExitCode.ok);
       if (code !== "EAGAIN") throw error;
       Bun.sleepSync(1);
@@ -42,6 +43,11 @@ export function fitting(line: string): string {
 /** Text that is the answer whatever the mode: help, version, completions. */
 export function print(text: string): void {
   write(stdout, text);
+}
+
+/** A line of another process, as it came. */
+export function passOn(stream: "stdout" | "stderr", line: string): void {
+  write(stream === "stdout" ? stdout : stderr, `${line}\n`);
 }
 
 export class Output {

@@ -1,13 +1,13 @@
 /** Starts the ranks of a group: where, with what, and by which backend. */
 import { randomBytes } from "node:crypto";
-import { statSync, writeSync } from "node:fs";
+import { statSync } from "node:fs";
 import { availableParallelism, machine, platform } from "node:os";
 import { resolve } from "node:path";
 import { bundles } from "../../embedded-files";
 import { environment } from "../../environment";
 import { ExitCode, UserError } from "../../errors";
 import { isLaunched } from "../../mlx/group-environment";
-import type { Output } from "../output";
+import { type Output, passOn } from "../output";
 import { wasGiven } from "../parse";
 import { type Host, type Hosts, isHere, listedHosts, readHostfile } from "./hosts";
 import { mpiWords } from "./mpi";
@@ -104,7 +104,7 @@ export async function launch(flags: LaunchFlags, out: Output, signal?: AbortSign
     commandOf: ({ host }: PlannedRank) => [...(isHere(host) ? self : [theirs.get(host.ssh)!]), ...command],
     cwd,
     signal,
-    line: (stream, text) => void writeSync(stream === "stdout" ? 1 : 2, `${text}\n`),
+    line: passOn,
     note,
     onStart: ({ rank, host }, pid) => {
       if (flags.verbose) out.info(`rank ${rank} on ${host.ssh} by ${backend}: process ${pid}`);

@@ -1,7 +1,8 @@
 /** What ranks say when they fail. All may say the same, or that they miss the one that failed: a user reads the cause, once. */
 
-/** How long a line that looks like an error is held back, where its process lives on. */
+/** How long a line that looks like an error is held back, where its process lives on: that of one who misses a rank may end late. */
 const patience = 1000;
+const missedPatience = 10_000;
 
 /** A rank's lines on stderr. An error at their end is held back until it is known whether it tells something new. */
 export class ErrorLines {
@@ -18,16 +19,19 @@ export class ErrorLines {
 
   take(line: string): void {
     const isHint = this.held.length > 0 && /^\s/.test(line);
-    if (/^\S/.test(line)) this.last = line.trim().replace(/^mlxlm: /, "");
+    if (/^\S/.test(line)) this.last = errorIn(line);
     if (!isHint) this.show();
     if (!isHint && !/^(mlxlm: |\{"error":)/.test(line)) {
       this.write(line);
       return;
     }
     this.held.push(line);
-    this.timer ??= setTimeout(() => {
-      if (this.isAlive()) this.show();
-    }, patience);
+    this.timer ??= setTimeout(
+      () => {
+        if (this.isAlive()) this.show();
+      },
+      missedRank(this.last) === undefined ? patience : missedPatience,
+    );
   }
 
   /** Writes what is held back. @returns whether there was something */
@@ -42,6 +46,18 @@ export class ErrorLines {
     this.timer = undefined;
     return this.held.splice(0);
   }
+}
+
+/** What a line says; the message where it is an error in JSON. */
+function errorIn(line: string): string {
+  const text = line.trim();
+  try {
+    const { error } = JSON.parse(text) as { error?: { message?: unknown } };
+    if (typeof error?.message === "string") return error.message;
+  } catch {
+    // Text for people.
+  }
+  return text.replace(/^mlxlm: /, "");
 }
 
 /** The rank that is gone, where words say no more than that. */

@@ -102,6 +102,18 @@ describe("the cause", () => {
     ]);
   });
 
+  test("is the last of a chain of ranks that miss each other", async () => {
+    const { code, lines } = await run(misses(1), misses(2), `sleep 0.3; ${fails("the disk is full", 5)}`);
+    expect([code, lines]).toEqual([5, ["[2] mlxlm: the disk is full"]]);
+  });
+
+  test("is told once in JSON, also where a rank leaves no file", async () => {
+    const error = '{"error":{"code":3,"message":"no such file","hint":"Check the path."}}';
+    const gone = fails("no such file", 3);
+    const { code, notes, lines } = await run(`sleep 0.2; ${gone}`, `echo '${error}' >&2; exit 3`);
+    expect([code, notes, lines]).toEqual([3, [], []]);
+  });
+
   test("is the connection, where no rank has failed by itself", async () => {
     const { code, notes } = await run("exec sleep 20", misses(0));
     expect(code).toBe(1);

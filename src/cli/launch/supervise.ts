@@ -30,6 +30,9 @@ const grace = 5000;
 /** How long a rank that others miss, or that says the same as another, has to end. */
 const causePatience = 1000;
 
+/** How long it takes ssh to find that a host is gone, and some more. */
+const sshPatience = 10_000;
+
 /** After how long without an end a user is told how to have one at once. */
 const interruptPatience = 10_000;
 
@@ -62,9 +65,8 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
     for (const { process } of running) if (process.exitCode === null) process.kill("SIGTERM");
     timer ??= setTimeout(() => killAll(), grace);
   };
-  /** The first rank tells the others, between two steps; a terminal tells it itself. */
+  /** The first rank tells the others, between two steps. */
   const interrupt = () => {
-    if (isForeground(first.rank) && process.stdin.isTTY) return;
     if (wasInterrupted) endAll();
     else first.process.kill("SIGINT");
     wasInterrupted = true;
@@ -73,7 +75,10 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
       interruptPatience,
     );
   };
-  const release = takeInterrupts(interrupt);
+  // Of Ctrl-C a terminal tells it.
+  const release = takeInterrupts(() => {
+    if (!isForeground(first.rank) || !process.stdin.isTTY) interrupt();
+  });
   options.signal?.addEventListener("abort", interrupt);
   // Where this process is ended at once, none of them goes on alone.
   const killAll = () => {
@@ -94,8 +99,8 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
           if (first.process.exitCode === 0) return;
           cause = causeOf(one, running);
           void cause.then((cause) => {
-            tell(cause, options);
             endAll();
+            tell(cause, options);
           });
         }
       }),
@@ -105,6 +110,7 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
     for (const one of running) showRest(one, failed ? [failed, first] : [first]);
     return failed ? codeOf(failed.process) : 0;
   } finally {
+    killAll();
     clearTimeout(timer);
     clearTimeout(reminder);
     release();
@@ -117,18 +123,22 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
 /** The first rank, on this machine, has this terminal. */
 const isForeground = ({ rank, host }: PlannedRank) => rank === 0 && isHere(host);
 
-/** The rank that is to blame where `one` has failed: it may miss another, or say what the first one says too. */
-async function causeOf(one: Running, running: readonly Running[]): Promise<Running> {
+/** The rank that is to blame where `one` has failed: it may miss another, which may miss a third, or say what the first one says too. */
+async function causeOf(one: Running, running: readonly Running[], blamed: readonly Running[] = []): Promise<Running> {
   await Promise.race([one.isRead, Bun.sleep(causePatience)]);
   const words = lastWords(one);
-  const other = running[missedRank(words) ?? 0];
-  if (words === "" || !other || other === one) return one;
-  await Promise.race([other.process.exited, Bun.sleep(causePatience)]);
+  const missed = missedRank(words);
+  const other = running[missed ?? 0];
+  if (words === "" || !other || other === one || blamed.includes(other)) return one;
+  // A host that is gone is noticed by ssh after some seconds.
+  const isFar = missed !== undefined && !isHere(other.rank.host);
+  await Promise.race([other.process.exited, Bun.sleep(isFar ? sshPatience : causePatience)]);
   const hasFailed = other.process.exitCode !== null || other.process.signalCode !== null;
   const isEnded = [0, interrupted, terminated].includes(codeOf(other.process));
   if (!hasFailed || isEnded) return one;
+  if (missed !== undefined) return await causeOf(other, running, [...blamed, one]);
   await Promise.race([other.isRead, Bun.sleep(causePatience)]);
-  return missedRank(words) !== undefined || isRepeated(words, [lastWords(other)]) ? other : one;
+  return isRepeated(words, [lastWords(other)]) ? other : one;
 }
 
 /** Tells the user of the rank that failed, unless it has done so itself. */
@@ -139,15 +149,17 @@ function tell(cause: Running, { note }: SuperviseOptions): void {
   note(describeEnd(cause, isTold ? "" : lastWords(cause)));
 }
 
-/** What a rank said at its end, unless others have said it. */
+/** What a rank said at its end, unless others have said it, or it was only told to end. */
 function showRest(one: Running, others: readonly Running[]): void {
-  const words = lastWords(one);
+  const words = codeOf(one.process) === interrupted ? "" : lastWords(one);
   const said = others.filter((other) => other !== one).map(lastWords);
-  if (missedRank(words) !== undefined || isRepeated(words, said)) one.errors.forget();
+  if (words === "" || missedRank(words) !== undefined || isRepeated(words, said)) one.errors.forget();
   else one.errors.show();
 }
 
-function lastWords({ errors, wordsFile }: Running): string {
+/** Empty where a signal ended it: the last line is none of its own then. */
+function lastWords({ errors, wordsFile, process }: Running): string {
+  if (process.signalCode !== null) return "";
   return existsSync(wordsFile) ? readFileSync(wordsFile, "utf8") : errors.last;
 }
 

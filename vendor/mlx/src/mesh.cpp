@@ -74,6 +74,13 @@ void Mesh::lost(int rank) {
   fail("the connection to rank " + std::to_string(rank) + " (" + addresses_[rank] + ") was lost");
 }
 
+// The rank whose loss a rank names that takes no more; itself where it says nothing.
+int Mesh::last_words(int rank) {
+  Header last{};
+  bool says = ::recv(sockets_[rank].messages, &last, sizeof(last), 0) == sizeof(last) && last.magic == magic;
+  return says && last.lost >= 0 && last.lost < size() && last.lost != rank_ ? last.lost : rank;
+}
+
 // Sends and receives what can be without waiting. Whether anything moved.
 bool Mesh::advance(Leg& leg) {
   int socket = sockets_[leg.rank].messages;
@@ -111,7 +118,7 @@ bool Mesh::advance(Leg& leg) {
     ssize_t done = ::send(socket, at, left, MSG_NOSIGNAL);
     if (done <= 0 && !tcp::again(errno)) {
       // The last words of a rank that failed are still to be read.
-      if (!leg.receives()) lost(leg.rank);
+      if (!leg.receives()) lost(last_words(leg.rank));
       leg.announced_left = leg.out_left = 0;
       break;
     }

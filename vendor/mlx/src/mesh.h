@@ -44,6 +44,7 @@ class Mesh {
   struct Leg;
   [[noreturn]] void fail(const std::string& reason);
   void lost(int rank);
+  int last_words(int rank);
   bool advance(Leg& leg);
   void wait(const std::vector<Leg>& legs);
 

@@ -123,9 +123,10 @@ class Members {
       int error = 0;
       if (::connect(socket, reinterpret_cast<sockaddr*>(&there.address), there.length) != 0) {
         error = errno;
-        if (error == EINPROGRESS && tcp::wait_for(socket, POLLOUT, deadline_)) {
+        if (error == EINPROGRESS) {
+          error = ETIMEDOUT;
           socklen_t length = sizeof(error);
-          getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &length);
+          if (tcp::wait_for(socket, POLLOUT, deadline_)) getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &length);
         }
       }
       if (error == 0) {
