@@ -18,7 +18,11 @@ const root = join(import.meta.dir, "..");
 const archive = join(import.meta.dir, "cuda-kernels.tar.gz");
 
 /** Of bench/shapes.json. What a layer compiles does not hang on how many there are. */
-const shapes = ["llama-8b", "llama-1b", "llama-3b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"];
+const shapes = [
+  ...["llama-8b", "llama-1b", "llama-3b"],
+  ...["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"],
+  ...["gemma3-1b", "gemma3-4b", "gemma3-12b"],
+];
 const packings = [[], ["--bits", "4"]];
 
 /** Unpacks the shipped kernels below `work`, and returns their folder. */

@@ -202,6 +202,7 @@ export {
   feedToken,
   layerRows,
   layerToken,
+  type OneTokenRows,
   routeTokens,
   type TokenAttention,
   type TokenExperts,

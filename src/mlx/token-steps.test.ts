@@ -29,7 +29,7 @@ afterAll(() => expect(mx.liveHandles()).toBe(live));
 
 describe.skipIf(mx.defaultDevice() !== "cpu")("a description", () => {
   const step = (words: readonly number[], keys = mx.zeros([1, 1, 8, 32])) => {
-    const rows = { keys, values: mx.zeros(keys.shape), used: 0, offset: 0 };
+    const rows = { keys, values: mx.zeros(keys.shape), used: 0, row: 0, offset: 0 };
     return fast.layerToken(mx.ones([1, 1, 64]), null, words, rows);
   };
 
@@ -41,9 +41,13 @@ describe.skipIf(mx.defaultDevice() !== "cpu")("a description", () => {
     });
   });
 
-  test("that ends too early, at each word", () => {
+  test.each([
+    ["", () => null],
+    [" with norms behind", () => ({ attention: norm(), feed: norm() })],
+  ])("that ends too early, at each word%s", (_, behind) => {
     mx.scope(() => {
-      const described = fast.describeLayer(layer());
+      const described = fast.describeLayer({ ...layer(), behind: behind() });
+      expect(step(described)).not.toBeNull();
       for (let length = 0; length < described.length; length++)
         expect(() => step(described.slice(0, length))).toThrow("ends too early");
     });

@@ -64,6 +64,8 @@ export interface TokenLayer {
   attention: TokenAttention;
   second: TokenNorm;
   feed: TokenFeedForward;
+  /** Of what attention and the feed-forward block give, ahead of its addition. */
+  behind?: { attention: TokenNorm; feed: TokenNorm } | null;
 }
 
 declare const of: unique symbol;
@@ -124,27 +126,31 @@ export const describeAttention = (attention: TokenAttention): Description<TokenA
 
 const normWords = ({ weight, eps }: TokenNorm) => [weight.handle, bitsOf(eps)];
 
-export const describeLayer = ({ first, attention, second, feed }: TokenLayer): Description<TokenLayer> => [
+export const describeLayer = ({ first, attention, second, feed, behind }: TokenLayer): Description<TokenLayer> => [
   ...normWords(first),
   ...normWords(second),
+  ...(behind ? [1, ...normWords(behind.attention), ...normWords(behind.feed)] : [0]),
   ...describeAttention(attention),
   ...describeFeedForward(feed),
 ];
 
 /** The rows that a token attends to, and where its own go. */
 export interface TokenRows {
-  /** (B, Hkv, S, D). Nobody else may hold them: row `used` is written in place. */
+  /** (B, Hkv, S, D). Nobody else may hold them: the token's row is written in place. */
   keys: Tensor;
   values: Tensor;
-  /** How many rows are attended to beside the token's own. */
+  /** How many rows are attended to. */
   used: number;
 }
 
 export interface OneTokenRows extends TokenRows {
+  /** The token's own row: behind those that are used, or one of them, which it replaces. */
+  row: number;
   /** Position of the token. */
   offset: number;
 }
 
+/** Row `used` is the tokens' own. */
 export interface SequenceRows extends TokenRows {
   /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
   starts: readonly number[];
@@ -157,12 +163,12 @@ export function feedToken(x: Tensor, feed: Description<TokenFeedForward>): Tenso
 }
 
 /**
- * Attention of one token x (1, 1, C) with its projections → (1, 1, N). Its own key and value are written to row `used` of
+ * Attention of one token x (1, 1, C) with its projections → (1, 1, N). Its own key and value are written to row `row` of
  * `keys` and `values` when the result is evaluated, and not before. Null where no kernel takes these.
  */
 export function attendToken(x: Tensor, attention: Description<TokenAttention>, rows: OneTokenRows): Tensor | null {
-  const { keys, values, used, offset } = rows;
-  const [out] = abi.attend_token(x.handle, keys.handle, values.handle, used, offset, attention);
+  const { keys, values, used, row, offset } = rows;
+  const [out] = abi.attend_token(x.handle, keys.handle, values.handle, used, row, offset, attention);
   return out === undefined ? null : wrap(out);
 }
 
@@ -177,16 +183,17 @@ export function attendRows(joint: Tensor, heads: Description<TokenHeads>, rows: 
 }
 
 /**
- * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C).
+ * One token through a layer: with h = x + delta + attention(first(x + delta)), h and feed(second(h)), each (1, 1, C). Where there are
+ * norms behind, it is those of attention's and feed's results.
  * Keys and values are written as by `attendToken`. Null where no kernel takes these.
  */
 export function layerToken(
   x: Tensor,
   delta: Tensor | null,
   layer: Description<TokenLayer>,
-  { keys, values, used, offset }: OneTokenRows,
+  { keys, values, used, row, offset }: OneTokenRows,
 ): [sum: Tensor, delta: Tensor] | null {
-  const parts = abi.layer_token(x.handle, delta?.handle ?? null, keys.handle, values.handle, used, offset, layer);
+  const parts = abi.layer_token(x.handle, delta?.handle ?? null, keys.handle, values.handle, used, row, offset, layer);
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
 

@@ -5,13 +5,16 @@
 import { z } from "zod";
 import type { Tensor } from "../mlx";
 import {
+  type AttentionLayers,
   attention,
   type DecoderLayer,
+  type GatedLayers,
   GatedMLP,
   type GatedMLPOptions,
   geglu,
   joinHeads,
   type KeyValueCache,
+  layerToken,
   type Mask,
   type MaskRule,
   Module,
@@ -88,7 +91,17 @@ export class SandwichBlock extends Module implements DecoderLayer {
     this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(D, postEps);
   }
 
+  get plainAttention(): AttentionLayers | null {
+    return this.self_attn.plain;
+  }
+
+  get plainFeedForward(): GatedLayers | null {
+    return this.mlp.plain;
+  }
+
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
+    const whole = this.addsPlainly(x) ? layerToken(x, this, mask, cache) : null;
+    if (whole) return whole;
     const attended = this.self_attn.forward(x.branch(this.input_layernorm), mask, cache);
     const h = this.add(x, this.post_attention_layernorm.forward(attended));
     const fed = this.mlp.forward(h.branch(this.pre_feedforward_layernorm));
@@ -97,6 +110,11 @@ export class SandwichBlock extends Module implements DecoderLayer {
 
   protected add(x: Residual, delta: Tensor): Residual {
     return x.plus(delta);
+  }
+
+  /** Whether `add` rounds as any addition does. */
+  protected addsPlainly(_: Residual): boolean {
+    return true;
   }
 }
 

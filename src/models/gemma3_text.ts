@@ -83,6 +83,10 @@ class Block extends SandwichBlock {
   protected override add(x: Residual, delta: Tensor): Residual {
     return new Residual(addResidual(x.value, delta));
   }
+
+  protected override addsPlainly({ dtype }: Residual): boolean {
+    return dtype !== "float16";
+  }
 }
 
 type Pattern = Partial<Pick<Args, "layer_types" | "sliding_window_pattern" | "_sliding_window_pattern">>;

@@ -1,5 +1,5 @@
 /** The stream that runs through a decoder's layers, each of which adds to it. */
-import type { Tensor } from "../mlx";
+import type { Dtype, Tensor } from "../mlx";
 
 /** A norm over the last axis. One that can also make the sum ahead of it does both in one kernel where there is one. */
 export interface Norm {
@@ -28,6 +28,10 @@ export class Residual {
   get value(): Tensor {
     if (this.#delta) this.#settle(this.#base.add(this.#delta));
     return this.#base;
+  }
+
+  get dtype(): Dtype {
+    return this.#base.dtype;
   }
 
   /** The stream after a part of a layer has added to it: delta (B, T, D). */

@@ -4,11 +4,11 @@ import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
 import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import { attention, joinHeads, projectHeads } from "./attention";
-import { KVCache } from "./cache";
+import { KVCache, RotatingKVCache } from "./cache";
 import { type Layer, Linear } from "./linear";
 import { GatedMLP } from "./mlp";
 import { Module, parameter } from "./module";
-import { LayerNorm, RMSNorm } from "./norms";
+import { holdGains, LayerNorm, RMSNorm, ZeroCenteredRMSNorm } from "./norms";
 import { fuseProjections } from "./projection";
 import { quantize } from "./quantize";
 import { type Norm, Residual } from "./residual";
@@ -54,8 +54,8 @@ class Attention extends Module {
     }
   }
 
-  long(x: mx.Tensor, cache: KVCache): mx.Tensor {
-    const mask = x.dim(1) > 1 ? "causal" : null;
+  long(x: mx.Tensor, cache: KVCache | RotatingKVCache): mx.Tensor {
+    const mask = cache.makeMask(x.dim(1));
     const [q, k, v] = projectHeads(x, [this.q_proj, this.k_proj, this.v_proj], this, cache.offset);
     return this.o_proj.forward(joinHeads(attention(q, k, v, { scale: this.scale, mask, cache })));
   }
@@ -87,7 +87,12 @@ const random = (shape: number[], dtype: mx.Dtype) =>
 const bits = (x: mx.Tensor) => mx.scope(() => x.astype("float32").toList());
 
 /** Runs prompt and tokens, each by its way, and gives what comes out. */
-function steps(layer: Attention, cache: KVCache, inputs: mx.Tensor[], way: "long" | "short"): unknown[] {
+function steps(
+  layer: Attention,
+  cache: KVCache | RotatingKVCache,
+  inputs: mx.Tensor[],
+  way: "long" | "short",
+): unknown[] {
   return inputs.map((x) =>
     mx.scope(() => {
       const short = way === "short" ? attendToken(x, layer, null, cache) : null;
@@ -96,7 +101,8 @@ function steps(layer: Attention, cache: KVCache, inputs: mx.Tensor[], way: "long
   );
 }
 
-const cachesLeft = (cache: KVCache) => mx.scope(() => cache.state.slice(0, 2).map((rows) => bits(rows as mx.Tensor)));
+const cachesLeft = (cache: KVCache | RotatingKVCache) =>
+  mx.scope(() => cache.state.slice(0, 2).map((rows) => bits(rows as mx.Tensor)));
 
 let before: number;
 beforeAll(() => {
@@ -224,6 +230,34 @@ class Block extends Module {
   }
 }
 
+/** With norms of what attention and the feed-forward block give. */
+class Sandwich extends Block {
+  readonly pre_feedforward_layernorm: ZeroCenteredRMSNorm;
+  readonly post_feedforward_layernorm: ZeroCenteredRMSNorm;
+
+  constructor(activation: GatedMLP["activation"]) {
+    super(activation, new ZeroCenteredRMSNorm(192, 1e-5));
+    this.pre_feedforward_layernorm = new ZeroCenteredRMSNorm(192, 1e-6);
+    this.post_feedforward_layernorm = new ZeroCenteredRMSNorm(192, 1e-4);
+    mx.scope(() =>
+      this.update(
+        this.namedParameters().flatMap(([name, { shape }]) =>
+          name.includes("layernorm") ? [[name, mx.random.normal({ shape }).multiply(0.3)] as const] : [],
+        ),
+      ),
+    );
+  }
+
+  override long(x: Residual, cache: KVCache): Residual {
+    const attended = this.plainAttention.long(x.branch(this.input_layernorm), cache);
+    const h = x.plus(this.post_attention_layernorm.forward(attended));
+    const normed = h.branch(this.pre_feedforward_layernorm);
+    const { gate_proj, up_proj, down_proj, activation } = this.plainFeedForward;
+    const fed = down_proj.forward(activation(gate_proj.forward(normed), up_proj.forward(normed)));
+    return h.plus(this.post_feedforward_layernorm.forward(fed));
+  }
+}
+
 describe("a whole layer", () => {
   const run = (block: Block, cache: KVCache, inputs: readonly mx.Tensor[], way: "long" | "short") =>
     mx.scope(() => {
@@ -245,6 +279,22 @@ describe("a whole layer", () => {
     ),
   )("in %s, %s", (dtype, _, how, activation) => {
     const block = ready(new Block(activation), dtype, how);
+    const inputs = [[1, 7, 192], ...new Array<number[]>(5).fill([1, 1, 192])].map((shape) => random(shape, dtype));
+    const [long, short] = [new KVCache(), new KVCache()];
+    expect(run(block, short, inputs, "short")).toEqual(run(block, long, inputs, "long"));
+    expect(cachesLeft(short)).toEqual(cachesLeft(long));
+    for (const one of [long, short]) one.dispose();
+    mx.release(inputs);
+    block.dispose();
+  });
+
+  test.each(
+    (["float32", "bfloat16", "float16"] as const).flatMap((dtype) =>
+      packings.map(([name, how]) => [dtype, name, how] as const),
+    ),
+  )("with norms behind its halves, in %s, %s", (dtype, _, how) => {
+    const block = ready(new Sandwich(geglu), dtype, how);
+    holdGains(block);
     const inputs = [[1, 7, 192], ...new Array<number[]>(5).fill([1, 1, 192])].map((shape) => random(shape, dtype));
     const [long, short] = [new KVCache(), new KVCache()];
     expect(run(block, short, inputs, "short")).toEqual(run(block, long, inputs, "long"));
@@ -388,6 +438,44 @@ describe("what is another since the last token", () => {
       step();
     });
     for (const one of [short, long, block]) one.dispose();
+  });
+});
+
+describe("a ring", () => {
+  test.each([
+    ["that grows", 300, 0, [1, 250]],
+    ["that turns", 8, 0, [1, 5]],
+    ["that keeps its first", 8, 3, [1, 6]],
+    ["that a prompt overflows", 8, 2, [1, 30]],
+    ["of two", 2, 1, [1, 1]],
+  ] as const)("%s", (_, most, keep, prompt) => {
+    const layer = ready(new Attention(sizes, new RoPE(32), { normed: true }), "bfloat16");
+    const tokens = most > 100 ? 70 : 20;
+    const shapes = [
+      [...prompt, 192],
+      ...new Array<number[]>(tokens).fill([1, 1, 192]),
+      [1, 3, 192],
+      [1, 1, 192],
+      [1, 1, 192],
+    ];
+    const inputs = shapes.map((shape) => random(shape, "bfloat16"));
+    const [long, short] = [new RotatingKVCache(most, keep), new RotatingKVCache(most, keep)];
+    let taken = 0;
+    const outputs = inputs.map((x) =>
+      mx.scope(() => {
+        const out = attendToken(x, layer, short.makeMask(x.dim(1)), short);
+        if (out) taken++;
+        return bits(out ?? layer.long(x, short));
+      }),
+    );
+    expect<unknown>(outputs).toEqual(steps(layer, long, inputs, "long"));
+    expect(cachesLeft(short)).toEqual(cachesLeft(long));
+    expect(short.state.slice(2)).toEqual(long.state.slice(2));
+    // After several tokens at once the ring is put in order by the next.
+    expect(taken).toBeGreaterThanOrEqual(tokens);
+    for (const one of [long, short]) one.dispose();
+    mx.release(inputs);
+    layer.dispose();
   });
 });
 

@@ -8,11 +8,11 @@ import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import { type HeadLayout, headNorms } from "./attention";
 import { BlockLinear } from "./blocks";
-import { BatchKVCache, type KeyValueCache, KVCache } from "./cache";
+import { BatchKVCache, isWritable, type KeyValueCache, type WritableCache } from "./cache";
 import { Kept } from "./kept";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
-import { RMSNorm } from "./norms";
+import { RMSNorm, ZeroCenteredRMSNorm } from "./norms";
 import { jointOf, projectJointly } from "./projection";
 import type { Norm, Residual } from "./residual";
 import { SumOfParts } from "./shard/sum-of-parts";
@@ -101,8 +101,8 @@ function factsOfAttention(facts: unknown[], layers: AttentionLayers, norms: Head
 }
 
 function factsOfNorm(facts: unknown[], norm: Norm): unknown[] {
-  const { forward, weight, eps } = norm as Norm & Partial<RMSNorm>;
-  facts.push(norm, forward, weight, eps);
+  const { forward, gain, eps } = norm as Norm & Partial<RMSNorm>;
+  facts.push(norm, forward, gain, eps);
   return facts;
 }
 
@@ -153,15 +153,15 @@ function attentionOf(x: Tensor, layers: AttentionLayers, norms: HeadNorms): mx.f
 }
 
 /** Where a cache has room for one token of one sequence. */
-function rowsOf(cache: KVCache) {
-  const { room, offset } = cache;
-  return room && { keys: room[0], values: room[1], used: offset, offset };
+function rowsOf(cache: WritableCache): mx.fast.OneTokenRows | null {
+  const { room, offset, row } = cache;
+  return room && { keys: room[0], values: room[1], used: cache.size, row, offset };
 }
 
 const describedAttentions = new Kept<mx.fast.Description<mx.fast.TokenAttention> | null>();
 
 export function attendToken(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
-  if (mask || !(cache instanceof KVCache) || !isToken(x) || refusedByGpu.has(layers)) return null;
+  if (mask || !isWritable(cache) || !isToken(x) || refusedByGpu.has(layers)) return null;
   const norms = headNorms(layers);
   const described = describedAttentions.of(layers, factsOfAttention([], layers, norms), () => {
     const attention = attentionOf(x, layers, norms);
@@ -207,23 +207,39 @@ export interface BlockLayers {
   readonly input_layernorm: Norm;
   /** Null where its attention is not that of `AttentionLayers`. */
   readonly plainAttention: AttentionLayers | null;
+  /** Ahead of the feed-forward block, or of attention's result where the two below are there. */
   readonly post_attention_layernorm: Norm;
+  readonly pre_feedforward_layernorm?: Norm;
+  readonly post_feedforward_layernorm?: Norm;
   /** Null where its feed-forward block is not that of `GatedLayers`. */
   readonly plainFeedForward: GatedLayers | null;
 }
 
-/** A norm's own weight; null for what stands in for one, or is another kind. */
-function normOf(norm: Norm): mx.fast.TokenNorm | null {
-  return norm.constructor === RMSNorm && !Object.hasOwn(norm, "forward") ? (norm as RMSNorm) : null;
+/** What a norm multiplies by; null for what stands in for one, or is another kind. */
+function normOf(norm: Norm | undefined): mx.fast.TokenNorm | null {
+  const isPlain = norm?.constructor === RMSNorm || norm?.constructor === ZeroCenteredRMSNorm;
+  if (!isPlain || Object.hasOwn(norm, "forward")) return null;
+  const { gain, eps } = norm as RMSNorm;
+  return { weight: gain, eps };
+}
+
+/** A layer's norms by their places. */
+function normsOf(layers: BlockLayers): Pick<mx.fast.TokenLayer, "first" | "second" | "behind"> | null {
+  const { input_layernorm, post_attention_layernorm, pre_feedforward_layernorm, post_feedforward_layernorm } = layers;
+  const [first, second] = [normOf(input_layernorm), normOf(pre_feedforward_layernorm ?? post_attention_layernorm)];
+  if (!first || !second) return null;
+  if (!pre_feedforward_layernorm) return { first, second };
+  const [attention, feed] = [normOf(post_attention_layernorm), normOf(post_feedforward_layernorm)];
+  return attention && feed && { first, second, behind: { attention, feed } };
 }
 
 function layerOf(x: Tensor, layers: BlockLayers, norms: HeadNorms): mx.fast.TokenLayer | null {
-  const { input_layernorm, plainAttention, post_attention_layernorm, plainFeedForward } = layers;
-  const [first, second] = [normOf(input_layernorm), normOf(post_attention_layernorm)];
-  if (!plainAttention || !plainFeedForward || !first || !second) return null;
+  const { plainAttention, plainFeedForward } = layers;
+  const own = normsOf(layers);
+  if (!plainAttention || !plainFeedForward || !own) return null;
   const attention = attentionOf(x, plainAttention, norms);
   const feed = attention && feedForward(x, plainFeedForward);
-  return feed && attention.group === feed.group ? { first, attention, second, feed } : null;
+  return feed && attention.group === feed.group ? { ...own, attention, feed } : null;
 }
 
 const describedLayers = new Kept<mx.fast.Description<mx.fast.TokenLayer> | null>();
@@ -234,7 +250,10 @@ function describedLayer(x: Tensor, layers: BlockLayers): mx.fast.Description<mx.
   if (!plainAttention || !plainFeedForward) return null;
   const norms = headNorms(plainAttention);
   const facts = factsOfFeedForward(factsOfAttention([], plainAttention, norms), plainFeedForward);
-  for (const norm of [layers.input_layernorm, layers.post_attention_layernorm]) factsOfNorm(facts, norm);
+  factsOfNorm(facts, layers.input_layernorm);
+  factsOfNorm(facts, layers.post_attention_layernorm);
+  if (layers.pre_feedforward_layernorm) factsOfNorm(facts, layers.pre_feedforward_layernorm);
+  if (layers.post_feedforward_layernorm) factsOfNorm(facts, layers.post_feedforward_layernorm);
   return describedLayers.of(layers, facts, () => {
     const layer = layerOf(x, layers, norms);
     return layer && mx.fast.describeLayer(layer);
@@ -243,7 +262,7 @@ function describedLayer(x: Tensor, layers: BlockLayers): mx.fast.Description<mx.
 
 /** The stream behind a whole layer. */
 export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
-  if (mask || !(cache instanceof KVCache) || refusedByGpu.has(layers)) return null;
+  if (mask || !isWritable(cache) || refusedByGpu.has(layers)) return null;
   return x.through((base, delta) => {
     const described = isToken(base) ? describedLayer(base, layers) : null;
     const rows = described && rowsOf(cache);

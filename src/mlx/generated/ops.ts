@@ -1001,9 +1001,9 @@ export function feed_token(x: Handle, feed: readonly number[]): Handle[] {
   return readHandles(native.mlxlm_feed_token(x, writeInts(feed)));
 }
 
-export function attend_token(x: Handle, keys: Handle, values: Handle, used: number, offset: number, attention: readonly number[]): Handle[] {
+export function attend_token(x: Handle, keys: Handle, values: Handle, used: number, row: number, offset: number, attention: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_token(x, keys, values, used, offset, writeInts(attention)));
+  return readHandles(native.mlxlm_attend_token(x, keys, values, used, row, offset, writeInts(attention)));
 }
 
 export function attend_rows(joint: Handle, keys: Handle, values: Handle, used: number, starts: readonly number[], heads: readonly number[]): Handle[] {
@@ -1011,9 +1011,9 @@ export function attend_rows(joint: Handle, keys: Handle, values: Handle, used: n
   return readHandles(native.mlxlm_attend_rows(joint, keys, values, used, writeInts(starts), writeInts(heads)));
 }
 
-export function layer_token(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, offset: number, layer: readonly number[]): Handle[] {
+export function layer_token(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, row: number, offset: number, layer: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, keys, values, used, offset, writeInts(layer)));
+  return readHandles(native.mlxlm_layer_token(x, delta ?? 0, keys, values, used, row, offset, writeInts(layer)));
 }
 
 export function layer_rows(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, starts: readonly number[], layer: readonly number[]): Handle[] {

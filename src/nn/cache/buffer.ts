@@ -122,20 +122,20 @@ export class Buffers {
   }
 
   /**
-   * Keys and values for an operation that writes their row `row` in place, behind all that are in use; null where somebody else may
-   * hold them.
+   * Keys and values for an operation that writes their row `row` in place; null where somebody else may hold them.
+   * @param most rows that there ever are
    */
-  room(row: number): [Tensor, Tensor] | null {
+  room(row: number, most = Number.POSITIVE_INFINITY): [Tensor, Tensor] | null {
     if (!this.#areOwn) return null;
-    if (row >= this.length) this.#grow();
+    if (row >= this.length) this.#grow(Math.min(step, most - this.length));
     // A token that does not come from the last step's answer leads nowhere else to what writes the row before.
     if (this.#writer && !mx.isScheduled(this.#writer)) this.#awaitWriter();
     return [this.#keys!, this.#values!];
   }
 
-  #grow(): void {
+  #grow(count: number): void {
     this.#awaitWriter();
-    const grown = (buffer: Tensor) => joinRows(buffer, zeroRows(buffer, step));
+    const grown = (buffer: Tensor) => joinRows(buffer, zeroRows(buffer, count));
     mx.scope(() => this.setOwn(grown(this.#keys!), grown(this.#values!)));
   }
 

@@ -24,3 +24,4 @@ export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
 export { checkKvQuantization, type KvQuantization, QuantizedRows } from "./rows";
 export { LoneCacheList, RowsApart } from "./rows-apart";
+export { isWritable, type WritableCache } from "./writable";

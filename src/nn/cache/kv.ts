@@ -52,8 +52,13 @@ export class KVCache implements KeyValueCache {
     return this.#buffers.first(this.#offset);
   }
 
+  /** The row that the next token goes to. */
+  get row(): number {
+    return this.#offset;
+  }
+
   /**
-   * Keys and values (B, Hkv, S, D) with room for one more token, for an operation that writes it to row `offset` in place;
+   * Keys and values (B, Hkv, S, D) with room for one more token, for an operation that writes it to `row` in place;
    * null where there is no room, or where somebody else may hold them.
    */
   get room(): [Tensor, Tensor] | null {

@@ -94,6 +94,30 @@ export class RotatingKVCache implements KeyValueCache {
     return this.#buffers.first(this.#offset);
   }
 
+  /** The row that the next single token goes to: behind all others, or that of the oldest. */
+  get row(): number {
+    return this.#index === this.maxSize ? this.keep : this.#index;
+  }
+
+  /**
+   * Keys and values for an operation that writes one token to `row` in place; null where it has several more tokens than it keeps, or
+   * somebody else may hold them.
+   */
+  get room(): [Tensor, Tensor] | null {
+    return this.#buffers.length <= this.maxSize ? this.#buffers.room(this.row, this.maxSize) : null;
+  }
+
+  /** Takes the token that `writer` writes to the buffers of `room` when it is evaluated. */
+  filledBy(writer: Tensor): void {
+    this.#buffers.filledBy(writer);
+    this.#index = this.row + 1;
+    this.#offset++;
+  }
+
+  get pending(): unknown {
+    return this.#buffers.pending;
+  }
+
   /** How many tokens it keeps. */
   get limit(): number {
     return this.maxSize;

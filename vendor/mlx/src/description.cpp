@@ -70,6 +70,11 @@ class Reader {
     return {std::move(joint), matrix(), gelu};
   }
 
+  cpu::RowNorm norm() {
+    auto weight = tensor();
+    return {std::move(weight), real()};
+  }
+
   // What of a layer's heads is no matrix.
   struct OfHeads {
     cpu::Heads heads;
@@ -87,6 +92,7 @@ class Reader {
     heads.dims = rows.keys.shape(3);
     heads.rotated = number();
     heads.used = rows.used;
+    heads.row = rows.row;
     auto query_weight = maybe_tensor();
     auto key_weight = maybe_tensor();
     heads.eps = real();
@@ -133,12 +139,15 @@ cpu::TokenAttention attention_of(const Words& words, TokenRows rows) {
 
 cpu::TokenLayer layer_of(const Words& words, TokenRows rows) {
   return Reader::whole(words, [&](Reader& read) -> cpu::TokenLayer {
-    auto first = read.tensor();
-    float first_eps = read.real();
-    auto second = read.tensor();
-    float second_eps = read.real();
+    auto first = read.norm();
+    auto second = read.norm();
+    std::optional<cpu::NormsBehind> behind;
+    if (read.flag()) {
+      auto attention = read.norm();
+      behind = {std::move(attention), read.norm()};
+    }
     auto attention = read.attention(std::move(rows));
-    return {std::move(first), std::move(attention), std::move(second), read.feed_forward(), first_eps, second_eps};
+    return {std::move(first), std::move(attention), std::move(second), read.feed_forward(), std::move(behind)};
   });
 }
 

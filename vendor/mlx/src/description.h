@@ -14,7 +14,8 @@ using Words = std::vector<int>;
 struct TokenRows {
   array keys; // (B, Hkv, S, D)
   array values;
-  int used; // the row that is written; those ahead of it are attended to
+  int used; // so many rows are attended to
+  int row; // the one that is written: behind those, or one of them, which it replaces
   int offset; // the token's position
 };
 

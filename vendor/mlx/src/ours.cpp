@@ -247,9 +247,9 @@ std::vector<array> feed_token(const array& x, const Words& feed, mx::StreamOrDev
 }
 
 std::vector<array> attend_token(
-    const array& x, const array& keys, const array& values, int used, int offset, const Words& attention,
+    const array& x, const array& keys, const array& values, int used, int row, int offset, const Words& attention,
     mx::StreamOrDevice s) {
-  auto whole = attention_of(attention, {keys, values, used, offset});
+  auto whole = attention_of(attention, {keys, values, used, row, offset});
   if (cpu::takes_attend_token(x, whole, s)) {
     return {cpu::attend_token(x, whole, s)};
   }
@@ -260,14 +260,14 @@ std::vector<array> attend_token(
 std::vector<array> attend_rows(
     const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
     const Words& heads, mx::StreamOrDevice s) {
-  auto out = cuda::attend_rows(joint, attended_rows_of(heads, {keys, values, used, 0}, starts), s);
+  auto out = cuda::attend_rows(joint, attended_rows_of(heads, {keys, values, used, used, 0}, starts), s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 
 std::vector<array> layer_token(
-    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int offset,
-    const Words& layer, mx::StreamOrDevice s) {
-  auto whole = layer_of(layer, {keys, values, used, offset});
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int row,
+    int offset, const Words& layer, mx::StreamOrDevice s) {
+  auto whole = layer_of(layer, {keys, values, used, row, offset});
   if (cpu::takes_layer_token(x, delta, whole, s)) {
     return cpu::layer_token(x, delta, whole, s);
   }
@@ -277,7 +277,7 @@ std::vector<array> layer_token(
 std::vector<array> layer_rows(
     const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used,
     const std::vector<int>& starts, const Words& layer, mx::StreamOrDevice s) {
-  return cuda::layer_rows(x, delta, layer_of(layer, {keys, values, used, 0}), starts, s);
+  return cuda::layer_rows(x, delta, layer_of(layer, {keys, values, used, used, 0}), starts, s);
 }
 
 std::vector<array> experts_token(

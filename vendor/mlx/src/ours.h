@@ -70,7 +70,7 @@ std::vector<array> feed_token(const array& x, const std::vector<int>& feed, mx::
 // keys and values (1, Hkv, S, D) and itself, the last matrix; `attention` as in description.h. Its key and value are written to
 // row `used`, in place. Where ranks have some heads each, results are summed over them. Empty where no kernel takes it.
 std::vector<array> attend_token(
-    const array& x, const array& keys, const array& values, int used, int offset, const std::vector<int>& attention,
+    const array& x, const array& keys, const array& values, int used, int row, int offset, const std::vector<int>& attention,
     mx::StreamOrDevice s);
 
 // Attention of one token of each of several sequences: see cuda/rows.h; `heads` as in description.h.
@@ -82,7 +82,7 @@ std::vector<array> attend_rows(
 // to be added to, and that result; `layer` as in description.h. Where ranks have some heads, they have a part of the
 // feed-forward block, too. Empty where no kernel takes it.
 std::vector<array> layer_token(
-    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int offset,
+    const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int row, int offset,
     const std::vector<int>& layer, mx::StreamOrDevice s);
 
 // The same of one token of each of several sequences, x (B, 1, D): see cuda/rows_layer.h.

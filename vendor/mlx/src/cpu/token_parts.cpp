@@ -184,11 +184,11 @@ void HeldAttention::place(char* room) const {
   for (int head = 0; head < heads_.heads + heads_.kv_heads; ++head, from += bytes) {
     bool of_query = head < heads_.heads;
     Norm norm = {type_, heads_.dims, weights_[of_query ? 0 : 1], heads_.eps};
-    auto to = of_query ? room + queries_ + head * bytes : keys_.at(head - heads_.heads, heads_.used, size_);
+    auto to = of_query ? room + queries_ + head * bytes : keys_.at(head - heads_.heads, heads_.row, size_);
     kernels.rotate(rotation, heads_.normed ? &norm : nullptr, from, to);
   }
   for (int head = 0; head < heads_.kv_heads; ++head, from += bytes) {
-    std::memcpy(values_.at(head, heads_.used, size_), from, bytes);
+    std::memcpy(values_.at(head, heads_.row, size_), from, bytes);
   }
 }
 
@@ -199,7 +199,7 @@ void HeldAttention::attend(char* room) const {
   attention.heads = heads_.heads;
   attention.group = heads_.heads / heads_.kv_heads;
   attention.length = 1;
-  attention.total = heads_.used + 1;
+  attention.total = std::max(heads_.used, heads_.row + 1);
   attention.dims = heads_.dims;
   attention.scale = heads_.scale;
   attention.q = room + queries_;

@@ -117,7 +117,7 @@ class HeldAttention {
     }
   };
 
-  // Queries to their room, the token's key and value to row `used`, turned.
+  // Queries to their room, the token's key and value to its row, turned.
   void place(char* room) const;
   void attend(char* room) const;
 

@@ -83,17 +83,29 @@ class AttendToken : public TokenPrimitive {
   AttendLayout layout_;
 };
 
-// Arrays: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's.
+// What is small added to the norms of a layer: how far each is from dividing by zero, and whether there are those behind.
+struct Epsilons {
+  float first;
+  float second;
+  std::optional<std::pair<float, float>> behind;
+
+  explicit Epsilons(const TokenLayer& layer) : first(layer.first.eps), second(layer.second.eps) {
+    if (layer.behind) {
+      behind = {layer.behind->attention.eps, layer.behind->feed.eps};
+    }
+  }
+};
+
+// Arrays: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's, the weights of the norms
+// behind.
 class LayerToken : public TokenPrimitive {
  public:
   LayerToken(
-      mx::Stream stream, std::vector<array> arrays, bool adds, float first_eps, AttendLayout attention,
-      float second_eps, FeedLayout feed)
+      mx::Stream stream, std::vector<array> arrays, bool adds, Epsilons eps, AttendLayout attention, FeedLayout feed)
       : TokenPrimitive(stream, std::move(arrays)),
         adds_(adds),
-        first_eps_(first_eps),
+        eps_(eps),
         attention_(std::move(attention)),
-        second_eps_(second_eps),
         feed_(std::move(feed)) {}
 
   void eval_cpu(const std::vector<array>&, std::vector<array>& outputs) override {
@@ -108,22 +120,34 @@ class LayerToken : public TokenPrimitive {
     auto x = token.data<void>();
     auto delta = adds_ ? next.ordered().data<void>() : nullptr;
     auto type = float_of(dtype);
-    Norm first = {type, dims, next.ordered().data<void>(), first_eps_};
+    Norm first = {type, dims, next.ordered().data<void>(), eps_.first};
     HeldAttention attend(attention_, dtype, next);
-    Norm second = {type, dims, next.ordered().data<void>(), second_eps_};
+    Norm second = {type, dims, next.ordered().data<void>(), eps_.second};
     HeldFeed feed(feed_, dtype, next);
     auto entered = next.row(dims, dtype);
     auto normed = next.row(dims, dtype);
     auto attended = next.row(dims, dtype);
+    std::optional<std::pair<Norm, Norm>> behind;
+    if (eps_.behind) {
+      Norm behind_attention = {type, dims, next.ordered().data<void>(), eps_.behind->first};
+      behind = {behind_attention, {type, dims, next.ordered().data<void>(), eps_.behind->second}};
+    }
+    auto raw = behind ? next.row(dims, dtype) : 0;
     encoder.dispatch([held = arrays_, x, delta, first, attend = std::move(attend), second, feed = std::move(feed), entered,
-                      normed, attended, sum = outputs[0].data<void>(), out = outputs[1].data<void>(),
+                      normed, attended, behind, raw, sum = outputs[0].data<void>(), out = outputs[1].data<void>(),
                       bytes = next.row_bytes()] {
       auto& kernels = row_kernels();
       auto room = room_for(bytes);
       kernels.norm(first, x, delta, delta ? room + entered : nullptr, room + normed);
-      attend(room + normed, room + attended, room);
+      attend(room + normed, room + (behind ? raw : attended), room);
+      if (behind) {
+        kernels.norm(behind->first, room + raw, nullptr, nullptr, room + attended);
+      }
       kernels.norm(second, delta ? room + entered : x, room + attended, sum, room + normed);
-      feed(room + normed, out, room);
+      feed(room + normed, behind ? room + raw : out, room);
+      if (behind) {
+        kernels.norm(behind->second, room + raw, nullptr, nullptr, out);
+      }
     });
   }
 
@@ -133,9 +157,8 @@ class LayerToken : public TokenPrimitive {
 
  private:
   bool adds_;
-  float first_eps_;
+  Epsilons eps_;
   AttendLayout attention_;
-  float second_eps_;
   FeedLayout feed_;
 };
 
@@ -244,13 +267,13 @@ bool takes_attend_token(const array& x, const TokenAttention& attention, mx::Str
   auto& heads = attention.heads;
   auto& freqs = attention.freqs;
   auto rows_fit = [&](const array& rows) {
-    return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && rows.shape(2) > heads.used &&
+    return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && has_rows(rows, heads) &&
         rows.shape(3) == heads.dims && rows.dtype() == dtype && !traced(rows);
   };
   auto weight_fits = [&](const std::optional<array>& weight) {
     return weight.has_value() == heads.normed && (!weight || is_weight(*weight, heads.dims, dtype));
   };
-  bool heads_fit = heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.used >= 0 &&
+  bool heads_fit = heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && row_fits(heads) &&
       heads.dims > 0 && heads.dims % 16 == 0 && heads.dims <= largest_dims && heads.rotated >= 0 &&
       heads.rotated % 2 == 0 && heads.rotated <= heads.dims;
   int64_t width = static_cast<int64_t>(heads.heads) * heads.dims;
@@ -274,7 +297,7 @@ bool takes_layer_token(
   return takes_attend_token(x, layer.attention, s) && takes_feed_token(x, layer.feed, s) &&
       (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(delta))) &&
       rows_of(layer.attention.last) == x.shape(2) && rows_of(layer.feed.last) == x.shape(2) &&
-      is_weight(layer.first_norm, x.shape(2), x.dtype()) && is_weight(layer.second_norm, x.shape(2), x.dtype());
+      norms_fit(layer, [&](const array& weight) { return is_weight(weight, x.shape(2), x.dtype()); });
 }
 
 std::vector<array> layer_token(
@@ -283,16 +306,19 @@ std::vector<array> layer_token(
   if (delta) {
     arrays.push_back(*delta);
   }
-  arrays.push_back(layer.first_norm);
+  arrays.push_back(layer.first.weight);
   append(arrays, layer.attention);
-  arrays.push_back(layer.second_norm);
+  arrays.push_back(layer.second.weight);
   append(arrays, layer.feed);
+  if (layer.behind) {
+    arrays.insert(arrays.end(), {layer.behind->attention.weight, layer.behind->feed.weight});
+  }
   auto inputs = awaited(arrays);
   return array::make_arrays(
       {x.shape(), x.shape()}, {x.dtype(), x.dtype()},
       std::make_shared<LayerToken>(
-          mx::to_stream(s), std::move(arrays), delta.has_value(), layer.first_eps, AttendLayout(layer.attention),
-          layer.second_eps, FeedLayout(layer.feed)),
+          mx::to_stream(s), std::move(arrays), delta.has_value(), Epsilons(layer), AttendLayout(layer.attention),
+          FeedLayout(layer.feed)),
       inputs);
 }
 

@@ -30,11 +30,21 @@ struct Heads {
   int dims; // of a head
   int rotated; // 0 where heads are not turned
   int used; // rows of keys and values that are written
+  int row; // the one that the token's own go to: behind those, or one of them that it replaces
   float scale; // of the scores
   float eps; // of the norms over heads
   Angles angles;
   bool normed;
 };
+
+// Whether the row that is written is behind those in use, or one of them.
+inline bool row_fits(const Heads& heads) {
+  return heads.used >= 0 && heads.row >= 0 && heads.row <= heads.used;
+}
+// Whether keys or values have the rows that are read and written.
+inline bool has_rows(const array& rows, const Heads& heads) {
+  return rows.shape(2) >= heads.used && rows.shape(2) > heads.row;
+}
 
 // What a feed-forward block is made of: joint (2 M, K), gates then values, in one matrix or several, and last (N, M).
 struct FeedForward {
@@ -62,23 +72,41 @@ struct TokenAttention {
 bool takes_feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s);
 array feed_token(const array& x, const FeedForward& block, mx::StreamOrDevice s);
 
-// x (1, 1, K) → (1, 1, N). The token's own key and value are written to row `used` of keys and values, in place: the caller
+// x (1, 1, K) → (1, 1, N). The token's own key and value are written to `row` of keys and values, in place: the caller
 // is their only holder, and reads them when this result has been evaluated. MLX's donation cannot do that for two
 // buffers of an operation that the queue still holds.
 bool takes_attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s);
 array attend_token(const array& x, const TokenAttention& attention, mx::StreamOrDevice s);
 
-// A whole layer on x + delta (1, 1, K), or x where there is no delta: an RMS norm (weight (K)), attention, and what it
-// gives added; another norm and the feed-forward block → what the block's result still has to be added to, and that
-// result.
-struct TokenLayer {
-  array first_norm;
-  TokenAttention attention;
-  array second_norm;
-  FeedForward feed;
-  float first_eps;
-  float second_eps;
+// An RMS norm of rows (K), by its weight (K).
+struct RowNorm {
+  array weight;
+  float eps;
 };
+
+// Of what attention and the feed-forward block give, ahead of its addition.
+struct NormsBehind {
+  RowNorm attention;
+  RowNorm feed;
+};
+
+// A whole layer on x + delta (1, 1, K), or x where there is no delta: a norm, attention, and what it gives added; another norm and
+// the feed-forward block → what the block's result still has to be added to, and that result.
+struct TokenLayer {
+  RowNorm first;
+  TokenAttention attention;
+  RowNorm second;
+  FeedForward feed;
+  std::optional<NormsBehind> behind;
+};
+// Whether `fits` takes the weights of all its norms.
+template <class Fits>
+bool norms_fit(const TokenLayer& layer, Fits fits) {
+  auto& [first, attention, second, feed, behind] = layer;
+  return fits(first.weight) && fits(second.weight) &&
+      (!behind || (fits(behind->attention.weight) && fits(behind->feed.weight)));
+}
+
 bool takes_layer_token(
     const array& x, const std::optional<array>& delta, const TokenLayer& layer, mx::StreamOrDevice s);
 std::vector<array> layer_token(

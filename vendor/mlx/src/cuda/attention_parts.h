@@ -166,12 +166,12 @@ struct Heads {
     }
   }
 
-  // What the queries see of rows `begin` to `end` of keys and values, and of the new ones where the block has them. `heads` has
-  // the queries, the new key and the new value. Each warp leaves a part for each query in `parts`. A thread reads from DEPTH keys ahead.
+  // What the queries see of rows `begin` to `end` of keys and values but `without`, and of the new ones where the block has them. `heads`
+  // has the queries, the new key and the new value. Each warp leaves a part for each query in `parts`. A thread reads from DEPTH keys ahead.
   template <int DEPTH>
   static __device__ void see(
       float* parts, const float* heads, const T* keys, const T* values, int64_t key_stride, int64_t value_stride, int begin,
-      int end, bool newest, int warp, int lane) {
+      int end, int without, bool newest, int warp, int lane) {
     constexpr int lanes = DIMS / 8; // of a key
     constexpr int abreast = 32 / lanes; // keys of a warp at once
     const int own = lane % lanes * 8;
@@ -213,7 +213,8 @@ struct Heads {
       bool there[DEPTH];
 #pragma unroll
       for (int u = 0; u < DEPTH; ++u) {
-        there[u] = first + u * abreast + lane / lanes < end;
+        const int at = first + u * abreast + lane / lanes;
+        there[u] = at < end && at != without;
         float numbers[8];
         floats_of<T>(k[u], numbers);
         score(numbers, scores[u]);

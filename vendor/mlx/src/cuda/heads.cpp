@@ -1,6 +1,7 @@
 #include "cuda/heads.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "cuda/buffers.h"
 #include "cuda/stream.h"
@@ -8,8 +9,15 @@
 
 namespace mlxlm::cuda {
 
+namespace {
+
+// Of a step, by the rows that they attend to.
+constexpr size_t kinds_of_layers = 2;
+
+} // namespace
+
 bool heads_fit(const cpu::Heads& heads) {
-  return heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && heads.used >= 0 &&
+  return heads.heads > 0 && heads.kv_heads > 0 && heads.heads % heads.kv_heads == 0 && cpu::row_fits(heads) &&
       (heads.dims == 64 || heads.dims == 128 || heads.dims == 256) && heads.rotated >= 0 && heads.rotated % 2 == 0 &&
       heads.rotated <= heads.dims;
 }
@@ -43,27 +51,32 @@ std::string head_defines(bool normed, bool by_freqs) {
       (normed ? "key_norm" : "nullptr") + "\n#define WAVES " + (by_freqs ? "freqs" : "nullptr") + "\n";
 }
 
-array sizes_of_step(const std::vector<int>& sizes, mx::StreamOrDevice s) {
+array sizes_of_step(const std::vector<int>& sizes, bool many, mx::StreamOrDevice s) {
   struct Step {
     std::vector<int> sizes;
     array given; // kept, or MLX would put the copy in its place
     array copied;
   };
-  // One outside of turns, one within: a turn computes what it asks for, and MLX fails where it finds that done to an array of its own list.
-  static std::optional<Step> newest[2];
-  auto& last = newest[Turn::current() != nullptr];
-  if (!last || last->sizes != sizes) {
-    mx::Shape shape = {static_cast<int>(sizes.size())};
-    auto given = pinned_array(shape, mx::int32);
-    if (given) {
-      std::copy(sizes.begin(), sizes.end(), given->data<int>());
-    } else {
-      given = array(sizes.begin(), shape, mx::int32);
-    }
-    auto copied = sizes.size() > 2 ? mx::add(*given, array(0, mx::int32), s) : *given;
-    last.emplace(Step{sizes, *given, copied});
+  // Some outside of turns, some within: a turn computes what it asks for, and MLX fails where it finds that done to an array of its own list.
+  // Layers with a window and those without take turns.
+  static std::deque<Step> newest[2];
+  auto& steps = newest[Turn::current() != nullptr];
+  auto known = std::find_if(steps.begin(), steps.end(), [&](const Step& step) { return step.sizes == sizes; });
+  if (known != steps.end()) {
+    return known->copied;
   }
-  return last->copied;
+  mx::Shape shape = {static_cast<int>(sizes.size())};
+  auto given = pinned_array(shape, mx::int32);
+  if (given) {
+    std::copy(sizes.begin(), sizes.end(), given->data<int>());
+  } else {
+    given = array(sizes.begin(), shape, mx::int32);
+  }
+  if (steps.size() == kinds_of_layers) {
+    steps.pop_back();
+  }
+  auto copied = many ? mx::add(*given, array(0, mx::int32), s) : *given;
+  return steps.emplace_front(Step{sizes, *given, copied}).copied;
 }
 
 } // namespace mlxlm::cuda

@@ -22,7 +22,7 @@ int heads_a_block(const cpu::Heads& heads);
 // What the text of cuda/attention_parts.h's callers names: whether heads have norms and wavelengths of their own, and where.
 std::string head_defines(bool normed, bool by_freqs);
 
-// The sizes that a step's attention is told: one array serves all its layers. More than two are copied to the GPU.
-array sizes_of_step(const std::vector<int>& sizes, mx::StreamOrDevice s);
+// The sizes that a step's attention is told: one array serves all its layers of a kind. `many` are copied to the GPU.
+array sizes_of_step(const std::vector<int>& sizes, bool many, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cuda

@@ -86,8 +86,14 @@ struct Layout {
   // Eight rows times four lanes without bank conflicts.
   static constexpr int stride = row_bytes + (4 * lane_bytes - row_bytes % 128 + 128) % 128;
   static constexpr int slot_bytes = TILE * stride;
-  static constexpr int share = packed ? groups / workers : columns / workers; // of a warp: groups, or columns
-  static_assert(INPUTS % CUTS == 0 && row_bytes % 16 == 0 && columns % (packed ? workers * GROUP : 32 * workers) == 0);
+  // Warps share groups, or columns by 32. The last ones have fewer where they are no multiple of the warps.
+  static constexpr int pieces = packed ? groups : columns / 32;
+  static constexpr bool even = pieces % workers == 0;
+  static constexpr int share = (pieces + workers - 1) / workers * (packed ? 1 : 32); // of a warp: groups, or columns
+  static __device__ bool has(int at) {
+    return even || at < (packed ? groups : columns);
+  }
+  static_assert(INPUTS % CUTS == 0 && row_bytes % 16 == 0 && columns % (packed ? GROUP : 32) == 0);
 };
 
 template <int SLOTS, int SLOT_BYTES>

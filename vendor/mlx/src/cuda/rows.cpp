@@ -20,7 +20,7 @@ constexpr int threads = 32 * stream_warps;
 array sizes_of(int used, const std::vector<int>& starts, mx::StreamOrDevice s) {
   std::vector<int> sizes = {used};
   sizes.insert(sizes.end(), starts.begin(), starts.end());
-  return sizes_of_step(sizes, s);
+  return sizes_of_step(sizes, starts.size() > 1, s);
 }
 
 // Into how many parts the keys are cut, so that every multiprocessor has work and a part is worth a block. Measured on an H200: more

@@ -122,8 +122,7 @@ struct Plan {
     auto dtype = x.dtype();
     int width = attention.heads.heads * attention.heads.dims;
     auto is_norm = [&](const array& weight) { return is_weight(weight, dims, dtype); };
-    if (attention.joint.size() != 1 || feed.joint.size() != 1 || !is_norm(layer.first_norm) ||
-        !is_norm(layer.second_norm)) {
+    if (attention.joint.size() != 1 || feed.joint.size() != 1 || layer.behind || !cpu::norms_fit(layer, is_norm)) {
       return false;
     }
     auto joint = outputs_of(attention.joint[0], dims, dtype);
@@ -141,7 +140,7 @@ struct Plan {
         inputs.push_back(a);
       }
     };
-    auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
+    auto& [first, attention, second, feed, behind] = layer;
     for (auto* matrix : {&attention.joint[0], &attention.last, &feed.joint[0], &feed.last}) {
       std::for_each(matrix->arrays.begin(), matrix->arrays.end(), add);
     }
@@ -150,13 +149,13 @@ struct Plan {
         add(**weight);
       }
     }
-    add(first_norm);
-    add(second_norm);
+    add(first.weight);
+    add(second.weight);
   }
 
   // x, [delta], keys, values, … , [what the kernels of ranks come behind] → h (B, K) and the block's own result, or parts of that
   std::vector<array> operator()(const std::vector<array>& inputs, mx::Stream s) const {
-    auto& [first_norm, attention, second_norm, feed, first_eps, second_eps] = layer;
+    auto& [first, attention, second, feed, behind] = layer;
     auto& group = attention.group;
     std::optional<MeetingsWithin> within;
     if (group) {
@@ -167,18 +166,18 @@ struct Plan {
     auto normed = x;
     if (adds) {
       auto delta = inputs[1].dtype() == mx::float32 ? inputs[1] : mx::reshape(inputs[1], shape, s);
-      auto parts = add_and_norm(x, delta, adds_part ? group : std::nullopt, first_norm, first_eps, s);
+      auto parts = add_and_norm(x, delta, adds_part ? group : std::nullopt, first.weight, first.eps, s);
       x = parts[0];
       normed = parts[1];
     } else {
-      normed = ours::rms_norm(x, first_norm, first_eps, s);
+      normed = ours::rms_norm(x, first.weight, first.eps, s);
     }
     auto joint = product_or_parts(normed, attention.joint[0], s);
     int joint_parts = joint.ndim() == 3 ? joint.shape(0) : 1;
     auto attended = attend_rows_to(joint, joint_parts, rows(inputs[adds + 1], inputs[adds + 2]), s);
     auto rows = mx::reshape(attended, {shape[0], attended.shape(2)}, s);
     auto own = product_or_parts(rows, attention.last, s);
-    auto parts = add_and_norm(x, own, group, second_norm, second_eps, s);
+    auto parts = add_and_norm(x, own, group, second.weight, second.eps, s);
     if (group) {
       forget_sums();
     }

@@ -65,7 +65,7 @@ constexpr const char* attend_rows_source = R"(
       own_values[used * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
     }
   }
-  Here::template see<DEPTH>(merged, turned, own_keys, own_values, key_stride, value_stride, begin, end, newest, warp, lane);
+  Here::template see<DEPTH>(merged, turned, own_keys, own_values, key_stride, value_stride, begin, end, end, newest, warp, lane);
   join();
   for (int i = thread; i < G * D; i += worker_threads) {
     float highest, weight;

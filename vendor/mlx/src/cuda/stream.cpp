@@ -43,11 +43,11 @@ int slot_bytes(const StreamMatrix& matrix, int tile, int cuts) {
   return tile * stride;
 }
 
-std::optional<StreamCut> find_cut(const StreamMatrix& matrix, const StreamingGpu& gpu) {
+// A cut whose columns are a multiple of `unit`.
+std::optional<StreamCut> find_cut(const StreamMatrix& matrix, int unit, const StreamingGpu& gpu) {
   // Four slots at least beside an input of some KB.
   int most = std::min(40'000, (gpu.shared_memory - 32'000) / 4);
   constexpr int wanted = 1536; // bytes of a row in a slot: with fewer, copying is bound by the number of copies
-  int unit = stream_warps * (matrix.packed() ? matrix.group : 32);
   std::optional<StreamCut> best;
   int best_row = 0;
   bool many_rows = matrix.rows / 16 >= gpu.multiprocessors * 9 / 10;
@@ -66,6 +66,13 @@ std::optional<StreamCut> find_cut(const StreamMatrix& matrix, const StreamingGpu
     }
   }
   return best;
+}
+
+// The warps of a block have as many columns each, where they can.
+std::optional<StreamCut> find_cut(const StreamMatrix& matrix, const StreamingGpu& gpu) {
+  int piece = matrix.packed() ? matrix.group : 32;
+  auto even = find_cut(matrix, stream_warps * piece, gpu);
+  return even ? even : find_cut(matrix, piece, gpu);
 }
 
 StreamMatrix matrix_of(const array& w, int group, int bits) {

@@ -39,7 +39,7 @@ struct StreamCut {
   int cuts;
   int slot_bytes;
 };
-// Nothing where it can't be cut evenly.
+// Nothing where there is no such cut.
 std::optional<StreamCut> stream_cut(const StreamMatrix& matrix, const StreamingGpu& gpu);
 
 // Slots that find room beside `fixed` bytes of a block's shared memory; 0 where they are too few.

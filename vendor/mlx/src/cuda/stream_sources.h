@@ -56,20 +56,20 @@ template <typename T, typename M>
 struct Scales {
   static constexpr int sets = M::packed ? (M::share + 7) / 8 : 1;
   static constexpr int rows = M::tile / 8;
-  static constexpr bool even = M::share % 2 == 0; // two of them are one word
-  uint32_t scale[sets][rows][even ? 1 : 2];
-  uint32_t bias[sets][rows][even ? 1 : 2];
+  static constexpr bool by_two = M::share % 2 == 0 && M::matrix_groups % 2 == 0 && M::groups % 2 == 0; // two of them are one word
+  uint32_t scale[sets][rows][by_two ? 1 : 2];
+  uint32_t bias[sets][rows][by_two ? 1 : 2];
 
-  static __device__ void read_two(const T* from, uint32_t (&two)[even ? 1 : 2], bool second) {
-    if constexpr (even) {
+  static __device__ void read_two(const T* from, uint32_t (&two)[by_two ? 1 : 2], bool second) {
+    if constexpr (by_two) {
       two[0] = __ldg(reinterpret_cast<const uint32_t*>(from));
     } else {
       two[0] = __ldg(reinterpret_cast<const unsigned short*>(from));
       two[1] = __ldg(reinterpret_cast<const unsigned short*>(from) + (second ? 1 : 0));
     }
   }
-  static __device__ float number(const uint32_t (&two)[even ? 1 : 2], int i) {
-    const unsigned short bits = even ? two[0] >> 16 * i : two[even ? 0 : i];
+  static __device__ float number(const uint32_t (&two)[by_two ? 1 : 2], int i) {
+    const unsigned short bits = by_two ? two[0] >> 16 * i : two[by_two ? 0 : i];
     return static_cast<float>(*reinterpret_cast<const T*>(&bits));
   }
 
@@ -85,9 +85,11 @@ struct Scales {
 #pragma unroll
         for (int i = 0; i < sets; ++i) {
           const int group = i * 8 + (lane & 3) * 2;
-          if (group < M::share) {
-            read_two(from.scales + warp * M::share + group, scale[i][r], group + 1 < M::share);
-            read_two(from.biases + warp * M::share + group, bias[i][r], group + 1 < M::share);
+          const int at = warp * M::share + group;
+          if (group < M::share && M::has(at)) {
+            const bool second = group + 1 < M::share && M::has(at + 1);
+            read_two(from.scales + at, scale[i][r], second);
+            read_two(from.biases + at, bias[i][r], second);
           }
         }
       }
@@ -151,6 +153,9 @@ __device__ void multiply_slot(
     row += (warp * share + t * 8) * 2;
 #pragma unroll
     for (int k = 0; k < share; k += 32) {
+      if (!M::has(warp * share + k)) {
+        break;
+      }
       const uint4 a = *reinterpret_cast<const uint4*>(row + k * 2);
       const uint4 b = *reinterpret_cast<const uint4*>(xs + k * 2);
       uint4 lower = {0, 0, 0, 0};
@@ -178,7 +183,9 @@ __device__ void multiply_slot(
       float parts[4][4] = {};
       uint32_t xs[pairs];
       const int mine = warp * share + first + g;
-      const bool has = first + g < share;
+      const bool has = first + g < share && M::has(mine);
+      // Whether one of the groups that take turns is there.
+      const auto takes = [&](int j) { return first + j < share && M::has(warp * share + first + j); };
 #pragma unroll
       for (int i = 0; i < pairs; i += 4) {
         uint4 four = {0, 0, 0, 0};
@@ -196,7 +203,7 @@ __device__ void multiply_slot(
       for (int j = 0; j < most; ++j) {
 #pragma unroll
         for (int h = 0; h < halves; ++h) {
-          if (first + j < share) {
+          if (takes(j)) {
             const char* from = row + (warp * share + first + j) * (M::group * M::bits / 8) + t * (M::lane_bytes * halves) + h * M::lane_bytes;
             read_words(from, upper[j][h]);
             if constexpr (M::tile == 16) {
@@ -207,7 +214,7 @@ __device__ void multiply_slot(
       }
 #pragma unroll
       for (int j = 0; j < most; ++j) {
-        if (first + j < share) {
+        if (takes(j)) {
 #pragma unroll
           for (int v = 0; v < words * halves; ++v) {
             uint32_t a[pairs_a_word];
@@ -232,7 +239,7 @@ __device__ void multiply_slot(
       constexpr float offset = M::bits == 4 ? Halves<T>::offset : 0.0f;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        if (first + 2 * t + i < share) {
+        if (takes(2 * t + i)) {
           const int group = warp * share + first + 2 * t + i;
           const float total = totals[cut * M::groups + group];
 #pragma unroll

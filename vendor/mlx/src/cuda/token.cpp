@@ -52,7 +52,7 @@ struct Plan {
 constexpr const char* shared_names[] = {
     "DIMS",   "HEADS", "KV_HEADS",   "HEAD_DIMS", "HEADS_A_BLOCK", "ROTATED",  "INNER",
     "GROUPS", "SLOTS", "SLOT_BYTES", "FIRST_EPS", "SECOND_EPS",    "HEAD_EPS", "ROPE_SCALE",
-    "LOG2_BASE", "SCORE_SCALE", "RANK", "RANKS"};
+    "LOG2_BASE", "SCORE_SCALE", "RANK", "RANKS", "BEHIND_ATTENTION_EPS", "BEHIND_FEED_EPS"};
 constexpr const char* matrix_names[] = {"JOINT", "LAST", "GATES", "DOWN"};
 enum MatrixName { joint, last, gates, down };
 // The matrix, its scales and biases, its layer's bias.
@@ -62,14 +62,17 @@ constexpr const char* array_names[][4] = {
     {"gates", "gates_scales", "gates_biases", "gates_bias"},
     {"down", "down_scales", "down_biases", "down_bias"}};
 
-struct Norms {
-  float first_eps;
-  float second_eps;
+// Of a layer's norms.
+struct Epsilons {
+  float first = 0;
+  float second = 0;
+  float behind_attention = 0;
+  float behind_feed = 0;
 };
 
 // The plan of a layer (four matrices) or its attention (two); nothing where it finds no room.
 std::optional<Plan> plan_for(
-    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Norms& norms,
+    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Epsilons& eps,
     const std::optional<RowPeers>& peers, const StreamingGpu& gpu) {
   int slot_bytes = 0;
   int groups = 0;
@@ -90,16 +93,16 @@ std::optional<Plan> plan_for(
   auto& angles = heads.angles;
   std::vector<int> constants = {
       dims, heads.heads, heads.kv_heads, heads.dims, team, heads.rotated, inner, groups, slots, slot_bytes,
-      bits_of(norms.first_eps), bits_of(norms.second_eps), bits_of(heads.eps), bits_of(angles.scale),
+      bits_of(eps.first), bits_of(eps.second), bits_of(heads.eps), bits_of(angles.scale),
       bits_of(std::log2(angles.base.value_or(1.0f))), bits_of(heads.scale), peers ? peers->rank : 0,
-      peers ? peers->ranks : 1};
+      peers ? peers->ranks : 1, bits_of(eps.behind_attention), bits_of(eps.behind_feed)};
   for (auto& [matrix, cut] : matrices) {
     constants.insert(constants.end(), {matrix.bits, matrix.group, cut.tile, cut.cuts});
   }
   return Plan{
       .constants = std::move(constants),
       .shared_memory = fixed + slots * slot_bytes,
-      .room = matrices[joint].matrix.rows + heads.heads * heads.dims + inner,
+      .room = matrices[joint].matrix.rows + heads.heads * heads.dims + inner + dims,
       .parts = gpu.multiprocessors * team * (heads.dims + 4)};
 }
 
@@ -112,6 +115,7 @@ struct Kind {
   bool normed;
   bool by_freqs;
   bool gelu;
+  bool behind; // norms of what attention and the feed-forward block give
   unsigned packed; // a bit for each matrix
 
   int matrices() const {
@@ -125,7 +129,7 @@ struct Kind {
     return packed >> matrix & 1;
   }
   unsigned number() const {
-    return packed << 7 | (ranks > 1) << 6 | whole << 5 | adds << 4 | biased << 3 | normed << 2 | by_freqs << 1 | gelu;
+    return packed << 8 | behind << 7 | (ranks > 1) << 6 | whole << 5 | adds << 4 | biased << 3 | normed << 2 | by_freqs << 1 | gelu;
   }
   std::string name() const {
     return "mlxlm_token_" + std::to_string(number());
@@ -140,6 +144,7 @@ struct Kind {
     define("ADDS", adds ? "1" : "0");
     define("JOINT_BIASED", biased ? "1" : "0");
     define("GELU", gelu ? "1" : "0");
+    define("BEHIND", behind ? "1" : "0");
     define("SHARED", ranks > 1 ? "1" : "0");
     if (ranks > 1) {
       define("PEERS", peers_type(ranks));
@@ -227,7 +232,7 @@ std::vector<array> launch_in_turn(Kind kind, Plan plan, NamedInputs inputs, cons
 bool attention_fits(const cpu::TokenAttention& attention, mx::Dtype dtype) {
   auto& heads = attention.heads;
   auto rows_fit = [&](const array& rows) {
-    return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && rows.shape(2) > heads.used &&
+    return rows.ndim() == 4 && rows.shape(0) == 1 && rows.shape(1) == heads.kv_heads && cpu::has_rows(rows, heads) &&
         rows.shape(3) == heads.dims && rows.dtype() == dtype && !traced(rows);
   };
   return heads_fit(heads) && rows_fit(attention.keys) && rows_fit(attention.values) &&
@@ -245,7 +250,7 @@ std::optional<std::vector<Streamed>> matrices_of(
   if (heads.heads / heads_a_block(heads) > std::min(most_counters, gpu.multiprocessors)) {
     return std::nullopt;
   }
-  auto first = streamed(attention.joint[0], x.shape(2), x.dtype(), attention.joint[0].layout.packing.has_value(), gpu);
+  auto first = streamed(attention.joint[0], x.shape(2), x.dtype(), true, gpu);
   auto second = first ? streamed(attention.last, width, x.dtype(), false, gpu) : std::nullopt;
   bool fit = second && first->matrix.rows == width + 2 * heads.kv_heads * heads.dims && second->matrix.rows == x.shape(2);
   return fit ? std::optional(std::vector<Streamed>{*first, *second}) : std::nullopt;
@@ -271,7 +276,7 @@ void add_attention(NamedInputs& inputs, const cpu::TokenAttention& attention, mx
   add_matrix(inputs, last, attention.last);
   inputs.add("keys", attention.keys);
   inputs.add("values", attention.values);
-  inputs.add("sizes", sizes_of_step({attention.heads.used, attention.heads.angles.offset}, s));
+  inputs.add("sizes", sizes_of_step({attention.heads.used, attention.heads.angles.offset, attention.heads.row}, false, s));
   inputs.add("query_norm", attention.query_weight);
   inputs.add("key_norm", attention.key_weight);
   inputs.add("freqs", attention.freqs);
@@ -297,6 +302,7 @@ Kind kind_of(const cpu::TokenAttention& attention, const std::vector<Streamed>& 
       .normed = attention.heads.normed,
       .by_freqs = attention.freqs.has_value(),
       .gelu = false,
+      .behind = false,
       .packed = 0};
   for (size_t i = 0; i < matrices.size(); ++i) {
     kind.packed |= matrices[i].matrix.packed() << i;
@@ -329,9 +335,13 @@ std::vector<array> layer_token(
   auto matrices = gpu ? matrices_of(x, layer, *gpu) : std::nullopt;
   auto peers = peers_for(layer.attention, x);
   bool fit = matrices && peers.has_value() == layer.attention.group.has_value() && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
-      is_weight(layer.first_norm, x.shape(2), x.dtype()) && is_weight(layer.second_norm, x.shape(2), x.dtype());
-  Norms norms = {layer.first_eps, layer.second_eps};
-  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), norms, peers, *gpu) : std::nullopt;
+      cpu::norms_fit(layer, [&](const array& weight) { return is_weight(weight, x.shape(2), x.dtype()); });
+  Epsilons eps = {layer.first.eps, layer.second.eps};
+  if (layer.behind) {
+    eps.behind_attention = layer.behind->attention.eps;
+    eps.behind_feed = layer.behind->feed.eps;
+  }
+  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), eps, peers, *gpu) : std::nullopt;
   if (!plan) {
     return {};
   }
@@ -339,14 +349,19 @@ std::vector<array> layer_token(
   kind.whole = true;
   kind.adds = delta.has_value();
   kind.gelu = layer.feed.gelu;
+  kind.behind = layer.behind.has_value();
   NamedInputs inputs;
   inputs.add("x", x);
   inputs.add("delta", delta);
-  inputs.add("first_norm", layer.first_norm);
+  inputs.add("first_norm", layer.first.weight);
   add_attention(inputs, layer.attention, s);
-  inputs.add("second_norm", layer.second_norm);
+  inputs.add("second_norm", layer.second.weight);
   add_matrix(inputs, gates, layer.feed.joint[0]);
   add_matrix(inputs, down, layer.feed.last);
+  if (layer.behind) {
+    inputs.add("behind_attention", layer.behind->attention.weight);
+    inputs.add("behind_feed", layer.behind->feed.weight);
+  }
   add_peers(inputs, kind, peers);
   return launch_in_turn(kind, *std::move(plan), std::move(inputs), x, mx::to_stream(s));
 }

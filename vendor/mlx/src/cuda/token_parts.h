@@ -52,44 +52,62 @@ __device__ float gated(float gate, float value) {
   return rounded<T>(act) * value;
 }
 
-// An RMS norm of a row, as M's input. `load(i)` gives values 8 i to 8 i + 7.
-template <typename T, typename M, typename Load>
-__device__ void enter_normed(
-    char* x, float* totals, float* partial, const T* weight, float eps, int thread, Load load) {
-  constexpr int vectors = M::inputs / 8;
-  constexpr int each = (vectors + worker_threads - 1) / worker_threads;
+// A row that the workers of a block hold together, eight numbers by eight.
+template <typename T, int NUMBERS>
+struct HeldRow {
+  static constexpr int vectors = NUMBERS / 8;
+  static constexpr int each = (vectors + worker_threads - 1) / worker_threads;
   uint4 values[each];
-  float squares = 0;
+
+  // `load(i)` gives numbers 8 i to 8 i + 7.
+  template <typename Load>
+  __device__ void load(int thread, Load load) {
 #pragma unroll
-  for (int i = 0; i < each; ++i) {
-    const int at = thread + i * worker_threads;
-    values[i] = at < vectors ? load(at) : uint4{0, 0, 0, 0};
-    const T* eight = reinterpret_cast<const T*>(&values[i]);
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      const float value = static_cast<float>(eight[k]);
-      squares += value * value;
+    for (int i = 0; i < each; ++i) {
+      const int at = thread + i * worker_threads;
+      values[i] = at < vectors ? load(at) : uint4{0, 0, 0, 0};
     }
   }
+
+  template <typename Change>
+  __device__ void change(int thread, Change change) {
 #pragma unroll
-  for (int step = 16; step > 0; step >>= 1) {
-    squares += __shfl_xor_sync(0xffffffffu, squares, step);
+    for (int i = 0; i < each; ++i) {
+      const int at = thread + i * worker_threads;
+      if (at < vectors) {
+        values[i] = change(at, values[i]);
+      }
+    }
   }
-  if (thread % 32 == 0) {
-    partial[thread / 32] = squares;
-  }
-  join();
-  float total = 0;
+
+  // Its RMS norm in its place. `partial` has room for a number of each warp, which nobody reads any more.
+  __device__ void norm(float* partial, const T* weight, float eps, int thread) {
+    float squares = 0;
 #pragma unroll
-  for (int w = 0; w < workers; ++w) {
-    total += partial[w];
-  }
-  const float factor = rsqrtf(total / M::inputs + eps);
+    for (int i = 0; i < each; ++i) {
+      const T* eight = reinterpret_cast<const T*>(&values[i]);
 #pragma unroll
-  for (int i = 0; i < each; ++i) {
-    const int at = thread + i * worker_threads;
-    if (at < vectors) {
-      T* eight = reinterpret_cast<T*>(&values[i]);
+      for (int k = 0; k < 8; ++k) {
+        const float value = static_cast<float>(eight[k]);
+        squares += value * value;
+      }
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) {
+      squares += __shfl_xor_sync(0xffffffffu, squares, step);
+    }
+    if (thread % 32 == 0) {
+      partial[thread / 32] = squares;
+    }
+    join();
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < workers; ++w) {
+      total += partial[w];
+    }
+    const float factor = rsqrtf(total / NUMBERS + eps);
+    change(thread, [&](int at, uint4 vector) {
+      T* eight = reinterpret_cast<T*>(&vector);
       const uint4 gains = reinterpret_cast<const uint4*>(weight)[at];
       const T* gain = reinterpret_cast<const T*>(&gains);
 #pragma unroll
@@ -97,12 +115,41 @@ __device__ void enter_normed(
         const float scaled = rounded<T>(static_cast<float>(eight[k]) * factor);
         eight[k] = static_cast<T>(static_cast<float>(gain[k]) * scaled);
       }
-      place<M>(x, at * 8, values[i]);
-    }
+      return vector;
+    });
   }
+
+  // Writes it, of which all blocks have the same, each a part.
+  __device__ void leave(T* to, int thread) {
+    change(thread, [&](int at, uint4 vector) {
+      if (at % gridDim.x == blockIdx.x) {
+        reinterpret_cast<uint4*>(to)[at] = vector;
+      }
+      return vector;
+    });
+  }
+};
+
+// A row that a block holds, as M's input.
+template <typename T, typename M>
+__device__ void enter(char* x, float* totals, HeldRow<T, M::inputs>& row, int thread) {
+  row.change(thread, [&](int at, uint4 vector) {
+    place<M>(x, at * 8, vector);
+    return vector;
+  });
   join();
   add_groups<T, M>(x, totals, thread);
   join();
+}
+
+// An RMS norm of a row, as M's input. `load(i)` gives values 8 i to 8 i + 7.
+template <typename T, typename M, typename Load>
+__device__ void enter_normed(
+    char* x, float* totals, float* partial, const T* weight, float eps, int thread, Load load) {
+  HeldRow<T, M::inputs> row;
+  row.load(thread, load);
+  row.norm(partial, weight, eps, thread);
+  enter<T, M>(x, totals, row, thread);
 }
 
 // A row that other blocks have written, as M's input.

@@ -8,8 +8,9 @@ namespace mlxlm::cuda {
 // WHOLE: a layer, else its attention alone, of a row that is normed already. SHARED: ranks have some of the heads and a part of the
 // feed-forward block each; what they make of them is summed while the blocks wait for each other anyway.
 // Inputs, in this order, those in brackets where the layer has them: x, [delta], [first_norm], joint with [its scales and
-// biases, a bias], last likewise, keys, values (1, KV_HEADS, rows, HEAD_DIMS), sizes (2: rows in use, position),
-// [query_norm, key_norm], [freqs], [second_norm, gates, down], [table], state (1 + HEADS / HEADS_A_BLOCK).
+// biases, a bias], last likewise, keys, values (1, KV_HEADS, rows, HEAD_DIMS), sizes (3: rows in use, position, the row that is written),
+// [query_norm, key_norm], [freqs], [second_norm, gates, down], [behind_attention, behind_feed], [table],
+// state (1 + HEADS / HEADS_A_BLOCK).
 // Outputs [sum], out (DIMS); room: what blocks hand each other; parts: attention to parts of the keys.
 constexpr const char* token_layer_source = R"(
   using namespace mlxlm_token;
@@ -57,6 +58,7 @@ constexpr const char* token_layer_source = R"(
   }
 
   const int used = sizes[0];
+  const int own_row = sizes[2]; // behind those in use, or one of them, which is replaced
   const int splits = max(1, min(static_cast<int>(gridDim.x) / TEAMS, (used + 255) / 256));
   const bool attends = blockIdx.x < TEAMS * splits;
   const int team = blockIdx.x / splits;
@@ -86,6 +88,8 @@ constexpr const char* token_layer_source = R"(
   T* heads = room;
   T* attended = heads + JOINT_ROWS;
 #if WHOLE
+  T* inner = attended + WIDTH;
+  T* raw = inner + INNER; // a row ahead of the norm behind it
   auto entering = [&](int at) {
     const uint4 values = reinterpret_cast<const uint4*>(x)[at];
 #if ADDS
@@ -94,6 +98,7 @@ constexpr const char* token_layer_source = R"(
     return values;
 #endif
   };
+  auto written_row = [&](int at) { return __ldcg(reinterpret_cast<const uint4*>(raw) + at); };
   auto entered = [&](int at) {
 #if ADDS
     return static_cast<T>(static_cast<float>(x[at]) + static_cast<float>(delta[at]));
@@ -110,7 +115,8 @@ constexpr const char* token_layer_source = R"(
     if (at < JOINT_TILE) {
       const int to = tile * JOINT_TILE + at;
 #if JOINT_BIASED
-      value = rounded<T>(value) + static_cast<float>(joint_bias[to]);
+      // A plain product is rounded with its bias.
+      value = (JOINT_BITS == 16 ? value : rounded<T>(value)) + static_cast<float>(joint_bias[to]);
 #endif
       heads[to] = static_cast<T>(value);
     }
@@ -134,11 +140,11 @@ constexpr const char* token_layer_source = R"(
     join();
     if (newest && team % (TEAMS / KV_HEADS) == 0) {
       for (int i = thread; i < D; i += worker_threads) {
-        all_keys[used * key_stride + i] = static_cast<T>(turned[G * D + i]);
-        all_values[used * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
+        all_keys[own_row * key_stride + i] = static_cast<T>(turned[G * D + i]);
+        all_values[own_row * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
       }
     }
-    Here::template see<2>(merged, turned, all_keys, all_values, key_stride, value_stride, begin, end, newest, warp, lane);
+    Here::template see<2>(merged, turned, all_keys, all_values, key_stride, value_stride, begin, end, own_row, newest, warp, lane);
     join();
     float highest, weight;
     for (int i = thread; i < G * D; i += worker_threads) {
@@ -182,7 +188,9 @@ constexpr const char* token_layer_source = R"(
 #else
     if (at < LAST_TILE) {
       const int to = tile * LAST_TILE + at;
-#if WHOLE
+#if BEHIND
+      raw[to] = static_cast<T>(value);
+#elif WHOLE
       sum[to] = static_cast<T>(static_cast<float>(entered(to)) + rounded<T>(value));
 #else
       out[to] = static_cast<T>(value);
@@ -192,7 +200,9 @@ constexpr const char* token_layer_source = R"(
   });
 #if SHARED
   receive_tiles<DIMS, LAST_TILE>(row_sum, thread, [&](int line, uint2 four) {
-#if WHOLE
+#if BEHIND
+    reinterpret_cast<uint2*>(raw)[line] = four;
+#elif WHOLE
     T* values = reinterpret_cast<T*>(&four);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -205,14 +215,23 @@ constexpr const char* token_layer_source = R"(
   });
 #endif
 #if WHOLE
-  T* inner = attended + WIDTH;
   Scales<T, Gates> gates_scale;
   gates_scale.begin(gates_matrix, warp, lane);
   meet();
 
+#if BEHIND
+  HeldRow<T, DIMS> stream;
+  stream.load(thread, written_row);
+  stream.norm(partial, behind_attention, __int_as_float(BEHIND_ATTENTION_EPS), thread);
+  stream.change(thread, [&](int at, uint4 normed) { return sum_of<T>(entering(at), normed); });
+  stream.leave(sum, thread);
+  stream.norm(partial + workers, second_norm, __int_as_float(SECOND_EPS), thread);
+  enter<T, Gates>(area, totals, stream, thread);
+#else
   enter_normed<T, Gates>(area, totals, partial, second_norm, __int_as_float(SECOND_EPS), thread, [&](int at) {
     return __ldcg(reinterpret_cast<const uint4*>(sum) + at);
   });
+#endif
   multiply<Gates>(ring, gates_matrix, gates_scale, area, totals, partial, warp, lane, [&](int tile, int at, float value) {
     constexpr int half = GATES_TILE / 2;
     const float up = rounded<T>(__shfl_down_sync(0xffffffffu, value, half));
@@ -225,6 +244,7 @@ constexpr const char* token_layer_source = R"(
   meet();
 
   enter<T, Down>(area, totals, inner, thread);
+  T* given = BEHIND ? raw : out;
 #if SHARED
   ++row_sum.round;
 #endif
@@ -233,13 +253,19 @@ constexpr const char* token_layer_source = R"(
     send_tile<T, DOWN_TILE>(row_sum, tile, at, value);
 #else
     if (at < DOWN_TILE) {
-      out[tile * DOWN_TILE + at] = static_cast<T>(value);
+      given[tile * DOWN_TILE + at] = static_cast<T>(value);
     }
 #endif
   });
 #if SHARED
   receive_tiles<DIMS, DOWN_TILE>(
-      row_sum, thread, [&](int line, uint2 four) { reinterpret_cast<uint2*>(out)[line] = four; });
+      row_sum, thread, [&](int line, uint2 four) { reinterpret_cast<uint2*>(given)[line] = four; });
+#endif
+#if BEHIND
+  meet();
+  stream.load(thread, written_row);
+  stream.norm(partial, behind_feed, __int_as_float(BEHIND_FEED_EPS), thread);
+  stream.leave(out, thread);
 #endif
 #endif
 )";
