@@ -342,9 +342,14 @@ const ours = [
   op("experts_token", "x: array, experts: array, weights: array, stacks: ints", "array[]", { ours: true }),
   op("route_tokens", "logits: array, count: int, normalize: bool", "array[]", { ours: true }),
   op("feed_token", "x: array, feed: ints", "array[]", { ours: true }),
-  op("attend_token", "x: array, keys: array, values: array, used: int, row: int, offset: int, attention: ints", "array[]", {
-    ours: true,
-  }),
+  op(
+    "attend_token",
+    "x: array, keys: array, values: array, used: int, row: int, offset: int, attention: ints",
+    "array[]",
+    {
+      ours: true,
+    },
+  ),
   op("attend_rows", "joint: array, keys: array, values: array, used: int, starts: ints, heads: ints", "array[]", {
     ours: true,
   }),
