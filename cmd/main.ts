@@ -94,7 +94,7 @@ const report = { json: words.includes("--json"), debug: words.includes("--debug"
 try {
   await main(words);
 } catch (error) {
-  process.exitCode = reportError(error, report);
+  process.exitCode = reportError(error, { ...report, isLast: true });
 }
 // Worker threads of MLX need no goodbye, and must not hold the process.
 process.exit();

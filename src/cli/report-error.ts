@@ -12,10 +12,12 @@ export interface ReportOptions {
   json: boolean;
   /** Show the stack. */
   debug: boolean;
+  /** The process ends with it. */
+  isLast?: boolean;
 }
 
 /** Writes the error to stderr and returns the exit code that goes with it. */
-export function reportError(error: unknown, { json, debug }: ReportOptions): ExitCode {
+export function reportError(error: unknown, { json, debug, isLast = false }: ReportOptions): ExitCode {
   const described = describe(error);
   const { code } = described;
   const message = withDemoNamed(described.message);
@@ -27,7 +29,7 @@ export function reportError(error: unknown, { json, debug }: ReportOptions): Exi
     console.error(fitting(`mlxlm: ${shown(message)}`));
     if (hint) console.error(fitting(`       ${shown(hint)}`));
   }
-  tellLauncher(message);
+  if (isLast) tellLauncher(message);
   if (debug && error instanceof Error) console.error(shown(error.stack ?? ""));
   return code;
 }

@@ -2,7 +2,7 @@
 import type { Tensor } from "../mlx";
 import * as mx from "../mlx";
 import type { Cache } from "../models";
-import { bytesOf, isWritable, pendingOf } from "../nn";
+import { bytesOf, KVCache, pendingOf } from "../nn";
 
 /** Tokens of a chunk that is worth it. Smaller ones are written where the last one left room, which must not be under way. */
 const least = 1024;
@@ -48,7 +48,7 @@ export class ChunkRunner {
    */
   finish(cache: readonly Cache[]): void {
     if (!this.#newest) return;
-    const inPlace = bytesOf(cache) < small && cache.every((layer) => isWritable(layer) && layer.room !== null);
+    const inPlace = bytesOf(cache) < small && cache.every((layer) => layer instanceof KVCache && layer.room !== null);
     if (!inPlace) this.settle();
   }
 

@@ -27,8 +27,8 @@ test("a handler that wants more signals gets all of them", async () => {
   const handling = `
     import { endOnSecond } from "${join(import.meta.dir, "system.ts")}";
     process.on("SIGINT", () => {
-      console.log("seen");
       endOnSecond("SIGINT");
+      console.log("seen");
     });
     endOnSecond("SIGINT");
     console.log("ready");

@@ -139,7 +139,7 @@ export interface TokenRows {
   /** (B, Hkv, S, D). Nobody else may hold them: the token's row is written in place. */
   keys: Tensor;
   values: Tensor;
-  /** How many rows are attended to. */
+  /** How many rows have tokens. */
   used: number;
 }
 

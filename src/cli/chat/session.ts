@@ -140,8 +140,10 @@ export class ChatSession implements CommandedChat {
     try {
       if (!(await carryOut(message, this))) await this.#answer(message);
     } catch (error) {
-      // What a user can act on fails on all ranks, and one says it. Anything else may have failed here alone: the ranks have parted.
-      if (isLaunched() && !(error instanceof UserError)) throw error;
+      // What a user can act on fails on all ranks, and one says it. Anything else, and a lack of memory, may have failed here alone: the
+      // ranks have parted.
+      const isShared = error instanceof UserError && error.code !== ExitCode.resources;
+      if (isLaunched() && !isShared) throw error;
       if (!isLead()) return;
       const code = reportError(error, { json: this.options.out.json, debug: false });
       if (!this.options.interactive) process.exitCode = code;

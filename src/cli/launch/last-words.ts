@@ -60,13 +60,20 @@ function errorIn(line: string): string {
   return text.replace(/^mlxlm: /, "");
 }
 
-/** The rank that is gone, where words say no more than that. */
-export function missedRank(words: string): number | undefined {
-  const [, rank] = /the connection to rank (\d+) \(.*\) was lost$/.exec(words) ?? [];
+const numberIn = (words: string, pattern: RegExp): number | undefined => {
+  const [, rank] = pattern.exec(words) ?? [];
   return rank === undefined ? undefined : Number(rank);
-}
+};
+
+/** The rank that is gone, where words say no more than that. */
+export const missedRank = (words: string) => numberIn(words, /the connection to rank (\d+) \(.*\) was lost$/);
+
+/** The rank whose error the words tell of, where it is another's. */
+export const toldRank = (words: string) => numberIn(words, /^rank (\d+): /);
+
+const ownWords = (words: string) => words.replace(/^rank \d+: /, "");
 
 /** Whether a rank's words tell nothing to who has read `others`. */
 export function isRepeated(words: string, others: readonly string[]): boolean {
-  return others.some((other) => other !== "" && (words === other || words === `rank 0: ${other}`));
+  return others.some((other) => other !== "" && ownWords(words) === ownWords(other));
 }

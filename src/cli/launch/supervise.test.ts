@@ -102,6 +102,18 @@ describe("the cause", () => {
     ]);
   });
 
+  test("is told once where the first rank tells of another's", async () => {
+    const other = fails("no such file", 3);
+    for (const late of [0, 0.2]) {
+      const first = `sleep ${late}; ${fails("rank 1: no such file", 3)}`;
+      expect(await run(first, `sleep 0.1; ${other}`, fails("rank 1: no such file", 3))).toEqual({
+        code: 3,
+        notes: [],
+        lines: [],
+      });
+    }
+  });
+
   test("is the last of a chain of ranks that miss each other", async () => {
     const { code, lines } = await run(misses(1), misses(2), `sleep 0.3; ${fails("the disk is full", 5)}`);
     expect([code, lines]).toEqual([5, ["[2] mlxlm: the disk is full"]]);

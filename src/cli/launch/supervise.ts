@@ -4,7 +4,7 @@ import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { takeInterrupts } from "../interrupt";
 import { isHere } from "./hosts";
-import { ErrorLines, isRepeated, missedRank } from "./last-words";
+import { ErrorLines, isRepeated, missedRank, toldRank } from "./last-words";
 import type { PlannedRank } from "./plan";
 import { rankScript, sshWords } from "./ssh";
 
@@ -48,7 +48,7 @@ interface Running {
 
 /**
  * Runs the ranks to their end. Where one fails, the others are ended; after an interrupt they end by themselves.
- * @returns the exit code of the first that failed; 0 where all went well
+ * @returns the exit code of the one to blame; 0 where all went well
  */
 export async function supervise(ranks: readonly PlannedRank[], options: SuperviseOptions): Promise<number> {
   const { note } = options;
@@ -100,7 +100,7 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
           cause = causeOf(one, running);
           void cause.then((cause) => {
             endAll();
-            tell(cause, options);
+            tell(cause, first, options);
           });
         }
       }),
@@ -127,7 +127,7 @@ const isForeground = ({ rank, host }: PlannedRank) => rank === 0 && isHere(host)
 async function causeOf(one: Running, running: readonly Running[], blamed: readonly Running[] = []): Promise<Running> {
   await Promise.race([one.isRead, Bun.sleep(causePatience)]);
   const words = lastWords(one);
-  const missed = missedRank(words);
+  const missed = missedRank(words) ?? toldRank(words);
   const other = running[missed ?? 0];
   if (words === "" || !other || other === one || blamed.includes(other)) return one;
   // A host that is gone is noticed by ssh after some seconds.
@@ -141,9 +141,10 @@ async function causeOf(one: Running, running: readonly Running[], blamed: readon
   return isRepeated(words, [lastWords(other)]) ? other : one;
 }
 
-/** Tells the user of the rank that failed, unless it has done so itself. */
-function tell(cause: Running, { note }: SuperviseOptions): void {
+/** Tells the user of the rank that failed, unless it has done so itself, or the first rank has. */
+function tell(cause: Running, first: Running, { note }: SuperviseOptions): void {
   if (codeOf(cause.process) === interrupted) return;
+  if (cause !== first && isForeground(first.rank) && isRepeated(lastWords(cause), [lastWords(first)])) return;
   const isTold = cause.errors.show() || (isForeground(cause.rank) && lastWords(cause) !== "");
   if (isTold && cause.rank.rank === 0) return;
   note(describeEnd(cause, isTold ? "" : lastWords(cause)));

@@ -124,9 +124,12 @@ export class Buffers {
   /**
    * Keys and values for an operation that writes their row `row` in place; null where somebody else may hold them.
    * @param most rows that there ever are
+   * @param isInUse whether the row has a token that steps before may still have to read
    */
-  room(row: number, most = Number.POSITIVE_INFINITY): [Tensor, Tensor] | null {
+  room(row: number, { most = Number.POSITIVE_INFINITY, isInUse = false } = {}): [Tensor, Tensor] | null {
     if (!this.#areOwn) return null;
+    // What reads such a row without writing to it is known to nobody until it is on its way.
+    if (isInUse && !this.#writer && !mx.isScheduled(this.#keys!)) return null;
     if (row >= this.length) this.#grow(Math.min(step, most - this.length));
     // A token that does not come from the last step's answer leads nowhere else to what writes the row before.
     if (this.#writer && !mx.isScheduled(this.#writer)) this.#awaitWriter();

@@ -100,11 +100,12 @@ export class RotatingKVCache implements KeyValueCache {
   }
 
   /**
-   * Keys and values for an operation that writes one token to `row` in place; null where it has several more tokens than it keeps, or
-   * somebody else may hold them.
+   * Keys and values for an operation that writes one token to `row` in place; null behind several tokens at once, and where somebody
+   * else may hold them.
    */
   get room(): [Tensor, Tensor] | null {
-    return this.#buffers.length <= this.maxSize ? this.#buffers.room(this.row, this.maxSize) : null;
+    if (this.#buffers.length > this.maxSize) return null;
+    return this.#buffers.room(this.row, { most: this.maxSize, isInUse: this.row < this.size });
   }
 
   /** Takes the token that `writer` writes to the buffers of `room` when it is evaluated. */

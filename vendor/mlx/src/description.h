@@ -14,7 +14,7 @@ using Words = std::vector<int>;
 struct TokenRows {
   array keys; // (B, Hkv, S, D)
   array values;
-  int used; // so many rows are attended to
+  int used; // rows that have tokens
   int row; // the one that is written: behind those, or one of them, which it replaces
   int offset; // the token's position
 };

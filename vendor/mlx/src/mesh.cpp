@@ -1,6 +1,7 @@
 #include "mesh.h"
 
 #include <cerrno>
+#include <cstdint>
 #include <poll.h>
 #include <stdexcept>
 #include <thread>
@@ -199,8 +200,9 @@ void Mesh::wait(const std::vector<Leg>& legs) {
     if (!waits[2 * i + 1].revents) continue;
     int& pulse = sockets_[ranks[i]].pulse;
     char none;
-    bool isGone = ::recv(pulse, &none, 1, 0) < 0 && !tcp::again(errno);
-    if (isGone) lost(ranks[i]);
+    ssize_t done = ::recv(pulse, &none, 1, 0);
+    if (done < 0 && tcp::again(errno)) continue;
+    if (done < 0) lost(ranks[i]);
     // Its process has ended, and what it sent last is still to be read.
     close(std::exchange(pulse, -1));
   }

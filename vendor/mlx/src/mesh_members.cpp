@@ -22,9 +22,9 @@ namespace {
 constexpr double introduction = 5;
 
 // Of more that say nothing, those who came first are turned away.
-constexpr size_t most_strangers = 64;
+constexpr size_t most_strangers = 256;
 
-constexpr uint32_t magic = 0x4d584c4d;
+constexpr uint32_t magic = 0x4d584c48;
 
 // What both sides say first.
 struct Hello {
@@ -166,7 +166,7 @@ class Members {
         waits.push_back({caller.socket, POLLIN, 0});
         until = std::min(until, caller.until);
       }
-      poll(waits.data(), waits.size(), std::max(1, static_cast<int>((until - time) * 1000)));
+      poll(waits.data(), waits.size(), std::max(1, tcp::milliseconds_until(until)));
       std::vector<Caller> left;
       for (auto& caller : callers_) {
         if (!is_answered(caller)) left.push_back(caller);
@@ -178,7 +178,10 @@ class Members {
 
   void take_caller() {
     int socket = ::accept(listener_, nullptr, nullptr);
-    if (socket < 0) return;
+    if (socket < 0) {
+      if (tcp::again(errno) || errno == ECONNABORTED) return;
+      throw std::runtime_error("rank " + std::to_string(rank_) + " takes no connection: " + tcp::reason_of(errno));
+    }
     tcp::prepare(socket);
     if (callers_.size() == most_strangers) {
       close(callers_.front().socket);

@@ -1,5 +1,6 @@
 #include "tcp.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -79,10 +80,17 @@ bool again(int error) {
   return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
+int milliseconds_until(double time) {
+  return static_cast<int>(std::clamp((time - now()) * 1000, 0.0, 1e9));
+}
+
 bool wait_for(int socket, short events, double deadline) {
   pollfd one{socket, events, 0};
-  int left = static_cast<int>((deadline - now()) * 1000);
-  return left > 0 && poll(&one, 1, left) > 0;
+  int found = -1;
+  do {
+    found = poll(&one, 1, milliseconds_until(deadline));
+  } while (found < 0 && errno == EINTR);
+  return found > 0;
 }
 
 bool send_all(int socket, const void* data, size_t bytes, double deadline) {

@@ -37,7 +37,10 @@ void prepare(int socket);
 // Whether a call that failed so is to be tried again.
 bool again(int error);
 
-// Waits until the socket is ready; false where the time is over.
+// How long poll may wait.
+int milliseconds_until(double time);
+
+// Waits until the socket is ready; false where the time is over, or the socket is none.
 bool wait_for(int socket, short events, double deadline);
 
 // All bytes of a small message, or false.

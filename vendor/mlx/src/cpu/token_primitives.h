@@ -29,7 +29,7 @@ struct Heads {
   int kv_heads;
   int dims; // of a head
   int rotated; // 0 where heads are not turned
-  int used; // rows of keys and values that are written
+  int used; // rows of keys and values that have tokens
   int row; // the one that the token's own go to: behind those, or one of them that it replaces
   float scale; // of the scores
   float eps; // of the norms over heads
