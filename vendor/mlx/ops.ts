@@ -346,9 +346,7 @@ const ours = [
     "attend_token",
     "x: array, keys: array, values: array, used: int, row: int, offset: int, attention: ints",
     "array[]",
-    {
-      ours: true,
-    },
+    { ours: true },
   ),
   op("attend_rows", "joint: array, keys: array, values: array, used: int, starts: ints, heads: ints", "array[]", {
     ours: true,

@@ -123,21 +123,24 @@ export async function supervise(ranks: readonly PlannedRank[], options: Supervis
 /** The first rank, on this machine, has this terminal. */
 const isForeground = ({ rank, host }: PlannedRank) => rank === 0 && isHere(host);
 
+/** Waits for it, but no longer than so many milliseconds. */
+const atMost = (milliseconds: number, awaited: Promise<unknown>) => Promise.race([awaited, Bun.sleep(milliseconds)]);
+
 /** The rank that is to blame where `one` has failed: it may miss another, which may miss a third, or say what the first one says too. */
 async function causeOf(one: Running, running: readonly Running[], blamed: readonly Running[] = []): Promise<Running> {
-  await Promise.race([one.isRead, Bun.sleep(causePatience)]);
+  await atMost(causePatience, one.isRead);
   const words = lastWords(one);
   const missed = missedRank(words) ?? toldRank(words);
   const other = running[missed ?? 0];
   if (words === "" || !other || other === one || blamed.includes(other)) return one;
   // A host that is gone is noticed by ssh after some seconds.
   const isFar = missed !== undefined && !isHere(other.rank.host);
-  await Promise.race([other.process.exited, Bun.sleep(isFar ? sshPatience : causePatience)]);
+  await atMost(isFar ? sshPatience : causePatience, other.process.exited);
   const hasFailed = other.process.exitCode !== null || other.process.signalCode !== null;
   const isEnded = [0, interrupted, terminated].includes(codeOf(other.process));
   if (!hasFailed || isEnded) return one;
   if (missed !== undefined) return await causeOf(other, running, [...blamed, one]);
-  await Promise.race([other.isRead, Bun.sleep(causePatience)]);
+  await atMost(causePatience, other.isRead);
   return isRepeated(words, [lastWords(other)]) ? other : one;
 }
 

@@ -79,9 +79,7 @@ export class RotatingKVCache implements KeyValueCache {
     const more = Math.min(step, this.maxSize - this.#offset);
     const excess = (grow ? length + more : length) - this.maxSize;
 
-    let at = grow ? this.#offset : this.#index;
-    if (excess > 0) at = this.maxSize;
-    if (at === this.maxSize) at = this.keep;
+    const at = excess > 0 ? this.keep : this.row;
 
     this.#buffers.change([keys, values], (buffer, added) => {
       let room = buffer ?? zeroRows(added, more);

@@ -68,7 +68,8 @@ std::vector<array> feed_token(const array& x, const std::vector<int>& feed, mx::
 
 // One token through attention: queries, keys and values, norms over heads, rotation, attention to the first `used` rows of
 // keys and values (1, Hkv, S, D) and itself, the last matrix; `attention` as in description.h. Its key and value are written in
-// place, to `row`: behind those, or one of them, which is no longer attended to. Where ranks have some heads each, results are summed over them. Empty where no kernel takes it.
+// place, to `row`: behind those, or one of them, which is no longer attended to. Where ranks have some heads each, results are
+// summed over them. Empty where no kernel takes it.
 std::vector<array> attend_token(
     const array& x, const array& keys, const array& values, int used, int row, int offset, const std::vector<int>& attention,
     mx::StreamOrDevice s);
@@ -78,8 +79,8 @@ std::vector<array> attend_rows(
     const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
     const std::vector<int>& heads, mx::StreamOrDevice s = {});
 
-// One token through a layer: norm, attention, norm, feed-forward block, norms of what both give where there are such, on x + delta → what the block's result still has
-// to be added to, and that result; `layer` as in description.h. Where ranks have some heads, they have a part of the
+// One token through a layer: norm, attention, norm, feed-forward block, norms of what both give where there are such, on
+// x + delta → what the block's result still has to be added to, and that result; `layer` as in description.h. Where ranks have some heads, they have a part of the
 // feed-forward block, too. Empty where no kernel takes it.
 std::vector<array> layer_token(
     const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used, int row, int offset,

@@ -93,32 +93,34 @@ bool wait_for(int socket, short events, double deadline) {
   return found > 0;
 }
 
-bool send_all(int socket, const void* data, size_t bytes, double deadline) {
-  auto at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    ssize_t done = ::send(socket, at, bytes, MSG_NOSIGNAL);
-    if (done > 0) {
-      at += done;
-      bytes -= static_cast<size_t>(done);
-    } else if (done == 0 || !again(errno) || !wait_for(socket, POLLOUT, deadline)) {
+namespace {
+
+// `move` moves what it can of what is behind so many bytes, as send and recv do.
+template <class Move>
+bool move_all(int socket, short events, size_t bytes, double deadline, Move move) {
+  for (size_t moved = 0; moved < bytes;) {
+    ssize_t more = move(moved);
+    if (more > 0) {
+      moved += static_cast<size_t>(more);
+    } else if (more == 0 || !again(errno) || !wait_for(socket, events, deadline)) {
       return false;
     }
   }
   return true;
 }
 
+} // namespace
+
+bool send_all(int socket, const void* data, size_t bytes, double deadline) {
+  return move_all(socket, POLLOUT, bytes, deadline, [&](size_t moved) {
+    return ::send(socket, static_cast<const char*>(data) + moved, bytes - moved, MSG_NOSIGNAL);
+  });
+}
+
 bool receive_all(int socket, void* data, size_t bytes, double deadline) {
-  auto at = static_cast<char*>(data);
-  while (bytes > 0) {
-    ssize_t done = ::recv(socket, at, bytes, 0);
-    if (done > 0) {
-      at += done;
-      bytes -= static_cast<size_t>(done);
-    } else if (done == 0 || !again(errno) || !wait_for(socket, POLLIN, deadline)) {
-      return false;
-    }
-  }
-  return true;
+  return move_all(socket, POLLIN, bytes, deadline, [&](size_t moved) {
+    return ::recv(socket, static_cast<char*>(data) + moved, bytes - moved, 0);
+  });
 }
 
 } // namespace mlxlm::tcp

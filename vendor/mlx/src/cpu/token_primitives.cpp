@@ -83,30 +83,18 @@ class AttendToken : public TokenPrimitive {
   AttendLayout layout_;
 };
 
-// What is small added to the norms of a layer: how far each is from dividing by zero, and whether there are those behind.
-struct Epsilons {
-  float first;
-  float second;
-  std::optional<std::pair<float, float>> behind;
-
-  explicit Epsilons(const TokenLayer& layer) : first(layer.first.eps), second(layer.second.eps) {
-    if (layer.behind) {
-      behind = {layer.behind->attention.eps, layer.behind->feed.eps};
-    }
-  }
-};
-
-// Arrays: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's, the weights of the norms
-// behind.
+// Arrays: x, delta where there is one, the first norm's weight, attention's, the second norm's weight, the block's, the weights
+// of the norms behind where there are such.
 class LayerToken : public TokenPrimitive {
  public:
   LayerToken(
-      mx::Stream stream, std::vector<array> arrays, bool adds, Epsilons eps, AttendLayout attention, FeedLayout feed)
+      mx::Stream stream, std::vector<array> arrays, bool adds, const TokenLayer& layer)
       : TokenPrimitive(stream, std::move(arrays)),
         adds_(adds),
-        eps_(eps),
-        attention_(std::move(attention)),
-        feed_(std::move(feed)) {}
+        norms_behind_(layer.behind.has_value()),
+        eps_(layer),
+        attention_(layer.attention),
+        feed_(layer.feed) {}
 
   void eval_cpu(const std::vector<array>&, std::vector<array>& outputs) override {
     auto& encoder = mx::cpu::get_command_encoder(stream());
@@ -128,9 +116,9 @@ class LayerToken : public TokenPrimitive {
     auto normed = next.row(dims, dtype);
     auto attended = next.row(dims, dtype);
     std::optional<std::pair<Norm, Norm>> behind;
-    if (eps_.behind) {
-      Norm behind_attention = {type, dims, next.ordered().data<void>(), eps_.behind->first};
-      behind = {behind_attention, {type, dims, next.ordered().data<void>(), eps_.behind->second}};
+    if (norms_behind_) {
+      Norm behind_attention = {type, dims, next.ordered().data<void>(), eps_.behind_attention};
+      behind = {behind_attention, {type, dims, next.ordered().data<void>(), eps_.behind_feed}};
     }
     auto raw = behind ? next.row(dims, dtype) : 0;
     encoder.dispatch([held = arrays_, x, delta, first, attend = std::move(attend), second, feed = std::move(feed), entered,
@@ -157,6 +145,7 @@ class LayerToken : public TokenPrimitive {
 
  private:
   bool adds_;
+  bool norms_behind_;
   Epsilons eps_;
   AttendLayout attention_;
   FeedLayout feed_;
@@ -316,9 +305,7 @@ std::vector<array> layer_token(
   auto inputs = awaited(arrays);
   return array::make_arrays(
       {x.shape(), x.shape()}, {x.dtype(), x.dtype()},
-      std::make_shared<LayerToken>(
-          mx::to_stream(s), std::move(arrays), delta.has_value(), Epsilons(layer), AttendLayout(layer.attention),
-          FeedLayout(layer.feed)),
+      std::make_shared<LayerToken>(mx::to_stream(s), std::move(arrays), delta.has_value(), layer),
       inputs);
 }
 

@@ -99,6 +99,22 @@ struct TokenLayer {
   FeedForward feed;
   std::optional<NormsBehind> behind;
 };
+// What a layer's norms add, so that none divides by zero.
+struct Epsilons {
+  float first = 0;
+  float second = 0;
+  float behind_attention = 0;
+  float behind_feed = 0;
+
+  Epsilons() = default;
+  explicit Epsilons(const TokenLayer& layer) : first(layer.first.eps), second(layer.second.eps) {
+    if (layer.behind) {
+      behind_attention = layer.behind->attention.eps;
+      behind_feed = layer.behind->feed.eps;
+    }
+  }
+};
+
 // Whether `fits` takes the weights of all its norms.
 template <class Fits>
 bool norms_fit(const TokenLayer& layer, Fits fits) {

@@ -62,17 +62,9 @@ constexpr const char* array_names[][4] = {
     {"gates", "gates_scales", "gates_biases", "gates_bias"},
     {"down", "down_scales", "down_biases", "down_bias"}};
 
-// Of a layer's norms.
-struct Epsilons {
-  float first = 0;
-  float second = 0;
-  float behind_attention = 0;
-  float behind_feed = 0;
-};
-
 // The plan of a layer (four matrices) or its attention (two); nothing where it finds no room.
 std::optional<Plan> plan_for(
-    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const Epsilons& eps,
+    const std::vector<Streamed>& matrices, const cpu::Heads& heads, int dims, const cpu::Epsilons& eps,
     const std::optional<RowPeers>& peers, const StreamingGpu& gpu) {
   int slot_bytes = 0;
   int groups = 0;
@@ -338,12 +330,7 @@ std::vector<array> layer_token(
   auto peers = peers_for(layer.attention, x);
   bool fit = matrices && peers.has_value() == layer.attention.group.has_value() && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
       cpu::norms_fit(layer, [&](const array& weight) { return is_weight(weight, x.shape(2), x.dtype()); });
-  Epsilons eps = {layer.first.eps, layer.second.eps};
-  if (layer.behind) {
-    eps.behind_attention = layer.behind->attention.eps;
-    eps.behind_feed = layer.behind->feed.eps;
-  }
-  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), eps, peers, *gpu) : std::nullopt;
+  auto plan = fit ? plan_for(*matrices, layer.attention.heads, x.shape(2), cpu::Epsilons(layer), peers, *gpu) : std::nullopt;
   if (!plan) {
     return {};
   }
