@@ -324,9 +324,7 @@ std::optional<array> attend_token(const array& x, const cpu::TokenAttention& att
 std::vector<array> layer_token(
     const array& x, const std::optional<array>& delta, const cpu::TokenLayer& layer, mx::StreamOrDevice s) {
   auto gpu = streaming_gpu(s);
-  // Norms behind sums over ranks are left to MLX: that kernel has not been run on several GPUs.
-  bool is_known = !layer.behind || !layer.attention.group;
-  auto matrices = gpu && is_known ? matrices_of(x, layer, *gpu) : std::nullopt;
+  auto matrices = gpu ? matrices_of(x, layer, *gpu) : std::nullopt;
   auto peers = peers_for(layer.attention, x);
   bool fit = matrices && peers.has_value() == layer.attention.group.has_value() && (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta))) &&
       cpu::norms_fit(layer, [&](const array& weight) { return is_weight(weight, x.shape(2), x.dtype()); });
