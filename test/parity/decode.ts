@@ -39,3 +39,17 @@ export function decode<Cache extends { state: unknown }>(
   }
   return tokens;
 }
+
+/** Takes these tokens one after the other, and keeps how far each is behind the likeliest one. */
+export function following(tokens: readonly number[]): { sampler: Sampler; behind: number[] } {
+  const behind: number[] = [];
+  return {
+    behind,
+    sampler(logprobs) {
+      const token = tokens[behind.length]!;
+      const own = logprobs.astype("float32").flatten();
+      behind.push(own.max().item() - own.at(token).item());
+      return mx.array([token], "uint32");
+    },
+  };
+}

@@ -6,7 +6,7 @@ import * as mx from "../../src/mlx";
 import { isQuantizable, type Module, quantize } from "../../src/nn";
 import { makeSampler } from "../../src/sample";
 import { boundBySums } from "../processor";
-import { decode, row } from "./decode";
+import { decode, following, row } from "./decode";
 import { expectValues, fixture, float32 } from "./fixtures";
 import { type FormulaModel, formulaModel } from "./formula-model";
 
@@ -68,13 +68,18 @@ for (const file of readdirSync(folder).sort()) {
 
     test("greedy tokens in bfloat16, by MLX's own operations", async () => {
       const model = await formulaModel(expected, "bfloat16");
+      // How a processor's sums round decides between tokens that are next to each other in bfloat16.
+      const highest = float32(expected.bfloat16.logits).reduce((most, logit) => Math.max(most, Math.abs(logit)), 0);
+      const rounding = 2 ** -7 * highest;
       mx.enableCpuKernels(false);
       try {
         mx.scope(() => {
           const logits = thinned(model.forward(row(prompt)));
           expectValues(logits, float32(expected.bfloat16.logits), { tolerance: 2e-2 });
         });
-        expect(decode(model, prompt, expected.bfloat16.greedy.length)).toEqual(expected.bfloat16.greedy);
+        const { sampler, behind } = following(expected.bfloat16.greedy);
+        decode(model, prompt, expected.bfloat16.greedy.length, sampler);
+        for (const distance of behind) expect(distance).toBeLessThanOrEqual(rounding);
       } finally {
         mx.enableCpuKernels(true);
       }
