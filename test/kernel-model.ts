@@ -30,6 +30,21 @@ export const llama3Scaling = {
   original_max_position_embeddings: 64,
 };
 
+export const alternateWindows = ["sliding_attention", "full_attention", "sliding_attention"];
+/** Norms behind its halves, zero-centered; two layers with a window, of which one token drops out for each that comes, to one without. */
+export const gemma3 = {
+  ...llama,
+  model_type: "gemma3_text",
+  hidden_size: 576,
+  num_attention_heads: 4,
+  num_key_value_heads: 1,
+  head_dim: 256,
+  rms_norm_eps: 1e-6,
+  query_pre_attn_scalar: 256,
+  sliding_window: 128,
+  sliding_window_pattern: 3,
+};
+
 /** The same with four experts in every layer. A token takes all: which are chosen must not hang on the last bit. */
 export const withExperts = <T extends object>(config: T, inner: number) => ({
   ...config,

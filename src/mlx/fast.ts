@@ -204,6 +204,7 @@ export {
   layerToken,
   type OneTokenRows,
   routeTokens,
+  type SequenceRows,
   type TokenAttention,
   type TokenExperts,
   type TokenFeedForward,

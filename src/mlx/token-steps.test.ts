@@ -101,7 +101,7 @@ describe.skipIf(mx.defaultDevice() !== "cpu")("a description", () => {
     mx.scope(() => {
       const { attention } = layer();
       const keys = mx.zeros([3, 1, 8, 32]);
-      const rows = { keys, values: keys, used: 2, starts: [0, 0, 1] };
+      const rows = { keys, values: keys, used: 2, starts: [0, 0, 1], positions: [2, 2, 1] };
       const heads = fast.describeHeads(attention);
       const attend = (words: readonly number[]) => fast.attendRows(mx.ones([3, 1, 128]), words, rows);
       const stacks = { gate: matrix(96, 64), up: matrix(96, 64), down: matrix(64, 96), kind: "gelu" } as const;

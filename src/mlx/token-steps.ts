@@ -139,21 +139,25 @@ export interface TokenRows {
   /** (B, Hkv, S, D). Nobody else may hold them: the token's row is written in place. */
   keys: Tensor;
   values: Tensor;
-  /** How many rows have tokens. */
-  used: number;
 }
 
 export interface OneTokenRows extends TokenRows {
+  /** How many rows have tokens. */
+  used: number;
   /** The token's own row: behind those that are used, or one of them, which it replaces. */
   row: number;
   /** Position of the token. */
   offset: number;
 }
 
-/** Row `used` is the tokens' own. */
+/** Rows in order of time: where they go on behind the last one of `keys` and `values`, it is with the first. */
 export interface SequenceRows extends TokenRows {
-  /** Each sequence's first row of `keys` and `values`, (B). Its position is the number of rows from there on. */
+  /** The row that the tokens' own go to, behind those that they see. */
+  used: number;
+  /** Each sequence's first row, (B). */
   starts: readonly number[];
+  /** Positions of the tokens, (B). */
+  positions: readonly number[];
 }
 
 /** last(gate(g) · v) of x (1, 1, D), where `joint` gives g and v side by side → (1, 1, N). Null where no kernel takes these. */
@@ -177,8 +181,8 @@ export function attendToken(x: Tensor, attention: Description<TokenAttention>, r
  * values are written as by `attendToken`. Null where no kernel takes these.
  */
 export function attendRows(joint: Tensor, heads: Description<TokenHeads>, rows: SequenceRows): Tensor | null {
-  const { keys, values, used, starts } = rows;
-  const [out] = abi.attend_rows(joint.handle, keys.handle, values.handle, used, starts, heads);
+  const { keys, values, used, starts, positions } = rows;
+  const [out] = abi.attend_rows(joint.handle, keys.handle, values.handle, used, starts, positions, heads);
   return out === undefined ? null : wrap(out);
 }
 
@@ -205,9 +209,10 @@ export function layerRows(
   x: Tensor,
   delta: Tensor | null,
   layer: Description<TokenLayer>,
-  { keys, values, used, starts }: SequenceRows,
+  { keys, values, used, starts, positions }: SequenceRows,
 ): [sum: Tensor, delta: Tensor] | null {
-  const parts = abi.layer_rows(x.handle, delta?.handle ?? null, keys.handle, values.handle, used, starts, layer);
+  const own = delta?.handle ?? null;
+  const parts = abi.layer_rows(x.handle, own, keys.handle, values.handle, used, starts, positions, layer);
   return parts.length === 0 ? null : (wrapAll(parts) as [Tensor, Tensor]);
 }
 

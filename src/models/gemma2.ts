@@ -14,6 +14,7 @@ import {
   geglu,
   joinHeads,
   type KeyValueCache,
+  layerRows,
   layerToken,
   type Mask,
   type MaskRule,
@@ -100,7 +101,7 @@ export class SandwichBlock extends Module implements DecoderLayer {
   }
 
   forward(x: Residual, mask: Mask, cache?: KeyValueCache): Residual {
-    const whole = this.addsPlainly(x) ? layerToken(x, this, mask, cache) : null;
+    const whole = this.addsPlainly(x) && (layerToken(x, this, mask, cache) ?? layerRows(x, this, mask, cache));
     if (whole) return whole;
     const attended = this.self_attn.forward(x.branch(this.input_layernorm), mask, cache);
     const h = this.add(x, this.post_attention_layernorm.forward(attended));

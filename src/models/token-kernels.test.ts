@@ -1,6 +1,15 @@
 /** Decoding through whole layers as one kernel, on a GPU that has it: the same logits as from reading the text at once. */
 import { describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import { hasKernels, kernelModel, llama, llama3Scaling, someTokens, withExperts } from "../../test/kernel-model";
+import {
+  alternateWindows,
+  gemma3,
+  hasKernels,
+  kernelModel,
+  llama,
+  llama3Scaling,
+  someTokens,
+  withExperts,
+} from "../../test/kernel-model";
 import * as mx from "../mlx";
 import { KVCache, RotatingKVCache } from "../nn";
 
@@ -18,21 +27,6 @@ const qwen3 = {
 const experts = withExperts(qwen3, 256);
 /** Widths that the warps of a block share unevenly: 18 and 37 times 32. */
 const uneven = { ...llama, hidden_size: 576, intermediate_size: 1184 };
-const windows = ["sliding_attention", "full_attention", "sliding_attention"];
-/** Norms behind its halves, zero-centered; two layers with a window, of which one token drops out for each that comes, to one without. */
-const gemma3 = {
-  ...llama,
-  model_type: "gemma3_text",
-  hidden_size: 576,
-  num_hidden_layers: 3,
-  num_attention_heads: 4,
-  num_key_value_heads: 1,
-  head_dim: 256,
-  rms_norm_eps: 1e-6,
-  query_pre_attn_scalar: 256,
-  sliding_window: 128,
-  sliding_window_pattern: 3,
-};
 /** The last number says how far logits may be off, of the largest: norms behind a layer's halves make more of what bfloat16 leaves out. */
 const cases = (
   [
@@ -55,7 +49,7 @@ const cases = (
       { ...uneven, intermediate_size: 1216 },
       { bits: 8, groupSize: 64 },
     ],
-    ["Llama with windows", { ...llama, layer_types: windows, sliding_window: 32 }, null, 0.02],
+    ["Llama with windows", { ...llama, layer_types: alternateWindows, sliding_window: 32 }, null, 0.02],
     ["Gemma 3", gemma3, null, 0.15],
     ["Gemma 3 with a window that is longer", { ...gemma3, sliding_window: 512 }, null, 0.15],
     ["Gemma 3, 4 bits in groups of 64", gemma3, { bits: 4, groupSize: 64 }, 0.15],

@@ -1,6 +1,6 @@
 /**
  * One token through a layer, attention or a feed-forward block as one operation. Every function here answers null where the long
- * way must be gone: on a GPU without such kernels, for several rows (but for attention on CUDA), for layers that are adapted, not fused or of another kind, for caches
+ * way must be gone: on a GPU without such kernels, for several rows (but on CUDA one of each sequence), for layers that are adapted, not fused or of another kind, for caches
  * that others hold. Where ranks have a part of each layer, CUDA's kernels sum over them as they go; a CPU goes the long way.
  */
 import type { Tensor } from "../mlx";
@@ -8,7 +8,7 @@ import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import { type HeadLayout, headNorms } from "./attention";
 import { BlockLinear } from "./blocks";
-import { BatchKVCache, isWritable, type KeyValueCache, type WritableCache } from "./cache";
+import { isWritable, isWritableBatch, type KeyValueCache, type WritableBatch, type WritableCache } from "./cache";
 import { Kept } from "./kept";
 import { type Layer, Linear, QuantizedLinear } from "./linear";
 import type { Mask } from "./masks";
@@ -179,7 +179,7 @@ const layerRowsRefused = new WeakSet<object>();
 
 /** The heads' results of one token of each of several sequences, side by side: (B, 1, H · D). On a GPU alone. */
 export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache?: KeyValueCache): Tensor | null {
-  if (onCpu() || !(cache instanceof BatchKVCache) || x.dim(1) !== 1 || rowsRefused.has(layers)) return null;
+  if (onCpu() || !isWritableBatch(cache) || x.dim(1) !== 1 || rowsRefused.has(layers)) return null;
   const { q_proj, k_proj, v_proj, heads, kvHeads, scale, rope } = layers;
   const rows = cache.isPlain(mask) && (!rope || rope.plain) ? batchRowsOf(cache) : null;
   const joint = rows && projectJointly(x, [q_proj, k_proj, v_proj]);
@@ -197,9 +197,9 @@ export function attendRows(x: Tensor, layers: AttentionLayers, mask: Mask, cache
 }
 
 /** Where a cache has room for one token of each sequence. */
-function batchRowsOf(cache: BatchKVCache) {
-  const { room, size, leftPadding } = cache;
-  return room && { keys: room[0], values: room[1], used: size, starts: leftPadding };
+function batchRowsOf(cache: WritableBatch): mx.fast.SequenceRows | null {
+  const { room } = cache;
+  return room && { keys: room[0], values: room[1], ...cache.inOrder };
 }
 
 /** What a pre-norm layer consists of. */
@@ -274,7 +274,7 @@ export function layerToken(x: Residual, layers: BlockLayers, mask: Mask, cache?:
 
 /** The stream of one token of each of several sequences behind a whole layer. On a GPU alone. */
 export function layerRows(x: Residual, layers: BlockLayers, mask: Mask, cache?: KeyValueCache): Residual | null {
-  if (onCpu() || !(cache instanceof BatchKVCache) || !cache.isPlain(mask) || layerRowsRefused.has(layers)) return null;
+  if (onCpu() || !isWritableBatch(cache) || !cache.isPlain(mask) || layerRowsRefused.has(layers)) return null;
   return x.through((base, delta) => {
     const described = base.dim(1) === 1 ? describedLayer(base, layers) : null;
     const rows = described && batchRowsOf(cache);

@@ -348,9 +348,14 @@ const ours = [
     "array[]",
     { ours: true },
   ),
-  op("attend_rows", "joint: array, keys: array, values: array, used: int, starts: ints, heads: ints", "array[]", {
-    ours: true,
-  }),
+  op(
+    "attend_rows",
+    "joint: array, keys: array, values: array, used: int, starts: ints, positions: ints, heads: ints",
+    "array[]",
+    {
+      ours: true,
+    },
+  ),
   op(
     "layer_token",
     "x: array, delta: array?, keys: array, values: array, used: int, row: int, offset: int, layer: ints",
@@ -359,7 +364,7 @@ const ours = [
   ),
   op(
     "layer_rows",
-    "x: array, delta: array?, keys: array, values: array, used: int, starts: ints, layer: ints",
+    "x: array, delta: array?, keys: array, values: array, used: int, starts: ints, positions: ints, layer: ints",
     "array[]",
     { ours: true },
   ),

@@ -1006,9 +1006,9 @@ export function attend_token(x: Handle, keys: Handle, values: Handle, used: numb
   return readHandles(native.mlxlm_attend_token(x, keys, values, used, row, offset, writeInts(attention)));
 }
 
-export function attend_rows(joint: Handle, keys: Handle, values: Handle, used: number, starts: readonly number[], heads: readonly number[]): Handle[] {
+export function attend_rows(joint: Handle, keys: Handle, values: Handle, used: number, starts: readonly number[], positions: readonly number[], heads: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_attend_rows(joint, keys, values, used, writeInts(starts), writeInts(heads)));
+  return readHandles(native.mlxlm_attend_rows(joint, keys, values, used, writeInts(starts), writeInts(positions), writeInts(heads)));
 }
 
 export function layer_token(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, row: number, offset: number, layer: readonly number[]): Handle[] {
@@ -1016,9 +1016,9 @@ export function layer_token(x: Handle, delta: Handle | null, keys: Handle, value
   return readHandles(native.mlxlm_layer_token(x, delta ?? 0, keys, values, used, row, offset, writeInts(layer)));
 }
 
-export function layer_rows(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, starts: readonly number[], layer: readonly number[]): Handle[] {
+export function layer_rows(x: Handle, delta: Handle | null, keys: Handle, values: Handle, used: number, starts: readonly number[], positions: readonly number[], layer: readonly number[]): Handle[] {
   beginMail();
-  return readHandles(native.mlxlm_layer_rows(x, delta ?? 0, keys, values, used, writeInts(starts), writeInts(layer)));
+  return readHandles(native.mlxlm_layer_rows(x, delta ?? 0, keys, values, used, writeInts(starts), writeInts(positions), writeInts(layer)));
 }
 
 export function short_conv(x: Handle, opening: Handle | null, gate: Handle | null, before: Handle | null, weight: Handle, bias: Handle | null, own: Handle | null, lengths: readonly number[], silu: boolean): Handle[] {

@@ -3,8 +3,8 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask, windowedMask } from "../masks";
-import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
-import { Buffers, type Columns, joinBatches, roomFor, rows, step, writeRows } from "./buffer";
+import { areEqual, type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { Buffers, type Columns, roomFor, rows, step, writeRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
 /** The cache of one sequence that such a batch is made of, and gives back. */
@@ -15,9 +15,6 @@ interface Single extends Cache {
 
 /** Masks that hide nothing but the padding of a batch: how many columns in each row. */
 const paddingMasks = new WeakMap<Tensor, readonly number[]>();
-
-const areEqual = (a: readonly number[], b: readonly number[]) =>
-  a.length === b.length && a.every((value, i) => value === b[i]);
 
 export class BatchKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
@@ -50,10 +47,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
         values: values && rows(values, 0, offset),
         batchSize: 1,
       }));
-      const joined = joinBatches(parts, length)!;
-      // Of one sequence alone these are its own cache's.
-      if (parts.length > 1) batch.#buffers.setOwn(...joined);
-      else batch.#buffers.set(...joined);
+      batch.#buffers.join(parts, length);
     });
     return batch;
   }
@@ -65,6 +59,11 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
   /** Columns that are not the row's own, at its beginning. */
   get leftPadding(): readonly number[] {
     return this.#leftPadding;
+  }
+
+  /** The columns in order of time: where those in use end, where each row's own begin, and its next token's position. */
+  get inOrder() {
+    return { used: this.#index, starts: this.#leftPadding, positions: this.lengths };
   }
 
   /** How many tokens each row holds. */
@@ -171,8 +170,7 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     const index = Math.max(this.#index, other.#index);
     const [own, others] = [this, other].map((part) => part.#leftPadding.map((before) => before + index - part.#index));
     mx.scope(() => {
-      const joined = joinBatches([this.#columns(), other.#columns()], index, hasRoom ? step : 0);
-      if (joined) this.#buffers.setOwn(...joined);
+      this.#buffers.join([this.#columns(), other.#columns()], index, hasRoom ? step : 0);
     });
     this.#leftPadding = [...own!, ...others!];
     this.#index = index;

@@ -4,8 +4,8 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask } from "../masks";
-import { type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
-import { Buffers, type Columns, joinBatches, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
+import { areEqual, type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { Buffers, type Columns, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
 /** The cache of one sequence that such a batch is made of, and gives back. */
@@ -26,6 +26,9 @@ interface Row {
   held: number;
 }
 
+/** Masks of one token that hide nothing but what is not its row's own: which places those are. */
+const plainMasks = new WeakMap<Tensor, readonly number[]>();
+
 export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
   #rows: Row[];
@@ -45,7 +48,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   }
 
   /**
-   * A batch that begins with copies of what these caches hold. The first tokens that a cache keeps stay in it until newer
+   * A batch that begins with what these caches hold, which stay as they are. The first tokens that a cache keeps stay in it until newer
    * ones take their places.
    */
   static merge(caches: readonly Ring[], single: MakeRing): BatchRotatingKVCache {
@@ -64,7 +67,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
         const [keys = null, values = null] = cache.latest() ?? [];
         return { keys, values, batchSize: 1 };
       });
-      batch.#buffers.set(...joinBatches(parts, batch.#used)!);
+      batch.#buffers.join(parts, batch.#used);
     });
     return batch;
   }
@@ -109,17 +112,54 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
 
   #rotate(keys: Tensor, values: Tensor): [Tensor, Tensor] {
     if (this.#used > this.maxSize) this.#keepLatest(this.maxSize);
-    const isFull = this.#used === this.maxSize;
-    const at = isFull ? this.#oldest : this.#used;
+    const at = this.#isFull ? this.#oldest : this.#used;
     this.#buffers.change([keys, values], (buffer, added) => {
       if (buffer && at < buffer.dim(2)) return writeRows(buffer, at, added);
       const more = zeroRows(added, Math.min(step, this.maxSize - at));
       return writeRows(buffer ? joinRows(buffer, more) : more, at, added);
     });
-    if (isFull) this.#oldest = (at + 1) % this.maxSize;
+    this.#addToken();
+    return this.#buffers.first(this.#used);
+  }
+
+  /** Counts a token that takes the place of the oldest one, or the next. */
+  #addToken(): void {
+    if (this.#isFull) this.#oldest = (this.#oldest + 1) % this.maxSize;
     else this.#used += 1;
     this.#rows = this.#rows.map(({ offset, held }) => ({ offset: offset + 1, held: Math.min(held + 1, this.#used) }));
-    return this.#buffers.first(this.#used);
+  }
+
+  get #isFull(): boolean {
+    return this.#used === this.maxSize;
+  }
+
+  /**
+   * The places in order of time, from one round of the ring to the next: where those end that the next token sees beside its own, where
+   * each row's begin, and the token's position.
+   */
+  get inOrder() {
+    const used = this.#isFull ? this.#oldest + this.maxSize : this.#used;
+    const seen = this.#isFull ? this.maxSize - 1 : this.#used;
+    return {
+      used,
+      starts: this.#rows.map(({ held }) => used - Math.min(held, seen)),
+      positions: this.#rows.map(({ offset }) => offset),
+    };
+  }
+
+  /**
+   * Keys and values (B, Hkv, S, D) with a place for one more token of each row, for an operation that writes them there in place; null
+   * behind several tokens at once, and where somebody else may hold them.
+   */
+  get room(): [Tensor, Tensor] | null {
+    if (this.#lengths || this.#buffers.length > this.maxSize) return null;
+    return this.#buffers.room(this.#isFull ? this.#oldest : this.#used, this.maxSize);
+  }
+
+  /** Takes the tokens that `writer` writes to the buffers of `room` when it is evaluated. */
+  filledBy(writer: Tensor): void {
+    this.#buffers.filledBy(writer);
+    this.#addToken();
   }
 
   /** Brings the places into order of time and drops the oldest beyond so many, and what is not in use. */
@@ -156,6 +196,8 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     const places = Math.min(this.#used + 1, this.maxSize);
     const seen = this.#rows.map(({ held }) => Math.min(held + 1, places, reach));
     if (seen.every((count) => count === places)) return null;
+    const own = this.#ownPlaces;
+    const isPlain = reach >= places;
     const first = mx.array(
       seen.map((count) => places - count),
       "int32",
@@ -165,7 +207,22 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     // In a full ring the oldest place is the one that the token takes.
     const isFull = this.#used >= this.maxSize;
     const oldest = this.#used > this.maxSize ? 0 : this.#oldest;
-    return isFull ? mx.roll(inOrder, oldest + 1, { axis: -1 }) : inOrder;
+    const mask = isFull ? mx.roll(inOrder, oldest + 1, { axis: -1 }) : inOrder;
+    if (isPlain) plainMasks.set(mask, own);
+    return mask;
+  }
+
+  /** All that decides which places a row's next token sees. */
+  get #ownPlaces(): readonly number[] {
+    return [this.#used, this.#oldest, this.maxSize, ...this.#rows.map(({ held }) => held)];
+  }
+
+  /** Whether one token of each row sees all of its own behind this mask, and nothing else. */
+  isPlain(mask: Mask): boolean {
+    const places = Math.min(this.#used + 1, this.maxSize);
+    if (mask === null) return this.#rows.every(({ held }) => held + 1 >= places);
+    const own = mask !== "causal" && plainMasks.get(mask);
+    return own ? areEqual(own, this.#ownPlaces) : false;
   }
 
   prepare(lengths: readonly number[]): void {
@@ -184,22 +241,22 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     const batch = new BatchRotatingKVCache(this.maxSize, chosen.length, this.single);
     batch.#rows = chosen.map((row) => this.#rows[row]!);
     [batch.#used, batch.#oldest] = [this.#used, this.#oldest];
-    if (!this.empty) mx.scope(() => batch.#buffers.set(...this.#buffers.taken(chosen)));
+    if (!this.empty) mx.scope(() => batch.#buffers.setOwn(...this.#buffers.taken(chosen)));
     return batch;
   }
 
   filter(kept: readonly number[]): void {
     if (kept.length === 0) this.dispose();
     this.#rows = kept.map((row) => this.#rows[row]!);
-    if (!this.empty) mx.scope(() => this.#buffers.set(...this.#buffers.taken(kept)));
+    if (!this.empty) mx.scope(() => this.#buffers.setOwn(...this.#buffers.taken(kept)));
   }
 
-  extend(other: BatchRotatingKVCache): void {
+  extend(other: BatchRotatingKVCache, hasRoom = false): void {
     mx.scope(() => {
       for (const part of [this, other]) part.#keepLatest(this.maxSize);
       const used = Math.max(this.#used, other.#used);
-      const joined = joinBatches([this.#columns(), other.#columns()], used);
-      if (joined) this.#buffers.set(...joined);
+      const room = hasRoom ? Math.min(step, this.maxSize - used) : 0;
+      this.#buffers.join([this.#columns(), other.#columns()], used, room);
       this.#used = used;
     });
     this.#rows = [...this.#rows, ...other.#rows];
@@ -235,6 +292,10 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     this.#used -= trimmed;
     this.#rows = this.#rows.map(({ offset, held }) => ({ offset: offset - trimmed, held: held - trimmed }));
     return trimmed;
+  }
+
+  get pending(): unknown {
+    return this.#buffers.pending;
   }
 
   get state(): unknown {

@@ -22,6 +22,9 @@ export interface BatchCache extends Cache {
   finalize(): void;
 }
 
+export const areEqual = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((value, i) => value === b[i]);
+
 /** One offset for all rows, where they agree, else a tensor (B) in the current scope. */
 export function commonOffset(offsets: readonly number[]): number | Tensor {
   const [first = 0] = offsets;

@@ -63,7 +63,7 @@ export interface Columns {
  * tensors, but for one that fills all by itself.
  * @throws MlxError for caches of different models
  */
-export function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
+function joinBatches(parts: readonly Columns[], length: number, room = 0): [Tensor, Tensor] | null {
   if (parts.every(({ keys }) => !keys)) return null;
   const sequences = parts.reduce((count, { batchSize }) => count + batchSize, 0);
   const joined = (which: "keys" | "values") => {
@@ -90,6 +90,8 @@ export class Buffers {
   #areOwn = false;
   /** What writes the newest row in place when it is evaluated. */
   #writer: Tensor | null = null;
+  /** Whether a step may read them that writes no row in place. */
+  #isRead = false;
 
   /** Whoever reads these may hold them. */
   get keys(): Tensor | null {
@@ -123,14 +125,15 @@ export class Buffers {
 
   /**
    * Keys and values for an operation that writes their row `row` in place; null where somebody else may hold them.
-   * @param most rows that there ever are
-   * @param isInUse whether the row has a token that steps before may still have to read
+   * @param ring how many rows there ever are, where each is replaced in its turn
    */
-  room(row: number, { most = Number.POSITIVE_INFINITY, isInUse = false } = {}): [Tensor, Tensor] | null {
-    if (!this.#areOwn) return null;
-    // What reads such a row without writing to it is known to nobody until it is on its way.
-    if (isInUse && !this.#writer && !mx.isScheduled(this.#keys!)) return null;
-    if (row >= this.length) this.#grow(Math.min(step, most - this.length));
+  room(row: number, ring = Number.POSITIVE_INFINITY): [Tensor, Tensor] | null {
+    // A single row that is replaced is the one that was given.
+    if (!this.#areOwn || ring === 1) return null;
+    // What reads rows that will be replaced, and writes none, is known to nobody until it is on its way.
+    if (ring < Number.POSITIVE_INFINITY && this.#isRead && !mx.isScheduled(this.#keys!)) return null;
+    this.#isRead = false;
+    if (row >= this.length) this.#grow(Math.min(step, ring - this.length));
     // A token that does not come from the last step's answer leads nowhere else to what writes the row before.
     if (this.#writer && !mx.isScheduled(this.#writer)) this.#awaitWriter();
     return [this.#keys!, this.#values!];
@@ -176,6 +179,16 @@ export class Buffers {
   setOwn(keys: Tensor, values: Tensor): void {
     this.#replace(keys, values);
     this.#areOwn = true;
+    this.#isRead = false;
+  }
+
+  /** The sequences of all parts as one batch, as `joinBatches` makes it. */
+  join(parts: readonly Columns[], length: number, room = 0): void {
+    const joined = joinBatches(parts, length, room);
+    // Those of one part alone may be its own.
+    const areNew = parts.filter(({ batchSize }) => batchSize > 0).length > 1;
+    if (joined && areNew) this.setOwn(...joined);
+    else if (joined) this.set(...joined);
   }
 
   #replace(keys: Tensor | null, values: Tensor | null): void {
@@ -190,7 +203,7 @@ export class Buffers {
   /** Writes to both, as MLX's operations do: `added` are the new keys and values. */
   change(added: readonly [Tensor, Tensor], next: (buffer: Tensor | null, added: Tensor) => Tensor): void {
     this.set(next(this.keys, added[0]), next(this.values, added[1]));
-    this.#areOwn = true;
+    this.#areOwn = this.#isRead = true;
   }
 
   /** The same change to both. They must not be empty. */

@@ -24,4 +24,4 @@ export { QuantizedKVCache } from "./quantized";
 export { RotatingKVCache } from "./rotating";
 export { checkKvQuantization, type KvQuantization, QuantizedRows } from "./rows";
 export { LoneCacheList, RowsApart } from "./rows-apart";
-export { isWritable, type WritableCache } from "./writable";
+export { isWritable, isWritableBatch, type WritableBatch, type WritableCache } from "./writable";

@@ -103,7 +103,7 @@ export class RotatingKVCache implements KeyValueCache {
    */
   get room(): [Tensor, Tensor] | null {
     if (this.#buffers.length > this.maxSize) return null;
-    return this.#buffers.room(this.row, { most: this.maxSize, isInUse: this.row < this.size });
+    return this.#buffers.room(this.row, this.maxSize);
   }
 
   /** Takes the token that `writer` writes to the buffers of `room` when it is evaluated. */

@@ -151,12 +151,12 @@ cpu::TokenLayer layer_of(const Words& words, TokenRows rows) {
   });
 }
 
-cuda::AttendedRows attended_rows_of(const Words& words, TokenRows rows, std::vector<int> starts) {
+cuda::AttendedRows attended_rows_of(const Words& words, array keys, array values, cuda::SequenceRows sequences) {
   return Reader::whole(words, [&](Reader& read) -> cuda::AttendedRows {
-    auto own = read.of_heads(rows);
+    auto own = read.of_heads({keys, values, 0, 0, 0});
     return {
-        std::move(rows.keys), std::move(rows.values), std::move(own.query_weight), std::move(own.key_weight),
-        std::move(own.freqs), own.heads, std::move(starts)};
+        std::move(keys), std::move(values), std::move(own.query_weight), std::move(own.key_weight), std::move(own.freqs),
+        own.heads, std::move(sequences)};
   });
 }
 

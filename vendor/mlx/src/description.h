@@ -23,7 +23,7 @@ struct TokenRows {
 cpu::FeedForward feed_forward_of(const Words& words);
 cpu::TokenAttention attention_of(const Words& words, TokenRows rows);
 cpu::TokenLayer layer_of(const Words& words, TokenRows rows);
-cuda::AttendedRows attended_rows_of(const Words& words, TokenRows rows, std::vector<int> starts);
+cuda::AttendedRows attended_rows_of(const Words& words, array keys, array values, cuda::SequenceRows sequences);
 cuda::Experts experts_of(const Words& words);
 
 } // namespace mlxlm

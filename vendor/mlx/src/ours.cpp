@@ -259,8 +259,8 @@ std::vector<array> attend_token(
 
 std::vector<array> attend_rows(
     const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
-    const Words& heads, mx::StreamOrDevice s) {
-  auto out = cuda::attend_rows(joint, attended_rows_of(heads, {keys, values, used, used, 0}, starts), s);
+    const std::vector<int>& positions, const Words& heads, mx::StreamOrDevice s) {
+  auto out = cuda::attend_rows(joint, attended_rows_of(heads, keys, values, {used, starts, positions}), s);
   return out ? std::vector<array>{*out} : std::vector<array>{};
 }
 
@@ -276,8 +276,8 @@ std::vector<array> layer_token(
 
 std::vector<array> layer_rows(
     const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used,
-    const std::vector<int>& starts, const Words& layer, mx::StreamOrDevice s) {
-  return cuda::layer_rows(x, delta, layer_of(layer, {keys, values, used, used, 0}), starts, s);
+    const std::vector<int>& starts, const std::vector<int>& positions, const Words& layer, mx::StreamOrDevice s) {
+  return cuda::layer_rows(x, delta, layer_of(layer, {keys, values, 0, 0, 0}), {used, starts, positions}, s);
 }
 
 std::vector<array> experts_token(

@@ -77,7 +77,7 @@ std::vector<array> attend_token(
 // Attention of one token of each of several sequences: see cuda/rows.h; `heads` as in description.h.
 std::vector<array> attend_rows(
     const array& joint, const array& keys, const array& values, int used, const std::vector<int>& starts,
-    const std::vector<int>& heads, mx::StreamOrDevice s = {});
+    const std::vector<int>& positions, const std::vector<int>& heads, mx::StreamOrDevice s = {});
 
 // One token through a layer: norm, attention, norm, feed-forward block, norms of what both give where there are such, on
 // x + delta → what the block's result still has to be added to, and that result; `layer` as in description.h. Where ranks have some heads, they have a part of the
@@ -89,7 +89,7 @@ std::vector<array> layer_token(
 // The same of one token of each of several sequences, x (B, 1, D): see cuda/rows_layer.h.
 std::vector<array> layer_rows(
     const array& x, const std::optional<array>& delta, const array& keys, const array& values, int used,
-    const std::vector<int>& starts, const std::vector<int>& layer, mx::StreamOrDevice s);
+    const std::vector<int>& starts, const std::vector<int>& positions, const std::vector<int>& layer, mx::StreamOrDevice s);
 
 // mx::distributed::all_sum and all_gather, through the memory of GPUs where the group has joined that (cuda/peers.h).
 array all_sum(const array& x, const std::optional<mx::distributed::Group>& group, mx::StreamOrDevice s);

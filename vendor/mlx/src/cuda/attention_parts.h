@@ -90,6 +90,19 @@ __device__ void floats_of(uint4 vector, float (&values)[8]) {
   }
 }
 
+// Where keys and values lie: as they are counted, or in a ring, where what comes behind the last row begins anew.
+struct InOrder {
+  __device__ int operator()(int at) const {
+    return at;
+  }
+};
+struct InRing {
+  int rows;
+  __device__ int operator()(int at) const {
+    return at < rows ? at : at - rows;
+  }
+};
+
 // QUERIES of one head of keys, their floats given by their bits.
 template <typename T, int DIMS, int QUERIES, int ROTATED, int EPS, int ROPE_SCALE, int LOG2_BASE, int SCORE_SCALE>
 struct Heads {
@@ -159,19 +172,20 @@ struct Heads {
   }
 
   // What will be attended to, into the cache that all multiprocessors share.
-  static __device__ void prefetch(const T* from, int64_t stride, int begin, int end, int thread) {
+  template <typename Place>
+  static __device__ void prefetch(const T* from, int64_t stride, int begin, int end, Place place, int thread) {
     constexpr int lines = DIMS / 64; // of a key
     for (int at = begin * lines + thread; at < end * lines; at += worker_threads) {
-      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at / lines * stride + at % lines * 64));
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(from + place(at / lines) * stride + at % lines * 64));
     }
   }
 
   // What the queries see of rows `begin` to `end` of keys and values but `without`, and of the new ones where the block has them. `heads`
   // has the queries, the new key and the new value. Each warp leaves a part for each query in `parts`. A thread reads from DEPTH keys ahead.
-  template <int DEPTH>
+  template <int DEPTH, typename Place>
   static __device__ void see(
       float* parts, const float* heads, const T* keys, const T* values, int64_t key_stride, int64_t value_stride, int begin,
-      int end, int without, bool newest, int warp, int lane) {
+      int end, int without, Place place, bool newest, int warp, int lane) {
     constexpr int lanes = DIMS / 8; // of a key
     constexpr int abreast = 32 / lanes; // keys of a warp at once
     const int own = lane % lanes * 8;
@@ -203,7 +217,7 @@ struct Heads {
     auto read = [&](int first, uint4 (&k)[DEPTH], uint4 (&v)[DEPTH]) {
 #pragma unroll
       for (int u = 0; u < DEPTH; ++u) {
-        const int at = min(first + u * abreast + lane / lanes, end - 1);
+        const int at = place(min(first + u * abreast + lane / lanes, end - 1));
         k[u] = __ldcg(reinterpret_cast<const uint4*>(keys + at * key_stride + own));
         v[u] = __ldcg(reinterpret_cast<const uint4*>(values + at * value_stride + own));
       }

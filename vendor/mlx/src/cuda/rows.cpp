@@ -16,10 +16,12 @@ namespace {
 
 constexpr int threads = 32 * stream_warps;
 
-// Rows in use, and where each sequence begins.
-array sizes_of(int used, const std::vector<int>& starts, mx::StreamOrDevice s) {
-  std::vector<int> sizes = {used};
+// What the kernel's text calls sizes.
+array sizes_of(const SequenceRows& sequences, int rows, mx::StreamOrDevice s) {
+  auto& [used, starts, positions] = sequences;
+  std::vector<int> sizes = {used, rows};
   sizes.insert(sizes.end(), starts.begin(), starts.end());
+  sizes.insert(sizes.end(), positions.begin(), positions.end());
   return sizes_of_step(sizes, starts.size() > 1, s);
 }
 
@@ -58,18 +60,25 @@ Kernel& kernel_of(bool normed, bool by_freqs, bool in_parts) {
 
 bool takes_attend_rows(const mx::Shape& joint, mx::Dtype dtype, const AttendedRows& rows, mx::StreamOrDevice s) {
   auto& heads = rows.heads;
+  auto& [used, starts, positions] = rows.sequences;
   int width = (heads.heads + 2 * heads.kv_heads) * heads.dims;
   if (joint.size() != 3 || joint[0] < 1 || joint[1] != 1 || joint[2] != width || !is_half(dtype) ||
-      rows.starts.size() != static_cast<size_t>(joint[0])) {
+      starts.size() != static_cast<size_t>(joint[0]) || positions.size() != starts.size()) {
     return false;
   }
   auto holds = [&](const array& cache) {
     return cache.ndim() == 4 && cache.shape(0) == joint[0] && cache.shape(1) == heads.kv_heads &&
-        cache.shape(2) > heads.used && cache.shape(3) == heads.dims && cache.dtype() == dtype && !traced(cache);
+        cache.shape(2) == rows.keys.shape(2) && cache.shape(3) == heads.dims && cache.dtype() == dtype && !traced(cache);
   };
-  bool starts = std::all_of(
-      rows.starts.begin(), rows.starts.end(), [&](int start) { return start >= 0 && start <= heads.used; });
-  return heads_fit(heads) && holds(rows.keys) && holds(rows.values) && starts &&
+  if (!holds(rows.keys) || !holds(rows.values)) {
+    return false;
+  }
+  // A token's own row is none of those that it attends to.
+  int64_t all = rows.keys.shape(2);
+  bool lie = used < 2 * all && std::all_of(starts.begin(), starts.end(), [&](int start) {
+    return start >= 0 && start <= used && used - start < all;
+  });
+  return lie && heads_fit(heads) &&
       weights_fit(heads, rows.query_weight, rows.key_weight, rows.freqs, dtype) && streaming_gpu(s);
 }
 
@@ -88,10 +97,11 @@ array attend_rows_to(const array& joint, int joint_parts, const AttendedRows& ro
   int teams = heads.heads / team;
   int multiprocessors = streaming_gpu(s)->multiprocessors;
   int blocks = batch * teams;
-  int parts = parts_for(heads.used, blocks, multiprocessors);
+  auto& [used, starts, positions] = rows.sequences;
+  int parts = parts_for(used - *std::min_element(starts.begin(), starts.end()), blocks, multiprocessors);
   // A block that has a multiprocessor to itself has the registers to read ahead.
   int depth = blocks * parts <= multiprocessors ? 4 : 1;
-  std::vector<array> inputs = {rows.keys, rows.values, joint, sizes_of(heads.used, rows.starts, s)};
+  std::vector<array> inputs = {rows.keys, rows.values, joint, sizes_of(rows.sequences, rows.keys.shape(2), s)};
   for (auto* more : {&rows.query_weight, &rows.key_weight, &rows.freqs}) {
     if (*more) {
       inputs.push_back(**more);

@@ -5,8 +5,15 @@
 
 namespace mlxlm::cuda {
 
-// What attention to several caches is told beside the heads: weights (D) of the norms over heads, wavelengths, and each
-// sequence's first row (B).
+// Where the sequences' rows lie, in order of time: from `starts` (B) to `used`, behind which a token's own go. What comes behind the last
+// row of keys lies from the first on. `positions` (B): of the tokens.
+struct SequenceRows {
+  int used;
+  std::vector<int> starts;
+  std::vector<int> positions;
+};
+
+// What attention to several caches is told beside the heads: weights (D) of the norms over heads, wavelengths.
 struct AttendedRows {
   array keys;
   array values;
@@ -14,14 +21,14 @@ struct AttendedRows {
   std::optional<array> key_weight;
   std::optional<array> freqs;
   cpu::Heads heads;
-  std::vector<int> starts;
+  SequenceRows sequences;
 };
 
 // Whether a kernel takes these, joint being of this shape and dtype.
 bool takes_attend_rows(const mx::Shape& joint, mx::Dtype dtype, const AttendedRows& rows, mx::StreamOrDevice s);
 
-// joint (B, 1, (H + 2 Hkv) D), keys and values (B, Hkv, S, D) → (B, 1, H D). A sequence's position is the number of its rows. Its key
-// and value are written to row `used` in place, as by cpu::attend_token. Nothing where no kernel takes these.
+// joint (B, 1, (H + 2 Hkv) D), keys and values (B, Hkv, S, D) → (B, 1, H D). A token's key and value are written in place, as by
+// cpu::attend_token. Nothing where no kernel takes these.
 std::optional<array> attend_rows(const array& joint, const AttendedRows& rows, mx::StreamOrDevice s);
 
 // The same for callers that have asked takes_attend_rows. Joint may come in parts, (joint_parts, B, (H + 2 Hkv) D) in float32.

@@ -75,7 +75,8 @@ array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::Str
   }
   auto both = product_or_parts(x, joint, s);
   static Kernel kernel(
-      "mlxlm_gate_rows", {"joint"}, {"out"}, gate_rows_source, stream_header() + token_header + attention_header);
+      "mlxlm_gate_rows", {"joint"}, {"out"}, gate_rows_source,
+      stream_header() + token_header + attention_header + in_parts_header);
   int rows = x.shape(0);
   int inner = both.shape(-1) / 2;
   constexpr int threads = 128;
@@ -103,16 +104,52 @@ std::vector<array> add_and_norm(
   return ours::add_rms_norm(x, group ? ours::all_sum(own, group, s) : own, weight, eps, s);
 }
 
+// Where a norm comes behind: this rank's part of delta, or parts of it, as a whole.
+array whole_of(const array& delta, const std::optional<mx::distributed::Group>& group, mx::Dtype dtype, mx::StreamOrDevice s) {
+  return ours::all_sum(delta.ndim() == 3 ? sum_parts(delta, dtype, s) : delta, group, s);
+}
+
+// The norm of delta (B, K), or of parts of it in float32; with x (B, K) and another norm: x and that norm, and the norm of this sum.
+std::vector<array> norm_behind(
+    const array& delta, const cpu::RowNorm& behind, const std::optional<array>& x, const cpu::RowNorm& next, mx::StreamOrDevice s) {
+  auto kernel_of = [](bool adds) {
+    std::vector<std::string> inputs = {"behind", "delta"};
+    std::vector<std::string> outputs = {"normed"};
+    if (adds) {
+      inputs.insert(inputs.end(), {"x", "weight"});
+      outputs.insert(outputs.begin(), "sum");
+    }
+    std::string name = adds ? "mlxlm_norm_behind_and_next" : "mlxlm_norm_behind";
+    return Kernel(
+        name, inputs, outputs, norm_behind_source,
+        std::string("#define ADDS ") + (adds ? "1" : "0") + "\n" + stream_header() + token_header + attention_header +
+            in_parts_header);
+  };
+  static Kernel alone = kernel_of(false);
+  static Kernel with_next = kernel_of(true);
+  bool in_parts = delta.ndim() == 3;
+  mx::Shape shape = {delta.shape(-2), delta.shape(-1)};
+  Launch launch = {
+      {shape[0], 1, 1},
+      32 * stream_warps,
+      {{"DIMS", shape[1]}, {"PARTS", in_parts ? delta.shape(0) : 1}, {"BEHIND_EPS", bits_of(behind.eps)}}};
+  if (!x) {
+    return alone({behind.weight, delta}, {shape}, launch, s);
+  }
+  launch.constants.emplace_back("EPS", bits_of(next.eps));
+  return with_next({behind.weight, delta, *x, next.weight}, {shape, shape}, launch, s);
+}
+
 // What a layer is beside its inputs.
 struct Plan {
   cpu::TokenLayer layer;
-  std::vector<int> starts;
+  SequenceRows sequences;
   bool adds;
   bool adds_part; // what is added is this rank's part of a sum
 
   AttendedRows rows(const array& keys, const array& values) const {
     auto& attention = layer.attention;
-    return {keys, values, attention.query_weight, attention.key_weight, attention.freqs, attention.heads, starts};
+    return {keys, values, attention.query_weight, attention.key_weight, attention.freqs, attention.heads, sequences};
   }
 
   bool fits(const array& x, mx::StreamOrDevice s) const {
@@ -122,7 +159,7 @@ struct Plan {
     auto dtype = x.dtype();
     int width = attention.heads.heads * attention.heads.dims;
     auto is_norm = [&](const array& weight) { return is_weight(weight, dims, dtype); };
-    if (attention.joint.size() != 1 || feed.joint.size() != 1 || layer.behind || !cpu::norms_fit(layer, is_norm)) {
+    if (attention.joint.size() != 1 || feed.joint.size() != 1 || !cpu::norms_fit(layer, is_norm)) {
       return false;
     }
     auto joint = outputs_of(attention.joint[0], dims, dtype);
@@ -151,6 +188,15 @@ struct Plan {
     }
     add(first.weight);
     add(second.weight);
+    if (behind) {
+      add(behind->attention.weight);
+      add(behind->feed.weight);
+    }
+  }
+
+  // Whether the block's result comes in parts.
+  bool gives_parts(int rows, mx::StreamOrDevice s) const {
+    return !layer.behind && comes_in_parts(layer.feed.last, rows, s);
   }
 
   // x, [delta], keys, values, … , [what the kernels of ranks come behind] → h (B, K) and the block's own result, or parts of that
@@ -177,26 +223,34 @@ struct Plan {
     auto attended = attend_rows_to(joint, joint_parts, rows(inputs[adds + 1], inputs[adds + 2]), s);
     auto rows = mx::reshape(attended, {shape[0], attended.shape(2)}, s);
     auto own = product_or_parts(rows, attention.last, s);
-    auto parts = add_and_norm(x, own, group, second.weight, second.eps, s);
+    auto parts = behind ? norm_behind(group ? whole_of(own, group, x.dtype(), s) : own, behind->attention, x, second, s)
+                        : add_and_norm(x, own, group, second.weight, second.eps, s);
     if (group) {
       forget_sums();
     }
     auto gated = gated_product(parts[1], feed.joint[0], feed.gelu, s);
-    return {parts[0], product_or_parts(gated, feed.last, s)};
+    auto fed = product_or_parts(gated, feed.last, s);
+    if (behind) {
+      fed = norm_behind(group ? whole_of(fed, group, x.dtype(), s) : fed, behind->feed, std::nullopt, second, s)[0];
+      if (group) {
+        forget_sums();
+      }
+    }
+    return {parts[0], fed};
   }
 };
 
 } // namespace
 
 std::vector<array> layer_rows(
-    const array& x, const std::optional<array>& delta, cpu::TokenLayer layer, std::vector<int> starts, mx::StreamOrDevice s) {
+    const array& x, const std::optional<array>& delta, cpu::TokenLayer layer, SequenceRows sequences, mx::StreamOrDevice s) {
   auto group = layer.attention.group;
   bool is_rows = x.ndim() == 3 && x.shape(1) == 1 && is_half(x.dtype()) && !traced(x) &&
       (!delta || (delta->shape() == x.shape() && delta->dtype() == x.dtype() && !traced(*delta)));
   if (!is_rows || (group && !row_peers(*group, x.shape(2)))) {
     return {};
   }
-  Plan plan = {std::move(layer), std::move(starts), delta.has_value(), false};
+  Plan plan = {std::move(layer), std::move(sequences), delta.has_value(), false};
   if (!plan.fits(x, s)) {
     return {};
   }
@@ -213,10 +267,10 @@ std::vector<array> layer_rows(
   if (group) {
     inputs.push_back(after_meetings(stream));
   }
-  auto& down = plan.layer.feed.last;
   int rows = x.shape(0);
-  int parts = comes_in_parts(down, rows, s) ? dense_parts(rows, down.arrays[0], s) : 1;
+  int parts = plan.gives_parts(rows, s) ? dense_parts(rows, plan.layer.feed.last.arrays[0], s) : 1;
   bool whole = parts == 1;
+  bool is_sum = !group || plan.layer.behind;
   auto shape = whole ? x.shape() : mx::Shape{parts, rows, x.shape(2)};
   auto operations = [plan = std::move(plan), stream](const std::vector<array>& given) { return plan(given, stream); };
   auto results = composite(
@@ -226,7 +280,7 @@ std::vector<array> layer_rows(
   }
   // The next layer takes the parts as they are.
   auto own = whole ? results[1] : sum_parts(results[1], x.shape(), x.dtype(), s);
-  results[1] = group ? ours::all_sum(own, group, s) : own;
+  results[1] = is_sum ? own : ours::all_sum(own, group, s);
   return results;
 }
 

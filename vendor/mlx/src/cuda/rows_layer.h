@@ -2,12 +2,13 @@
 #pragma once
 
 #include "cpu/token_primitives.h"
+#include "cuda/rows.h"
 
 namespace mlxlm::cuda {
 
-// As cpu::layer_token, of x (B, 1, K): each sequence's first row of keys and values (B, Hkv, S, D) is in `starts`. Where ranks have a
-// part each, the result that is still to be added is a sum over them. Empty where no kernel takes these.
+// As cpu::layer_token, of x (B, 1, K) and keys and values (B, Hkv, S, D). Where ranks have a part each, the result that is still to be
+// added is a sum over them. Empty where no kernel takes these.
 std::vector<array> layer_rows(
-    const array& x, const std::optional<array>& delta, cpu::TokenLayer layer, std::vector<int> starts, mx::StreamOrDevice s);
+    const array& x, const std::optional<array>& delta, cpu::TokenLayer layer, SequenceRows sequences, mx::StreamOrDevice s);
 
 } // namespace mlxlm::cuda

@@ -7,8 +7,8 @@ namespace mlxlm::cuda {
 
 // A block for a part of the keys (x), some queries of one head of keys (y) and a sequence (z). PARTS: others attend to the rest.
 // Inputs, in this order, those in brackets where the layer has them: keys, values (B, KV_HEADS, rows, HEAD_DIMS), joint
-// (B, (HEADS + 2 KV_HEADS) HEAD_DIMS), or JOINT_PARTS of it in float32, sizes (1 + B: rows in use, and each sequence's first),
-// [query_norm, key_norm], [freqs].
+// (B, (HEADS + 2 KV_HEADS) HEAD_DIMS), or JOINT_PARTS of it in float32, sizes (2 + 2 B: where the rows in use end, how many there are
+// before they begin anew, each sequence's first, and the position of its token), [query_norm, key_norm], [freqs].
 // Output out: (B, HEADS, HEAD_DIMS), or the parts, (B, teams, parts of the keys, HEADS_A_BLOCK, HEAD_DIMS + 4).
 constexpr const char* attend_rows_source = R"(
   using namespace mlxlm_token;
@@ -28,7 +28,9 @@ constexpr const char* attend_rows_source = R"(
   const int64_t row = blockIdx.z;
   const int head = team * KV_HEADS / TEAMS;
   const int used = sizes[0];
-  const int start = sizes[1 + row];
+  const InRing place = {sizes[1]};
+  const int start = sizes[2 + row];
+  const int position = sizes[2 + gridDim.z + row];
   const bool newest = split == splits - 1;
   const int share = (used - start + splits - 1) / splits;
   const int begin = start + split * share;
@@ -49,23 +51,24 @@ constexpr const char* attend_rows_source = R"(
   T* own_values = const_cast<T*>(values) + row * values_strides[0] + head * values_strides[1];
   const int64_t key_stride = keys_strides[2];
   const int64_t value_stride = values_strides[2];
-  Here::prefetch(own_keys, key_stride, begin, end, thread);
-  Here::prefetch(own_values, value_stride, begin, end, thread);
+  Here::prefetch(own_keys, key_stride, begin, end, place, thread);
+  Here::prefetch(own_values, value_stride, begin, end, place, thread);
 )" MLXLM_BEHIND_LAUNCH R"(
   for (int h = warp; h < G + (newest ? 2 : 0); h += workers) {
     const int from = h < G ? team * G + h : h == G ? HEADS + head : HEADS + KV_HEADS + head;
     Here::template turn<NORMS, FREQS>(
         turned + h * D, [&](int i) { return joint_number(row * WIDTH + from * D + i); }, h <= G,
-        h < G ? QUERY_NORM : KEY_NORM, WAVES, used - start, lane);
+        h < G ? QUERY_NORM : KEY_NORM, WAVES, position, lane);
   }
   join();
   if (newest && team % (TEAMS / KV_HEADS) == 0) {
     for (int i = thread; i < D; i += worker_threads) {
-      own_keys[used * key_stride + i] = static_cast<T>(turned[G * D + i]);
-      own_values[used * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
+      own_keys[place(used) * key_stride + i] = static_cast<T>(turned[G * D + i]);
+      own_values[place(used) * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
     }
   }
-  Here::template see<DEPTH>(merged, turned, own_keys, own_values, key_stride, value_stride, begin, end, end, newest, warp, lane);
+  Here::template see<DEPTH>(
+      merged, turned, own_keys, own_values, key_stride, value_stride, begin, end, end, place, newest, warp, lane);
   join();
   for (int i = thread; i < G * D; i += worker_threads) {
     float highest, weight;
@@ -94,6 +97,36 @@ constexpr const char* join_parts_source = MLXLM_BEHIND_LAUNCH R"(
   }
 )";
 
+// Eight numbers of rows that come whole, or in PARTS in float32, `size` vectors of eight each, which are added.
+constexpr const char* in_parts_header = R"(
+namespace mlxlm_token {
+
+template <typename T, int PARTS, typename From>
+__device__ void eight_of(const From* from, int64_t size, int64_t vector, float (&values)[8]) {
+  if constexpr (PARTS == 1) {
+    floats_of<T>(reinterpret_cast<const uint4*>(from)[vector], values);
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      values[k] = 0;
+    }
+#pragma unroll
+    for (int part = 0; part < PARTS; ++part) {
+      const float4* four = reinterpret_cast<const float4*>(from) + 2 * (part * size + vector);
+      const float4 low = four[0];
+      const float4 high = four[1];
+      const float more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        values[k] += more[k];
+      }
+    }
+  }
+}
+
+} // namespace mlxlm_token
+)";
+
 // Eight numbers a thread. Input joint (rows, 2 INNER): gates, then values; or PARTS of it in float32, (PARTS, rows, 2 INNER), which are
 // added. Output out (rows, INNER).
 constexpr const char* gate_rows_source = MLXLM_BEHIND_LAUNCH R"(
@@ -105,29 +138,10 @@ constexpr const char* gate_rows_source = MLXLM_BEHIND_LAUNCH R"(
     return;
   }
   const int64_t from = at / vectors * 2 * vectors + at % vectors;
-  auto read = [&](int64_t vector, float (&values)[8]) {
-    if constexpr (PARTS == 1) {
-      floats_of<T>(reinterpret_cast<const uint4*>(joint)[vector], values);
-    } else {
-      for (int k = 0; k < 8; ++k) {
-        values[k] = 0;
-      }
-#pragma unroll
-      for (int part = 0; part < PARTS; ++part) {
-        const float4* four = reinterpret_cast<const float4*>(joint + (part * rows * 2 * vectors + vector) * 8);
-        const float4 low = four[0];
-        const float4 high = four[1];
-        const float more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-        for (int k = 0; k < 8; ++k) {
-          values[k] += more[k];
-        }
-      }
-    }
-  };
   float gates[8];
   float values[8];
-  read(from, gates);
-  read(from + vectors, values);
+  eight_of<Out, PARTS>(joint, rows * 2 * vectors, from, gates);
+  eight_of<Out, PARTS>(joint, rows * 2 * vectors, from + vectors, values);
   uint4 result;
   Out* eight = reinterpret_cast<Out*>(&result);
 #pragma unroll
@@ -135,6 +149,41 @@ constexpr const char* gate_rows_source = MLXLM_BEHIND_LAUNCH R"(
     eight[k] = static_cast<Out>(gated<Out, GELU>(rounded<Out>(gates[k]), rounded<Out>(values[k])));
   }
   reinterpret_cast<uint4*>(out)[at] = result;
+)";
+
+// A block a row of DIMS numbers. Inputs behind (DIMS), delta (rows, DIMS), or PARTS of it in float32; with ADDS x (rows, DIMS), weight
+// (DIMS). Outputs with ADDS sum: x and the norm of delta by `behind`; normed: the norm of that sum, or of delta.
+constexpr const char* norm_behind_source = MLXLM_BEHIND_LAUNCH R"(
+  using namespace mlxlm_token;
+  constexpr int vectors = DIMS / 8;
+  __shared__ float partial[2 * workers];
+  const int thread = threadIdx.x;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * vectors;
+  HeldRow<T, DIMS> row;
+  row.load(thread, [&](int at) {
+    float values[8];
+    eight_of<T, PARTS>(delta, static_cast<int64_t>(gridDim.x) * vectors, first + at, values);
+    uint4 result;
+    T* eight = reinterpret_cast<T*>(&result);
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      eight[k] = static_cast<T>(values[k]);
+    }
+    return result;
+  });
+  row.norm(partial, behind, __int_as_float(BEHIND_EPS), thread);
+#if ADDS
+  row.change(thread, [&](int at, uint4 added) {
+    const uint4 both = sum_of<T>(reinterpret_cast<const uint4*>(x)[first + at], added);
+    reinterpret_cast<uint4*>(sum)[first + at] = both;
+    return both;
+  });
+  row.norm(partial + workers, weight, __int_as_float(EPS), thread);
+#endif
+  row.change(thread, [&](int at, uint4 vector) {
+    reinterpret_cast<uint4*>(normed)[first + at] = vector;
+    return vector;
+  });
 )";
 
 } // namespace mlxlm::cuda

@@ -73,8 +73,8 @@ constexpr const char* token_layer_source = R"(
   const int64_t key_stride = keys_strides[2];
   const int64_t value_stride = values_strides[2];
   if (attends) {
-    Here::prefetch(all_keys, key_stride, begin, end, thread);
-    Here::prefetch(all_values, value_stride, begin, end, thread);
+    Here::prefetch(all_keys, key_stride, begin, end, InOrder(), thread);
+    Here::prefetch(all_values, value_stride, begin, end, InOrder(), thread);
   }
 
   Scales<T, Joint> joint_scale;
@@ -144,7 +144,8 @@ constexpr const char* token_layer_source = R"(
         all_values[own_row * value_stride + i] = static_cast<T>(turned[(G + 1) * D + i]);
       }
     }
-    Here::template see<2>(merged, turned, all_keys, all_values, key_stride, value_stride, begin, end, own_row, newest, warp, lane);
+    Here::template see<2>(
+        merged, turned, all_keys, all_values, key_stride, value_stride, begin, end, own_row, InOrder(), newest, warp, lane);
     join();
     float highest, weight;
     for (int i = thread; i < G * D; i += worker_threads) {
