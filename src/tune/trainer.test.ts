@@ -106,9 +106,10 @@ function firstThree(): TokenBatch[] {
 
 /**
  * A loss is a difference of logits of about ten: the last bit of those, and of every step before, is left in it however
- * near to nothing it comes.
+ * near to nothing it comes. How far 100 steps take that hangs on the order of a processor's sums: up to 1.003e-4 with OpenBLAS's kernels
+ * for AVX-512.
  */
-const isClose = (loss: number, expected: number) => Math.abs(loss - expected) < 1e-4 * Math.max(expected, 1);
+const isClose = (loss: number, expected: number) => Math.abs(loss - expected) < 2e-4 * Math.max(expected, 1);
 
 for (const [i, curve] of curves.entries()) {
   const { name, kind, quantized, accumulation, checkpoint, optimizer: rule = "adam" } = curve;
