@@ -196,8 +196,6 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     const places = Math.min(this.#used + 1, this.maxSize);
     const seen = this.#rows.map(({ held }) => Math.min(held + 1, places, reach));
     if (seen.every((count) => count === places)) return null;
-    const own = this.#ownPlaces;
-    const isPlain = reach >= places;
     const first = mx.array(
       seen.map((count) => places - count),
       "int32",
@@ -208,7 +206,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     const isFull = this.#used >= this.maxSize;
     const oldest = this.#used > this.maxSize ? 0 : this.#oldest;
     const mask = isFull ? mx.roll(inOrder, oldest + 1, { axis: -1 }) : inOrder;
-    if (isPlain) plainMasks.set(mask, own);
+    if (reach >= places) plainMasks.set(mask, this.#ownPlaces);
     return mask;
   }
 

@@ -109,9 +109,15 @@ array whole_of(const array& delta, const std::optional<mx::distributed::Group>& 
   return ours::all_sum(delta.ndim() == 3 ? sum_parts(delta, dtype, s) : delta, group, s);
 }
 
-// The norm of delta (B, K), or of parts of it in float32; with x (B, K) and another norm: x and that norm, and the norm of this sum.
+// What a normed result is added to, (B, K), and the norm of the sum.
+struct Next {
+  const array& x;
+  const cpu::RowNorm& norm;
+};
+
+// The norm of delta (B, K), or of parts of it in float32; with `next` the sum, and its norm.
 std::vector<array> norm_behind(
-    const array& delta, const cpu::RowNorm& behind, const std::optional<array>& x, const cpu::RowNorm& next, mx::StreamOrDevice s) {
+    const array& delta, const cpu::RowNorm& behind, const std::optional<Next>& next, mx::StreamOrDevice s) {
   auto kernel_of = [](bool adds) {
     std::vector<std::string> inputs = {"behind", "delta"};
     std::vector<std::string> outputs = {"normed"};
@@ -133,11 +139,11 @@ std::vector<array> norm_behind(
       {shape[0], 1, 1},
       32 * stream_warps,
       {{"DIMS", shape[1]}, {"PARTS", in_parts ? delta.shape(0) : 1}, {"BEHIND_EPS", bits_of(behind.eps)}}};
-  if (!x) {
+  if (!next) {
     return alone({behind.weight, delta}, {shape}, launch, s);
   }
-  launch.constants.emplace_back("EPS", bits_of(next.eps));
-  return with_next({behind.weight, delta, *x, next.weight}, {shape, shape}, launch, s);
+  launch.constants.emplace_back("EPS", bits_of(next->norm.eps));
+  return with_next({behind.weight, delta, next->x, next->norm.weight}, {shape, shape}, launch, s);
 }
 
 // What a layer is beside its inputs.
@@ -223,7 +229,7 @@ struct Plan {
     auto attended = attend_rows_to(joint, joint_parts, rows(inputs[adds + 1], inputs[adds + 2]), s);
     auto rows = mx::reshape(attended, {shape[0], attended.shape(2)}, s);
     auto own = product_or_parts(rows, attention.last, s);
-    auto parts = behind ? norm_behind(group ? whole_of(own, group, x.dtype(), s) : own, behind->attention, x, second, s)
+    auto parts = behind ? norm_behind(group ? whole_of(own, group, x.dtype(), s) : own, behind->attention, Next{x, second}, s)
                         : add_and_norm(x, own, group, second.weight, second.eps, s);
     if (group) {
       forget_sums();
@@ -231,7 +237,7 @@ struct Plan {
     auto gated = gated_product(parts[1], feed.joint[0], feed.gelu, s);
     auto fed = product_or_parts(gated, feed.last, s);
     if (behind) {
-      fed = norm_behind(group ? whole_of(fed, group, x.dtype(), s) : fed, behind->feed, std::nullopt, second, s)[0];
+      fed = norm_behind(group ? whole_of(fed, group, x.dtype(), s) : fed, behind->feed, std::nullopt, s)[0];
       if (group) {
         forget_sums();
       }
