@@ -79,6 +79,21 @@ describe("with drafts from the text", () => {
     model.dispose();
   });
 
+  test.each(kinds)("greedy tokens are the same with %s and a limit on the cache", async (_, overrides) => {
+    const model = await tinyModel(overrides);
+    for (const maxKvSize of [2, 8, 20, 30]) {
+      const options = { maxTokens: 60, maxKvSize };
+      const expected = await plainly(model, options);
+      for (const drafter of [new NgramDrafter(), always(...expected.slice(8, 12))]) {
+        const drafted = await drafting(model, drafter, { ...options, numDraftTokens: 4 });
+        expect(drafted.tokens).toEqual(expected);
+        // Until the first tokens would be cut off from the latest.
+        if (maxKvSize === 30) expect(drafted.proposed).toBeGreaterThan(0);
+      }
+    }
+    model.dispose();
+  });
+
   test("logits processors see the whole text", async () => {
     const model = await tinyModel();
     const logitsProcessors = () => makeLogitsProcessors({ repetitionPenalty: 1.3, repetitionContextSize: 20 });

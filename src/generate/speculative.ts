@@ -13,7 +13,7 @@ import { pendingOf } from "../nn";
 import { greedy } from "../sample";
 import type { Drafter } from "./draft/drafter";
 import { ModelDrafter, type ModelDrafterOptions } from "./draft/model-drafter";
-import { canReturn, ReturnPoint } from "./draft/return-point";
+import { canReturn, ReturnPoint, tokensBeforeGap } from "./draft/return-point";
 import { quantizeCaches } from "./kv-quantization";
 import { acceptChosen, allowed, isOver, maskAlong } from "./masks";
 import { checkMemory } from "./memory-cap";
@@ -116,15 +116,20 @@ export async function* draftedSteps(
       return [[...(tokens.toArray() as Uint32Array)], rows];
     });
 
+  /** The length from which on tokens are read one by one. Of several processes some may not have the layers that it is about. */
+  const gap = isRigid ? (options.maxKvSize ?? Number.POSITIVE_INFINITY) : tokensBeforeGap(cache);
+
   /** Reads tokens again that the cache had to forget, all but the newest. */
   const reread = () => {
-    const input = history.slice(held, -1);
-    mx.distributed.evaluatedHereOrNever(() => {
-      mx.scope(() => void reader.forward(mx.array(input, "uint32").reshape(1, -1), { cache }));
-      quantizeCaches(cache, options.kvQuantization);
-      mx.eval(pendingOf(cache));
-    });
-    held += input.length;
+    while (held < history.length - 1) {
+      const input = history.slice(held, history.length > gap ? held + 1 : -1);
+      mx.distributed.evaluatedHereOrNever(() => {
+        mx.scope(() => void reader.forward(mx.array(input, "uint32").reshape(1, -1), { cache }));
+        quantizeCaches(cache, options.kvQuantization);
+        mx.eval(pendingOf(cache));
+      });
+      held += input.length;
+    }
   };
 
   const onChunk = (done: number, total: number) => {
@@ -165,9 +170,10 @@ export async function* draftedSteps(
       ended = isOver(constraint, model.vocabSize);
       if (ended) break;
       settled = false;
-      if (history.length - held > mostReread) reread();
+      if (history.length - held > (history.length > gap ? 1 : mostReread)) reread();
       const from = held;
-      const room = maxTokens < 0 ? numDraftTokens : Math.min(maxTokens - made, numDraftTokens);
+      const left = Math.max(0, gap - history.length);
+      const room = Math.min(maxTokens < 0 ? numDraftTokens : maxTokens - made, numDraftTokens, left);
       const proposed = allowed(constraint, drafter.propose(history, room));
       const input = [...history.slice(held), ...proposed];
       const point = proposed.length > 0 ? new ReturnPoint(cache, input.length, isRigid) : null;

@@ -1,7 +1,7 @@
 /** A place in what caches hold that they can be taken back to. */
 import * as mx from "../../mlx";
 import type { Cache } from "../../models";
-import { kindNamed, kindOf, savedStateOf } from "../../nn";
+import { kindNamed, kindOf, RotatingKVCache, savedStateOf } from "../../nn";
 
 /** The caches that caches are made of. */
 const leaves = (cache: readonly Cache[]): Cache[] =>
@@ -14,6 +14,16 @@ const leaves = (cache: readonly Cache[]): Cache[] =>
 /** Whether caches can be taken back to where they are now: each forgets its last tokens, or can be copied. */
 export const canReturn = (cache: readonly Cache[]): boolean =>
   leaves(cache).every((layer) => layer.isTrimmable() || kindOf(layer) !== undefined);
+
+/**
+ * How many tokens caches hold before they drop some between the first ones and the latest. From there on a token sees others in a
+ * pass of several than by itself: the first ones fall out of a pass's window.
+ */
+export const tokensBeforeGap = (cache: readonly Cache[]): number =>
+  leaves(cache).reduce(
+    (least, layer) => (layer instanceof RotatingKVCache && layer.keepsFirst ? Math.min(least, layer.limit) : least),
+    Number.POSITIVE_INFINITY,
+  );
 
 /**
  * Holds the present state of caches that cannot forget single tokens: recurrent state, windows that are full. Arrays are

@@ -117,6 +117,11 @@ export class RotatingKVCache implements KeyValueCache {
     return this.#buffers.pending;
   }
 
+  /** Whether the very first tokens stay while later ones drop out. */
+  get keepsFirst(): boolean {
+    return this.keep > 0;
+  }
+
   /** How many tokens it keeps. */
   get limit(): number {
     return this.maxSize;
