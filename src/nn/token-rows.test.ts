@@ -1,19 +1,14 @@
 /** Rows of keys and values that a token writes in place, only where nobody sees. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
-import { Attention, bits, cachesLeft, random, ready, sizes, steps } from "../../test/token-attention";
+import { Attention, bits, cachesLeft, random, ready, seedWithoutLeaks, sizes, steps } from "../../test/token-attention";
 import * as mx from "../mlx";
 import { KVCache, RotatingKVCache } from "./cache";
 import { RoPE } from "./rope";
 import { attendToken } from "./token-steps";
 
 countExactBytes();
-let before: number;
-beforeAll(() => {
-  mx.random.seed(3);
-  before = mx.liveHandles();
-});
-afterAll(() => expect(mx.liveHandles()).toBe(before));
+seedWithoutLeaks();
 describe("a ring", () => {
   test.each([
     ["that grows", 300, 0, [1, 250]],

@@ -1,7 +1,7 @@
 /** One token as one operation: the same bits as the long way. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { bytesInUse, countExactBytes } from "../../test/exact-bytes";
-import { Attention, bits, cachesLeft, random, ready, sizes, steps } from "../../test/token-attention";
+import { Attention, bits, cachesLeft, random, ready, seedWithoutLeaks, sizes, steps } from "../../test/token-attention";
 import * as mx from "../mlx";
 import { geglu, swiglu } from "./activations";
 import { KVCache } from "./cache";
@@ -14,13 +14,7 @@ import { initializeRope, RoPE, type RotaryEmbedding } from "./rope";
 import { attendToken, feedToken, layerToken } from "./token-steps";
 
 countExactBytes();
-
-let before: number;
-beforeAll(() => {
-  mx.random.seed(3);
-  before = mx.liveHandles();
-});
-afterAll(() => expect(mx.liveHandles()).toBe(before));
+seedWithoutLeaks();
 
 const packings: [string, mx.Quantization | undefined][] = [
   ["plain", undefined],

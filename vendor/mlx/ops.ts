@@ -352,9 +352,7 @@ const ours = [
     "attend_rows",
     "joint: array, keys: array, values: array, used: int, starts: ints, positions: ints, heads: ints",
     "array[]",
-    {
-      ours: true,
-    },
+    { ours: true },
   ),
   op(
     "layer_token",

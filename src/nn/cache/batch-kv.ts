@@ -3,7 +3,7 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask, windowedMask } from "../masks";
-import { areEqual, type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { type BatchCache, commonOffset, isPlainFor, paddingOf, plainMask, rollRows } from "./batch";
 import { Buffers, type Columns, roomFor, rows, step, writeRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
@@ -12,9 +12,6 @@ interface Single extends Cache {
   readonly offset: number;
   state: [keys: Tensor | null, values: Tensor | null, offset: number];
 }
-
-/** Masks that hide nothing but the padding of a batch: how many columns in each row. */
-const paddingMasks = new WeakMap<Tensor, readonly number[]>();
 
 export class BatchKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
@@ -101,15 +98,13 @@ export class BatchKVCache implements KeyValueCache, BatchCache {
     if (this.#leftPadding.every((padding) => padding === 0)) return windowedMask(length, this.#index, options);
     const leftPadding = mx.array(this.#leftPadding, "int32");
     const mask = causalMask(length, { offset: this.#index, window: options.window, leftPadding });
-    if (length === 1 && !options.window) paddingMasks.set(mask, this.#leftPadding);
-    return mask;
+    return length === 1 && !options.window ? plainMask(mask, this.#leftPadding) : mask;
   }
 
   /** Whether one token of each row sees all of its own behind this mask, and no padding. */
   isPlain(mask: Mask): boolean {
     if (mask === null) return this.#leftPadding.every((padding) => padding === 0);
-    const padding = mask !== "causal" && paddingMasks.get(mask);
-    return padding ? areEqual(padding, this.#leftPadding) : false;
+    return isPlainFor(mask, this.#leftPadding);
   }
 
   /**

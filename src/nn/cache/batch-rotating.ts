@@ -4,7 +4,7 @@ import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
 import type { Mask, MaskOptions } from "../mask";
 import { causalMask } from "../masks";
-import { areEqual, type BatchCache, commonOffset, paddingOf, rollRows } from "./batch";
+import { type BatchCache, commonOffset, isPlainFor, paddingOf, plainMask, rollRows } from "./batch";
 import { Buffers, type Columns, joinRows, rows, step, writeRows, zeroRows } from "./buffer";
 import type { Cache, KeyValueCache } from "./cache";
 
@@ -25,9 +25,6 @@ interface Row {
   /** How many of them lie in the buffer: the newest. What comes before is padding. */
   held: number;
 }
-
-/** Masks of one token that hide nothing but what is not its row's own: which places those are. */
-const plainMasks = new WeakMap<Tensor, readonly number[]>();
 
 export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   readonly #buffers = new Buffers();
@@ -152,7 +149,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
    * behind several tokens at once, and where somebody else may hold them.
    */
   get room(): [Tensor, Tensor] | null {
-    if (this.#lengths || this.#buffers.length > this.maxSize) return null;
+    if (this.#lengths) return null;
     return this.#buffers.room(this.#isFull ? this.#oldest : this.#used, this.maxSize);
   }
 
@@ -206,8 +203,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
     const isFull = this.#used >= this.maxSize;
     const oldest = this.#used > this.maxSize ? 0 : this.#oldest;
     const mask = isFull ? mx.roll(inOrder, oldest + 1, { axis: -1 }) : inOrder;
-    if (reach >= places) plainMasks.set(mask, this.#ownPlaces);
-    return mask;
+    return reach >= places ? plainMask(mask, this.#ownPlaces) : mask;
   }
 
   /** All that decides which places a row's next token sees. */
@@ -219,8 +215,7 @@ export class BatchRotatingKVCache implements KeyValueCache, BatchCache {
   isPlain(mask: Mask): boolean {
     const places = Math.min(this.#used + 1, this.maxSize);
     if (mask === null) return this.#rows.every(({ held }) => held + 1 >= places);
-    const own = mask !== "causal" && plainMasks.get(mask);
-    return own ? areEqual(own, this.#ownPlaces) : false;
+    return isPlainFor(mask, this.#ownPlaces);
   }
 
   prepare(lengths: readonly number[]): void {

@@ -1,6 +1,7 @@
 /** Caches of several sequences side by side: rows join and leave while the others go on. */
 import type { Tensor } from "../../mlx";
 import * as mx from "../../mlx";
+import type { Mask } from "../mask";
 import type { Cache } from "./cache";
 
 export interface BatchCache extends Cache {
@@ -22,8 +23,19 @@ export interface BatchCache extends Cache {
   finalize(): void;
 }
 
-export const areEqual = (a: readonly number[], b: readonly number[]): boolean =>
-  a.length === b.length && a.every((value, i) => value === b[i]);
+/** Masks of one token that hide nothing but what is not its row's own, and what of a batch decides that. */
+const plainMasks = new WeakMap<Tensor, readonly number[]>();
+
+/** The mask, which from here on is known to be plain for a batch with these numbers. */
+export function plainMask(mask: Tensor, numbers: readonly number[]): Tensor {
+  plainMasks.set(mask, numbers);
+  return mask;
+}
+
+export function isPlainFor(mask: Mask, numbers: readonly number[]): boolean {
+  const own = mask instanceof mx.Tensor && plainMasks.get(mask);
+  return own ? own.length === numbers.length && own.every((value, i) => value === numbers[i]) : false;
+}
 
 /** One offset for all rows, where they agree, else a tensor (B) in the current scope. */
 export function commonOffset(offsets: readonly number[]): number | Tensor {

@@ -128,8 +128,8 @@ export class Buffers {
    * @param ring how many rows there ever are, where each is replaced in its turn
    */
   room(row: number, ring = Number.POSITIVE_INFINITY): [Tensor, Tensor] | null {
-    // A single row that is replaced is the one that was given.
-    if (!this.#areOwn || ring === 1) return null;
+    // A single row that is replaced is the one that was given. Behind several tokens at once there are more rows than the ring's.
+    if (!this.#areOwn || ring === 1 || this.length > ring) return null;
     // What reads rows that will be replaced, and writes none, is known to nobody until it is on its way.
     if (ring < Number.POSITIVE_INFINITY && this.#isRead && !mx.isScheduled(this.#keys!)) return null;
     this.#isRead = false;

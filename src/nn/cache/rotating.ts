@@ -102,7 +102,6 @@ export class RotatingKVCache implements KeyValueCache {
    * else may hold them.
    */
   get room(): [Tensor, Tensor] | null {
-    if (this.#buffers.length > this.maxSize) return null;
     return this.#buffers.room(this.row, this.maxSize);
   }
 

@@ -87,6 +87,12 @@ array gated_product(const array& x, const cpu::Matrix& joint, bool gelu, mx::Str
       {{blocks, 1, 1}, threads, {{"INNER", inner}, {"PARTS", parts}, {"GELU", gelu ? 1 : 0}}}, s)[0];
 }
 
+// Delta (B, K), or parts of it in float32, as a whole; with a group the sum of all ranks' parts.
+array whole_of(const array& delta, const std::optional<mx::distributed::Group>& group, mx::Dtype dtype, mx::StreamOrDevice s) {
+  auto own = delta.ndim() == 3 ? sum_parts(delta, dtype, s) : delta;
+  return group ? ours::all_sum(own, group, s) : own;
+}
+
 // x (B, K) + delta and its norm. Delta is (B, K), or parts of it in float32; with a group this rank's part of a sum.
 std::vector<array> add_and_norm(
     const array& x, const array& delta, const std::optional<mx::distributed::Group>& group, const array& weight, float eps,
@@ -100,13 +106,7 @@ std::vector<array> add_and_norm(
       return *std::move(parts);
     }
   }
-  auto own = in_parts ? sum_parts(delta, x.dtype(), s) : delta;
-  return ours::add_rms_norm(x, group ? ours::all_sum(own, group, s) : own, weight, eps, s);
-}
-
-// Where a norm comes behind: this rank's part of delta, or parts of it, as a whole.
-array whole_of(const array& delta, const std::optional<mx::distributed::Group>& group, mx::Dtype dtype, mx::StreamOrDevice s) {
-  return ours::all_sum(delta.ndim() == 3 ? sum_parts(delta, dtype, s) : delta, group, s);
+  return ours::add_rms_norm(x, whole_of(delta, group, x.dtype(), s), weight, eps, s);
 }
 
 // What a normed result is added to, (B, K), and the norm of the sum.
